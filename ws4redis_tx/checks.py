@@ -1,0 +1,29 @@
+"""System checks: the settings that cannot work, as ``manage.py check`` reports them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.checks import CheckMessage, Error
+
+from ws4redis_tx import conf
+
+# An id stays with its setting for good.
+_IDS = {
+    "WEBSOCKET_URL": "ws4redis_tx.E001",
+    "WS4REDIS_CONNECTION": "ws4redis_tx.E002",
+    "WS4REDIS_PREFIX": "ws4redis_tx.E003",
+    "WS4REDIS_EXPIRE": "ws4redis_tx.E004",
+    "WS4REDIS_SUBSCRIBER": "ws4redis_tx.E005",
+    "WS4REDIS_HEARTBEAT": "ws4redis_tx.E006",
+    "WS4REDIS_ALLOWED_CHANNELS": "ws4redis_tx.E007",
+    "WS4REDIS_PROCESS_REQUEST": "ws4redis_tx.E008",
+    "WS4REDIS_ALLOWED_ORIGINS": "ws4redis_tx.E009",
+}
+
+
+def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    return [
+        Error(f"{error.setting} {error.problem}.", hint=error.remedy, id=_IDS[error.setting])
+        for error in conf.problems()
+    ]

@@ -1,0 +1,140 @@
+"""The settings, read from Django when they are asked for; nothing is read at import."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.conf import settings
+from django.utils.module_loading import import_string
+
+from ws4redis_tx.core.channels import check_prefix
+from ws4redis_tx.core.config import (
+    DEFAULT_LISTEN,
+    DEFAULT_SUBSCRIBER,
+    ServerConfig,
+    check_expire,
+    check_websocket_url,
+)
+from ws4redis_tx.core.errors import ConfigError
+from ws4redis_tx.core.origins import OriginPolicy
+from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
+
+DEFAULTS: dict[str, Any] = {
+    "WEBSOCKET_URL": "/ws/",
+    "WS4REDIS_CONNECTION": None,
+    "WS4REDIS_PREFIX": None,
+    "WS4REDIS_EXPIRE": 3600,
+    "WS4REDIS_SUBSCRIBER": DEFAULT_SUBSCRIBER,
+    "WS4REDIS_HEARTBEAT": None,
+    "WS4REDIS_ALLOWED_CHANNELS": None,
+    "WS4REDIS_PROCESS_REQUEST": None,
+    "WS4REDIS_ALLOWED_ORIGINS": None,
+    "WS4REDIS_REQUIRE_ORIGIN": False,
+}
+
+
+def get(name: str) -> Any:
+    """The setting's value as it stands now, or its default."""
+    return getattr(settings, name, DEFAULTS[name])
+
+
+def get_callable(name: str) -> Callable[..., Any] | None:
+    """The setting's value, imported if it is a dotted name.
+
+    Raises ``ConfigError`` when that cannot be imported or called.
+    """
+    value = get(name)
+    if value is None:
+        return None
+    if isinstance(value, str):
+        try:
+            value = import_string(value)
+        except ImportError as error:
+            raise ConfigError(
+                name, f"is {value!r}, which cannot be imported: {error}", "Correct the dotted name."
+            ) from error
+    if not callable(value):
+        raise ConfigError(name, f"is {value!r}, which cannot be called", "Name a callable.")
+    return value  # type: ignore[no-any-return]
+
+
+def get_prefix() -> str:
+    return check_prefix(get("WS4REDIS_PREFIX"))
+
+
+def get_expire() -> int:
+    return check_expire(get("WS4REDIS_EXPIRE"))
+
+
+def get_redis_address() -> RedisAddress:
+    return parse_redis_address(get("WS4REDIS_CONNECTION"))
+
+
+def get_origins() -> tuple[str, ...]:
+    """The origins let in besides the server's own host; Django's own setting counts too."""
+    own = get("WS4REDIS_ALLOWED_ORIGINS")
+    if own is not None and (isinstance(own, str | bytes) or not hasattr(own, "__iter__")):
+        raise ConfigError(
+            "WS4REDIS_ALLOWED_ORIGINS", f"is {own!r}", "Use a list, such as ['https://example.com']."
+        )
+    return (*(own or ()), *settings.CSRF_TRUSTED_ORIGINS)
+
+
+def get_heartbeat() -> str | None:
+    heartbeat = get("WS4REDIS_HEARTBEAT")
+    if heartbeat is None:
+        return None
+    if not isinstance(heartbeat, str) or not heartbeat:
+        raise ConfigError("WS4REDIS_HEARTBEAT", f"is {heartbeat!r}", "Use a text, or None.")
+    return heartbeat
+
+
+def get_allowed_hosts() -> tuple[str, ...]:
+    """``ALLOWED_HOSTS``, or what Django takes for it while developing."""
+    if settings.DEBUG and not settings.ALLOWED_HOSTS:
+        return (".localhost", "127.0.0.1", "[::1]")
+    return tuple(settings.ALLOWED_HOSTS)
+
+
+_CHECKS: tuple[Callable[[], object], ...] = (
+    lambda: check_websocket_url(get("WEBSOCKET_URL")),
+    get_redis_address,
+    get_prefix,
+    get_expire,
+    lambda: get_callable("WS4REDIS_SUBSCRIBER"),
+    get_heartbeat,
+    lambda: get_callable("WS4REDIS_ALLOWED_CHANNELS"),
+    lambda: get_callable("WS4REDIS_PROCESS_REQUEST"),
+    lambda: OriginPolicy(get_origins()),
+)
+
+
+def problems() -> list[ConfigError]:
+    """Every setting that cannot work, one error each."""
+    found = []
+    for check in _CHECKS:
+        try:
+            check()
+        except ConfigError as error:
+            found.append(error)
+    return found
+
+
+def server_config(listen: tuple[str, ...] = DEFAULT_LISTEN) -> ServerConfig:
+    """The server's configuration according to Django's settings. Raises ``ConfigError``."""
+    subscriber = get_callable("WS4REDIS_SUBSCRIBER")
+    assert subscriber is not None
+    return ServerConfig(
+        redis=get_redis_address(),
+        listen=listen,
+        websocket_url=get("WEBSOCKET_URL"),
+        prefix=get_prefix(),
+        expire=get_expire(),
+        heartbeat=get_heartbeat(),
+        subscriber=subscriber,
+        allowed_origins=get_origins(),
+        allowed_hosts=get_allowed_hosts(),
+        require_origin=bool(get("WS4REDIS_REQUIRE_ORIGIN")),
+        django=True,
+    )

@@ -1,0 +1,97 @@
+"""Who a connection belongs to, and what it may do.
+
+The rights themselves are decided by whoever owns the visitors (Django, an application's own
+authorizer); here stand the rules that hold for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ws4redis_tx.core.channels import check_facility
+from ws4redis_tx.core.errors import Denied
+from ws4redis_tx.core.handshake import Handshake
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A visitor. ``None``: no session, or not logged in."""
+
+    session_key: str | None = None
+    username: str | None = None
+    groups: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        # A session key is a credential.
+        session = "…" if self.session_key else None
+        return f"Identity(session_key={session}, username={self.username!r}, groups={self.groups})"
+
+
+ANONYMOUS = Identity()
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What an authorizer granted: the rights, to whom, and the request the subscriber gets."""
+
+    identity: Identity
+    rights: tuple[str, ...]
+    request: object
+
+
+@dataclass(slots=True)
+class PlainRequest:
+    """The request of a visitor that nobody looked up: what a subscriber needs, and no more."""
+
+    path_info: str
+    ws4redis_identity: Identity
+
+
+def default_policy(rights: Iterable[str]) -> tuple[str, ...]:
+    """What may be had when nothing else was configured: all but publishing to others.
+
+    Raises ``Denied`` (403) when that is asked for.
+    """
+    granted = tuple(rights)
+    for right in ("publish-broadcast", "publish-group"):
+        if right in granted:
+            raise Denied(
+                403,
+                "This may not be published to from a websocket.",
+                detail=f"{right} was asked for, which reaches others; to grant it, set "
+                "WS4REDIS_ALLOWED_CHANNELS (ws4redis_tx.policies.allow_all grants all)",
+            )
+    return granted
+
+
+def check_admission(handshake: Handshake, admission: Admission) -> None:
+    """Raise ``Denied`` when a granted right needs an identity that is not there, or a facility
+    that could be mistaken for another's: there is never a channel shared by "nobody".
+    """
+    audiences = {right.partition("-")[2] for right in admission.rights}
+    if admission.identity.username is None and audiences & {"user", "group"}:
+        raise Denied(
+            401,
+            "Log in first.",
+            headers=(("WWW-Authenticate", 'Cookie realm="websocket"'),),
+            detail="a user or group right needs a logged-in user",
+        )
+    if admission.identity.session_key is None and "session" in audiences:
+        raise Denied(
+            403,
+            "There is no session.",
+            detail="a session right needs a session that is stored on the server",
+        )
+    try:
+        check_facility(handshake.facility, audiences)
+    except ValueError as error:
+        raise Denied(400, str(error)) from None
+
+
+class AnonymousAuthorizer:
+    """The authorizer of a server that knows no visitors: broadcast, by the default policy."""
+
+    def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Admission:
+        request = PlainRequest(handshake.path_info, ANONYMOUS)
+        return Admission(ANONYMOUS, default_policy(rights), request)

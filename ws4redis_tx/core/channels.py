@@ -1,0 +1,73 @@
+"""Names: which Redis channel carries a message for which audience.
+
+The layout is shared with *django-websocket-redis* and other programs, and does not change. The
+name of a channel is also the key under which its last message is persisted.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+
+from ws4redis_tx.core.errors import ConfigError
+
+AUDIENCES = ("session", "user", "group", "broadcast")
+SUBSCRIBE_RIGHTS = tuple(f"subscribe-{audience}" for audience in AUDIENCES)
+PUBLISH_RIGHTS = tuple(f"publish-{audience}" for audience in AUDIENCES)
+
+MAX_FACILITY_BYTES = 255
+
+
+def check_prefix(prefix: str | None) -> str:
+    """Return ``prefix`` as a string (``''`` for none).
+
+    Raises ``ConfigError`` for a prefix that could make two different channels share a name.
+    """
+    if not prefix:
+        return ""
+    if not isinstance(prefix, str):
+        raise ConfigError(
+            "WS4REDIS_PREFIX", f"is {prefix!r}, not a string", "Use a plain word, or None."
+        )
+    if ":" in prefix or prefix in AUDIENCES:
+        raise ConfigError(
+            "WS4REDIS_PREFIX",
+            f"is {prefix!r}, which could be mistaken for another part of a channel's name",
+            f"Use a word without ':' that is none of {', '.join(AUDIENCES)}.",
+        )
+    return prefix
+
+
+def channel_name(prefix: str, audience: str, facility: str, name: str | None = None) -> str:
+    """The channel of one audience: ``{prefix:}audience:{name:}facility``.
+
+    ``name`` is the user's, group's or session's; broadcast has none.
+    """
+    start = f"{prefix}:{audience}" if prefix else audience
+    return f"{start}:{facility}" if name is None else f"{start}:{name}:{facility}"
+
+
+def stamp_key(prefix: str, channel: bytes) -> bytes:
+    """The key that holds when the persisted message of ``channel`` was published.
+
+    Its value is Redis' own clock in microseconds since the epoch, as decimal digits.
+    """
+    return (f"{prefix}:at:" if prefix else "at:").encode() + channel
+
+
+def check_facility(facility: str, audiences: Iterable[str]) -> None:
+    """Raise ``ValueError``, saying why, unless ``facility`` may be used for all ``audiences``.
+
+    A ``:`` is legal only in a broadcast facility: ``group:a:b:c`` would otherwise be both group
+    ``a`` with facility ``b:c`` and group ``a:b`` with facility ``c``.
+    """
+    try:
+        size = len(facility.encode())
+    except UnicodeEncodeError:
+        raise ValueError("The facility is not valid UTF-8.") from None
+    if size > MAX_FACILITY_BYTES:
+        raise ValueError(f"The facility is longer than {MAX_FACILITY_BYTES} bytes.")
+    if any(unicodedata.category(character) == "Cc" for character in facility):
+        raise ValueError("The facility holds a control character.")
+    if ":" in facility and any(audience != "broadcast" for audience in audiences):
+        raise ValueError("The facility holds a ':', which only a broadcast facility may.")

@@ -1,0 +1,81 @@
+"""The server's configuration: explicit, validated, frozen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ws4redis_tx.core.channels import check_prefix
+from ws4redis_tx.core.errors import ConfigError
+from ws4redis_tx.core.origins import OriginPolicy
+from ws4redis_tx.core.redis_address import RedisAddress
+
+DEFAULT_LISTEN = ("tcp:8080:interface=127.0.0.1",)
+DEFAULT_SUBSCRIBER = "ws4redis_tx.subscriber.RedisSubscriber"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """How a server behaves. Raises ``ConfigError`` for values that cannot work.
+
+    :param redis: the Redis server.
+    :param listen: Twisted endpoint descriptions.
+    :param websocket_url: the prefix of every websocket path; starts and ends with ``/``.
+    :param prefix: the prefix of all Redis names; ``""`` for none.
+    :param expire: seconds a message stays persisted; ``0``: it is not.
+    :param heartbeat: a text sent to every client at least every 5 s, and dropped when a client
+        sends it; ``None`` for none.
+    :param subscriber: a subclass of ``RedisSubscriber``, or its dotted name.
+    :param allowed_origins: origins let in besides the server's own host; ``"*"`` for all.
+    :param allowed_hosts: as Django's ``ALLOWED_HOSTS``; ``None``: loopback and the hosts of
+        ``allowed_origins``.
+    :param require_origin: refuse clients that send no ``Origin``.
+    :param django: take session, user and rights of a visitor from Django.
+    :param max_message_size: bytes a client's message may have; a larger one closes with 1009.
+    :param max_pending: bytes of frames that may wait for a client that does not read; when they
+        would be more, it is closed with 1013.
+    """
+
+    redis: RedisAddress = field(default_factory=RedisAddress)
+    listen: tuple[str, ...] = DEFAULT_LISTEN
+    websocket_url: str = "/ws/"
+    prefix: str = ""
+    expire: int = 3600
+    heartbeat: str | None = None
+    subscriber: str | Callable[..., object] = DEFAULT_SUBSCRIBER
+    allowed_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] | None = None
+    require_origin: bool = False
+    django: bool = False
+    max_message_size: int = 1024 * 1024
+    max_pending: int = 4 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        check_websocket_url(self.websocket_url)
+        check_prefix(self.prefix)
+        check_expire(self.expire)
+        OriginPolicy(self.allowed_origins)
+
+
+def check_websocket_url(url: object) -> str:
+    if not isinstance(url, str) or not re.fullmatch(r"/([A-Za-z0-9._~!$&'()*+,;=@-]+/)*", url):
+        raise ConfigError(
+            "WEBSOCKET_URL",
+            f"is {url!r}, which is not a path",
+            "Write a path that starts and ends with '/', such as /ws/.",
+        )
+    return url
+
+
+def check_expire(expire: object) -> int:
+    """Seconds a message stays persisted; ``None`` means ``0``, not at all."""
+    if expire is None:
+        return 0
+    if isinstance(expire, bool) or not isinstance(expire, int) or not 0 <= expire < 2**31:
+        raise ConfigError(
+            "WS4REDIS_EXPIRE",
+            f"is {expire!r}",
+            "Use whole seconds, or 0 to persist nothing.",
+        )
+    return expire

@@ -1,0 +1,215 @@
+"""The opening handshake: its bytes read, its form judged, its answers written.
+
+Nothing here knows sockets. Names and values stay as close to the wire as they can: bytes are
+split at CR LF alone, so that no byte inside a value can start another header.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import unquote_to_bytes, unquote_plus
+
+from ws4redis_tx.core.errors import Denied
+
+MAX_HEAD_BYTES = 16384
+
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_TARGET = re.compile(rb"[\x21-\x7e\x80-\xff]+")
+
+# Said twice, these would leave it open which one counts.
+_ONCE = frozenset({"host", "origin", "sec-websocket-key", "sec-websocket-version"})
+
+_EXPLANATION = (
+    "This URL speaks websocket: open it with `new WebSocket('ws://…')` or another websocket "
+    "client, not with a plain HTTP request."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A request's head as it came, nothing judged but its grammar.
+
+    Headers are (lower-case name, value without surrounding blanks), in their order on the wire;
+    ``malformed`` says what was wrong with them, if anything was.
+    """
+
+    method: str
+    target: str
+    headers: tuple[tuple[str, str], ...]
+    malformed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """A well-formed websocket handshake. Strings are latin-1 views of the bytes on the wire.
+
+    ``path`` is still percent-encoded. ``flags`` are the query's parameter names in lower case, in
+    order, without duplicates. ``secure`` tells whether the connection to this process is TLS,
+    ``peer`` is the client's address or ``''``.
+    """
+
+    path: str
+    query: str
+    websocket_url: str
+    flags: tuple[str, ...]
+    headers: Mapping[str, str]
+    key: str
+    subprotocols: tuple[str, ...]
+    secure: bool
+    peer: str
+
+    @property
+    def facility(self) -> str:
+        """Raises ``Denied`` (400) when its escapes are not UTF-8."""
+        raw = self.path[len(self.websocket_url) :].encode("latin-1")
+        try:
+            return unquote_to_bytes(raw).decode()
+        except UnicodeDecodeError:
+            raise Denied(400, "The facility in the URL is not valid UTF-8.") from None
+
+    @property
+    def path_info(self) -> str:
+        """The decoded path; what is not UTF-8 in it is replaced."""
+        return unquote_to_bytes(self.path.encode("latin-1")).decode(errors="replace")
+
+
+def read_request(head: bytes) -> HttpRequest:
+    """Read a request's head, without the empty line that ends it.
+
+    Raises ``Denied`` (400) when not even the request line can be read.
+    """
+    request_line, *lines = head.split(b"\r\n")
+    parts = request_line.split(b" ")
+    if (
+        len(parts) != 3
+        or parts[2] != b"HTTP/1.1"
+        or not _TOKEN.fullmatch(parts[0])
+        or not _TARGET.fullmatch(parts[1])
+    ):
+        raise Denied(400, "This is not an HTTP/1.1 request.")
+    pairs = []
+    malformed = ""
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        value = value.strip(b" \t")
+        if not colon or not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
+            malformed = "A header line is malformed."
+            continue
+        pairs.append((name, value))
+    return make_request(parts[0], parts[1], pairs, malformed)
+
+
+def make_request(
+    method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]], malformed: str = ""
+) -> HttpRequest:
+    """An ``HttpRequest`` from its parts, for whoever has split them already."""
+    return HttpRequest(
+        method.decode("latin-1"),
+        target.decode("latin-1"),
+        tuple(
+            (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers
+        ),
+        malformed,
+    )
+
+
+def judge_request(
+    request: HttpRequest, websocket_url: str, *, secure: bool, peer: str
+) -> Handshake:
+    """The handshake that ``request`` is. Raises ``Denied`` with the first thing that fails."""
+    path, _, query = request.target.partition("?")
+    if not path.startswith(websocket_url):
+        raise Denied(404, "There is no websocket at this path.")
+    if request.method != "GET":
+        raise Denied(
+            405, "A websocket is opened with GET.", headers=(("Allow", "GET"),)
+        )
+    headers: dict[str, str] = {}
+    malformed = request.malformed
+    for name, value in request.headers:
+        if name not in headers:
+            headers[name] = value
+        elif name in _ONCE:
+            malformed = malformed or "A header that may stand once stands twice."
+        else:
+            headers[name] += ("; " if name == "cookie" else ", ") + value
+    if "websocket" not in _words(headers.get("upgrade", "")) or (
+        "upgrade" not in _words(headers.get("connection", ""))
+    ):
+        raise Denied(
+            426,
+            _EXPLANATION,
+            headers=(("Upgrade", "websocket"), ("Connection", "Upgrade")),
+        )
+    if headers.get("sec-websocket-version") != "13":
+        raise Denied(
+            426,
+            "Only version 13 of the websocket protocol is spoken here.",
+            headers=(
+                ("Upgrade", "websocket"),
+                ("Connection", "Upgrade"),
+                ("Sec-WebSocket-Version", "13"),
+            ),
+        )
+    if malformed:
+        raise Denied(400, malformed)
+    if not headers.get("host"):
+        raise Denied(400, "The request has no Host header.")
+    if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+        raise Denied(400, "A handshake has no body.")
+    key = headers.get("sec-websocket-key", "")
+    if not _is_key(key):
+        raise Denied(400, "Sec-WebSocket-Key is missing or malformed.")
+    subprotocols = _list(headers.get("sec-websocket-protocol", ""))
+    if not all(_TOKEN.fullmatch(name.encode("latin-1")) for name in subprotocols):
+        raise Denied(400, "Sec-WebSocket-Protocol is malformed.")
+    names = (
+        unquote_plus(part.partition("=")[0]).strip().lower() for part in query.split("&") if part
+    )
+    return Handshake(
+        path=path,
+        query=query,
+        websocket_url=websocket_url,
+        flags=tuple(dict.fromkeys(names)),
+        headers=headers,
+        key=key,
+        subprotocols=tuple(subprotocols),
+        secure=secure,
+        peer=peer,
+    )
+
+
+def refusal(denied: Denied) -> bytes:
+    """The HTTP response that tells a client why it was refused."""
+    body = f"{denied.reason}\n".encode()
+    lines = [
+        f"HTTP/1.1 {denied.status} {HTTPStatus(denied.status).phrase}",
+        *(f"{name}: {value}" for name, value in denied.headers),
+        "Content-Type: text/plain; charset=utf-8",
+        f"Content-Length: {len(body)}",
+        "Cache-Control: no-store",
+    ]
+    if not any(name == "Connection" for name, _ in denied.headers):
+        lines.append("Connection: close")
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def _list(value: str) -> list[str]:
+    return [word for word in (word.strip(" \t") for word in value.split(",")) if word]
+
+
+def _words(value: str) -> list[str]:
+    return [word.lower() for word in _list(value)]
+
+
+def _is_key(key: str) -> bool:
+    try:
+        return len(base64.b64decode(key, validate=True)) == 16
+    except (binascii.Error, ValueError):
+        return False

@@ -1,0 +1,104 @@
+"""Which listeners, in this process, want the messages of which channel."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection
+
+from ws4redis_tx.core.interfaces import IListener
+from ws4redis_tx.core.messages import Publication
+
+
+class Hub:
+    """Channel → listeners. Says when a channel gains its first and loses its last listener."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[bytes, dict[IListener, None]] = {}
+
+    @property
+    def channels(self) -> Collection[bytes]:
+        return self._listeners.keys()
+
+    def add(self, channel: bytes, listener: IListener) -> bool:
+        """Return whether this is the channel's first listener. Adding twice is adding once."""
+        listeners = self._listeners.get(channel)
+        if listeners is None:
+            self._listeners[channel] = {listener: None}
+            return True
+        listeners[listener] = None
+        return False
+
+    def discard(self, channel: bytes, listener: IListener) -> bool:
+        """Return whether that was the channel's last listener."""
+        listeners = self._listeners.get(channel)
+        if listeners is None or listener not in listeners:
+            return False
+        del listeners[listener]
+        if listeners:
+            return False
+        del self._listeners[channel]
+        return True
+
+    def has(self, channel: bytes, listener: IListener) -> bool:
+        return listener in self._listeners.get(channel, ())
+
+    def dispatch(self, publication: Publication) -> None:
+        """Hand ``publication`` to every listener of its channel, in the order they came.
+
+        A listener may add and discard listeners meanwhile, itself included.
+        """
+        assert publication.channel is not None
+        for listener in tuple(self._listeners.get(publication.channel, ())):
+            listener.deliver(publication)
+
+
+class EchoNotes:
+    """Who published what, so that the message coming back from Redis can skip its sender.
+
+    A note is used up by the first message with its channel and bytes. Several equal ones are used
+    in the order they were noted, which is the order in which Redis got them.
+    """
+
+    def __init__(self) -> None:
+        self._senders: dict[tuple[bytes, bytes], deque[object]] = {}
+
+    def note(self, channel: bytes, payload: bytes, sender: object) -> None:
+        self._senders.setdefault((channel, payload), deque()).append(sender)
+
+    def take(self, channel: bytes, payload: bytes) -> object:
+        """Use up and return the oldest note's sender, or ``None``."""
+        if not self._senders:
+            return None
+        key = (channel, payload)
+        senders = self._senders.get(key)
+        if senders is None:
+            return None
+        sender = senders.popleft()
+        if not senders:
+            del self._senders[key]
+        return sender
+
+    def drop(self, channel: bytes, payload: bytes, sender: object) -> None:
+        """Take back one note whose message will not come."""
+        key = (channel, payload)
+        senders = self._senders.get(key)
+        if senders is not None and sender in senders:
+            senders.remove(sender)
+            if not senders:
+                del self._senders[key]
+
+    def forget(self, sender: object) -> None:
+        """Drop every note of a sender that is gone."""
+        for key in [key for key, senders in self._senders.items() if sender in senders]:
+            kept = deque(other for other in self._senders[key] if other is not sender)
+            if kept:
+                self._senders[key] = kept
+            else:
+                del self._senders[key]
+
+    def clear(self) -> None:
+        """Drop all notes: the connection that would have brought the messages is gone."""
+        self._senders.clear()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._senders.values()))

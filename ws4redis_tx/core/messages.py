@@ -1,0 +1,71 @@
+"""A message on its way from Redis to the sockets, and the websocket frame it becomes."""
+
+from __future__ import annotations
+
+import struct
+
+_TEXT, _BINARY = b"\x81", b"\x82"
+
+
+def server_frame(payload: bytes) -> bytes:
+    """The unmasked, unfragmented websocket frame for ``payload`` (RFC 6455, section 5.2).
+
+    Redis carries bytes and no type: what is valid UTF-8 becomes a text frame, the rest binary.
+    """
+    opcode = _TEXT
+    if not payload.isascii():
+        try:
+            payload.decode()
+        except UnicodeDecodeError:
+            opcode = _BINARY
+    size = len(payload)
+    if size < 126:
+        return opcode + bytes((size,)) + payload
+    if size < 65536:
+        return opcode + b"\x7e" + struct.pack("!H", size) + payload
+    return opcode + b"\x7f" + struct.pack("!Q", size) + payload
+
+
+class Publication:
+    """One message on one channel; its frame is made at first use, once for all receivers.
+
+    ``channel`` is ``None`` for a message that did not come from Redis. ``sender`` is the listener
+    that published it and asked for no echo, if there is one.
+    """
+
+    __slots__ = ("_frame", "channel", "payload", "sender")
+
+    def __init__(self, channel: bytes | None, payload: bytes, sender: object = None) -> None:
+        self.channel = channel
+        self.payload = payload
+        self.sender = sender
+        self._frame: bytes | None = None
+
+    @property
+    def frame(self) -> bytes:
+        frame = self._frame
+        if frame is None:
+            frame = self._frame = server_frame(self.payload)
+        return frame
+
+
+class RedisMessage(bytes):
+    """A message: the bytes that travel. Made from ``bytes``, or from ``str`` as UTF-8."""
+
+    def __new__(cls, message: bytes | str) -> RedisMessage:
+        if isinstance(message, str):
+            message = message.encode()
+        elif not isinstance(message, bytes | bytearray | memoryview):
+            raise TypeError(f"A message is str or bytes, not {type(message).__name__}.")
+        return super().__new__(cls, message)
+
+
+class PersistedMessage(RedisMessage):
+    """A message read from the key of ``channel``: the last one published there."""
+
+    channel: bytes
+
+    def __new__(cls, payload: bytes, channel: bytes) -> PersistedMessage:
+        message = bytes.__new__(cls, payload)
+        message.channel = channel
+        return message

@@ -1,0 +1,164 @@
+"""Which Host and which Origin a handshake may name.
+
+Browsers send cookies along with a websocket handshake from any site and leave it to the server to
+look at the Origin; they reach a server under any name that resolves to it (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from ws4redis_tx.core.errors import ConfigError, Denied
+from ws4redis_tx.core.handshake import Handshake
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_ORIGIN = re.compile(r"(https?)://(\*\.)?([^/\s@*?#]+)", re.IGNORECASE)
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:/\s@?#,]+)(?::([0-9]{1,5}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    scheme: str
+    host: str
+    port: int
+    subdomains: bool = False
+
+    def matches(self, other: _Origin) -> bool:
+        if (self.scheme, self.port) != (other.scheme, other.port):
+            return False
+        if self.subdomains:
+            return other.host.endswith("." + self.host)
+        return other.host == self.host
+
+
+class OriginPolicy:
+    """Judges ``Host`` and ``Origin``.
+
+    ``allowed_hosts`` are patterns as in Django's ``ALLOWED_HOSTS``; ``None``: loopback names and
+    the hosts of ``allowed_origins``. ``allowed_origins`` are exact (``https://a.example``), with
+    subdomains (``https://*.example.com``), or ``*`` for all. A missing Origin, which no browser
+    sends, is let in unless ``require_origin``.
+
+    Raises ``ConfigError`` for an origin that is none.
+    """
+
+    def __init__(
+        self,
+        allowed_origins: Sequence[str] = (),
+        allowed_hosts: Sequence[str] | None = None,
+        *,
+        require_origin: bool = False,
+    ) -> None:
+        self._any_origin = "*" in allowed_origins
+        self._origins = [_configured(text) for text in allowed_origins if text != "*"]
+        self._allowed_hosts = allowed_hosts
+        self._require_origin = require_origin
+
+    def check(self, handshake: Handshake) -> None:
+        """Raise ``Denied``: 400 for a Host that is not ours, 403 for an Origin that may not."""
+        host_header = handshake.headers["host"]
+        host = _HOST.fullmatch(host_header)
+        if host is None or not self._is_ours(host[1].lower().rstrip(".")):
+            raise Denied(
+                400,
+                "The Host header names a host that is not served here.",
+                detail=f"Host {host_header!r} is not in ALLOWED_HOSTS"
+                + (
+                    ""
+                    if self._allowed_hosts is not None
+                    else " (without Django: loopback, or the host of an --origin)"
+                ),
+            )
+        text = handshake.headers.get("origin")
+        if text is None:
+            if self._require_origin:
+                raise Denied(
+                    403,
+                    "This origin may not connect.",
+                    detail=f"no Origin, Host {host_header!r}; WS4REDIS_REQUIRE_ORIGIN is set",
+                )
+            return
+        origin = _parse(text)
+        if origin is None or not (
+            self._any_origin
+            or _same_host(origin, host[1].lower().rstrip("."), host[2], handshake.secure)
+            or any(allowed.matches(origin) for allowed in self._origins)
+        ):
+            raise Denied(
+                403,
+                "This origin may not connect.",
+                detail=f"Origin {text!r} is not the host that was asked, {host_header!r}; to let "
+                "it in, list it in WS4REDIS_ALLOWED_ORIGINS (--origin)",
+            )
+
+    def _is_ours(self, host: str) -> bool:
+        if self._allowed_hosts is not None:
+            return any(_host_matches(host, pattern.lower()) for pattern in self._allowed_hosts)
+        return (
+            self._any_origin
+            or _is_loopback(host)
+            or any(
+                host == allowed.host or (allowed.subdomains and host.endswith("." + allowed.host))
+                for allowed in self._origins
+            )
+        )
+
+
+def _parse(text: str) -> _Origin | None:
+    match = _ORIGIN.fullmatch(text)
+    if match is None or match[2]:
+        return None
+    return _origin(match)
+
+
+def _configured(text: str) -> _Origin:
+    match = _ORIGIN.fullmatch(text) if isinstance(text, str) else None
+    origin = _origin(match) if match else None
+    if origin is None:
+        raise ConfigError(
+            "WS4REDIS_ALLOWED_ORIGINS",
+            f"holds {text!r}, which is not an origin",
+            "Write scheme and host, such as https://example.com, https://*.example.com, or '*'.",
+        )
+    return origin
+
+
+def _origin(match: re.Match[str]) -> _Origin | None:
+    scheme = match[1].lower()
+    try:
+        parts = urlsplit(f"{scheme}://{match[3]}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if not host or _HOST.fullmatch(match[3]) is None:
+        return None
+    return _Origin(scheme, _bracketed(host), port or _DEFAULT_PORTS[scheme], bool(match[2]))
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host.rstrip(".")
+
+
+def _same_host(origin: _Origin, host: str, port: str | None, secure: bool) -> bool:
+    if secure and origin.scheme != "https":
+        return False
+    return (origin.host, origin.port) == (host, int(port or _DEFAULT_PORTS[origin.scheme]))
+
+
+def _host_matches(host: str, pattern: str) -> bool:
+    if pattern.startswith("."):
+        return host.endswith(pattern) or host == pattern[1:]
+    return pattern in ("*", host)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,131 @@
+"""Where Redis is and how to log in there, from a URL or from the old settings dictionary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from ws4redis_tx.core.errors import ConfigError
+
+_SETTING = "WS4REDIS_CONNECTION"
+_FORMS = "Write redis://host:6379/0, rediss://host:6380/0 or unix:///path/to.sock?db=0."
+
+
+@dataclass(frozen=True, slots=True)
+class RedisAddress:
+    """A Redis server. ``path`` is its unix socket; without one, ``host`` and ``port`` count.
+
+    ``db`` selects where messages persist; pub/sub ignores it: all databases of a server share
+    their channels, and a prefix is what keeps two applications apart.
+    """
+
+    host: str = "localhost"
+    port: int = 6379
+    db: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    path: str | None = None
+    tls: bool = False
+    ca_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
+
+    def __str__(self) -> str:
+        """The address as a URL, without its password."""
+        if self.path is not None:
+            return f"unix://{quote(self.path)}?db={self.db}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        user = f"{quote(self.username, safe='')}@" if self.username else ""
+        return f"{'rediss' if self.tls else 'redis'}://{user}{host}:{self.port}/{self.db}"
+
+
+def parse_redis_address(value: object) -> RedisAddress:
+    """The address that a setting means: ``None``, a URL, a dictionary, or an address already.
+
+    Raises ``ConfigError``, in which no password stands.
+    """
+    if value is None:
+        return RedisAddress()
+    if isinstance(value, RedisAddress):
+        return value
+    if isinstance(value, str):
+        return _from_url(value)
+    if isinstance(value, Mapping):
+        return _from_mapping(value)
+    raise ConfigError(_SETTING, f"is a {type(value).__name__}", _FORMS)
+
+
+def _from_url(url: str) -> RedisAddress:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ConfigError(_SETTING, "holds a URL that cannot be read", _FORMS) from None
+    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    username = unquote(parts.username) if parts.username else None
+    password = unquote(parts.password) if parts.password else None
+    if parts.scheme == "unix":
+        if not parts.path:
+            raise ConfigError(_SETTING, "is a unix URL without a path", _FORMS)
+        return RedisAddress(
+            db=_number("db", query.pop("db", 0)),
+            username=username,
+            password=password,
+            path=unquote(parts.path),
+        )
+    if parts.scheme not in ("redis", "rediss"):
+        raise ConfigError(_SETTING, f"has the scheme {parts.scheme!r}", _FORMS)
+    return RedisAddress(
+        host=parts.hostname or "localhost",
+        port=6379 if port is None else port,
+        db=_number("db", parts.path.strip("/") or query.get("db", 0)),
+        username=username,
+        password=password,
+        tls=parts.scheme == "rediss",
+        ca_file=query.get("ssl_ca_certs"),
+        certificate_file=query.get("ssl_certfile"),
+        key_file=query.get("ssl_keyfile"),
+    )
+
+
+_KEYS = {
+    "host": "host",
+    "port": "port",
+    "db": "db",
+    "password": "password",
+    "username": "username",
+    "unix_socket_path": "path",
+    "ssl": "tls",
+    "ssl_ca_certs": "ca_file",
+    "ssl_certfile": "certificate_file",
+    "ssl_keyfile": "key_file",
+}
+
+
+def _from_mapping(mapping: Mapping[str, object]) -> RedisAddress:
+    unknown = sorted(map(str, mapping.keys() - _KEYS.keys()))
+    if unknown:
+        raise ConfigError(
+            _SETTING,
+            f"holds {', '.join(unknown)}, which are not understood",
+            f"Use {', '.join(_KEYS)}, or a URL.",
+        )
+    fields = {_KEYS[name]: value for name, value in mapping.items() if value is not None}
+    for name in ("port", "db"):
+        if name in fields:
+            fields[name] = _number(name, fields[name])
+    for name, value in fields.items():
+        if not isinstance(value, int if name in ("port", "db", "tls") else str):
+            raise ConfigError(_SETTING, f"has a {name} of the wrong type", _FORMS)
+    return RedisAddress(**fields)  # type: ignore[arg-type]
+
+
+def _number(name: str, value: object) -> int:
+    try:
+        number = int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        raise ConfigError(_SETTING, f"has a {name} that is not a number", _FORMS) from None
+    if number < 0:
+        raise ConfigError(_SETTING, f"has a negative {name}", _FORMS)
+    return int(number)

@@ -1,0 +1,105 @@
+"""What publishers and subscribers share: the channels that a request and an audience mean.
+
+Knows a request by its attributes alone (``user``, ``session``), and imports nothing of Django.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from ws4redis_tx.core.admission import ANONYMOUS, Identity
+from ws4redis_tx.core.channels import channel_name
+from ws4redis_tx.core.errors import AudienceError
+from ws4redis_tx.core.messages import RedisMessage
+
+__all__ = ["SELF", "RedisMessage", "RedisStore"]
+
+
+class _Self:
+    def __repr__(self) -> str:
+        return "SELF"
+
+
+SELF: Final = _Self()
+"""In ``users``, ``groups`` or ``sessions``: the request's own. Nobody's own is no channel."""
+
+Names = Iterable[str | _Self]
+
+
+class RedisStore:
+    """Computes channel names. ``connection`` is what the subclass talks to."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._publishers: set[str] = set()
+
+    def get_prefix(self) -> str:
+        """The prefix of all names, with its ``:``; ``''`` for none."""
+        raise NotImplementedError  # pragma: no cover - every store of ours has one
+
+    def _get_message_channels(
+        self,
+        request: Any = None,
+        facility: str = "",
+        broadcast: bool = False,
+        groups: Names = (),
+        users: Names = (),
+        sessions: Names = (),
+    ) -> list[str]:
+        """The channels of an audience, without duplicates. Subclasses may add their own.
+
+        Raises ``AudienceError`` for what is no iterable of names.
+        """
+        prefix = self.get_prefix().removesuffix(":")
+        channels = [channel_name(prefix, "broadcast", facility)] if broadcast else []
+        for audience, names in (("group", groups), ("user", users), ("session", sessions)):
+            channels += [
+                channel_name(prefix, audience, facility, name)
+                for name in _resolve(audience, names, request)
+            ]
+        return list(dict.fromkeys(channels))
+
+
+def identity_of(request: Any) -> Identity:
+    """Who sent ``request``: as the server found out at its handshake, or as Django knows.
+
+    The latter may query the database for the user's groups.
+    """
+    if request is None:
+        return ANONYMOUS
+    known = getattr(request, "ws4redis_identity", None)
+    if isinstance(known, Identity):
+        return known
+    user = getattr(request, "user", None)
+    session_key = getattr(getattr(request, "session", None), "session_key", None)
+    if user is None or not user.is_authenticated:
+        return Identity(session_key)
+    groups = getattr(user, "groups", None)
+    names = () if groups is None else tuple(groups.values_list("name", flat=True))
+    return Identity(session_key, user.get_username(), names)
+
+
+def _resolve(audience: str, names: object, request: Any) -> list[str]:
+    argument = f"{audience}s"
+    if isinstance(names, str | bytes | bool) or not isinstance(names, Iterable):
+        raise AudienceError(
+            f"{argument}={names!r} is not a list of names. Write {argument}=['name'] or "
+            f"{argument}=[SELF]."
+        )
+    resolved: list[str] = []
+    for name in names:
+        if name is SELF:
+            resolved += _own(audience, identity_of(request))
+        elif isinstance(name, str):
+            resolved.append(name)
+        else:
+            raise AudienceError(f"{argument} holds {name!r}, which is neither a name nor SELF.")
+    return resolved
+
+
+def _own(audience: str, identity: Identity) -> Iterable[str]:
+    if audience == "group":
+        return identity.groups
+    name = identity.username if audience == "user" else identity.session_key
+    return () if name is None else (name,)

@@ -1,0 +1,26 @@
+"""Runs a command until it ends, or until our standard input does: when whoever holds its other end
+is gone, however that came about. A script; standard library only.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+
+def watch(command: list[str]) -> int:
+    os.setsid()  # Ctrl-C is for whoever started us, who will tell us.
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+
+    def wait_for_the_end() -> None:
+        sys.stdin.buffer.read()
+        process.terminate()
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
+    return process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(watch(sys.argv[1:]))

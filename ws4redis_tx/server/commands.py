@@ -1,0 +1,165 @@
+"""The commands this package sends to Redis: publish, persist, read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, gatherResults, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ws4redis_tx.core.channels import stamp_key
+from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
+from ws4redis_tx.core.messages import PersistedMessage
+from ws4redis_tx.core.redis_address import RedisAddress
+from ws4redis_tx.server.redis_connection import (
+    CommandProtocol,
+    RedisConnection,
+    ResponseError,
+)
+
+_log = Logger()
+
+# Persist first: who subscribes and then reads the key sees the message by one way or the other.
+# The stamp is Redis' own clock in microseconds. Sent whole each time: after EVALSHA's NOSCRIPT the
+# call would have to be repeated, behind calls that were made later.
+_PUBLISH = b"""
+local now = redis.call('TIME')
+redis.call('SETEX', KEYS[1], ARGV[2], ARGV[1])
+redis.call('SETEX', KEYS[2], ARGV[2], now[1] .. string.format('%06d', now[2]))
+return redis.call('PUBLISH', KEYS[1], ARGV[1])
+"""
+
+
+class Commands:
+    """Publishes and reads over one connection, hence in order.
+
+    A command whose answer does not come within ``timeout`` seconds fails, and with it the
+    connection: its fate, and that of those behind it, is unknown. No command is sent twice.
+    """
+
+    def __init__(
+        self,
+        address: RedisAddress,
+        prefix: str,
+        reactor: Any,
+        *,
+        timeout: float,
+        on_up: Callable[[], None] = lambda: None,
+        on_down: Callable[[str], None] = lambda problem: None,
+    ) -> None:
+        self._prefix = prefix
+        self._reactor = reactor
+        self._timeout = timeout
+        self._connection = RedisConnection(
+            address,
+            reactor,
+            CommandProtocol,
+            prepare=self._probe_scripts,
+            on_up=on_up,
+            on_down=on_down,
+        )
+        self._scripts = True
+        self.start = self._connection.start
+        self.stop = self._connection.stop
+        self.when_connected = self._connection.when_connected
+
+    @property
+    def connected(self) -> bool:
+        return self._connection.protocol is not None
+
+    def publish(self, channels: Sequence[bytes], message: bytes, expire: int) -> Deferred[int]:
+        """As ``IBroker.publish``, without a sender."""
+        if not self.connected:
+            return fail(BrokerUnavailable("There is no connection to Redis."))
+        answers = [self._publish(channel, message, expire) for channel in channels]
+        return gatherResults(answers, consumeErrors=True).addCallbacks(sum, _first_error)
+
+    def get(self, channels: Sequence[bytes]) -> Deferred[list[PersistedMessage | None]]:
+        """What is persisted for each channel, read at one moment."""
+        if not channels:
+            return succeed([])
+        return self._execute("MGET", *channels).addCallback(
+            lambda values: [
+                None if value is None else PersistedMessage(value, channel)
+                for channel, value in zip(channels, values, strict=True)
+            ]
+        )
+
+    def _publish(self, channel: bytes, message: bytes, expire: int) -> Deferred[int]:
+        if not expire:
+            return self._execute("PUBLISH", channel, message)
+        if not self._scripts:
+            return self._publish_plainly(channel, message, expire)
+        stamp = stamp_key(self._prefix, channel)
+        return self._execute("EVAL", _PUBLISH, 2, channel, stamp, message, expire).addErrback(
+            self._without_scripts, channel, message, expire
+        )
+
+    def _publish_plainly(self, channel: bytes, message: bytes, expire: int) -> Deferred[int]:
+        persisted = self._execute("SETEX", channel, expire, message)
+        published = self._execute("PUBLISH", channel, message)
+        return gatherResults([persisted, published], consumeErrors=True).addCallbacks(
+            lambda answers: answers[1], _first_error
+        )
+
+    def _probe_scripts(self, protocol: CommandProtocol) -> Deferred[None]:
+        """Find out before the first message, so that none overtakes another at the first refusal."""
+
+        def refused(failure: Failure) -> None:
+            if not _is_no_permission(failure.value):
+                failure.raiseException()
+            self._note_no_scripts()
+
+        def allowed(_: object) -> None:
+            self._scripts = True
+
+        answer: Deferred[Any] = protocol.execute_command("EVAL", b"return 1", 0)
+        return answer.addCallbacks(allowed, refused)
+
+    def _without_scripts(
+        self, failure: Failure, channel: bytes, message: bytes, expire: int
+    ) -> Deferred[int] | Failure:
+        if not _is_no_permission(failure.value.__cause__):
+            return failure
+        self._note_no_scripts()
+        return self._publish_plainly(channel, message, expire)
+
+    def _note_no_scripts(self) -> None:
+        if self._scripts:
+            self._scripts = False
+            _log.warn(
+                "Redis does not permit scripts to this user: messages are persisted and "
+                "published in two steps, not atomically. Grant +eval to mend it."
+            )
+
+    def _execute(self, *command: object) -> Deferred[Any]:
+        protocol = self._connection.protocol
+        if protocol is None:
+            return fail(BrokerUnavailable("There is no connection to Redis."))
+        answer: Deferred[Any] = protocol.execute_command(*command)
+        answer.addTimeout(self._timeout, self._reactor)
+        return answer.addErrback(self._failed, protocol)
+
+    def _failed(self, failure: Failure, protocol: CommandProtocol) -> None:
+        error = failure.value
+        if isinstance(error, ResponseError):
+            raise BrokerRefused(f"Redis refused: {error}") from error
+        # Answers that are late could not be told from answers to others.
+        protocol.transport.abortConnection()
+        raise BrokerUnavailable(
+            "Redis did not answer; whether it carried out the command is unknown.",
+            maybe_published=True,
+        ) from None
+
+
+def _is_no_permission(error: BaseException | None) -> bool:
+    return isinstance(error, ResponseError) and str(error).startswith("NOPERM")
+
+
+def _first_error(failure: Failure) -> Failure:
+    """The failure inside the one that ``gatherResults`` wraps around it."""
+    inner = failure.value.subFailure
+    assert isinstance(inner, Failure)
+    return inner

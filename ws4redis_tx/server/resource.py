@@ -1,0 +1,50 @@
+"""A websocket factory as a page of a ``twisted.web`` site."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.protocols.policies import ProtocolWrapper
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
+
+from ws4redis_tx.core.handshake import make_request
+from ws4redis_tx.server.websocket import WebSocketFactory
+
+
+@implementer(IResource)
+class WebSocketResource(Resource):
+    """Hands a request's connection over to a websocket, which answers it, whatever it asked for.
+
+    Mount it where ``config.websocket_url`` says; it looks at the whole path itself.
+    """
+
+    isLeaf = True
+
+    def __init__(self, factory: WebSocketFactory) -> None:
+        super().__init__()
+        self._factory = factory
+
+    def render(self, request: Any) -> int:
+        websocket = self._factory.buildProtocol(request.transport.getPeer())
+        channel = request.channel
+        transport, channel.transport = channel.transport, None
+        # The site's protocol is the producer of what it sends; the websocket will be.
+        transport.unregisterProducer()
+        if isinstance(transport, ProtocolWrapper):
+            transport.wrappedProtocol = websocket
+        elif isinstance(transport.protocol, ProtocolWrapper):
+            transport.protocol.wrappedProtocol = websocket
+        else:
+            transport.protocol = websocket
+        websocket.makeConnection(transport)
+        # A site pauses its connection while it serves a request.
+        transport.resumeProducing()
+        headers = [
+            (name, value)
+            for name, values in request.requestHeaders.getAllRawHeaders()
+            for value in values
+        ]
+        websocket.begin(make_request(request.method, request.uri, headers))
+        return NOT_DONE_YET

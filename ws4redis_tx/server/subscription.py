@@ -1,0 +1,98 @@
+"""Redis as one websocket's subscriber sees it: the websocket's channels, its own publishing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+
+from ws4redis_tx.core.config import ServerConfig
+from ws4redis_tx.core.delivery import Delivery
+from ws4redis_tx.core.interfaces import IBroker
+from ws4redis_tx.core.messages import PersistedMessage, Publication
+
+
+class SubscriberConnection:
+    """What a ``RedisSubscriber`` is given: the process's broker, on behalf of one websocket.
+
+    Everything runs in the reactor thread and returns Deferreds; channels are strings.
+    """
+
+    def __init__(
+        self, config: ServerConfig, broker: IBroker, delivery: Delivery, *, echo: bool
+    ) -> None:
+        self.config = config
+        self._broker = broker
+        self._delivery = delivery
+        self._sender = None if echo else delivery
+
+    def pubsub(self) -> Subscription:
+        return Subscription(self._broker, self._delivery)
+
+    def get(self, channel: str) -> Deferred[PersistedMessage | None]:
+        """The message persisted for ``channel``; remembers which channel it is of."""
+        return self._broker.get(channel.encode())
+
+    def publish(self, channels: Iterable[str], message: bytes, expire: int) -> Deferred[int]:
+        """Publish and persist; the websocket does not get it back unless it asked for echo."""
+        names = [channel.encode() for channel in channels]
+        return self._broker.publish(names, message, expire, self._sender)
+
+    def fileno(self) -> int | None:
+        return self._broker.fileno()
+
+    def release(self) -> None:
+        self._broker.forget(self._delivery)
+
+
+class Subscription:
+    """The channels whose messages one websocket gets."""
+
+    def __init__(self, broker: IBroker, delivery: Delivery) -> None:
+        self._broker = broker
+        self._delivery = delivery
+        self.channels: list[str] = []
+
+    def subscribe(self, *channels: str) -> Deferred[Any]:
+        """Fire when all subscriptions stand: what is published from then on arrives."""
+        added = [channel for channel in dict.fromkeys(channels) if channel not in self.channels]
+        self.channels += added
+        return gatherResults(
+            [self._broker.listen(channel.encode(), self._delivery) for channel in added],
+            consumeErrors=True,
+        ).addErrback(lambda failure: failure.value.subFailure)
+
+    def unsubscribe(self, *channels: str) -> None:
+        """Leave ``channels``, or all."""
+        for channel in channels or tuple(self.channels):
+            self.channels.remove(channel)
+            self._broker.unlisten(channel.encode(), self._delivery)
+
+    def parse_response(self) -> Deferred[bytes]:
+        """Fire with the next message on any of the channels."""
+        return _NextMessage(self._broker, self.channels).arrived
+
+
+class _NextMessage:
+    """A listener for one message."""
+
+    def __init__(self, broker: IBroker, channels: Iterable[str]) -> None:
+        self._broker = broker
+        self._channels = [channel.encode() for channel in channels]
+        self.arrived: Deferred[bytes] = Deferred(lambda _: self._leave())
+        for channel in self._channels:
+            broker.listen(channel, self).addErrback(self._failed)
+
+    def deliver(self, publication: Publication) -> None:
+        self._leave()
+        self.arrived.callback(publication.payload)
+
+    def _failed(self, failure: Any) -> None:
+        self._leave()
+        if not self.arrived.called:
+            self.arrived.errback(failure)
+
+    def _leave(self) -> None:
+        for channel in self._channels:
+            self._broker.unlisten(channel, self)

@@ -1,0 +1,376 @@
+"""One websocket: from its handshake to its release. Only here: Autobahn.
+
+A connection goes through these steps, each of which can be its last:
+
+    read the request's head → judge its form → Host and Origin → who is it, what may they do
+    (the authorizer) → subscribe, and wait until the subscriptions stand → answer 101 → replay
+    what is persisted while live messages queue → live → release, exactly once.
+
+Autobahn speaks the protocol of an open websocket (frames, masks, UTF-8, close handshake). The
+opening handshake is ours: Autobahn's own answers other statuses, lets bytes inside a header's
+value start another header, and opens twice when it is asked twice.
+
+Whoever waited looks at ``_ended`` afterwards: the client may have left meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred, succeed
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ws4redis_tx.core.admission import Admission, check_admission
+from ws4redis_tx.core.config import ServerConfig
+from ws4redis_tx.core.delivery import Delivery
+from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable, Denied
+from ws4redis_tx.core.handshake import (
+    MAX_HEAD_BYTES,
+    Handshake,
+    HttpRequest,
+    judge_request,
+    read_request,
+    refusal,
+)
+from ws4redis_tx.core.interfaces import IAuthorizer, IBroker
+from ws4redis_tx.core.messages import Publication, RedisMessage
+from ws4redis_tx.core.origins import OriginPolicy
+from ws4redis_tx.server.subscription import SubscriberConnection
+
+_log = Logger()
+
+# Between two heartbeats; the contract allows 5 s of silence.
+HEARTBEAT_INTERVAL = 4.0
+# How long a client's close waits for Redis to acknowledge what the client sent before it.
+CLOSE_WAIT = 2.0
+
+_BUSY = (("Retry-After", "2"),)
+
+
+@implementer(IPushProducer)
+class WebSocketProtocol(WebSocketServerProtocol):
+    """One websocket. The public methods are what a subscriber may call."""
+
+    _head_read = False
+    _ended = False
+    _subscriber: Any = None
+    _connection: SubscriberConnection | None = None
+    _username: str | None = None
+    _unacknowledged = 0
+    _close_frame: tuple[int | None, bytes | None] | None = None
+    _close_timer: Any = None
+    _waiting_for_broker: Deferred[None] | None = None
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self._delivery = Delivery(
+            self.transport.write, self._overflow, self.factory.config.max_pending
+        )
+
+    # The opening handshake
+
+    def processHandshake(self) -> None:
+        """Called by Autobahn with each piece that arrives before the websocket is open."""
+        try:
+            head, separator, rest = self.data.partition(b"\r\n\r\n")
+            if len(head) > MAX_HEAD_BYTES:
+                raise Denied(400, f"The request's head exceeds {MAX_HEAD_BYTES} bytes.")
+            if self._head_read or rest:
+                raise Denied(400, "Nothing may follow a handshake before its answer.")
+            if separator:
+                self.data = b""
+                self.begin(read_request(head))
+        except Denied as denied:
+            self._refuse(denied)
+
+    def begin(self, request: HttpRequest) -> None:
+        """Start with a request whose head was read, by us or by an HTTP server before us."""
+        self._head_read = True
+        self._open(request).addErrback(
+            lambda failure: _log.failure("A websocket failed to open", failure=failure)
+        )
+
+    @inlineCallbacks
+    def _open(self, request: HttpRequest) -> Any:
+        factory = self.factory
+        try:
+            handshake = judge_request(
+                request,
+                factory.config.websocket_url,
+                secure=self._transport_details.is_secure,
+                peer=getattr(self.transport.getPeer(), "host", ""),
+            )
+            factory.check_capacity()
+            factory.origins.check(handshake)
+            rights = [flag for flag in handshake.flags if flag in factory.known_rights]
+            admission = yield maybeDeferred(factory.authorizer.authorize, handshake, rights)
+            if self._ended:
+                return
+            check_admission(handshake, admission)
+            yield self._subscribe(handshake, admission)
+            factory.check_capacity()
+        except Denied as denied:
+            self._refuse(denied)
+        except BrokerUnavailable as error:
+            self._refuse(_unavailable(str(error)))
+        except Exception:
+            _log.failure("A handshake failed; the client was answered with 500")
+            self._refuse(Denied(500, "The server failed; its log says why."))
+        else:
+            if not self._ended:
+                self._accept(handshake)
+
+    def _subscribe(self, handshake: Handshake, admission: Admission) -> Deferred[Any]:
+        factory = self.factory
+        self._username = admission.identity.username
+        self._connection = SubscriberConnection(
+            factory.config, factory.broker, self._delivery, echo="echo" in handshake.flags
+        )
+        self._subscriber = factory.make_subscriber(self._connection)
+        return maybeDeferred(
+            self._subscriber.set_pubsub_channels, admission.request, list(admission.rights)
+        )
+
+    def _accept(self, handshake: Handshake) -> None:
+        self._wskey = handshake.key
+        self.websocket_version = 13
+        self.websocket_protocols = handshake.subprotocols
+        self.websocket_extensions: list[object] = []
+        self.succeedHandshake(next(iter(handshake.subprotocols), None))
+        self.transport.registerProducer(self, True)
+        self.factory.opened(self)
+        self._replay().addErrback(self._failed, "Replaying persisted messages failed")
+
+    def _refuse(self, denied: Denied) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        _log.info(
+            "Refused a websocket with {status}: {detail}",
+            status=denied.status,
+            detail=denied.detail or denied.reason,
+        )
+        self.transport.write(refusal(denied))
+        self.wasClean = True
+        self.dropConnection(abort=False)
+
+    def onOpenHandshakeTimeout(self) -> None:
+        self.openHandshakeTimeoutCall = None
+        if self._head_read:
+            self._refuse(_unavailable("the handshake took longer than its timeout"))
+        elif self.state == self.STATE_CONNECTING:
+            self.wasClean = True
+            self.dropConnection(abort=True)
+
+    # An open websocket
+
+    @inlineCallbacks
+    def _replay(self) -> Any:
+        broker = self.factory.broker
+        while not self._ended:
+            try:
+                yield maybeDeferred(self._subscriber.send_persisted_messages, self)
+                yield broker.fence()
+            except BrokerRefused:
+                raise
+            except BrokerUnavailable:
+                # Start again when everything is subscribed again.
+                self._delivery.restart()
+                if not self._ended:
+                    self._waiting_for_broker = broker.when_available()
+                    yield self._waiting_for_broker.addErrback(lambda _: None)
+                    self._waiting_for_broker = None
+            else:
+                self._delivery.go_live()
+                return
+
+    def send(self, message: bytes | str) -> None:
+        """Send a message, in order with all others; text if it is valid UTF-8, else binary."""
+        self._delivery.send(message.encode() if isinstance(message, str) else message)
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Begin the close handshake. What is not written yet is dropped."""
+        if self.state == self.STATE_OPEN:
+            self.sendCloseFrame(code, reason.encode()[:123])
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        if self._close_frame is not None or payload == self.factory.heartbeat:
+            return
+        self._unacknowledged += 1
+        maybeDeferred(self._subscriber.publish_message, RedisMessage(payload)).addErrback(
+            self._not_published
+        ).addBoth(self._acknowledged)
+
+    def _not_published(self, failure: Failure) -> None:
+        if failure.check(BrokerUnavailable):
+            _log.warn("A client's message was not published: {why}", why=str(failure.value))
+            self.close(1013, "The message may not have been published.")
+        else:
+            self._failed(failure, "Publishing a client's message failed")
+
+    def _acknowledged(self, _: object) -> None:
+        self._unacknowledged -= 1
+        if not self._unacknowledged and self._close_frame is not None:
+            self._answer_close()
+
+    def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool | None:
+        if self.state == self.STATE_OPEN and self._unacknowledged:
+            if self._close_frame is None:
+                self._close_frame = (code, reasonRaw)
+                self._close_timer = self.factory.reactor.callLater(
+                    CLOSE_WAIT, self._answer_close
+                )
+            return None
+        answer: bool | None = super().onCloseFrame(code, reasonRaw)
+        return answer
+
+    def _answer_close(self) -> None:
+        if self._close_frame is None:
+            return
+        frame, self._close_frame = self._close_frame, None
+        if self._close_timer.active():
+            self._close_timer.cancel()
+        if not self._ended:
+            super().onCloseFrame(*frame)
+
+    def sendCloseFrame(
+        self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
+    ) -> None:
+        # Every way to close goes through here: nothing is sent after a close frame.
+        self._delivery.close()
+        super().sendCloseFrame(code, reasonUtf8, isReply)
+
+    def _overflow(self) -> None:
+        self.close(1013, "Too slow: too many messages were waiting.")
+
+    def _failed(self, failure: Failure, what: str) -> None:
+        _log.failure(what, failure=failure)
+        self.close(1011, "The server failed.")
+
+    def pauseProducing(self) -> None:
+        self._delivery.pause()
+
+    def resumeProducing(self) -> None:
+        self._delivery.resume()
+
+    def stopProducing(self) -> None:
+        self._delivery.close()
+
+    # The end
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        self._ended = True
+        self._delivery.close()
+        self._answer_close()
+        if self._waiting_for_broker is not None:
+            self._waiting_for_broker.cancel()
+        self.factory.closed(self)
+        subscriber, self._subscriber = self._subscriber, None
+        connection, self._connection = self._connection, None
+        if subscriber is None or connection is None:
+            return
+        maybeDeferred(subscriber.release).addErrback(
+            lambda failure: _log.failure("release() failed", failure=failure)
+        )
+        connection.release()
+        if self.is_open.called:
+            _log.info(
+                "A websocket ended: user {user!r}, code {code}",
+                user=self._username,
+                code=self.localCloseCode or code,
+            )
+
+
+class WebSocketFactory(WebSocketServerFactory):
+    """Makes the websockets of one server, and knows those that are open.
+
+    Give it to any stream endpoint. ``broker`` is started and stopped by its owner.
+    """
+
+    protocol = WebSocketProtocol
+    noisy = False
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        broker: IBroker,
+        authorizer: IAuthorizer,
+        make_subscriber: Callable[[SubscriberConnection], Any],
+        reactor: Any,
+    ) -> None:
+        super().__init__(server="", reactor=reactor)
+        self.setProtocolOptions(
+            failByDrop=False,
+            echoCloseCodeReason=True,
+            maxMessagePayloadSize=config.max_message_size,
+            maxFramePayloadSize=config.max_message_size,
+        )
+        self.config = config
+        self.broker = broker
+        self.authorizer = authorizer
+        self.make_subscriber = make_subscriber
+        self.reactor = reactor
+        self.known_rights = {
+            *getattr(make_subscriber, "subscription_channels", ()),
+            *getattr(make_subscriber, "publish_channels", ()),
+        }
+        self.origins = OriginPolicy(
+            config.allowed_origins, config.allowed_hosts, require_origin=config.require_origin
+        )
+        self.heartbeat = None if config.heartbeat is None else config.heartbeat.encode()
+        self._heart = LoopingCall(self._beat)
+        self._heart.clock = reactor
+        self._websockets: set[WebSocketProtocol] = set()
+        self._draining = False
+        self._all_gone: list[Deferred[None]] = []
+
+    def check_capacity(self) -> None:
+        """Raise ``Denied`` (503) when no websocket can be opened now."""
+        if self._draining:
+            raise Denied(503, "The server is going down.", headers=_BUSY)
+        if not self.broker.available:
+            raise _unavailable("Redis is unavailable")
+
+    def opened(self, websocket: WebSocketProtocol) -> None:
+        self._websockets.add(websocket)
+        if self.heartbeat is not None and not self._heart.running:
+            self._heart.start(HEARTBEAT_INTERVAL, now=False)
+
+    def closed(self, websocket: WebSocketProtocol) -> None:
+        self._websockets.discard(websocket)
+        if not self._websockets:
+            if self._heart.running:
+                self._heart.stop()
+            all_gone, self._all_gone = self._all_gone, []
+            for waiting in all_gone:
+                waiting.callback(None)
+
+    def drain(self, code: int) -> Deferred[None]:
+        """Refuse new websockets, close the open ones with ``code``; fire when all are gone.
+
+        A client that does not answer the close frame is dropped after a second.
+        """
+        self._draining = True
+        for websocket in tuple(self._websockets):
+            websocket.close(code)
+        if not self._websockets:
+            return succeed(None)
+        all_gone: Deferred[None] = Deferred()
+        self._all_gone.append(all_gone)
+        return all_gone
+
+    def _beat(self) -> None:
+        assert self.heartbeat is not None
+        beat = Publication(None, self.heartbeat)
+        for websocket in tuple(self._websockets):
+            websocket._delivery.deliver(beat)
+
+
+def _unavailable(detail: str) -> Denied:
+    return Denied(503, "The server cannot serve websockets now.", headers=_BUSY, detail=detail)

@@ -1,0 +1,185 @@
+"""The door for embedders: a service, a factory or a resource from a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.reflect import namedAny
+
+from ws4redis_tx.core.admission import AnonymousAuthorizer
+from ws4redis_tx.core.config import ServerConfig
+from ws4redis_tx.core.errors import ConfigError
+from ws4redis_tx.core.interfaces import IAuthorizer, IBroker
+from ws4redis_tx.server.broker import RedisBroker
+from ws4redis_tx.server.resource import WebSocketResource
+from ws4redis_tx.server.subscription import SubscriberConnection
+from ws4redis_tx.server.websocket import WebSocketFactory
+
+__all__ = [
+    "RedisBroker",
+    "ServerConfig",
+    "WebSocketService",
+    "make_broker",
+    "make_factory",
+    "make_resource",
+    "make_service",
+]
+
+_log = Logger()
+
+# Twisted's default of 50 stalls when hundreds of browsers reconnect at once.
+_BACKLOG = 2048
+
+
+def make_broker(config: ServerConfig, *, reactor: Any = None) -> RedisBroker:
+    """The door to the Redis server of ``config``, to be shared between factories and with the
+    application's own code. It is an ``IService``: start it and stop it.
+    """
+    return RedisBroker(config.redis, config.prefix, _reactor(reactor))
+
+
+def make_factory(
+    config: ServerConfig,
+    *,
+    broker: IBroker,
+    authorizer: IAuthorizer | None = None,
+    subscriber: Callable[[SubscriberConnection], Any] | None = None,
+    reactor: Any = None,
+) -> WebSocketFactory:
+    """An ``IProtocolFactory`` for any stream server endpoint.
+
+    ``broker`` is started and stopped by its owner. ``authorizer`` defaults to Django's if
+    ``config.django``, else to one that knows no visitors; ``subscriber`` to ``config.subscriber``.
+    """
+    reactor = _reactor(reactor)
+    make_subscriber = subscriber or _imported(config.subscriber)
+    if authorizer is None:
+        authorizer = AnonymousAuthorizer()
+        if config.django:
+            from ws4redis_tx.authorizer import DjangoAuthorizer
+
+            authorizer = DjangoAuthorizer(reactor)
+    return WebSocketFactory(config, broker, authorizer, make_subscriber, reactor)
+
+
+def make_resource(factory: WebSocketFactory) -> WebSocketResource:
+    """An ``IResource`` to mount in a ``Site`` at the path of ``config.websocket_url``."""
+    return WebSocketResource(factory)
+
+
+def make_service(
+    config: ServerConfig,
+    *,
+    authorizer: IAuthorizer | None = None,
+    subscriber: Callable[[SubscriberConnection], Any] | None = None,
+    broker: RedisBroker | None = None,
+    reactor: Any = None,
+) -> WebSocketService:
+    """An ``IService`` that listens on ``config.listen``.
+
+    It starts and stops its broker with itself, unless one is given.
+    """
+    reactor = _reactor(reactor)
+    own_broker = broker or make_broker(config, reactor=reactor)
+    factory = make_factory(
+        config, broker=own_broker, authorizer=authorizer, subscriber=subscriber, reactor=reactor
+    )
+    return WebSocketService(
+        config, factory, reactor, own_broker if broker is None else None
+    )
+
+
+class WebSocketService(Service):
+    """Listens, and closes its websockets when it is stopped.
+
+    ``listener`` is what listens: the websocket factory, unless it is replaced before the start,
+    for instance by a ``Site`` that holds its resource. ``stop_code`` is the close code that
+    clients get at the stop: 1001; ``twistd`` sets 1012, as the server is about to come back.
+    """
+
+    stop_code = 1001
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        factory: WebSocketFactory,
+        reactor: Any,
+        own_broker: RedisBroker | None,
+    ) -> None:
+        self.factory = factory
+        self.listener: Any = factory
+        self.ports: list[IListeningPort] = []
+        self._endpoints = [
+            (description, _endpoint(reactor, description)) for description in config.listen
+        ]
+        self._own_broker = own_broker
+
+    def startService(self) -> None:
+        """Raises ``twisted.internet.error.CannotListenError`` if an address cannot be had."""
+        super().startService()
+        failures: list[Failure] = []
+        for description, endpoint in self._endpoints:
+            endpoint.listen(self.listener).addCallbacks(self._listening, failures.append)
+        if failures:
+            for port in self.ports:
+                port.stopListening()
+            failures[0].raiseException()
+        if self._own_broker is not None:
+            self._own_broker.startService()
+
+    @inlineCallbacks
+    def stopService(self) -> Any:
+        """Stop listening, close all websockets with ``stop_code``; fire when they are gone."""
+        super().stopService()
+        ports, self.ports = self.ports, []
+        yield gatherResults([maybeDeferred(port.stopListening) for port in ports])
+        yield self.factory.drain(self.stop_code)
+        if self._own_broker is not None:
+            yield self._own_broker.stopService()
+
+    def when_ready(self) -> Deferred[None]:
+        """Fire when websockets can be opened: Redis is there."""
+        return self.factory.broker.when_available()
+
+    def _listening(self, port: IListeningPort) -> None:
+        self.ports.append(port)
+
+
+def _endpoint(reactor: Any, description: str) -> Any:
+    kind = description.partition(":")[0]
+    if kind in ("tcp", "tcp6", "ssl", "unix") and ":backlog=" not in description:
+        description += f":backlog={_BACKLOG}"
+    try:
+        return serverFromString(reactor, description)
+    except Exception as error:
+        raise ConfigError(
+            "--listen",
+            f"is {description!r}, which Twisted cannot listen on ({error})",
+            "Write an endpoint such as tcp:8080:interface=127.0.0.1 or unix:/run/ws.sock.",
+        ) from error
+
+
+def _imported(subscriber: Any) -> Any:
+    if not isinstance(subscriber, str):
+        return subscriber
+    try:
+        return namedAny(subscriber)
+    except Exception as error:
+        raise ConfigError(
+            "WS4REDIS_SUBSCRIBER",
+            f"is {subscriber!r}, which cannot be imported: {error}",
+            "Correct the dotted name.",
+        ) from error
+
+
+def _reactor(reactor: Any) -> Any:
+    if reactor is None:
+        from twisted.internet import reactor
+    return reactor

@@ -1,0 +1,164 @@
+/*
+ * WS4Redis: a websocket that comes back by itself. No dependencies, no build step.
+ *
+ *   const ws4redis = WS4Redis({
+ *     uri: "wss://example.com/ws/foobar?subscribe-broadcast",
+ *     connecting() {},                // a connection attempt starts
+ *     connected() {},                 // the connection is open, and the subscriptions stand
+ *     disconnected(event, retrying) {},  // an open connection, or an attempt, ended
+ *     receive_message(data) {},       // a string, or an ArrayBuffer for a binary message
+ *     heartbeat_msg: "--heartbeat--", // the server's WS4REDIS_HEARTBEAT, or null
+ *   });
+ *   ws4redis.send_message("hello");   // throws unless is_connected()
+ *   ws4redis.close();                 // for good: no reconnect
+ *
+ * Only `uri` is required; `new WS4Redis(...)` does the same. While it waits before the next attempt,
+ * is_closed() is true. `retrying` is false when no further attempt follows. The last persisted
+ * message is replayed by the server at every connect, hence also after a reconnect.
+ */
+(function (root) {
+  "use strict";
+
+  const BACKOFF_START = 1000; // milliseconds, as all below
+  const BACKOFF_CAP = 30000;
+  const STABLE_AFTER = 5000;
+  const HEARTBEAT_EVERY = 5000;
+  const HEARTBEATS_UNANSWERED = 3;
+  const REVOKED = 1008;
+
+  function WS4Redis(options) {
+    if (!new.target) {
+      return new WS4Redis(options);
+    }
+    if (!options || typeof options.uri !== "string" || options.uri === "") {
+      throw new Error(
+        "WS4Redis needs the option `uri`, for example " +
+          'WS4Redis({uri: "ws://" + location.host + "/ws/foobar?subscribe-broadcast"}).'
+      );
+    }
+
+    let socket = null;
+    let stopped = false; // nothing brings it back
+    let failures = 0; // attempts since the last connection that lasted
+    let retry_timer = null; // null: no attempt is waiting
+    let on_probation = false; // the last connection was revoked: one attempt is left
+
+    function notify(callback, ...args) {
+      if (typeof options[callback] === "function") {
+        options[callback](...args);
+      }
+    }
+
+    function connect() {
+      const current = new root.WebSocket(options.uri); // throws when the URI is malformed
+      let opened = false;
+      let unanswered = 0;
+      let stable_timer = null;
+      let heartbeat_timer = null;
+
+      retry_timer = null;
+      socket = current;
+      current.binaryType = "arraybuffer";
+
+      function send_heartbeat() {
+        if (unanswered >= HEARTBEATS_UNANSWERED) {
+          // Over a dead network close() alone would wait long for the server's answer.
+          current.close();
+          ended({ type: "close", code: 1006, reason: "heartbeat unanswered", wasClean: false });
+        } else if (current.readyState === root.WebSocket.OPEN) {
+          unanswered += 1;
+          current.send(options.heartbeat_msg);
+        }
+      }
+
+      function ended(event) {
+        current.onopen = current.onmessage = current.onclose = null; // each socket ends once
+        clearTimeout(stable_timer);
+        clearInterval(heartbeat_timer);
+        if (on_probation && !opened) {
+          stop();
+        }
+        on_probation = event.code === REVOKED;
+        if (!stopped) {
+          retry_later();
+        }
+        notify("disconnected", event, !stopped); // last, so that it may call close()
+      }
+
+      current.onopen = function () {
+        opened = true;
+        on_probation = false;
+        // A server that accepts and at once drops us must not be hammered: only time resets.
+        stable_timer = setTimeout(function () {
+          failures = 0;
+        }, STABLE_AFTER);
+        if (options.heartbeat_msg) {
+          heartbeat_timer = setInterval(send_heartbeat, HEARTBEAT_EVERY);
+        }
+        notify("connected");
+      };
+
+      current.onmessage = function (event) {
+        unanswered = 0; // any message proves that the server is there
+        if (!options.heartbeat_msg || event.data !== options.heartbeat_msg) {
+          notify("receive_message", event.data);
+        }
+      };
+
+      current.onclose = ended; // follows every error, so onerror has nothing to add
+
+      notify("connecting");
+    }
+
+    function retry_later() {
+      // Full jitter: after a server restart its clients come back spread out, not all at once.
+      const ceiling = Math.min(BACKOFF_CAP, BACKOFF_START * Math.pow(2, failures));
+      failures += 1;
+      retry_timer = setTimeout(connect, Math.random() * ceiling);
+    }
+
+    function came_online() {
+      if (retry_timer !== null) {
+        clearTimeout(retry_timer);
+        failures = 0;
+        connect();
+      }
+    }
+
+    function stop() {
+      stopped = true;
+      clearTimeout(retry_timer);
+      retry_timer = null;
+      root.removeEventListener("online", came_online);
+    }
+
+    this.send_message = (message) => {
+      if (!this.is_connected()) {
+        throw new Error(
+          "WS4Redis is not connected, so the message was not sent: send after connected() was " +
+            "called, or ask is_connected() first."
+        );
+      }
+      socket.send(message);
+    };
+
+    this.close = () => {
+      stop();
+      socket.close();
+    };
+
+    // The WebSocket's readyState: 0 connecting, 1 open, 2 closing, 3 closed.
+    this.get_state = () => socket.readyState;
+    this.is_connecting = () => socket.readyState === root.WebSocket.CONNECTING;
+    this.is_connected = () => socket.readyState === root.WebSocket.OPEN;
+    this.is_closing = () => socket.readyState === root.WebSocket.CLOSING;
+    this.is_closed = () => socket.readyState === root.WebSocket.CLOSED;
+
+    connect();
+    if (!stopped) {
+      root.addEventListener("online", came_online);
+    }
+  }
+
+  root.WS4Redis = WS4Redis;
+})(self); // window, or the global of a worker

@@ -1,0 +1,100 @@
+"""The subscriber of one websocket: what it hears, what it is told first, what it may say.
+
+Replace it with the setting ``WS4REDIS_SUBSCRIBER``. Its methods run in the reactor thread, where a
+blocking call blocks every websocket; wrap it in ``twisted.internet.threads.deferToThread``. Each
+may return a Deferred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from twisted.internet.defer import Deferred, inlineCallbacks
+
+from ws4redis_tx.core.channels import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
+from ws4redis_tx.redis_store import SELF, RedisMessage, RedisStore
+
+
+class RedisSubscriber(RedisStore):
+    """The default subscriber. Subclasses override any of its methods, and may extend the two
+    lists of rights that a URL may ask for.
+    """
+
+    subscription_channels = list(SUBSCRIBE_RIGHTS)
+    publish_channels = list(PUBLISH_RIGHTS)
+
+    _subscription: Any = None
+
+    def get_prefix(self) -> str:
+        prefix = self._connection.config.prefix
+        return f"{prefix}:" if prefix else ""
+
+    def set_pubsub_channels(self, request: Any, channels: Collection[str]) -> Deferred[Any]:
+        """Compute the channels that the granted rights ``channels`` mean, and subscribe.
+
+        The handshake waits for the Deferred, so that nothing published after the client sees its
+        websocket open can be missed. Raise ``ws4redis_tx.core.errors.Denied`` to refuse.
+        """
+        facility = request.path_info[len(self._connection.config.websocket_url) :]
+        self._publishers = set(
+            self._get_message_channels(
+                request=request, facility=facility, **_audiences("publish", channels)
+            )
+        )
+        self._subscription = self._connection.pubsub()
+        subscribed: Deferred[Any] = self._subscription.subscribe(
+            *self._get_message_channels(
+                request=request, facility=facility, **_audiences("subscribe", channels)
+            )
+        )
+        return subscribed
+
+    @inlineCallbacks
+    def send_persisted_messages(self, websocket: Any) -> Any:
+        """Replay what is persisted on the subscribed channels, before any live message.
+
+        Called right after the websocket opened, and again when the connection to Redis was
+        replaced meanwhile. ``websocket.send(message)`` queues; what came from
+        ``self._connection.get(channel)`` is left out if it arrived live as well.
+        """
+        messages = [self._connection.get(channel) for channel in self._subscription.channels]
+        for message in messages:
+            persisted = yield message
+            if persisted is not None:
+                websocket.send(persisted)
+
+    def publish_message(self, message: RedisMessage, expire: int | None = None) -> Deferred[int]:
+        """Publish a client's message on every channel it may publish to, and persist it.
+
+        Called for each message, in order. The client's close is answered after the Deferred; if
+        it fails, the client is told that its message's fate is unknown (1013).
+        """
+        if expire is None:
+            expire = self._connection.config.expire
+        published: Deferred[int] = self._connection.publish(self._publishers, message, expire)
+        return published
+
+    def parse_response(self) -> Deferred[bytes]:
+        """Fire with the next message on a subscribed channel; it is sent to the websocket too."""
+        arrived: Deferred[bytes] = self._subscription.parse_response()
+        return arrived
+
+    def get_file_descriptor(self) -> int | None:
+        """The descriptor of the process's connection on which messages arrive."""
+        descriptor: int | None = self._connection.fileno()
+        return descriptor
+
+    def release(self) -> None:
+        """Leave all channels. Called exactly once, when the websocket is gone or was refused."""
+        if self._subscription is not None:
+            self._subscription.unsubscribe()
+
+
+def _audiences(verb: str, rights: Collection[str]) -> dict[str, Any]:
+    return {
+        "broadcast": f"{verb}-broadcast" in rights,
+        "groups": [SELF] if f"{verb}-group" in rights else [],
+        "users": [SELF] if f"{verb}-user" in rights else [],
+        "sessions": [SELF] if f"{verb}-session" in rights else [],
+    }

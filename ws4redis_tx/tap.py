@@ -1,0 +1,262 @@
+"""``twistd ws4redis``: its options, and the service they mean."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from typing import Any
+
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.usage import Options as UsageOptions
+from twisted.python.usage import UsageError
+
+from ws4redis_tx.core.config import DEFAULT_LISTEN, ServerConfig, check_expire
+from ws4redis_tx.core.errors import ConfigError, WS4RedisError
+from ws4redis_tx.core.redis_address import parse_redis_address
+from ws4redis_tx.server.embedded_redis import EmbeddedRedis, find_server, free_port
+
+_log = Logger()
+
+
+class Options(UsageOptions):
+    """What stands on the command line goes before what stands in the settings."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "Serves websockets that receive what Django, or anybody, publishes through Redis. With "
+        "--settings it knows the visitors of a Django site; without, it serves anonymous "
+        "broadcasts."
+    )
+    optParameters = [
+        [
+            "redis",
+            None,
+            None,
+            "Redis URL: redis://host:6379/0, rediss://…, unix:///path?db=0. One with a password "
+            "is not taken here, where any user of the machine can read it: write it into a file "
+            "and pass @FILE, or set WS4REDIS_CONNECTION in the environment or the settings.",
+        ],
+        ["settings", None, None, "Django settings module (default: $DJANGO_SETTINGS_MODULE)."],
+        ["websocket-url", None, None, "Prefix of every websocket path (default: /ws/)."],
+        ["prefix", None, None, "Prefix of all Redis names."],
+        ["expire", None, None, "Seconds a message stays persisted; 0: not (default: 3600)."],
+        ["heartbeat", None, None, "Text sent to every client at least every 5 s."],
+    ]
+    optFlags = [
+        ["embedded-redis", None, "Start a Redis of our own: in memory, on a free loopback port."],
+        ["serve-django", None, "Serve the Django site on the same port too, for development."],
+    ]
+
+    compData: Any = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["listen"] = []
+        self["origin"] = []
+
+    def opt_listen(self, endpoint: str) -> None:
+        """Twisted endpoint to listen on; repeatable (default: tcp:8080:interface=127.0.0.1)."""
+        self["listen"].append(endpoint)
+
+    def opt_origin(self, origin: str) -> None:
+        """Origin to let in besides the host itself; repeatable. https://*.example.com, '*'."""
+        self["origin"].append(origin)
+
+    def postOptions(self) -> None:
+        """Build the configuration; everything that is wrong is said here, before any start."""
+        sys.path.insert(0, os.getcwd())  # as Django's own commands do
+        if self["redis"] is not None and self["embedded-redis"]:
+            raise UsageError("Give either --redis or --embedded-redis, not both.")
+        settings = self["settings"] or os.environ.get("DJANGO_SETTINGS_MODULE")
+        if self["serve-django"] and not settings:
+            raise UsageError("--serve-django needs --settings MODULE.")
+        try:
+            overrides = self._overrides()
+            if settings:
+                self["config"] = _django_config(settings, overrides, self["listen"])
+            else:
+                self["config"] = _plain_config(overrides, self["listen"])
+        except ConfigError as error:
+            raise UsageError(str(error)) from error
+
+    def _overrides(self) -> dict[str, Any]:
+        """The settings that options were given for."""
+        given = {
+            "WEBSOCKET_URL": self["websocket-url"],
+            "WS4REDIS_PREFIX": self["prefix"],
+            "WS4REDIS_HEARTBEAT": self["heartbeat"],
+            "WS4REDIS_ALLOWED_ORIGINS": self["origin"] or None,
+            "WS4REDIS_CONNECTION": self._redis(),
+        }
+        if self["expire"] is not None:
+            try:
+                given["WS4REDIS_EXPIRE"] = int(self["expire"])
+            except ValueError:
+                raise ConfigError(
+                    "--expire", f"is {self['expire']!r}", "Write a number of seconds."
+                ) from None
+        return {name: value for name, value in given.items() if value is not None}
+
+    def _redis(self) -> Any:
+        if self["embedded-redis"]:
+            find_server()
+            return f"redis://127.0.0.1:{free_port()}/0"
+        url = self["redis"]
+        if url is None:
+            return os.environ.get("WS4REDIS_CONNECTION")
+        if url.startswith("@"):
+            try:
+                with open(url[1:]) as file:
+                    return file.read().strip()
+            except OSError as error:
+                raise ConfigError(
+                    "--redis", f"names a file that cannot be read: {error}", "Correct its path."
+                ) from error
+        if parse_redis_address(url).password is not None:
+            raise UsageError(
+                "A Redis URL with a password on the command line can be read by every user of "
+                "this machine. Write it into a file and pass --redis @FILE, or set "
+                "WS4REDIS_CONNECTION in the environment or the Django settings."
+            )
+        return url
+
+
+def _plain_config(overrides: dict[str, Any], listen: list[str]) -> ServerConfig:
+    return ServerConfig(
+        redis=parse_redis_address(overrides.get("WS4REDIS_CONNECTION")),
+        websocket_url=overrides.get("WEBSOCKET_URL", "/ws/"),
+        prefix=overrides.get("WS4REDIS_PREFIX", ""),
+        expire=check_expire(overrides.get("WS4REDIS_EXPIRE", 3600)),
+        heartbeat=overrides.get("WS4REDIS_HEARTBEAT"),
+        allowed_origins=tuple(overrides.get("WS4REDIS_ALLOWED_ORIGINS", ())),
+        listen=tuple(listen) or DEFAULT_LISTEN,
+    )
+
+
+def _django_config(module: str, overrides: dict[str, Any], listen: list[str]) -> ServerConfig:
+    """Set Django up, with the options in place of its settings.
+
+    In the same process its views publish where this server listens, and its pages name this
+    server's path. Django sets the process's time zone to its own; it needs it there, and the log's
+    times carry their offset.
+    """
+    os.environ["DJANGO_SETTINGS_MODULE"] = module
+    import django
+    from django.conf import settings
+    from django.core.exceptions import ImproperlyConfigured
+
+    try:
+        for name, value in overrides.items():
+            setattr(settings, name, value)
+        django.setup()
+    except (ImportError, ImproperlyConfigured) as error:
+        raise UsageError(
+            f"The Django settings {module!r} do not work: {error}. Name a module that can be "
+            "imported from the current folder, such as --settings mysite.settings."
+        ) from error
+    from ws4redis_tx import conf
+
+    problems = conf.problems()
+    if problems:
+        raise UsageError("\n".join(map(str, problems)))
+    return conf.server_config(listen=tuple(listen) or DEFAULT_LISTEN)
+
+
+def makeService(options: Options) -> IService:
+    """Called by ``twistd`` before it daemonises: starts nothing."""
+    import crochet
+    from twisted.internet import reactor
+
+    from ws4redis_tx.service import make_service
+
+    config: ServerConfig = options["config"]
+    try:
+        websockets = make_service(config, reactor=reactor)
+    except ConfigError as error:
+        raise SystemExit(f"twistd ws4redis: {error}") from error
+    websockets.stop_code = 1012
+    if config.django:
+        # Whoever publishes in this process goes through the reactor that runs already.
+        crochet.no_setup()
+        from ws4redis_tx.publisher import share_commands
+
+        share_commands(websockets.factory.broker.commands)
+    if options["serve-django"]:
+        from ws4redis_tx.django_site import make_django_site
+
+        websockets.listener = make_django_site(websockets.factory, reactor)
+    embedded = None
+    if options["embedded-redis"]:
+        embedded = EmbeddedRedis(config.redis.port, reactor)
+    return _Process(config, websockets, embedded, reactor)
+
+
+class _Process(Service):
+    """What this process runs, in the order it must start and stop."""
+
+    def __init__(
+        self, config: ServerConfig, websockets: Any, embedded: EmbeddedRedis | None, reactor: Any
+    ) -> None:
+        self._config = config
+        self._websockets = websockets
+        self._embedded = embedded
+        self._reactor = reactor
+
+    def startService(self) -> None:
+        super().startService()
+        _raise_file_limit()
+        if self._embedded is None:
+            self._start()
+        else:
+            self._embedded.start().addCallback(lambda _: self._start()).addErrback(self._failed)
+
+    def _start(self) -> None:
+        try:
+            self._websockets.startService()
+        except CannotListenError as error:
+            self._exit(f"{error}. Is something else running there? Choose another with --listen.")
+            return
+        for port in self._websockets.ports:
+            _log.info("Listening on {address}", address=port.getHost())
+        self._websockets.when_ready().addCallbacks(self._ready, lambda _: None)
+
+    def _ready(self, _: object) -> None:
+        _log.info(
+            "Ready: Redis at {redis}, websockets at {urls}",
+            redis=str(self._config.redis),
+            urls=", ".join(self._urls()),
+        )
+
+    def _urls(self) -> list[str]:
+        return [
+            f"ws://{host.host}:{host.port}{self._config.websocket_url}"
+            for host in (port.getHost() for port in self._websockets.ports)
+            if hasattr(host, "port")
+        ] or [self._config.websocket_url]
+
+    def _failed(self, failure: Failure) -> None:
+        self._exit(failure.getErrorMessage())
+
+    def _exit(self, problem: str) -> None:
+        _log.critical("{problem}", problem=problem)
+        self._reactor.callWhenRunning(self._reactor.stop)
+
+    @inlineCallbacks
+    def stopService(self) -> Any:
+        yield super().stopService()
+        if self._websockets.running:
+            yield self._websockets.stopService()
+        if self._embedded is not None:
+            yield self._embedded.stop()
+
+
+def _raise_file_limit() -> None:
+    """A websocket is a file descriptor, and most systems start processes with 1024 of them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
