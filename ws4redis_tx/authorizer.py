@@ -8,7 +8,7 @@ browser would be logged out by merely connecting.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
@@ -40,25 +40,36 @@ from ws4redis_tx.redis_store import identity_of
 class DjangoAuthorizer:
     """An ``IAuthorizer`` that asks Django.
 
-    :param threads: a started pool of its own: apart from WSGI's, so that slow views keep no
-        handshake waiting, and small, as lookups get slower when more threads compete.
+    It has threads of its own: apart from WSGI's, so that slow views keep no handshake waiting, and
+    few, as lookups get slower when more of them compete. They end with the reactor, or by
+    ``stop()``.
+
     :param known_rights: what a callback may grant.
     """
 
     def __init__(
-        self,
-        reactor: Any,
-        threads: ThreadPool,
-        known_rights: Sequence[str] = SUBSCRIBE_RIGHTS + PUBLISH_RIGHTS,
+        self, reactor: Any, known_rights: Iterable[str] = SUBSCRIBE_RIGHTS + PUBLISH_RIGHTS
     ) -> None:
         self._reactor = reactor
-        self._threads = threads
         self._known_rights = frozenset(known_rights)
+        self._threads: ThreadPool | None = None
+        self._at_shutdown: Any = None
 
     def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
-        return deferToThreadPool(
-            self._reactor, self._threads, self._authorize, handshake, rights
-        )
+        if self._threads is None:
+            self._threads = ThreadPool(minthreads=0, maxthreads=2, name="ws4redis-authorizer")
+            self._threads.start()
+            self._at_shutdown = self._reactor.addSystemEventTrigger(
+                "during", "shutdown", self._threads.stop
+            )
+        return deferToThreadPool(self._reactor, self._threads, self._authorize, handshake, rights)
+
+    def stop(self) -> None:
+        """End the threads, after what they are at. Blocks until then."""
+        if self._threads is not None:
+            self._reactor.removeSystemEventTrigger(self._at_shutdown)
+            self._threads.stop()
+            self._threads = None
 
     def _authorize(self, handshake: Handshake, rights: Sequence[str]) -> Admission:
         close_old_connections()
@@ -190,6 +201,8 @@ def _read_only(engine: str) -> type[SessionBase]:
     def lose(self: SessionBase) -> None:
         self._session_key = None  # type: ignore[attr-defined]
 
-    methods = dict.fromkeys(("save", "delete", "flush", "cycle_key", "clear_expired"), ignore)
+    methods: dict[str, Any] = dict.fromkeys(("save", "delete", "flush", "cycle_key", "clear_expired"), ignore)
     store = import_module(engine).SessionStore
-    return type("ReadOnlySessionStore", (store,), {**methods, "create": lose})
+    # The name is part of the salt that session data is signed with.
+    methods |= {"create": lose, "__qualname__": store.__qualname__}
+    return type(store.__name__, (store,), methods)

@@ -60,13 +60,14 @@ def make_factory(
     """
     reactor = _reactor(reactor)
     make_subscriber = subscriber or _imported(config.subscriber)
-    if authorizer is None:
-        authorizer = AnonymousAuthorizer()
-        if config.django:
-            from ws4redis_tx.authorizer import DjangoAuthorizer
+    factory = WebSocketFactory(config, broker, AnonymousAuthorizer(), make_subscriber, reactor)
+    if authorizer is not None:
+        factory.authorizer = authorizer
+    elif config.django:
+        from ws4redis_tx.authorizer import DjangoAuthorizer
 
-            authorizer = DjangoAuthorizer(reactor)
-    return WebSocketFactory(config, broker, authorizer, make_subscriber, reactor)
+        factory.authorizer = DjangoAuthorizer(reactor, factory.known_rights)
+    return factory
 
 
 def make_resource(factory: WebSocketFactory) -> WebSocketResource:
@@ -87,13 +88,16 @@ def make_service(
     It starts and stops its broker with itself, unless one is given.
     """
     reactor = _reactor(reactor)
-    own_broker = broker or make_broker(config, reactor=reactor)
+    own_broker = make_broker(config, reactor=reactor) if broker is None else None
     factory = make_factory(
-        config, broker=own_broker, authorizer=authorizer, subscriber=subscriber, reactor=reactor
+        config,
+        broker=broker or own_broker,
+        authorizer=authorizer,
+        subscriber=subscriber,
+        reactor=reactor,
     )
-    return WebSocketService(
-        config, factory, reactor, own_broker if broker is None else None
-    )
+    own_authorizer = factory.authorizer if config.django and authorizer is None else None
+    return WebSocketService(config, factory, reactor, own_broker, own_authorizer)
 
 
 class WebSocketService(Service):
@@ -112,6 +116,7 @@ class WebSocketService(Service):
         factory: WebSocketFactory,
         reactor: Any,
         own_broker: RedisBroker | None,
+        own_authorizer: Any,
     ) -> None:
         self.factory = factory
         self.listener: Any = factory
@@ -120,6 +125,7 @@ class WebSocketService(Service):
             (description, _endpoint(reactor, description)) for description in config.listen
         ]
         self._own_broker = own_broker
+        self._own_authorizer = own_authorizer
 
     def startService(self) -> None:
         """Raises ``twisted.internet.error.CannotListenError`` if an address cannot be had."""
@@ -141,6 +147,8 @@ class WebSocketService(Service):
         ports, self.ports = self.ports, []
         yield gatherResults([maybeDeferred(port.stopListening) for port in ports])
         yield self.factory.drain(self.stop_code)
+        if self._own_authorizer is not None:
+            self._own_authorizer.stop()
         if self._own_broker is not None:
             yield self._own_broker.stopService()
 

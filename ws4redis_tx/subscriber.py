@@ -30,6 +30,11 @@ class RedisSubscriber(RedisStore):
         prefix = self._connection.config.prefix
         return f"{prefix}:" if prefix else ""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "send_persited_messages" in vars(cls) and "send_persisted_messages" not in vars(cls):
+            cls.send_persisted_messages = cls.send_persited_messages  # type: ignore[attr-defined]
+
     def set_pubsub_channels(self, request: Any, channels: Collection[str]) -> Deferred[Any]:
         """Compute the channels that the granted rights ``channels`` mean, and subscribe.
 
@@ -63,6 +68,9 @@ class RedisSubscriber(RedisStore):
             persisted = yield message
             if persisted is not None:
                 websocket.send(persisted)
+
+    # A spelling that subclasses in the wild use: an override under either name counts.
+    send_persited_messages = send_persisted_messages
 
     def publish_message(self, message: RedisMessage, expire: int | None = None) -> Deferred[int]:
         """Publish a client's message on every channel it may publish to, and persist it.

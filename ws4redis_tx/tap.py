@@ -39,7 +39,7 @@ class Options(UsageOptions):
             None,
             "Redis URL: redis://host:6379/0, rediss://…, unix:///path?db=0. One with a password "
             "is not taken here, where any user of the machine can read it: write it into a file "
-            "and pass @FILE, or set WS4REDIS_CONNECTION in the environment or the settings.",
+            "and pass @FILE, or set WS4REDIS_CONNECTION in the settings (without Django: in the environment).",
         ],
         ["settings", None, None, "Django settings module (default: $DJANGO_SETTINGS_MODULE)."],
         ["websocket-url", None, None, "Prefix of every websocket path (default: /ws/)."],
@@ -108,7 +108,7 @@ class Options(UsageOptions):
             return f"redis://127.0.0.1:{free_port()}/0"
         url = self["redis"]
         if url is None:
-            return os.environ.get("WS4REDIS_CONNECTION")
+            return None
         if url.startswith("@"):
             try:
                 with open(url[1:]) as file:
@@ -121,14 +121,16 @@ class Options(UsageOptions):
             raise UsageError(
                 "A Redis URL with a password on the command line can be read by every user of "
                 "this machine. Write it into a file and pass --redis @FILE, or set "
-                "WS4REDIS_CONNECTION in the environment or the Django settings."
+                "WS4REDIS_CONNECTION in the Django settings (without Django: in the environment)."
             )
         return url
 
 
 def _plain_config(overrides: dict[str, Any], listen: list[str]) -> ServerConfig:
     return ServerConfig(
-        redis=parse_redis_address(overrides.get("WS4REDIS_CONNECTION")),
+        redis=parse_redis_address(
+            overrides.get("WS4REDIS_CONNECTION", os.environ.get("WS4REDIS_CONNECTION"))
+        ),
         websocket_url=overrides.get("WEBSOCKET_URL", "/ws/"),
         prefix=overrides.get("WS4REDIS_PREFIX", ""),
         expire=check_expire(overrides.get("WS4REDIS_EXPIRE", 3600)),

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from ws4redis_tx.core.interfaces import IListener
 from ws4redis_tx.core.messages import Publication
 
 
 class Hub:
-    """Channel → listeners. Says when a channel gains its first and loses its last listener."""
+    """Channel → listeners. Says when a channel gains its first and loses its last listener.
 
-    def __init__(self) -> None:
+    ``on_failure`` is called, with the exception being handled, when a listener raises.
+    """
+
+    def __init__(self, on_failure: Callable[[], object]) -> None:
+        self._on_failure = on_failure
         self._listeners: dict[bytes, dict[IListener, None]] = {}
 
     @property
@@ -49,7 +53,10 @@ class Hub:
         """
         assert publication.channel is not None
         for listener in tuple(self._listeners.get(publication.channel, ())):
-            listener.deliver(publication)
+            try:
+                listener.deliver(publication)
+            except Exception:
+                self._on_failure()
 
 
 class EchoNotes:

@@ -32,7 +32,7 @@ class RedisBroker(Service):
 
     def __init__(self, address: RedisAddress, prefix: str, reactor: Any) -> None:
         self.address = address
-        self.hub = Hub()
+        self.hub = Hub(lambda: _log.failure("A listener failed; the others get the message"))
         self._notes = EchoNotes()
         self.commands = Commands(
             address,
@@ -139,13 +139,7 @@ class RedisBroker(Service):
 
     def _on_messages(self, messages: list[tuple[bytes, bytes]]) -> None:
         for channel, payload in messages:
-            try:
-                self.hub.dispatch(
-                    Publication(channel, payload, self._notes.take(channel, payload))
-                )
-            except Exception:
-                # An exception here would cost the connection, and with it all other messages.
-                _log.failure("A listener failed; the others get their messages.")
+            self.hub.dispatch(Publication(channel, payload, self._notes.take(channel, payload)))
 
     def fence(self) -> Deferred[None]:
         stands: Deferred[None] = Deferred()

@@ -170,7 +170,9 @@ class RedisConnection:
         return self._service.whenConnected(failAfterFailures=1)
 
     @inlineCallbacks
-    def _connected(self, protocol: Any) -> Any:
+    def _connected(self, proxy: Any) -> Any:
+        # ClientService hands out a proxy; this fires at once, with the protocol itself.
+        protocol = yield proxy.whenConnected()
         protocol.whenDisconnected().addCallback(self._disconnected)
         try:
             preparing = self._log_in(protocol).addCallback(lambda _: self._prepare(protocol))

@@ -45,6 +45,9 @@ from ws4redis_tx.server.subscription import SubscriberConnection
 
 _log = Logger()
 
+# From the connection to the answer, and from our close frame to the client's.
+HANDSHAKE_TIMEOUT = 5
+CLOSE_TIMEOUT = 1
 # Between two heartbeats; the contract allows 5 s of silence.
 HEARTBEAT_INTERVAL = 4.0
 # How long a client's close waits for Redis to acknowledge what the client sent before it.
@@ -308,9 +311,12 @@ class WebSocketFactory(WebSocketServerFactory):
         self.setProtocolOptions(
             failByDrop=False,
             echoCloseCodeReason=True,
+            openHandshakeTimeout=HANDSHAKE_TIMEOUT,
+            closeHandshakeTimeout=CLOSE_TIMEOUT,
             maxMessagePayloadSize=config.max_message_size,
             maxFramePayloadSize=config.max_message_size,
         )
+        self._batched_timer = _Timer(reactor)
         self.config = config
         self.broker = broker
         self.authorizer = authorizer
@@ -370,6 +376,16 @@ class WebSocketFactory(WebSocketServerFactory):
         beat = Publication(None, self.heartbeat)
         for websocket in tuple(self._websockets):
             websocket._delivery.deliver(beat)
+
+
+class _Timer:
+    """Autobahn's timers on our reactor; its own are on the global one, and a second too early."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def call_later(self, delay: float, function: Callable[[], object]) -> Any:
+        return self._reactor.callLater(delay, function)
 
 
 def _unavailable(detail: str) -> Denied:

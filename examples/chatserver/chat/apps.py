@@ -1,0 +1,9 @@
+"""Tells Django about the app."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class ChatConfig(AppConfig):
+    name = "chat"

@@ -1,0 +1,1 @@
+"""The chat demo's project: settings, URLs and views."""

@@ -1,0 +1,83 @@
+"""Settings of the chat demo, for one's own machine.
+
+Knows what the demo reads from the environment:
+
+=====================  =============================================  =======================
+variable               meaning                                        default
+=====================  =============================================  =======================
+``CHATSERVER_DB``      the SQLite file                                ``demo.sqlite3``
+``CHATSERVER_DEBUG``   ``0`` switches Django's DEBUG off              ``1``
+``WS4REDIS_CONNECTION``  the URL of Redis                             that of ``ws4redis_tx``
+=====================  =============================================  =======================
+
+The web server and the websocket server must see the same values.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+DEBUG = os.environ.get("CHATSERVER_DEBUG", "1").lower() not in {"", "0", "false", "no", "off"}
+# Public, like the demo's passwords, and fixed: both servers have to read the same sessions.
+SECRET_KEY = "the-chat-demo-runs-on-loopback-only-and-has-no-secrets-to-keep"
+ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "ws4redis_tx",
+    "chat",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "chatserver.urls"
+WSGI_APPLICATION = "chatserver.wsgi.application"
+
+TEMPLATES: list[dict[str, Any]] = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "ws4redis_tx.context_processors.default",
+            ],
+        },
+    },
+]
+
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": os.environ.get("CHATSERVER_DB") or BASE_DIR / "demo.sqlite3",
+    },
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "index"
+LOGOUT_REDIRECT_URL = "index"
+
+LANGUAGE_CODE = "en"
+USE_TZ = True
+STATIC_URL = "/static/"
+
+# Browsers notice a dead connection by it, and connect again.
+WS4REDIS_HEARTBEAT = "--heartbeat--"
+if os.environ.get("WS4REDIS_CONNECTION"):
+    WS4REDIS_CONNECTION = os.environ["WS4REDIS_CONNECTION"]

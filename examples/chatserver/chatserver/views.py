@@ -1,0 +1,159 @@
+"""The pages of the chat demo.
+
+Knows who may write to whom, and how a message is published. Messages reach the browser by websocket
+and leave it by an ordinary POST, so this is plain Django: nothing here is asynchronous.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.forms import AuthenticationForm
+from django.contrib.auth.mixins import LoginRequiredMixin
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.views.generic import TemplateView
+
+from ws4redis_tx.core.errors import BrokerUnavailable
+from ws4redis_tx.publisher import RedisPublisher
+from ws4redis_tx.redis_store import RedisMessage
+
+FACILITY = "foobar"
+GUEST = "guest"
+LONGEST_MESSAGE = 2000  # characters
+
+
+class Refused(Exception):
+    """A message that was not published. Its text is a sentence for who wrote the message."""
+
+    def __init__(self, status: HTTPStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class IndexPage(TemplateView):
+    """Who you are and where to go, or the login form."""
+
+    template_name = "chat/index.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        return super().get_context_data(form=AuthenticationForm(self.request), **kwargs)
+
+
+class ChatPage(TemplateView):
+    """One conversation: GET shows it, POST publishes the field ``message``.
+
+    A script, which accepts JSON but not HTML, is answered ``{"receivers": n}`` or
+    ``{"error": sentence}``; a plain form is sent back to the page, or gets the page with the
+    sentence on it. Both see the same statuses.
+    """
+
+    template_name = "chat/chat.html"
+    audience: ClassVar[str]
+    recipient_field: ClassVar[str] = ""  # the name of the select, if there is one
+
+    def recipients(self) -> list[str]:
+        """What the select offers, in order."""
+        return []
+
+    def publisher_options(self, recipient: str) -> Mapping[str, Any]:
+        """The audience, in the publisher's words. Raises ``Refused``."""
+        raise NotImplementedError
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        wants_json = not request.accepts("text/html")
+        try:
+            receivers = self.publish(
+                request.POST.get("message", "").strip(),
+                request.POST.get(self.recipient_field, "") if self.recipient_field else "",
+            )
+        except Refused as refused:
+            if wants_json:
+                return JsonResponse({"error": str(refused)}, status=refused.status)
+            return self.render_to_response(
+                self.get_context_data(error=str(refused)), status=refused.status
+            )
+        if wants_json:
+            return JsonResponse({"receivers": receivers})
+        return HttpResponseRedirect(request.path)
+
+    def publish(self, text: str, recipient: str) -> int:
+        """The number of server processes that received it. Raises ``Refused``."""
+        if not text:
+            raise Refused(HTTPStatus.BAD_REQUEST, "Write something first.")
+        if len(text) > LONGEST_MESSAGE:
+            raise Refused(HTTPStatus.BAD_REQUEST, f"At most {LONGEST_MESSAGE} characters, please.")
+        options = self.publisher_options(recipient)
+        try:
+            publisher = RedisPublisher(facility=FACILITY, **options)
+            return publisher.publish_message(RedisMessage(f"{self.author()}: {text}"))
+        except BrokerUnavailable as error:
+            fate = (
+                "Your message may or may not have been sent."
+                if error.maybe_published
+                else "Your message was not sent; try again in a moment."
+            )
+            raise Refused(
+                HTTPStatus.SERVICE_UNAVAILABLE, f"The message broker does not answer. {fate}"
+            ) from error
+
+    def author(self) -> str:
+        return self.request.user.get_username() or GUEST
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        return super().get_context_data(
+            audience=self.audience,
+            author=self.author(),
+            facility=FACILITY,
+            guest=GUEST,
+            longest_message=LONGEST_MESSAGE,
+            recipient_field=self.recipient_field,
+            recipients=self.recipients(),
+            recipient=self.request.POST.get(self.recipient_field, ""),
+            draft=self.request.POST.get("message", ""),
+            **kwargs,
+        )
+
+
+class BroadcastPage(ChatPage):
+    """From everybody to everybody, login or not."""
+
+    audience = "broadcast"
+
+    def publisher_options(self, recipient: str) -> Mapping[str, Any]:
+        return {"broadcast": True}
+
+
+class UserPage(LoginRequiredMixin, ChatPage):
+    """To one user, in every browser where that user is logged in."""
+
+    audience = "user"
+    recipient_field = "user"
+
+    def recipients(self) -> list[str]:
+        """Everybody, oneself last."""
+        users = get_user_model().objects.filter(is_active=True)
+        names = users.order_by("username").values_list("username", flat=True)
+        return sorted(names, key=lambda name: name == self.author())
+
+    def publisher_options(self, recipient: str) -> Mapping[str, Any]:
+        if recipient not in self.recipients():
+            raise Refused(HTTPStatus.BAD_REQUEST, "There is no user of that name.")
+        return {"users": [recipient]}
+
+
+class GroupPage(LoginRequiredMixin, ChatPage):
+    """To all members of a group, by its members."""
+
+    audience = "group"
+    recipient_field = "group"
+
+    def recipients(self) -> list[str]:
+        return list(self.request.user.groups.order_by("name").values_list("name", flat=True))
+
+    def publisher_options(self, recipient: str) -> Mapping[str, Any]:
+        if recipient not in self.recipients():
+            raise Refused(HTTPStatus.FORBIDDEN, "You are not a member of that group.")
+        return {"groups": [recipient]}

@@ -1,0 +1,110 @@
+"""Programs of ours, run as their users run them: as processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+
+from tests.support import ROOT, TIMEOUT
+
+TWISTD = str(Path(sys.executable).with_name("twistd"))
+
+
+class Program(ProcessProtocol):
+    """A running program, and all that it printed."""
+
+    def __init__(self, *command: str, **environment: str) -> None:
+        self.printed = ""
+        self.ended: Deferred[Program] = Deferred()
+        self.status: int | None = None
+        self.signal: int | None = None
+        self._waiting: list[tuple[re.Pattern[str], Deferred[re.Match[str]]]] = []
+        variables = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        variables.pop("DJANGO_SETTINGS_MODULE", None)
+        variables.update(environment)
+        reactor.spawnProcess(self, command[0], command, env=variables, path=str(ROOT))
+
+    @property
+    def pid(self) -> int:
+        pid: int = self.transport.pid
+        return pid
+
+    def wait_for(self, pattern: str) -> Deferred[re.Match[str]]:
+        """Fire with the first match in what it prints; fail if it ends before."""
+        waiting: Deferred[re.Match[str]] = Deferred()
+        self._waiting.append((re.compile(pattern), waiting))
+        self._look()
+        return waiting.addTimeout(TIMEOUT, reactor).addErrback(self._explain, pattern)
+
+    def signal_and_wait(self, name: str) -> Deferred[Program]:
+        self.transport.signalProcess(name)
+        return self.ended.addTimeout(TIMEOUT, reactor)
+
+    def end(self) -> Any:
+        """For a test's clean-up."""
+        if self.status is None and self.signal is None:
+            self.transport.signalProcess("KILL")
+            return self.ended
+        return None
+
+    def outReceived(self, data: bytes) -> None:
+        self.printed += data.decode(errors="replace")
+        self._look()
+
+    errReceived = outReceived
+
+    def processEnded(self, reason: Failure) -> None:
+        self.status, self.signal = reason.value.exitCode, reason.value.signal
+        waiting, self._waiting = self._waiting, []
+        for _, each in waiting:
+            each.errback(AssertionError("it ended"))
+        self.ended.callback(self)
+
+    def _look(self) -> None:
+        for entry in tuple(self._waiting):
+            match = entry[0].search(self.printed)
+            if match:
+                self._waiting.remove(entry)
+                entry[1].callback(match)
+
+    def _explain(self, failure: Failure, pattern: str) -> None:
+        raise AssertionError(
+            f"{pattern!r} was not printed ({failure.value}) but only:\n{self.printed}"
+        )
+
+
+def twistd(*options: str, **environment: str) -> Program:
+    """``twistd -n ws4redis``, with its log on standard output."""
+    return Program(TWISTD, "-n", "--pidfile=", "ws4redis", *options, **environment)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def children(pid: int) -> list[int]:
+    """All processes below ``pid``."""
+    found: list[int] = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(") ")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            child = int(path.parent.name)
+            found += [child, *children(child)]
+    return found
+
+

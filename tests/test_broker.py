@@ -1,0 +1,271 @@
+"""The broker: one contract, kept by the real one and by the one for tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, succeed
+from twisted.trial.unittest import TestCase
+
+from tests.support import TIMEOUT, RedisServer, shared_redis
+from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
+from ws4redis_tx.core.messages import Publication
+from ws4redis_tx.server.broker import RedisBroker
+from ws4redis_tx.testing import MemoryBroker
+
+AWKWARD = [
+    b"42", b"007", b"1.50", b"1_000", b"", b"\0", b"\xff\xfe", b"QUEUED", b"OK", b"a\r\nb",
+    "grüße 🎉".encode(), b"x" * 2**20,
+]  # fmt: skip
+
+
+class Listener:
+    """Collects what it hears, and waits for a number of messages."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[bytes | None, bytes]] = []
+        self.publications: list[Publication] = []
+        self._waiting: list[tuple[int, Deferred[None]]] = []
+
+    def deliver(self, publication: Publication) -> None:
+        self.publications.append(publication)
+        self.heard.append((publication.channel, publication.payload))
+        due = [each for each in self._waiting if each[0] <= len(self.heard)]
+        self._waiting = [each for each in self._waiting if each not in due]
+        for _, waiting in due:
+            waiting.callback(None)
+
+    def wait_for(self, count: int) -> Deferred[None]:
+        if len(self.heard) >= count:
+            return succeed(None)
+        waiting: Deferred[None] = Deferred()
+        self._waiting.append((count, waiting))
+        return waiting.addTimeout(TIMEOUT, reactor)
+
+
+class BrokerContract:
+    """What ``IBroker`` promises. ``self.broker`` is available."""
+
+    broker: Any
+
+    @inlineCallbacks
+    def test_what_is_published_after_listen_arrives_unchanged_and_in_order(self) -> Any:
+        listener = Listener()
+        yield self.broker.listen(b"a", listener)
+        for payload in AWKWARD * 10:
+            self.broker.publish([b"a"], payload, 0)
+        yield listener.wait_for(len(AWKWARD) * 10)
+        self.assertEqual(listener.heard, [(b"a", payload) for payload in AWKWARD * 10])
+
+    @inlineCallbacks
+    def test_order_is_kept_over_all_channels(self) -> Any:
+        listener = Listener()
+        yield gatherResults([self.broker.listen(name, listener) for name in (b"a", b"b", b"c")])
+        expected = [(b"abc"[i % 3 : i % 3 + 1], b"%d" % i) for i in range(99)]
+        for channel, payload in expected:
+            self.broker.publish([channel], payload, 0)
+        yield listener.wait_for(99)
+        self.assertEqual(listener.heard, expected)
+
+    @inlineCallbacks
+    def test_publish_counts_subscribers_over_its_channels(self) -> Any:
+        yield self.broker.listen(b"a", Listener())
+        yield self.broker.listen(b"a", Listener())
+        yield self.broker.listen(b"b", Listener())
+        self.assertEqual((yield self.broker.publish([b"a", b"b", b"nobody"], b"hi", 0)), 2)
+
+    @inlineCallbacks
+    def test_publish_persists_unless_expire_is_zero(self) -> Any:
+        yield self.broker.publish([b"a", b"b"], b"1", 60)
+        yield self.broker.publish([b"a"], b"2", 0)
+        found = yield self.broker.get(b"a")
+        self.assertEqual((found, found.channel), (b"1", b"a"))
+        self.assertEqual((yield self.broker.get(b"b")), b"1")
+        self.assertIsNone((yield self.broker.get(b"c")))
+
+    @inlineCallbacks
+    def test_nothing_arrives_after_unlisten(self) -> Any:
+        leaver, other = Listener(), Listener()
+        yield self.broker.listen(b"a", leaver)
+        yield self.broker.listen(b"a", other)
+        self.broker.unlisten(b"a", leaver)
+        self.broker.unlisten(b"never", leaver)
+        self.broker.publish([b"a"], b"hi", 0)
+        yield other.wait_for(1)
+        self.assertEqual(leaver.heard, [])
+
+    @inlineCallbacks
+    def test_who_leaves_and_comes_back_at_once_is_subscribed(self) -> Any:
+        listener = Listener()
+        yield self.broker.listen(b"a", listener)
+        self.broker.unlisten(b"a", listener)
+        yield self.broker.listen(b"a", listener)
+        self.broker.publish([b"a"], b"hi", 0)
+        yield listener.wait_for(1)
+
+    @inlineCallbacks
+    def test_a_sender_can_recognise_its_own_message_and_only_that_one(self) -> Any:
+        sender, other = Listener(), Listener()
+        yield self.broker.listen(b"a", sender)
+        yield self.broker.listen(b"a", other)
+        self.broker.publish([b"a"], b"hi", 0)
+        self.broker.publish([b"a"], b"ho", 0, sender)
+        self.broker.publish([b"a"], b"ho", 0)
+        yield other.wait_for(3)
+        self.assertEqual(
+            [publication.sender for publication in sender.publications], [None, sender, None]
+        )
+
+    @inlineCallbacks
+    def test_a_listener_that_fails_costs_the_others_nothing(self) -> Any:
+        class Failing(Listener):
+            def deliver(self, publication: Publication) -> None:
+                raise RuntimeError("deliberate")
+
+        other = Listener()
+        yield self.broker.listen(b"a", Failing())
+        yield self.broker.listen(b"a", other)
+        self.broker.publish([b"a"], b"1", 0)
+        self.broker.publish([b"a"], b"2", 0)
+        yield other.wait_for(2)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 2)
+
+    @inlineCallbacks
+    def test_a_fence_stands_behind_everything_published_before_it(self) -> Any:
+        listener = Listener()
+        yield self.broker.listen(b"a", listener)
+        yield gatherResults([self.broker.publish([b"a"], b"%d" % i, 0) for i in range(50)])
+        fences = [self.broker.fence() for _ in range(3)]
+        yield gatherResults(fences)
+        self.assertEqual(len(listener.heard), 50)
+
+
+class MemoryBrokerTests(BrokerContract, TestCase):
+    def setUp(self) -> None:
+        self.broker = MemoryBroker()
+
+
+class RedisBrokerTests(BrokerContract, TestCase):
+    """The contract, and what a real Redis adds to it."""
+
+    timeout = 60
+
+    def setUp(self) -> Deferred[None]:
+        self.redis = shared_redis()
+        return self.start()
+
+    def start(self, prefix: str = "") -> Deferred[None]:
+        self.broker = RedisBroker(self.redis.address, prefix, reactor)
+        self.broker.startService()
+        self.addCleanup(self.broker.stopService)
+        return self.broker.when_available()
+
+    @inlineCallbacks
+    def test_two_connections_however_many_listeners(self) -> Any:
+        yield gatherResults([self.broker.listen(b"%d" % i, Listener()) for i in range(200)])
+        self.assertEqual(self.redis.connections(), 2)
+        self.assertEqual(len(self.redis.command("PUBSUB", "CHANNELS")), 200)
+
+    @inlineCallbacks
+    def test_the_last_listener_ends_the_subscription(self) -> Any:
+        first, second = Listener(), Listener()
+        yield gatherResults([self.broker.listen(b"a", each) for each in (first, second)])
+        self.broker.unlisten(b"a", first)
+        yield self.broker.fence()
+        self.assertEqual(self.redis.command("PUBSUB", "CHANNELS"), [b"a"])
+        self.broker.unlisten(b"a", second)
+        yield self.broker.fence()
+        self.assertEqual(self.redis.command("PUBSUB", "CHANNELS"), [])
+
+    @inlineCallbacks
+    def test_persisting_sets_key_expiry_and_the_stamp_of_redis_own_clock(self) -> Any:
+        yield self.start("site")
+        seconds, micros = self.redis.command("TIME")
+        yield self.broker.publish([b"site:broadcast:f"], b"hi", 77)
+        self.assertEqual(self.redis.command("GET", "site:broadcast:f"), b"hi")
+        self.assertTrue(75 <= self.redis.command("TTL", "site:broadcast:f") <= 77)
+        stamp = int(self.redis.command("GET", "site:at:site:broadcast:f"))
+        self.assertTrue(75 <= self.redis.command("TTL", "site:at:site:broadcast:f") <= 77)
+        self.assertTrue(0 <= stamp - (int(seconds) * 10**6 + int(micros)) < 10**7)
+
+    @inlineCallbacks
+    def test_a_key_of_another_type_reads_as_nothing(self) -> Any:
+        self.redis.command("LPUSH", "a", "x")
+        self.assertIsNone((yield self.broker.get(b"a")))
+
+    @inlineCallbacks
+    def test_a_killed_connection_comes_back_subscribed(self) -> Any:
+        listener = Listener()
+        yield gatherResults([self.broker.listen(b"%d" % i, listener) for i in range(20)])
+        self.redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+        with self.assertRaises(BrokerUnavailable):
+            yield self.broker.fence()
+        yield self.broker.when_available()
+        for i in range(20):
+            self.redis.command("PUBLISH", str(i), "back")
+        yield listener.wait_for(20)
+        self.assertEqual(sorted(listener.heard), sorted((b"%d" % i, b"back") for i in range(20)))
+
+    @inlineCallbacks
+    def test_a_lost_answer_leaves_the_fate_of_a_message_open(self) -> Any:
+        published = self.broker.publish([b"a"], b"hi", 10)
+        self.broker.commands._connection.protocol.transport.abortConnection()
+        with self.assertRaises(BrokerUnavailable) as caught:
+            yield published
+        self.assertTrue(caught.exception.maybe_published)
+        with self.assertRaises(BrokerUnavailable) as caught:
+            yield self.broker.publish([b"a"], b"hi", 10)
+        self.assertFalse(caught.exception.maybe_published)
+
+    @inlineCallbacks
+    def test_what_redis_refuses_is_raised_with_its_words_and_was_not_published(self) -> Any:
+        listener = Listener()
+        yield self.broker.listen(b"a", listener)
+        self.redis.command("CONFIG", "SET", "maxmemory", "1")
+        self.addCleanup(self.redis.command, "CONFIG", "SET", "maxmemory", "0")
+        with self.assertRaises(BrokerRefused) as caught:
+            yield self.broker.publish([b"a"], b"hi", 10)
+        self.assertIn("OOM", str(caught.exception))
+        self.assertFalse(caught.exception.maybe_published)
+        yield self.broker.fence()
+        self.assertEqual(listener.heard, [])
+
+
+class PermissionTests(TestCase):
+    """A Redis user that may not run scripts."""
+
+    timeout = 60
+
+    @inlineCallbacks
+    def test_without_permission_for_scripts_messages_are_persisted_and_published_plainly(
+        self,
+    ) -> Any:
+        redis = RedisServer()
+        self.addCleanup(redis.stop)
+        redis.command("ACL", "SETUSER", "default", "-eval", "-evalsha")
+        broker = RedisBroker(redis.address, "", reactor)
+        broker.startService()
+        self.addCleanup(broker.stopService)
+        yield broker.when_available()
+        listener = Listener()
+        yield broker.listen(b"a", listener)
+        counts = yield gatherResults(
+            [broker.publish([b"a"], b"%d" % i, 10) for i in range(20)]
+        )
+        yield listener.wait_for(20)
+        self.assertEqual(counts, [1] * 20)
+        self.assertEqual(listener.heard, [(b"a", b"%d" % i) for i in range(20)])
+        self.assertEqual((yield broker.get(b"a")), b"19")
+
+    @inlineCallbacks
+    def test_permission_taken_away_while_running_loses_nothing(self) -> Any:
+        redis = RedisServer()
+        self.addCleanup(redis.stop)
+        broker = RedisBroker(redis.address, "", reactor)
+        broker.startService()
+        self.addCleanup(broker.stopService)
+        yield broker.when_available()
+        redis.command("ACL", "SETUSER", "default", "-eval", "-evalsha")
+        yield broker.publish([b"a"], b"hi", 10)
+        self.assertEqual((yield broker.get(b"a")), b"hi")

@@ -1,0 +1,254 @@
+"""What users test with: the real server on a fake wire, with a broker in memory.
+
+No socket is opened and no reactor runs: what a call sets off has happened when it returns, except
+what waits for the clock.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ws4redis_tx.core.config import ServerConfig
+from ws4redis_tx.core.hub import EchoNotes, Hub
+from ws4redis_tx.core.interfaces import IAuthorizer, IListener
+from ws4redis_tx.core.messages import PersistedMessage, Publication
+from ws4redis_tx.server.websocket import WebSocketFactory
+from ws4redis_tx.service import make_factory
+
+_log = Logger()
+
+__all__ = ["MemoryBroker", "MemoryClient", "connect", "make_memory_factory"]
+
+
+class MemoryBroker:
+    """An ``IBroker`` in memory. Subscriptions stand and messages arrive at once; what is
+    persisted does not expire.
+    """
+
+    available = True
+
+    def __init__(self) -> None:
+        self.hub = Hub(lambda: _log.failure("A listener failed; the others get the message"))
+        self.persisted: dict[bytes, bytes] = {}
+        self._notes = EchoNotes()
+
+    def listen(self, channel: bytes, listener: IListener) -> Deferred[None]:
+        self.hub.add(channel, listener)
+        return succeed(None)
+
+    def unlisten(self, channel: bytes, listener: IListener) -> None:
+        self.hub.discard(channel, listener)
+
+    def publish(
+        self,
+        channels: Sequence[bytes],
+        message: bytes,
+        expire: int,
+        sender: IListener | None = None,
+    ) -> Deferred[int]:
+        receivers = 0
+        for channel in channels:
+            if sender is not None and self.hub.has(channel, sender):
+                self._notes.note(channel, message, sender)
+            if expire:
+                self.persisted[channel] = message
+            receivers += channel in self.hub.channels
+            self.hub.dispatch(Publication(channel, message, self._notes.take(channel, message)))
+        return succeed(receivers)
+
+    def get(self, channel: bytes) -> Deferred[PersistedMessage | None]:
+        message = self.persisted.get(channel)
+        return succeed(None if message is None else PersistedMessage(message, channel))
+
+    def fence(self) -> Deferred[None]:
+        return succeed(None)
+
+    def forget(self, listener: IListener) -> None:
+        self._notes.forget(listener)
+
+    def when_available(self) -> Deferred[None]:
+        return succeed(None)
+
+    def fileno(self) -> int | None:
+        return None
+
+
+def make_memory_factory(
+    config: ServerConfig | None = None,
+    *,
+    broker: MemoryBroker | None = None,
+    authorizer: IAuthorizer | None = None,
+    subscriber: Any = None,
+    clock: Clock | None = None,
+) -> WebSocketFactory:
+    """The server's own factory over a broker in memory and a clock that stands still."""
+    return make_factory(
+        config or ServerConfig(),
+        broker=broker or MemoryBroker(),
+        authorizer=authorizer,
+        subscriber=subscriber,
+        reactor=clock or Clock(),
+    )
+
+
+def connect(
+    factory: WebSocketFactory,
+    url: str,
+    *,
+    cookies: Mapping[str, str] | None = None,
+    origin: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> MemoryClient:
+    """A client that asked for ``url`` (``ws://localhost/ws/foobar?subscribe-broadcast``).
+
+    It is ``open`` when this returns, or ``refused`` with a status; unless the authorizer or
+    subscriber waits for something.
+    """
+    parts = urlsplit(url)
+    fields = {
+        "Host": parts.netloc,
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode(),
+    }
+    if origin is not None:
+        fields["Origin"] = origin
+    if cookies:
+        fields["Cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
+    fields.update(headers or {})
+    target = parts.path + (f"?{parts.query}" if parts.query else "")
+    lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+    client = MemoryClient(factory)
+    client.send_bytes("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n")
+    return client
+
+
+class MemoryClient:
+    """A websocket client at the other end of a fake wire.
+
+    ``messages`` are the received ones, ``str`` for text and ``bytes`` for binary frames;
+    ``refused`` is the HTTP status of a refusal, ``close_code`` the code of the server's close
+    frame; ``None`` if there was none.
+    """
+
+    def __init__(self, factory: WebSocketFactory) -> None:
+        self.messages: list[str | bytes] = []
+        self.open = False
+        self.refused: int | None = None
+        self.response_headers: dict[str, str] = {}
+        self.close_code: int | None = None
+        self._received = b""
+        self._gone = False
+        self._server = factory.buildProtocol(None)  # type: ignore[arg-type]
+        self._server.makeConnection(_Wire(self))
+
+    def send(self, message: str | bytes) -> None:
+        """Send a text or a binary frame."""
+        payload = message.encode() if isinstance(message, str) else message
+        self.send_bytes(client_frame(1 if isinstance(message, str) else 2, payload))
+
+    def close(self, code: int = 1000) -> None:
+        """Send a close frame; the server answers it and ends the connection."""
+        self.send_bytes(client_frame(8, code.to_bytes(2, "big")))
+
+    def lose_connection(self) -> None:
+        """Be gone without a word."""
+        if not self._gone:
+            self._gone = True
+            self.open = False
+            self._server.connectionLost(Failure(ConnectionDone()))
+
+    def send_bytes(self, data: bytes) -> None:
+        """Send raw bytes, well-formed or not."""
+        if not self._gone:
+            self._server.dataReceived(data)
+
+    def _written(self, data: bytes) -> None:
+        self._received += data
+        if not self.open and self.refused is None:
+            head, end, rest = self._received.partition(b"\r\n\r\n")
+            if not end:
+                return
+            self._read_response(head.decode("latin-1"))
+            self._received = rest
+        while self.open and self._read_frame():
+            pass
+
+    def _read_response(self, head: str) -> None:
+        status, *lines = head.split("\r\n")
+        code = int(status.split(" ")[1])
+        self.response_headers = {
+            name.lower(): value for name, _, value in (line.partition(": ") for line in lines)
+        }
+        if code == 101:
+            self.open = True
+        else:
+            self.refused = code
+
+    def _read_frame(self) -> bool:
+        """Frames of our server: whole messages, unmasked."""
+        data = self._received
+        if len(data) < 2:
+            return False
+        size, start = data[1], 2
+        if size > 125:
+            start = 4 if size == 126 else 10
+            size = int.from_bytes(data[2:start], "big")
+        if len(data) < max(start, start + size):
+            return False
+        opcode, payload = data[0] & 0x0F, data[start : start + size]
+        self._received = data[start + size :]
+        if opcode == 1:
+            self.messages.append(payload.decode())
+        elif opcode == 2:
+            self.messages.append(payload)
+        elif opcode == 8:
+            self.close_code = int.from_bytes(payload[:2], "big") if payload else 1005
+            self.open = False
+        return True
+
+
+def client_frame(opcode: int, payload: bytes) -> bytes:
+    """A whole, final, masked frame (with a mask of zeros) as a client sends it."""
+    size = len(payload)
+    if size < 126:
+        head = bytes((0x80 | opcode, 0x80 | size))
+    elif size < 65536:
+        head = bytes((0x80 | opcode, 0x80 | 126)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((0x80 | opcode, 0x80 | 127)) + size.to_bytes(8, "big")
+    return head + bytes(4) + payload
+
+
+class _Wire(StringTransport):
+    """The server's end: what it writes is read at once, what it ends is ended."""
+
+    def __init__(self, client: MemoryClient) -> None:
+        super().__init__()
+        self._client = client
+
+    def write(self, data: bytes) -> None:
+        self._client._written(data)
+
+    def unregisterProducer(self) -> None:
+        self.producer = None
+
+    def loseConnection(self) -> None:
+        self._client.lose_connection()
+
+    def abortConnection(self) -> None:
+        self._client.lose_connection()
+
+
