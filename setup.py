@@ -6,13 +6,13 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(
-    r'__version__ = "(.+)"', (HERE / "ws4redis_tx" / "__init__.py").read_text()
-)[1]
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "ws4redis_tx" / "__init__.py").read_text())[1]
 
 TEST = [
+    "django-stubs",
     "hypothesis",
     "mypy",
+    "mypy-zope",
     "pytest",
     "pytest-twisted",
     "ruff",

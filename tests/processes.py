@@ -106,5 +106,3 @@ def children(pid: int) -> list[int]:
             child = int(path.parent.name)
             found += [child, *children(child)]
     return found
-
-

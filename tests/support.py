@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from twisted.internet import reactor
@@ -153,9 +152,7 @@ class _Collector(Protocol):
 @inlineCallbacks
 def exchange(port: int, data: bytes) -> Any:
     """Send raw bytes; fire with all that comes back until the server ends the connection."""
-    collector = yield connectProtocol(
-        HostnameEndpoint(reactor, "127.0.0.1", port), _Collector()
-    )
+    collector = yield connectProtocol(HostnameEndpoint(reactor, "127.0.0.1", port), _Collector())
     collector.transport.write(data)
     return (yield collector.done.addTimeout(TIMEOUT, reactor))
 

@@ -250,9 +250,7 @@ class PermissionTests(TestCase):
         yield broker.when_available()
         listener = Listener()
         yield broker.listen(b"a", listener)
-        counts = yield gatherResults(
-            [broker.publish([b"a"], b"%d" % i, 10) for i in range(20)]
-        )
+        counts = yield gatherResults([broker.publish([b"a"], b"%d" % i, 10) for i in range(20)])
         yield listener.wait_for(20)
         self.assertEqual(counts, [1] * 20)
         self.assertEqual(listener.heard, [(b"a", b"%d" % i) for i in range(20)])

@@ -49,8 +49,8 @@ class ChatTests(TestCase):
             **environment(),
         )
         self.addCleanup(self.twistd.end)
-        ready = yield self.twistd.wait_for(r"Ready: Redis at (\S+), .*ws://([^/]+)/ws/")
-        self.redis_url, self.host = ready.groups()
+        ready = yield self.twistd.wait_for(r"Ready: .*http://([^/]+)/, Redis at (\S+)\n")
+        self.host, self.redis_url = ready.groups()
         self.site = f"http://{self.host}"
         self.john, self.mary = map(
             cookies_of, (yield gatherResults([log_in("john"), log_in("mary")]))

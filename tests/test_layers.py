@@ -70,9 +70,7 @@ class LayersTests(TestCase):
 
     def test_every_module_is_seen(self) -> None:
         self.assertIn("ws4redis_tx.core.hub", imports())
-        self.assertEqual(
-            len(imports()), len([path for path in PACKAGE.rglob("*.py")])
-        )
+        self.assertEqual(len(imports()), len(list(PACKAGE.rglob("*.py"))))
 
     def test_core_knows_neither_reactor_nor_redis_nor_websocket_library_nor_django(self) -> None:
         for name in imports():

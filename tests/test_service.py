@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import gatherResults, inlineCallbacks
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, ConnectionRefusedError
 from twisted.logger import LogLevel, globalLogPublisher
 
 from tests.support import (
@@ -169,7 +169,7 @@ class OutageTests(ServerTestCase):
             self.assertEqual(status_of(answer), 503)
             self.assertIn(b"\r\nRetry-After: ", answer)
             # One more attempt to connect, which fails, and is not said again.
-            with self.assertRaises(Exception):
+            with self.assertRaises(ConnectionRefusedError):
                 yield service.factory.broker.commands.when_connected()
         self.assertEqual(len(said), 1)
         redis = RedisServer(port=port)

@@ -16,8 +16,13 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from django.conf import settings
-from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, load_backend
-from django.contrib.auth import get_user_model
+from django.contrib.auth import (
+    BACKEND_SESSION_KEY,
+    HASH_SESSION_KEY,
+    SESSION_KEY,
+    get_user_model,
+    load_backend,
+)
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.backends import signed_cookies
 from django.contrib.sessions.backends.base import SessionBase
@@ -76,7 +81,7 @@ class DjangoAuthorizer:
         try:
             request = make_request(handshake)
             identity = _identify(request)
-            request.ws4redis_identity = identity
+            request.ws4redis_identity = identity  # type: ignore[attr-defined]
             return Admission(identity, self._granted(request, rights), request)
         finally:
             close_old_connections()
@@ -174,7 +179,7 @@ def _user(session: SessionBase) -> Any:
         return AnonymousUser()
     primary_key = get_user_model()._meta.pk
     assert primary_key is not None
-    user = load_backend(backend_path).get_user(primary_key.to_python(session[SESSION_KEY]))
+    user = load_backend(str(backend_path)).get_user(primary_key.to_python(session[SESSION_KEY]))
     if user is None:
         return AnonymousUser()
     if hasattr(user, "get_session_auth_hash"):
@@ -199,10 +204,10 @@ def _read_only(engine: str) -> type[SessionBase]:
         pass
 
     def lose(self: SessionBase) -> None:
-        self._session_key = None  # type: ignore[attr-defined]
+        self._session_key = None
 
-    methods: dict[str, Any] = dict.fromkeys(("save", "delete", "flush", "cycle_key", "clear_expired"), ignore)
     store = import_module(engine).SessionStore
+    methods: dict[str, Any] = dict.fromkeys(("save", "delete", "flush", "cycle_key"), ignore)
     # The name is part of the salt that session data is signed with.
     methods |= {"create": lose, "__qualname__": store.__qualname__}
     return type(store.__name__, (store,), methods)

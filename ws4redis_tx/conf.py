@@ -76,7 +76,9 @@ def get_origins() -> tuple[str, ...]:
     own = get("WS4REDIS_ALLOWED_ORIGINS")
     if own is not None and (isinstance(own, str | bytes) or not hasattr(own, "__iter__")):
         raise ConfigError(
-            "WS4REDIS_ALLOWED_ORIGINS", f"is {own!r}", "Use a list, such as ['https://example.com']."
+            "WS4REDIS_ALLOWED_ORIGINS",
+            f"is {own!r}",
+            "Use a list, such as ['https://example.com'].",
         )
     return (*(own or ()), *settings.CSRF_TRUSTED_ORIGINS)
 

@@ -25,7 +25,9 @@ def make_django_site(factory: WebSocketFactory, reactor: Any) -> Site:
 
         application = StaticFilesHandler(application)
     wsgi = WSGIResource(reactor, reactor.getThreadPool(), application)
-    return Site(_Root(factory, wsgi), reactor=reactor)
+    site = Site(_Root(factory, wsgi), reactor=reactor)
+    site.noisy = False
+    return site
 
 
 class _Root(Resource):

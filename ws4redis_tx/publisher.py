@@ -8,6 +8,7 @@ this module starts and imports none of it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +82,9 @@ class RedisPublisher(RedisStore):
         prefix = conf.get_prefix()
         return f"{prefix}:" if prefix else ""
 
-    def publish_message(self, message: RedisMessage | bytes | str, expire: int | None = None) -> int:
+    def publish_message(
+        self, message: RedisMessage | bytes | str, expire: int | None = None
+    ) -> int:
         """Publish, and persist for ``expire`` seconds (default ``WS4REDIS_EXPIRE``; ``0``: not).
 
         Returns how many subscribers Redis counted, summed over the channels: server processes,
@@ -96,8 +99,8 @@ class RedisPublisher(RedisStore):
         self, message: RedisMessage | bytes | str, expire: int | None = None
     ) -> int:
         """``publish_message`` for async views: does not block the event loop."""
-        prepared = self._prepared(message, expire)
-        return await asyncio.to_thread(self._connection.publish, *prepared)
+        channels, payload, expire = self._prepared(message, expire)
+        return await asyncio.to_thread(self._connection.publish, channels, payload, expire)
 
     def pipeline_publish_message(
         self,
@@ -187,9 +190,7 @@ def _in_reactor(work: Callable[[Commands], Any]) -> Any:
 class _Call:
     """One piece of work on its way through the reactor thread."""
 
-    def __init__(
-        self, address: RedisAddress, prefix: str, work: Callable[[Commands], Any]
-    ) -> None:
+    def __init__(self, address: RedisAddress, prefix: str, work: Callable[[Commands], Any]) -> None:
         self.address = address
         self.sent = False
         self._prefix = prefix
@@ -254,7 +255,7 @@ def _ensure_reactor() -> Any:
     from twisted.internet import reactor
     from twisted.python.threadable import isInIOThread
 
-    if not reactor.running:  # type: ignore[attr-defined]
+    if not reactor.running:
         crochet.setup()
         return crochet
     if isInIOThread():
@@ -262,8 +263,6 @@ def _ensure_reactor() -> Any:
             "This is the reactor thread, which a publish would block: use the server's "
             "broker.publish(…), which returns a Deferred, or deferToThread."
         )
-    try:
+    with contextlib.suppress(RuntimeError):  # raised when crochet is set up already
         crochet.no_setup()
-    except RuntimeError:
-        pass  # crochet is set up already
     return crochet

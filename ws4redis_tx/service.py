@@ -80,7 +80,7 @@ def make_service(
     *,
     authorizer: IAuthorizer | None = None,
     subscriber: Callable[[SubscriberConnection], Any] | None = None,
-    broker: RedisBroker | None = None,
+    broker: IBroker | None = None,
     reactor: Any = None,
 ) -> WebSocketService:
     """An ``IService`` that listens on ``config.listen``.
@@ -88,10 +88,12 @@ def make_service(
     It starts and stops its broker with itself, unless one is given.
     """
     reactor = _reactor(reactor)
-    own_broker = make_broker(config, reactor=reactor) if broker is None else None
+    own_broker = None
+    if broker is None:
+        broker = own_broker = make_broker(config, reactor=reactor)
     factory = make_factory(
         config,
-        broker=broker or own_broker,
+        broker=broker,
         authorizer=authorizer,
         subscriber=subscriber,
         reactor=reactor,
@@ -121,9 +123,7 @@ class WebSocketService(Service):
         self.factory = factory
         self.listener: Any = factory
         self.ports: list[IListeningPort] = []
-        self._endpoints = [
-            (description, _endpoint(reactor, description)) for description in config.listen
-        ]
+        self._endpoints = [_endpoint(reactor, description) for description in config.listen]
         self._own_broker = own_broker
         self._own_authorizer = own_authorizer
 
@@ -131,7 +131,7 @@ class WebSocketService(Service):
         """Raises ``twisted.internet.error.CannotListenError`` if an address cannot be had."""
         super().startService()
         failures: list[Failure] = []
-        for description, endpoint in self._endpoints:
+        for endpoint in self._endpoints:
             endpoint.listen(self.listener).addCallbacks(self._listening, failures.append)
         if failures:
             for port in self.ports:

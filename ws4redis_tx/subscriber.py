@@ -33,7 +33,7 @@ class RedisSubscriber(RedisStore):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "send_persited_messages" in vars(cls) and "send_persisted_messages" not in vars(cls):
-            cls.send_persisted_messages = cls.send_persited_messages  # type: ignore[attr-defined]
+            cls.send_persisted_messages = cls.send_persited_messages  # type: ignore[method-assign]
 
     def set_pubsub_channels(self, request: Any, channels: Collection[str]) -> Deferred[Any]:
         """Compute the channels that the granted rights ``channels`` mean, and subscribe.

@@ -8,7 +8,8 @@ import sys
 from typing import Any
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import inlineCallbacks
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -16,9 +17,10 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 from ws4redis_tx.core.config import DEFAULT_LISTEN, ServerConfig, check_expire
-from ws4redis_tx.core.errors import ConfigError, WS4RedisError
+from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.redis_address import parse_redis_address
 from ws4redis_tx.server.embedded_redis import EmbeddedRedis, find_server, free_port
+from ws4redis_tx.service import RedisBroker, WebSocketService, make_broker, make_service
 
 _log = Logger()
 
@@ -39,7 +41,8 @@ class Options(UsageOptions):
             None,
             "Redis URL: redis://host:6379/0, rediss://…, unix:///path?db=0. One with a password "
             "is not taken here, where any user of the machine can read it: write it into a file "
-            "and pass @FILE, or set WS4REDIS_CONNECTION in the settings (without Django: in the environment).",
+            "and pass @FILE, or set WS4REDIS_CONNECTION in the settings (without Django: in the "
+            "environment).",
         ],
         ["settings", None, None, "Django settings module (default: $DJANGO_SETTINGS_MODULE)."],
         ["websocket-url", None, None, "Prefix of every websocket path (default: /ws/)."],
@@ -174,11 +177,10 @@ def makeService(options: Options) -> IService:
     import crochet
     from twisted.internet import reactor
 
-    from ws4redis_tx.service import make_service
-
     config: ServerConfig = options["config"]
+    broker = make_broker(config, reactor=reactor)
     try:
-        websockets = make_service(config, reactor=reactor)
+        websockets = make_service(config, broker=broker, reactor=reactor)
     except ConfigError as error:
         raise SystemExit(f"twistd ws4redis: {error}") from error
     websockets.stop_code = 1012
@@ -187,7 +189,7 @@ def makeService(options: Options) -> IService:
         crochet.no_setup()
         from ws4redis_tx.publisher import share_commands
 
-        share_commands(websockets.factory.broker.commands)
+        share_commands(broker.commands)
     if options["serve-django"]:
         from ws4redis_tx.django_site import make_django_site
 
@@ -195,64 +197,69 @@ def makeService(options: Options) -> IService:
     embedded = None
     if options["embedded-redis"]:
         embedded = EmbeddedRedis(config.redis.port, reactor)
-    return _Process(config, websockets, embedded, reactor)
+    return _Process(config, websockets, broker, embedded, serves_django=options["serve-django"])
 
 
 class _Process(Service):
     """What this process runs, in the order it must start and stop."""
 
     def __init__(
-        self, config: ServerConfig, websockets: Any, embedded: EmbeddedRedis | None, reactor: Any
+        self,
+        config: ServerConfig,
+        websockets: WebSocketService,
+        broker: RedisBroker,
+        embedded: EmbeddedRedis | None,
+        *,
+        serves_django: bool,
     ) -> None:
         self._config = config
         self._websockets = websockets
+        self._broker = broker
         self._embedded = embedded
-        self._reactor = reactor
+        self._serves_django = serves_django
 
     def startService(self) -> None:
         super().startService()
         _raise_file_limit()
-        if self._embedded is None:
-            self._start()
-        else:
-            self._embedded.start().addCallback(lambda _: self._start()).addErrback(self._failed)
-
-    def _start(self) -> None:
         try:
             self._websockets.startService()
         except CannotListenError as error:
-            self._exit(f"{error}. Is something else running there? Choose another with --listen.")
-            return
-        for port in self._websockets.ports:
-            _log.info("Listening on {address}", address=port.getHost())
+            problem = f"{error}. Is something running there already? See --listen."
+            _log.critical("{problem}", problem=problem)
+            raise SystemExit(f"twistd ws4redis: {problem}") from error
+        if self._embedded is None:
+            self._broker.startService()
+        else:
+            self._embedded.start().addCallbacks(
+                lambda _: self._broker.startService(), self._without_redis
+            )
         self._websockets.when_ready().addCallbacks(self._ready, lambda _: None)
 
     def _ready(self, _: object) -> None:
-        _log.info(
-            "Ready: Redis at {redis}, websockets at {urls}",
-            redis=str(self._config.redis),
-            urls=", ".join(self._urls()),
-        )
+        path = self._config.websocket_url
+        places = [f"websockets at ws://{host}{path}" for host in self._hosts()]
+        if self._serves_django:
+            places += [f"the site at http://{host}/" for host in self._hosts()]
+        places.append(f"Redis at {self._config.redis}")
+        _log.info("Ready: {places}", places=", ".join(places))
 
-    def _urls(self) -> list[str]:
+    def _hosts(self) -> list[str]:
+        addresses = [port.getHost() for port in self._websockets.ports]
         return [
-            f"ws://{host.host}:{host.port}{self._config.websocket_url}"
-            for host in (port.getHost() for port in self._websockets.ports)
-            if hasattr(host, "port")
-        ] or [self._config.websocket_url]
+            f"{'localhost' if address.host in ('0.0.0.0', '::') else address.host}:{address.port}"
+            for address in addresses
+            if isinstance(address, IPv4Address | IPv6Address)
+        ]
 
-    def _failed(self, failure: Failure) -> None:
-        self._exit(failure.getErrorMessage())
-
-    def _exit(self, problem: str) -> None:
-        _log.critical("{problem}", problem=problem)
-        self._reactor.callWhenRunning(self._reactor.stop)
+    def _without_redis(self, failure: Failure) -> None:
+        _log.critical("{problem}", problem=failure.getErrorMessage())
 
     @inlineCallbacks
     def stopService(self) -> Any:
         yield super().stopService()
-        if self._websockets.running:
-            yield self._websockets.stopService()
+        yield self._websockets.stopService()
+        if self._broker.running:
+            yield self._broker.stopService()
         if self._embedded is not None:
             yield self._embedded.stop()
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
@@ -151,8 +152,9 @@ class MemoryClient:
         self.close_code: int | None = None
         self._received = b""
         self._gone = False
-        self._server = factory.buildProtocol(None)  # type: ignore[arg-type]
-        self._server.makeConnection(_Wire(self))
+        self._server: Any = factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
+        transport: Any = _Wire(self)
+        self._server.makeConnection(transport)
 
     def send(self, message: str | bytes) -> None:
         """Send a text or a binary frame."""
@@ -250,5 +252,3 @@ class _Wire(StringTransport):
 
     def abortConnection(self) -> None:
         self._client.lose_connection()
-
-

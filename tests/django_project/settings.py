@@ -15,7 +15,7 @@ if "CHATSERVER_DB" not in os.environ:
     atexit.register(shutil.rmtree, _folder, ignore_errors=True)
     os.environ["CHATSERVER_DB"] = os.path.join(_folder, "test.sqlite3")
 
-from chatserver.settings import *  # noqa: E402, F403
+from chatserver.settings import *  # noqa: F403
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 WS4REDIS_HEARTBEAT = None

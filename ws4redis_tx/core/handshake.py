@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from urllib.parse import unquote_to_bytes, unquote_plus
+from urllib.parse import unquote_plus, unquote_to_bytes
 
 from ws4redis_tx.core.errors import Denied
 
@@ -112,9 +112,7 @@ def make_request(
     return HttpRequest(
         method.decode("latin-1"),
         target.decode("latin-1"),
-        tuple(
-            (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers
-        ),
+        tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers),
         malformed,
     )
 
@@ -127,9 +125,7 @@ def judge_request(
     if not path.startswith(websocket_url):
         raise Denied(404, "There is no websocket at this path.")
     if request.method != "GET":
-        raise Denied(
-            405, "A websocket is opened with GET.", headers=(("Allow", "GET"),)
-        )
+        raise Denied(405, "A websocket is opened with GET.", headers=(("Allow", "GET"),))
     headers: dict[str, str] = {}
     malformed = request.malformed
     for name, value in request.headers:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, fail, gatherResults, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -16,6 +16,7 @@ from ws4redis_tx.core.interfaces import IListener
 from ws4redis_tx.core.messages import PersistedMessage, Publication
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.server.commands import Commands
+from ws4redis_tx.server.deferreds import gather
 from ws4redis_tx.server.redis_connection import PubSubProtocol, RedisConnection
 
 _log = Logger()
@@ -64,7 +65,7 @@ class RedisBroker(Service):
 
     def stopService(self) -> Deferred[Any]:
         super().stopService()
-        return gatherResults([self.commands.stop(), self._pubsub.stop()])
+        return gather([self.commands.stop(), self._pubsub.stop()])
 
     @property
     def available(self) -> bool:
@@ -85,9 +86,7 @@ class RedisBroker(Service):
             return fail(BrokerUnavailable("There is no connection to Redis."))
         if self.hub.add(channel, listener):
             waiting = self._subscribing[channel] = []
-            self._pubsub.protocol.subscribe(channel).addBoth(
-                self._subscribed, channel, waiting
-            )
+            self._pubsub.protocol.subscribe(channel).addBoth(self._subscribed, channel, waiting)
         elif channel in self._subscribing:
             waiting = self._subscribing[channel]
         else:
@@ -128,9 +127,7 @@ class RedisBroker(Service):
     def _resubscribe(self, protocol: PubSubProtocol) -> Deferred[Any]:
         self._protocol = protocol
         protocol.whenDisconnected().addCallback(self._lost)
-        return gatherResults(
-            [protocol.subscribe(channel) for channel in self.hub.channels], consumeErrors=True
-        )
+        return gather(protocol.subscribe(channel) for channel in self.hub.channels)
 
     def _lost(self, protocol: PubSubProtocol) -> None:
         if self._protocol is protocol:
@@ -178,9 +175,7 @@ class RedisBroker(Service):
         expire: int,
         sender: IListener | None = None,
     ) -> Deferred[int]:
-        noted = [
-            channel for channel in channels if sender and self.hub.has(channel, sender)
-        ]
+        noted = [channel for channel in channels if sender and self.hub.has(channel, sender)]
         for channel in noted:
             self._notes.note(channel, message, sender)
 
@@ -215,5 +210,3 @@ class RedisBroker(Service):
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.callback(None)
-
-

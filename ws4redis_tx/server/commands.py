@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, gatherResults, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -13,6 +13,7 @@ from ws4redis_tx.core.channels import stamp_key
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.messages import PersistedMessage
 from ws4redis_tx.core.redis_address import RedisAddress
+from ws4redis_tx.server.deferreds import gather
 from ws4redis_tx.server.redis_connection import (
     CommandProtocol,
     RedisConnection,
@@ -74,7 +75,7 @@ class Commands:
         if not self.connected:
             return fail(BrokerUnavailable("There is no connection to Redis."))
         answers = [self._publish(channel, message, expire) for channel in channels]
-        return gatherResults(answers, consumeErrors=True).addCallbacks(sum, _first_error)
+        return gather(answers).addCallback(sum)
 
     def get(self, channels: Sequence[bytes]) -> Deferred[list[PersistedMessage | None]]:
         """What is persisted for each channel, read at one moment."""
@@ -100,12 +101,10 @@ class Commands:
     def _publish_plainly(self, channel: bytes, message: bytes, expire: int) -> Deferred[int]:
         persisted = self._execute("SETEX", channel, expire, message)
         published = self._execute("PUBLISH", channel, message)
-        return gatherResults([persisted, published], consumeErrors=True).addCallbacks(
-            lambda answers: answers[1], _first_error
-        )
+        return gather([persisted, published]).addCallback(lambda answers: answers[1])
 
     def _probe_scripts(self, protocol: CommandProtocol) -> Deferred[None]:
-        """Find out before the first message, so that none overtakes another at the first refusal."""
+        """Find out before the first message, so that none overtakes another at a refusal."""
 
         def refused(failure: Failure) -> None:
             if not _is_no_permission(failure.value):
@@ -120,9 +119,9 @@ class Commands:
 
     def _without_scripts(
         self, failure: Failure, channel: bytes, message: bytes, expire: int
-    ) -> Deferred[int] | Failure:
-        if not _is_no_permission(failure.value.__cause__):
-            return failure
+    ) -> Deferred[int]:
+        if not _is_no_permission(getattr(failure.value, "__cause__", None)):
+            failure.raiseException()
         self._note_no_scripts()
         return self._publish_plainly(channel, message, expire)
 
@@ -156,10 +155,3 @@ class Commands:
 
 def _is_no_permission(error: BaseException | None) -> bool:
     return isinstance(error, ResponseError) and str(error).startswith("NOPERM")
-
-
-def _first_error(failure: Failure) -> Failure:
-    """The failure inside the one that ``gatherResults`` wraps around it."""
-    inner = failure.value.subFailure
-    assert isinstance(inner, Failure)
-    return inner

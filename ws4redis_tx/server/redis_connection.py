@@ -17,10 +17,15 @@ from twisted.internet.defer import Deferred, fail, inlineCallbacks
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
-from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS
-from twisted.internet.ssl import trustRootFromCertificates
+from twisted.internet.ssl import (
+    Certificate,
+    PrivateCertificate,
+    optionsForClientTLS,
+    trustRootFromCertificates,
+)
 from twisted.logger import Logger, LogPublisher
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress
@@ -91,22 +96,18 @@ class PubSubProtocol(txredisapi.SubscriberProtocol):  # type: ignore[misc]
 
     def _answered(self, reply: Any) -> None:
         if not self._expected:
-            self._out_of_step(reply)
+            self._out_of_step()
             return
         kind, channel, answered = self._expected.popleft()
         if isinstance(reply, Exception):
             answered.errback(reply)
-        elif reply == b"PONG" and kind == b"pong":
-            answered.callback(None)
-        elif isinstance(reply, list) and reply[0] == kind and (
-            channel is None or reply[1] == channel
-        ):
+        elif _matches(reply, kind, channel):
             answered.callback(None)
         else:
             answered.errback(LOST("Redis answered something else"))
-            self._out_of_step(reply)
+            self._out_of_step()
 
-    def _out_of_step(self, reply: object) -> None:
+    def _out_of_step(self) -> None:
         _log.error("Redis sent an answer that nothing asked for; connecting anew.")
         self.transport.abortConnection()
 
@@ -147,7 +148,7 @@ class RedisConnection:
         self.protocol: Any = None
 
     def start(self) -> None:
-        factory = Factory.forProtocol(self._build)  # type: ignore[arg-type]
+        factory = Factory.forProtocol(self._build)
         factory.noisy = False
         self._service = _QuietClientService(
             _Reporting(make_endpoint(self._address, self._reactor), self._down),
@@ -208,6 +209,7 @@ class _QuietClientService(ClientService):
     _log = Logger(observer=LogPublisher())
 
 
+@implementer(IStreamClientEndpoint)
 class _Reporting:
     """An endpoint that tells why a connection failed, which ``ClientService`` keeps to itself."""
 
@@ -217,10 +219,16 @@ class _Reporting:
 
     def connect(self, factory: Any) -> Deferred[Any]:
         def failed(failure: Failure) -> Failure:
-            self._on_down(str(failure.value) or failure.type.__name__)
+            self._on_down(str(failure.value) or type(failure.value).__name__)
             return failure
 
         return self._endpoint.connect(factory).addErrback(failed)
+
+
+def _matches(reply: Any, kind: bytes, channel: bytes | None) -> bool:
+    if kind == b"pong":  # a status while nothing is subscribed, then a list
+        return reply == b"PONG" or (isinstance(reply, list) and reply[0] == kind)
+    return isinstance(reply, list) and reply[:2] == [kind, channel]
 
 
 def make_endpoint(address: RedisAddress, reactor: Any) -> IStreamClientEndpoint:

@@ -27,7 +27,7 @@ class WebSocketResource(Resource):
         self._factory = factory
 
     def render(self, request: Any) -> int:
-        websocket = self._factory.buildProtocol(request.transport.getPeer())
+        websocket: Any = self._factory.buildProtocol(request.transport.getPeer())
         channel = request.channel
         transport, channel.transport = channel.transport, None
         # The site's protocol is the producer of what it sends; the websocket will be.

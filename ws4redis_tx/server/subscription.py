@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 
 from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.delivery import Delivery
 from ws4redis_tx.core.interfaces import IBroker
 from ws4redis_tx.core.messages import PersistedMessage, Publication
+from ws4redis_tx.server.deferreds import gather
 
 
 class SubscriberConnection:
@@ -58,10 +59,7 @@ class Subscription:
         """Fire when all subscriptions stand: what is published from then on arrives."""
         added = [channel for channel in dict.fromkeys(channels) if channel not in self.channels]
         self.channels += added
-        return gatherResults(
-            [self._broker.listen(channel.encode(), self._delivery) for channel in added],
-            consumeErrors=True,
-        ).addErrback(lambda failure: failure.value.subFailure)
+        return gather([self._broker.listen(channel.encode(), self._delivery) for channel in added])
 
     def unsubscribe(self, *channels: str) -> None:
         """Leave ``channels``, or all."""

@@ -60,13 +60,16 @@ _BUSY = (("Retry-After", "2"),)
 class WebSocketProtocol(WebSocketServerProtocol):
     """One websocket. The public methods are what a subscriber may call."""
 
+    transport: Any
+    factory: Any
+
     _head_read = False
     _ended = False
     _subscriber: Any = None
     _connection: SubscriberConnection | None = None
     _username: str | None = None
     _unacknowledged = 0
-    _close_frame: tuple[int | None, bytes | None] | None = None
+    _close_frame: tuple[Any, Any] | None = None
     _close_timer: Any = None
     _waiting_for_broker: Deferred[None] | None = None
 
@@ -106,7 +109,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
             handshake = judge_request(
                 request,
                 factory.config.websocket_url,
-                secure=self._transport_details.is_secure,
+                secure=bool(self._transport_details.is_secure),
                 peer=getattr(self.transport.getPeer(), "host", ""),
             )
             factory.check_capacity()
@@ -143,7 +146,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
     def _accept(self, handshake: Handshake) -> None:
         self._wskey = handshake.key
         self.websocket_version = 13
-        self.websocket_protocols = handshake.subprotocols
+        self.websocket_protocols = list(handshake.subprotocols)
         self.websocket_extensions: list[object] = []
         self.succeedHandshake(next(iter(handshake.subprotocols), None))
         self.transport.registerProducer(self, True)
@@ -222,13 +225,11 @@ class WebSocketProtocol(WebSocketServerProtocol):
         if not self._unacknowledged and self._close_frame is not None:
             self._answer_close()
 
-    def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool | None:
+    def onCloseFrame(self, code: Any, reasonRaw: Any) -> bool | None:
         if self.state == self.STATE_OPEN and self._unacknowledged:
             if self._close_frame is None:
                 self._close_frame = (code, reasonRaw)
-                self._close_timer = self.factory.reactor.callLater(
-                    CLOSE_WAIT, self._answer_close
-                )
+                self._close_timer = self.factory.reactor.callLater(CLOSE_WAIT, self._answer_close)
             return None
         answer: bool | None = super().onCloseFrame(code, reasonRaw)
         return answer

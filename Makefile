@@ -1,0 +1,36 @@
+# Everything runs in an environment of its own; PYTHON chooses the interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 8000
+EXTRAS = embedded,test
+BIN = $(VENV)/bin
+
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo [PORT=8000]   a chat: Django, websockets and Redis from one twistd"
+	@echo "make test               all tests, a real Redis included"
+	@echo "make lint               ruff and mypy"
+
+$(VENV)/.installed: setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
+	@touch $@
+
+demo: $(VENV)/.installed
+	@cd examples/chatserver && $(abspath $(BIN))/python manage.py prepare_demo
+	@cd examples/chatserver && exec $(abspath $(BIN))/twistd --nodaemon --pidfile= ws4redis \
+		--settings chatserver.settings --serve-django --embedded-redis \
+		--listen tcp:$(PORT):interface=127.0.0.1
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info _trial_temp*
