@@ -86,14 +86,6 @@ def twistd(*options: str, **environment: str) -> Program:
     return Program(TWISTD, "-n", "--pidfile=", "ws4redis", *options, **environment)
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def children(pid: int) -> list[int]:
     """All processes below ``pid``."""
     found: list[int] = []

@@ -152,9 +152,9 @@ class MemoryClient:
         self.close_code: int | None = None
         self._received = b""
         self._gone = False
-        self._server: Any = factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
-        transport: Any = _Wire(self)
-        self._server.makeConnection(transport)
+        server: Any = factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
+        server.makeConnection(_Wire(self))
+        self._server = server
 
     def send(self, message: str | bytes) -> None:
         """Send a text or a binary frame."""

@@ -13,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "chats
 if "CHATSERVER_DB" not in os.environ:
     _folder = tempfile.mkdtemp(prefix="ws4redis-tx-")
     atexit.register(shutil.rmtree, _folder, ignore_errors=True)
+    # Django remembers the first folder of session files that it sees.
+    SESSION_FILE_PATH = _folder
     os.environ["CHATSERVER_DB"] = os.path.join(_folder, "test.sqlite3")
 
 from chatserver.settings import *  # noqa: F403

@@ -174,7 +174,6 @@ class RedisConnection:
     def _connected(self, proxy: Any) -> Any:
         # ClientService hands out a proxy; this fires at once, with the protocol itself.
         protocol = yield proxy.whenConnected()
-        protocol.whenDisconnected().addCallback(self._disconnected)
         try:
             preparing = self._log_in(protocol).addCallback(lambda _: self._prepare(protocol))
             yield preparing.addTimeout(CONNECT_TIMEOUT, self._reactor)
@@ -183,7 +182,13 @@ class RedisConnection:
             self._down(str(error) or type(error).__name__)
             raise
         self.protocol = protocol
-        self._on_up()
+        protocol.whenDisconnected().addCallback(self._disconnected)
+        # Whoever is told may want to stop us, which ClientService cannot do amid its own step.
+        self._reactor.callLater(0, self._announce, protocol)
+
+    def _announce(self, protocol: Any) -> None:
+        if self.protocol is protocol:
+            self._on_up()
 
     @inlineCallbacks
     def _log_in(self, protocol: Any) -> Any:
@@ -194,10 +199,9 @@ class RedisConnection:
             yield protocol.select(address.db)
 
     def _disconnected(self, protocol: Any) -> None:
-        if self.protocol is protocol:
-            self.protocol = None
-            if self._service is not None:
-                self._down("the connection was lost")
+        self.protocol = None
+        if self._service is not None:
+            self._down("the connection was lost")
 
     def _down(self, problem: str) -> None:
         self._on_down(f"{self._address}: {problem}")

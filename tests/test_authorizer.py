@@ -1,0 +1,273 @@
+"""Who a visitor is according to Django, and that looking leaves no trace."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.trial.unittest import TestCase
+
+from tests.demo import set_up_django
+from tests.support import handshake_bytes
+from ws4redis_tx.core.admission import Admission, check_admission
+from ws4redis_tx.core.errors import Denied
+from ws4redis_tx.core.handshake import Handshake, judge_request, read_request
+
+set_up_django()
+
+from django.conf import settings  # noqa: E402
+from django.contrib.auth import get_user_model  # noqa: E402
+from django.contrib.auth.models import AnonymousUser, Group  # noqa: E402
+from django.core.exceptions import PermissionDenied  # noqa: E402
+from django.db import connection  # noqa: E402
+from django.test import Client, override_settings  # noqa: E402
+from django.test.utils import CaptureQueriesContext  # noqa: E402
+
+from ws4redis_tx.authorizer import DjangoAuthorizer  # noqa: E402
+from ws4redis_tx.policies import allow_all  # noqa: E402
+
+User = get_user_model()
+ALL = (
+    "subscribe-session", "subscribe-group", "subscribe-user", "subscribe-broadcast",
+    "publish-session", "publish-user",
+)  # fmt: skip
+
+
+def grant_nothing(request: Any, channels: list[str]) -> list[str]:
+    return []
+
+
+def grant_by_path(request: Any, channels: list[str]) -> list[str]:
+    assert request.META["QUERY_STRING"] and request.GET and request.COOKIES is not None
+    assert request.headers["Host"] == "localhost"
+    return ["subscribe-broadcast"] if request.path_info == "/ws/foobar" else []
+
+
+def handshake(cookie: str = "", target: str = "/ws/foobar?x") -> Handshake:
+    data = handshake_bytes(target, Cookie=cookie or None, X_Real="a", Cookie_=None)
+    request = read_request(data.removesuffix(b"\r\n\r\n"))
+    return judge_request(request, "/ws/", secure=False, peer="127.0.0.1")
+
+
+class AuthorizerTests(TestCase):
+    timeout = 60
+
+    def setUp(self) -> None:
+        self.authorizer = DjangoAuthorizer(reactor)
+        self.addCleanup(self.authorizer.stop)
+        self.john = User.objects.create_user("jo:hn", password="secret")
+        self.addCleanup(self.john.delete)
+        group, _ = Group.objects.get_or_create(name="testers")
+        self.john.groups.add(group)
+
+    def override(self, **values: Any) -> None:
+        override = override_settings(**values)
+        override.enable()
+        self.addCleanup(override.disable)
+
+    def log_in(self) -> str:
+        """A Cookie header."""
+        self.client = Client()
+        self.client.force_login(self.john)
+        return f"{settings.SESSION_COOKIE_NAME}={self.session_key()}"
+
+    def session_key(self) -> str:
+        return str(self.client.cookies[settings.SESSION_COOKIE_NAME].value)
+
+    def authorize(self, cookie: str = "", rights: tuple[str, ...] = ALL) -> Deferred[Admission]:
+        return self.authorizer.authorize(handshake(cookie), rights)
+
+
+class IdentityTests(AuthorizerTests):
+    @inlineCallbacks
+    def test_a_session_names_its_user_and_the_users_current_groups(self) -> Any:
+        cookie = self.log_in()
+        admission = yield self.authorize(cookie)
+        self.assertEqual(admission.identity.username, "jo:hn")
+        self.assertEqual(admission.identity.session_key, self.session_key())
+        self.assertEqual(admission.identity.groups, ("testers",))
+        self.assertEqual(admission.rights, ALL)
+        self.john.groups.clear()
+        admission = yield self.authorize(cookie)
+        self.assertEqual(admission.identity.groups, ())
+
+    @inlineCallbacks
+    def test_the_request_is_fully_loaded(self) -> Any:
+        admission = yield self.authorize(self.log_in())
+        request = admission.request
+        with CaptureQueriesContext(connection) as queries:
+            self.assertEqual(request.user.get_username(), "jo:hn")
+            self.assertEqual(request.session["_auth_user_id"], str(self.john.pk))
+            self.assertEqual(request.session.session_key, self.session_key())
+        self.assertEqual(len(queries), 0)
+
+    @inlineCallbacks
+    def test_nobody_is_nobody(self) -> Any:
+        for cookie in ("", "sessionid=", "sessionid=forged", "sessionid=" + "x" * 32, "bad;;="):
+            admission = yield self.authorize(cookie)
+            self.assertIsNone(admission.identity.username)
+            self.assertIsNone(admission.identity.session_key)
+            self.assertIsInstance(admission.request.user, AnonymousUser)
+            self.assertIsNone(admission.request.session.session_key)
+            for rights, status in ((("subscribe-user",), 401), (("subscribe-session",), 403)):
+                denied = yield self.authorize(cookie, rights)
+                with self.assertRaises(Denied) as caught:
+                    check_admission(handshake(), denied)
+                self.assertEqual(caught.exception.status, status)
+
+    @inlineCallbacks
+    def test_after_a_password_change_elsewhere_the_visitor_is_nobody_and_not_logged_out(
+        self,
+    ) -> Any:
+        cookie = self.log_in()
+        self.john.set_password("new")
+        self.john.save()
+        before = self.stored()
+        admission = yield self.authorize(cookie)
+        self.assertIsNone(admission.identity.username)
+        self.assertIsNone(admission.identity.session_key)
+        self.assertEqual(self.stored(), before)
+
+    @inlineCallbacks
+    def test_a_session_signed_with_a_fallback_key_counts_and_keeps_its_key(self) -> Any:
+        cookie = self.log_in()
+        before = self.stored()
+        self.override(SECRET_KEY="new" * 20, SECRET_KEY_FALLBACKS=[settings.SECRET_KEY])
+        admission = yield self.authorize(cookie)
+        self.assertEqual(admission.identity.username, "jo:hn")
+        self.assertEqual(self.stored(), before)
+
+    @inlineCallbacks
+    def test_an_inactive_or_deleted_user_is_nobody(self) -> Any:
+        cookie = self.log_in()
+        self.john.is_active = False
+        self.john.save()
+        admission = yield self.authorize(cookie)
+        self.assertIsNone(admission.identity.username)
+
+    @inlineCallbacks
+    def test_every_session_engine_is_read_and_left_as_it_was(self) -> Any:
+        for engine in ("db", "cache", "cached_db", "file"):
+            with override_settings(
+                SESSION_ENGINE=f"django.contrib.sessions.backends.{engine}",
+                SESSION_COOKIE_NAME="own_name",
+            ):
+                cookie = self.log_in()
+                before = self.stored()
+                admission = yield self.authorize(cookie)
+                self.assertEqual(admission.identity.username, "jo:hn", engine)
+                self.assertEqual(admission.identity.session_key, self.session_key())
+                self.assertEqual(self.stored(), before)
+
+    @inlineCallbacks
+    def test_an_expired_session_file_is_nobodys_and_left_where_it_is(self) -> Any:
+        self.override(SESSION_ENGINE="django.contrib.sessions.backends.file")
+        cookie = self.log_in()
+        self.override(SESSION_COOKIE_AGE=-10)
+        before = os.listdir(settings.SESSION_FILE_PATH)
+        admission = yield self.authorize(cookie)
+        self.assertIsNone(admission.identity.session_key)
+        self.assertEqual(os.listdir(settings.SESSION_FILE_PATH), before)
+
+    @inlineCallbacks
+    def test_the_key_of_a_signed_cookie_is_a_credential_and_never_a_session_name(self) -> Any:
+        self.override(SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies")
+        admission = yield self.authorize(self.log_in())
+        self.assertEqual(admission.identity.username, "jo:hn")
+        self.assertIsNone(admission.identity.session_key)
+
+    def stored(self) -> Any:
+        """The session as it is stored now."""
+        from importlib import import_module
+
+        store = import_module(settings.SESSION_ENGINE).SessionStore(self.session_key())
+        return dict(store.load()), store.exists(self.session_key())
+
+
+class CallbackTests(AuthorizerTests):
+    @inlineCallbacks
+    def answer(self, callback: Any, rights: tuple[str, ...] = ("subscribe-broadcast",)) -> Any:
+        with override_settings(WS4REDIS_ALLOWED_CHANNELS=callback):
+            admission = yield self.authorize(rights=rights)
+        return admission.rights
+
+    @inlineCallbacks
+    def test_unset_it_grants_all_but_publishing_to_others(self) -> Any:
+        for right in ("publish-broadcast", "publish-group"):
+            with self.assertRaises(Denied) as caught:
+                yield self.authorize(rights=(right,))
+            self.assertEqual(caught.exception.status, 403)
+            self.assertIn("WS4REDIS_ALLOWED_CHANNELS", caught.exception.detail)
+
+    @inlineCallbacks
+    def test_what_it_answers_is_granted(self) -> Any:
+        asked = ("subscribe-broadcast", "publish-broadcast")
+        self.assertEqual((yield self.answer(allow_all, asked)), asked)
+        self.assertEqual((yield self.answer("ws4redis_tx.policies.allow_all", asked)), asked)
+        self.assertEqual((yield self.answer(grant_nothing, asked)), ())
+        self.assertEqual(
+            (yield self.answer("tests.test_authorizer.grant_by_path", asked)),
+            ("subscribe-broadcast",),
+        )
+        self.assertEqual(
+            (yield self.answer(lambda request, channels: {"subscribe-user"}, asked)),
+            ("subscribe-user",),
+        )
+
+    @inlineCallbacks
+    def test_permission_denied_is_a_403(self) -> Any:
+        def refuse(request: Any, channels: Any) -> Any:
+            raise PermissionDenied("a secret reason")
+
+        with self.assertRaises(Denied) as caught:
+            yield self.answer(refuse)
+        self.assertEqual(caught.exception.status, 403)
+        self.assertNotIn("secret", caught.exception.reason)
+
+    @inlineCallbacks
+    def test_anything_else_is_an_error_and_never_granted(self) -> Any:
+        def broken(request: Any, channels: Any) -> Any:
+            raise AttributeError("deliberate")
+
+        with self.assertRaises(AttributeError):
+            yield self.answer(broken)
+        for answer in (None, True, 7, "subscribe-broadcast", ["subscribe-everything"], [None]):
+            with self.assertRaises((TypeError, ValueError)):
+                yield self.answer(lambda request, channels, answer=answer: answer)
+
+    @inlineCallbacks
+    def test_process_request_replaces_the_lookup_and_its_groups_come_from_the_session(self) -> Any:
+        def process(request: Any) -> None:
+            request.user = self.john
+            request.session = self.client.session
+            request.session["ws4redis:memberof"] = ["by hand"]
+
+        self.log_in()
+        with override_settings(WS4REDIS_PROCESS_REQUEST=process):
+            admission = yield self.authorize()
+        self.assertEqual(admission.identity.username, "jo:hn")
+        self.assertEqual(admission.identity.groups, ("by hand",))
+        self.assertEqual(admission.identity.session_key, self.session_key())
+
+    @inlineCallbacks
+    def test_a_process_request_that_sets_nothing_leaves_nobody(self) -> Any:
+        with override_settings(WS4REDIS_PROCESS_REQUEST=lambda request: None):
+            admission = yield self.authorize(self.log_in())
+        self.assertIsNone(admission.identity.username)
+        self.assertIsNone(admission.identity.session_key)
+
+
+class RequestTests(AuthorizerTests):
+    @inlineCallbacks
+    def test_a_header_with_an_underscore_shadows_none(self) -> Any:
+        data = handshake_bytes(Cookie="a=b").replace(
+            b"Upgrade:", b"Remote_User: admin\r\nX_Forwarded_For: 1.2.3.4\r\nUpgrade:", 1
+        )
+        request = read_request(data.removesuffix(b"\r\n\r\n"))
+        parsed = judge_request(request, "/ws/", secure=False, peer="127.0.0.1")
+        admission = yield self.authorizer.authorize(parsed, ("subscribe-broadcast",))
+        self.assertNotIn("HTTP_REMOTE_USER", admission.request.META)
+        self.assertNotIn("HTTP_X_FORWARDED_FOR", admission.request.META)
+        self.assertEqual(admission.request.META["REMOTE_ADDR"], "127.0.0.1")
