@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from functools import cache
 from typing import Any
@@ -19,7 +20,7 @@ def set_up_django() -> None:
     from django.core.management import call_command
 
     django.setup()
-    call_command("prepare_demo", verbosity=0)
+    call_command("prepare_demo", stdout=io.StringIO())
 
 
 def environment() -> dict[str, str]:
