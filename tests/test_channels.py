@@ -213,9 +213,7 @@ class _Store(RedisStore):
 class StoreTests(SynchronousTestCase):
     def test_each_audience_becomes_its_channels(self) -> None:
         self.assertEqual(
-            sorted(
-                _Store("p").channels(broadcast=True, groups=["g"], users=["u"], sessions=["s"])
-            ),
+            sorted(_Store("p").channels(broadcast=True, groups=["g"], users=["u"], sessions=["s"])),
             ["p:broadcast:f", "p:group:g:f", "p:session:s:f", "p:user:u:f"],
         )
 
@@ -276,9 +274,7 @@ class StoreTests(SynchronousTestCase):
         )
 
     def test_the_identity_of_a_request_is_found_without_django(self) -> None:
-        self.assertEqual(
-            identity_of(_Request()), Identity("s3ss10n", "mary", ("staff", "editors"))
-        )
+        self.assertEqual(identity_of(_Request()), Identity("s3ss10n", "mary", ("staff", "editors")))
         self.assertEqual(identity_of(None), Identity())
 
     def test_what_is_no_list_of_names_is_a_clear_error_and_never_silence(self) -> None:

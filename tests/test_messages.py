@@ -64,7 +64,13 @@ class ServerFrameTests(SynchronousTestCase):
                 self.assertEqual(len(server_frame(bytes(size))) - size, header)
 
     def test_valid_utf8_is_text(self) -> None:
-        for payload in (*AWKWARD, "grüße".encode(), "日本".encode(), "😀".encode(), b"\xef\xbf\xbf"):
+        for payload in (
+            *AWKWARD,
+            "grüße".encode(),
+            "日本".encode(),
+            "😀".encode(),
+            b"\xef\xbf\xbf",
+        ):
             with self.subTest(payload=payload):
                 self.assertEqual(parse_frame(server_frame(payload)), (TEXT, payload))
 

@@ -349,7 +349,7 @@ class HostTests(OriginTestCase):
             "a#b",
             "[::1",
             "::1",
-            "[a]",
+            "[x]",
             "a:123456",
         ):
             with self.subTest(host=host):
@@ -359,7 +359,8 @@ class HostTests(OriginTestCase):
 
 class TellingTests(OriginTestCase):
     def refused(self, policy: OriginPolicy, asked: Handshake) -> Denied:
-        return self.assertRaises(Denied, policy.check, asked)
+        denied: Denied = self.assertRaises(Denied, policy.check, asked)
+        return denied
 
     def test_the_log_line_of_a_403_names_origin_host_and_the_setting(self) -> None:
         asked = handshake("api.test:81", "https://evil.example")

@@ -155,11 +155,11 @@ def _identify(request: WSGIRequest) -> Identity:
 
 
 def _identity_by_session(request: WSGIRequest) -> Identity:
-    session_key = request.session.session_key
+    session_key = request.session.session_key or None
     if not request.user.is_authenticated:
         return Identity(session_key)
     groups = tuple(request.session.get("ws4redis:memberof", ()))
-    return Identity(session_key, request.user.get_username(), groups)
+    return Identity(session_key, request.user.get_username() or None, groups)
 
 
 def _look_up(request: WSGIRequest) -> tuple[SessionBase, Any]:

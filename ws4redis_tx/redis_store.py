@@ -72,12 +72,12 @@ def identity_of(request: Any) -> Identity:
     if isinstance(known, Identity):
         return known
     user = getattr(request, "user", None)
-    session_key = getattr(getattr(request, "session", None), "session_key", None)
+    session_key = getattr(getattr(request, "session", None), "session_key", None) or None
     if user is None or not user.is_authenticated:
         return Identity(session_key)
     groups = getattr(user, "groups", None)
     names = () if groups is None else tuple(groups.values_list("name", flat=True))
-    return Identity(session_key, user.get_username(), names)
+    return Identity(session_key, user.get_username() or None, names)
 
 
 def _resolve(audience: str, names: object, request: Any) -> list[str]:

@@ -54,8 +54,8 @@ def default_policy(rights: Iterable[str]) -> tuple[str, ...]:
     Raises ``Denied`` (403) when that is asked for.
     """
     granted = tuple(rights)
-    for right in ("publish-broadcast", "publish-group"):
-        if right in granted:
+    for right in granted:
+        if right.startswith("publish-") and right not in ("publish-session", "publish-user"):
             raise Denied(
                 403,
                 "This may not be published to from a websocket.",
@@ -70,14 +70,14 @@ def check_admission(handshake: Handshake, admission: Admission) -> None:
     that could be mistaken for another's: there is never a channel shared by "nobody".
     """
     audiences = {right.partition("-")[2] for right in admission.rights}
-    if admission.identity.username is None and audiences & {"user", "group"}:
+    if not admission.identity.username and audiences & {"user", "group"}:
         raise Denied(
             401,
             "Log in first.",
             headers=(("WWW-Authenticate", 'Cookie realm="websocket"'),),
             detail="a user or group right needs a logged-in user",
         )
-    if admission.identity.session_key is None and "session" in audiences:
+    if not admission.identity.session_key and "session" in audiences:
         raise Denied(
             403,
             "There is no session.",

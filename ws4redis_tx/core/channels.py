@@ -17,6 +17,9 @@ PUBLISH_RIGHTS = tuple(f"publish-{audience}" for audience in AUDIENCES)
 
 MAX_FACILITY_BYTES = 255
 
+# First words of the names that are not channels; as a prefix, ``at`` would make a channel of one.
+_OWN_WORDS = ("at", "ctl", "stream", "presence")
+
 
 def check_prefix(prefix: str | None) -> str:
     """Return ``prefix`` as a string (``''`` for none).
@@ -29,11 +32,11 @@ def check_prefix(prefix: str | None) -> str:
         raise ConfigError(
             "WS4REDIS_PREFIX", f"is {prefix!r}, not a string", "Use a plain word, or None."
         )
-    if ":" in prefix or prefix in AUDIENCES:
+    if ":" in prefix or prefix in AUDIENCES + _OWN_WORDS:
         raise ConfigError(
             "WS4REDIS_PREFIX",
-            f"is {prefix!r}, which could be mistaken for another part of a channel's name",
-            f"Use a word without ':' that is none of {', '.join(AUDIENCES)}.",
+            f"is {prefix!r}, which could be mistaken for another part of a name in Redis",
+            f"Use a word without ':' that is none of {', '.join(AUDIENCES + _OWN_WORDS)}.",
         )
     return prefix
 

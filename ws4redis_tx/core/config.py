@@ -23,7 +23,7 @@ class ServerConfig:
     :param listen: Twisted endpoint descriptions.
     :param websocket_url: the prefix of every websocket path; starts and ends with ``/``.
     :param prefix: the prefix of all Redis names; ``""`` for none.
-    :param expire: seconds a message stays persisted; ``0``: it is not.
+    :param expire: seconds a message stays persisted; ``0`` or ``None``: it is not.
     :param heartbeat: a text sent to every client at least every 5 s, and dropped when a client
         sends it; ``None`` for none.
     :param subscriber: a subclass of ``RedisSubscriber``, or its dotted name.
@@ -54,7 +54,10 @@ class ServerConfig:
     def __post_init__(self) -> None:
         check_websocket_url(self.websocket_url)
         check_prefix(self.prefix)
-        check_expire(self.expire)
+        object.__setattr__(self, "expire", check_expire(self.expire))
+        for name in ("max_message_size", "max_pending"):
+            if getattr(self, name) < 1:
+                raise ConfigError(name, f"is {getattr(self, name)}", "Use a number of bytes.")
         OriginPolicy(self.allowed_origins)
 
 

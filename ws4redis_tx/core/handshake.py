@@ -20,6 +20,7 @@ MAX_HEAD_BYTES = 16384
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_VERSION = re.compile(rb"HTTP/1\.[0-9]")
 _TARGET = re.compile(rb"[\x21-\x7e\x80-\xff]+")
 
 # Said twice, these would leave it open which one counts.
@@ -88,27 +89,37 @@ def read_request(head: bytes) -> HttpRequest:
     parts = request_line.split(b" ")
     if (
         len(parts) != 3
-        or parts[2] != b"HTTP/1.1"
+        or not _VERSION.fullmatch(parts[2])
         or not _TOKEN.fullmatch(parts[0])
         or not _TARGET.fullmatch(parts[1])
     ):
         raise Denied(400, "This is not an HTTP/1.1 request.")
     pairs = []
-    malformed = ""
+    malformed = _wrong_version(parts[2])
     for line in lines:
         name, colon, value = line.partition(b":")
         value = value.strip(b" \t")
         if not colon or not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
-            malformed = "A header line is malformed."
+            malformed = malformed or "A header line is malformed."
             continue
         pairs.append((name, value))
-    return make_request(parts[0], parts[1], pairs, malformed)
+    return _request(parts[0], parts[1], pairs, malformed)
 
 
 def make_request(
-    method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]], malformed: str = ""
+    method: bytes, target: bytes, version: bytes, headers: Iterable[tuple[bytes, bytes]]
 ) -> HttpRequest:
     """An ``HttpRequest`` from its parts, for whoever has split them already."""
+    return _request(method, target, headers, _wrong_version(version))
+
+
+def _wrong_version(version: bytes) -> str:
+    return "" if version == b"HTTP/1.1" else "A websocket is opened with HTTP/1.1."
+
+
+def _request(
+    method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]], malformed: str
+) -> HttpRequest:
     return HttpRequest(
         method.decode("latin-1"),
         target.decode("latin-1"),

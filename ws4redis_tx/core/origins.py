@@ -28,11 +28,10 @@ class _Origin:
     subdomains: bool = False
 
     def matches(self, other: _Origin) -> bool:
-        if (self.scheme, self.port) != (other.scheme, other.port):
-            return False
-        if self.subdomains:
-            return other.host.endswith("." + self.host)
-        return other.host == self.host
+        return (self.scheme, self.port) == (other.scheme, other.port) and self.names(other.host)
+
+    def names(self, host: str) -> bool:
+        return host.endswith("." + self.host) if self.subdomains else host == self.host
 
 
 class OriginPolicy:
@@ -101,10 +100,7 @@ class OriginPolicy:
         return (
             self._any_origin
             or _is_loopback(host)
-            or any(
-                host == allowed.host or (allowed.subdomains and host.endswith("." + allowed.host))
-                for allowed in self._origins
-            )
+            or any(allowed.names(host) for allowed in self._origins)
         )
 
 
@@ -136,7 +132,9 @@ def _origin(match: re.Match[str]) -> _Origin | None:
         return None
     if not host or _HOST.fullmatch(match[3]) is None:
         return None
-    return _Origin(scheme, _bracketed(host), port or _DEFAULT_PORTS[scheme], bool(match[2]))
+    if port is None:
+        port = _DEFAULT_PORTS[scheme]
+    return _Origin(scheme, _bracketed(host), port, bool(match[2]))
 
 
 def _bracketed(host: str) -> str:

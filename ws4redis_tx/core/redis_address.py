@@ -103,7 +103,19 @@ _KEYS = {
 }
 
 
+# The old client's options; here a certificate and its host name are always checked.
+_FIXED = {"ssl_cert_reqs": ("required",), "ssl_check_hostname": (True,)}
+
+
 def _from_mapping(mapping: Mapping[str, object]) -> RedisAddress:
+    for name, values in _FIXED.items():
+        if mapping.get(name, values[0]) not in values:
+            raise ConfigError(
+                _SETTING,
+                f"sets {name} to {mapping[name]!r}, which would switch a check off",
+                "Leave it out, and name your own authority in ssl_ca_certs.",
+            )
+    mapping = {name: value for name, value in mapping.items() if name not in _FIXED}
     unknown = sorted(map(str, mapping.keys() - _KEYS.keys()))
     if unknown:
         raise ConfigError(
@@ -122,10 +134,9 @@ def _from_mapping(mapping: Mapping[str, object]) -> RedisAddress:
 
 
 def _number(name: str, value: object) -> int:
-    try:
-        number = int(value)  # type: ignore[call-overload]
-    except (TypeError, ValueError):
-        raise ConfigError(_SETTING, f"has a {name} that is not a number", _FORMS) from None
-    if number < 0:
-        raise ConfigError(_SETTING, f"has a negative {name}", _FORMS)
-    return int(number)
+    if not isinstance(value, int | str) or not str(value).isdecimal():
+        raise ConfigError(_SETTING, f"has a {name} that is not a number", _FORMS)
+    number = int(value)
+    if name == "port" and number > 65535:
+        raise ConfigError(_SETTING, "has a port above 65535", _FORMS)
+    return number

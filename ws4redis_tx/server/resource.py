@@ -46,5 +46,5 @@ class WebSocketResource(Resource):
             for name, values in request.requestHeaders.getAllRawHeaders()
             for value in values
         ]
-        websocket.begin(make_request(request.method, request.uri, headers))
+        websocket.begin(make_request(request.method, request.uri, request.clientproto, headers))
         return NOT_DONE_YET

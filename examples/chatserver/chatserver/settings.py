@@ -75,6 +75,7 @@ LOGOUT_REDIRECT_URL = "index"
 
 LANGUAGE_CODE = "en"
 USE_TZ = True
+TIME_ZONE = "UTC"
 STATIC_URL = "/static/"
 
 # Browsers notice a dead connection by it, and connect again.
