@@ -58,7 +58,7 @@ class ServerConfigTests(SynchronousTestCase):
     def test_no_expiry_means_that_nothing_is_persisted(self) -> None:
         for expire in (0, None):
             with self.subTest(expire=expire):
-                config = ServerConfig(expire=expire)  # type: ignore[arg-type]
+                config = ServerConfig(expire=expire)
                 self.assertEqual(config.expire, 0)
 
     def test_a_websocket_url_that_is_no_path_is_refused(self) -> None:

@@ -56,8 +56,9 @@ class ServerConfig:
         check_prefix(self.prefix)
         object.__setattr__(self, "expire", check_expire(self.expire))
         for name in ("max_message_size", "max_pending"):
-            if getattr(self, name) < 1:
-                raise ConfigError(name, f"is {getattr(self, name)}", "Use a number of bytes.")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(name, f"is {value!r}", "Use a number of bytes, at least 1.")
         OriginPolicy(self.allowed_origins)
 
 
