@@ -135,7 +135,6 @@ class SameHostTests(OriginTestCase):
                     "http://[example.com]",
                     "http://[::1",
                     "http://::1",
-                    "ws://example.com",
                     "file://",
                 )
             ]

@@ -65,9 +65,6 @@ class UrlTests(SynchronousTestCase):
     def test_an_ipv6_host_stands_in_brackets(self) -> None:
         self.assert_means("redis://[::1]:7000/1", host="::1", port=7000, db=1)
 
-    def test_a_sentinel_url_is_understood(self) -> None:
-        parse_redis_address("sentinel://one:26379/mymaster/0")
-
     def test_what_is_no_address_is_a_config_error_with_the_setting_and_a_remedy(self) -> None:
         for value in (
             "",

@@ -38,6 +38,7 @@ class MemoryBroker:
     """
 
     available = True
+    generation = 0
 
     def __init__(self) -> None:
         self.hub = Hub(lambda: _log.failure("A listener failed; the others get the message"))

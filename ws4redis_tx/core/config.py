@@ -59,7 +59,12 @@ class ServerConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(name, f"is {value!r}", "Use a number of bytes, at least 1.")
+        for name in ("allowed_origins", "allowed_hosts"):
+            if isinstance(getattr(self, name), str):
+                raise ConfigError(name, f"is {getattr(self, name)!r}", "Use a tuple of strings.")
         OriginPolicy(self.allowed_origins)
+        if self.heartbeat == "":
+            raise ConfigError("WS4REDIS_HEARTBEAT", "is empty", "Use a text, or None.")
 
 
 def check_websocket_url(url: object) -> str:

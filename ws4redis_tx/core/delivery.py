@@ -16,12 +16,14 @@ class Delivery:
     While replaying, live messages queue behind what is persisted. When live, each goes straight
     to ``write``, unless the transport asked for a pause; then it queues. The queue holds at most
     ``max_pending`` bytes of frames (one message is always accepted when nothing is pending); one
-    more, and ``overflow`` is called, once, and nothing further is sent.
+    more, and ``overflow`` is called, once, and nothing further is sent. Persisted messages do not
+    count: there is one a channel, and a client that could not get them could never connect.
 
     Order is kept over all channels. Nothing is written once it is closed.
     """
 
     __slots__ = (
+        "_before",
         "_max_pending",
         "_overflow",
         "_paused",
@@ -40,23 +42,30 @@ class Delivery:
         self._max_pending = max_pending
         self._state = _REPLAYING
         self._paused = False
-        self._queue: deque[Publication] = deque()
+        # With the bytes that each counts for.
+        self._queue: deque[tuple[Publication, int]] = deque()
+        self._replayed: deque[tuple[Publication, int]] = deque()
+        # How much of the queue goes out before what is replayed.
+        self._before = 0
         self._pending = 0
-        self._replayed: list[Publication] = []
 
     @property
     def pending(self) -> int:
-        """Bytes of the frames that wait here."""
+        """Bytes of the frames that wait here, persisted messages apart."""
         return self._pending
 
     def deliver(self, publication: Publication) -> None:
         """Take a message from Redis."""
-        if self._state is _LIVE and not self._paused:
-            if publication.sender is not self:
+        if self._state is _LIVE:
+            if publication.sender is self:
+                pass
+            elif self._paused:
+                self._enqueue(self._queue, publication)
+            else:
                 self._write(publication.frame)
-        elif self._state is not _CLOSED:
-            # An own message is queued too: replay must know that it was seen.
-            self._enqueue(publication)
+        elif self._state is _REPLAYING:
+            # An own message too: replay must know that it was seen.
+            self._enqueue(self._queue, publication)
 
     def send(self, payload: bytes) -> None:
         """Take a message of the application's own, or one that it read from a channel's key.
@@ -64,14 +73,24 @@ class Delivery:
         While replaying it goes out before what queued, in the order of these calls; a persisted
         message only if it is not among what queued.
         """
-        if self._state is _REPLAYING:
-            self._replayed.append(_publication(payload))
+        if isinstance(payload, PersistedMessage):
+            publication = Publication(payload.channel, payload)
         else:
-            self.deliver(_publication(payload))
+            publication = Publication(None, payload)
+        if self._state is not _REPLAYING:
+            self.deliver(publication)
+        elif publication.channel is None:
+            self._enqueue(self._replayed, publication)
+        else:
+            self._replayed.append((publication, 0))
 
     def restart(self) -> None:
-        """Forget what was replayed so far; it will be read and sent again."""
+        """Forget what was replayed so far; it will be read and sent again, behind what queued
+        until now.
+        """
+        self._pending -= sum(size for _, size in self._replayed)
         self._replayed.clear()
+        self._before = len(self._queue)
 
     def go_live(self) -> None:
         """End the replay: the caller vouches that all live messages published before the
@@ -79,14 +98,15 @@ class Delivery:
         """
         if self._state is not _REPLAYING:
             return
-        queued = {(publication.channel, publication.payload) for publication in self._queue}
-        replayed, self._replayed = self._replayed, []
-        for publication in reversed(replayed):
-            if publication.channel is None or (
-                (publication.channel, publication.payload) not in queued
-            ):
-                self._queue.appendleft(publication)
-                self._pending += len(publication.frame)
+        live = list(self._queue)
+        queued = {(publication.channel, publication.payload) for publication, _ in live}
+        self._queue = deque(live[: self._before])
+        for publication, size in self._replayed:
+            key = (publication.channel, publication.payload)
+            if publication.channel is None or key not in queued:
+                self._queue.append((publication, size))
+        self._queue += live[self._before :]
+        self._replayed.clear()
         self._state = _LIVE
         self._drain()
 
@@ -105,24 +125,18 @@ class Delivery:
         self._replayed.clear()
         self._pending = 0
 
-    def _enqueue(self, publication: Publication) -> None:
+    def _enqueue(self, queue: deque[tuple[Publication, int]], publication: Publication) -> None:
         size = len(publication.frame)
         if self._pending and self._pending + size > self._max_pending:
             self.close()
             self._overflow()
             return
-        self._queue.append(publication)
+        queue.append((publication, size))
         self._pending += size
 
     def _drain(self) -> None:
         while self._queue and not self._paused:
-            publication = self._queue.popleft()
-            self._pending -= len(publication.frame)
+            publication, size = self._queue.popleft()
+            self._pending -= size
             if publication.sender is not self:
                 self._write(publication.frame)
-
-
-def _publication(payload: bytes) -> Publication:
-    if isinstance(payload, PersistedMessage):
-        return Publication(payload.channel, payload)
-    return Publication(None, payload)

@@ -11,7 +11,7 @@ import binascii
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
+from http.client import responses
 from urllib.parse import unquote_plus, unquote_to_bytes
 
 from ws4redis_tx.core.errors import Denied
@@ -152,7 +152,7 @@ def judge_request(
         raise Denied(
             426,
             _EXPLANATION,
-            headers=(("Upgrade", "websocket"), ("Connection", "Upgrade")),
+            headers=(("Upgrade", "websocket"), ("Connection", "Upgrade, close")),
         )
     if headers.get("sec-websocket-version") != "13":
         raise Denied(
@@ -160,7 +160,7 @@ def judge_request(
             "Only version 13 of the websocket protocol is spoken here.",
             headers=(
                 ("Upgrade", "websocket"),
-                ("Connection", "Upgrade"),
+                ("Connection", "Upgrade, close"),
                 ("Sec-WebSocket-Version", "13"),
             ),
         )
@@ -196,7 +196,7 @@ def refusal(denied: Denied) -> bytes:
     """The HTTP response that tells a client why it was refused."""
     body = f"{denied.reason}\n".encode()
     lines = [
-        f"HTTP/1.1 {denied.status} {HTTPStatus(denied.status).phrase}",
+        f"HTTP/1.1 {denied.status} {responses.get(denied.status, 'Refused')}",
         *(f"{name}: {value}" for name, value in denied.headers),
         "Content-Type: text/plain; charset=utf-8",
         f"Content-Length: {len(body)}",

@@ -52,7 +52,12 @@ class Hub:
         A listener may add and discard listeners meanwhile, itself included.
         """
         assert publication.channel is not None
-        for listener in tuple(self._listeners.get(publication.channel, ())):
+        listeners = self._listeners.get(publication.channel)
+        if listeners is None:
+            return
+        for listener in tuple(listeners):
+            if listener not in listeners:
+                continue
             try:
                 listener.deliver(publication)
             except Exception:

@@ -32,6 +32,10 @@ class IBroker(Protocol):
     def available(self) -> bool:
         """Whether messages can be published and received right now."""
 
+    @property
+    def generation(self) -> int:
+        """Another one whenever the connection on which messages arrive was replaced."""
+
     def listen(self, channel: bytes, listener: IListener) -> Deferred[None]:
         """Fire when the subscription stands: what is published from then on is delivered, in
         Redis' order over all channels. The listener stays across outages, until ``unlisten``.

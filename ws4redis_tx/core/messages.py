@@ -52,7 +52,7 @@ class Publication:
 class RedisMessage(bytes):
     """A message: the bytes that travel. Made from ``bytes``, or from ``str`` as UTF-8."""
 
-    def __new__(cls, message: bytes | str) -> RedisMessage:
+    def __new__(cls, message: bytes | bytearray | memoryview | str) -> RedisMessage:
         if isinstance(message, str):
             message = message.encode()
         elif not isinstance(message, bytes | bytearray | memoryview):

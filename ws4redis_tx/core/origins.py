@@ -16,7 +16,7 @@ from ws4redis_tx.core.errors import ConfigError, Denied
 from ws4redis_tx.core.handshake import Handshake
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_ORIGIN = re.compile(r"(https?)://(\*\.)?([^/\s@*?#]+)", re.IGNORECASE)
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(\*\.)?([^/\s@*?#]+)", re.IGNORECASE)
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:/\s@?#,]+)(?::([0-9]{1,5}))?")
 
 
@@ -133,7 +133,7 @@ def _origin(match: re.Match[str]) -> _Origin | None:
     if not host or _HOST.fullmatch(match[3]) is None:
         return None
     if port is None:
-        port = _DEFAULT_PORTS[scheme]
+        port = _DEFAULT_PORTS.get(scheme, 0)
     return _Origin(scheme, _bracketed(host), port, bool(match[2]))
 
 
@@ -144,7 +144,10 @@ def _bracketed(host: str) -> str:
 def _same_host(origin: _Origin, host: str, port: str | None, secure: bool) -> bool:
     if secure and origin.scheme != "https":
         return False
-    return (origin.host, origin.port) == (host, int(port or _DEFAULT_PORTS[origin.scheme]))
+    if origin.scheme not in _DEFAULT_PORTS:
+        return False
+    asked = int(port) if port else _DEFAULT_PORTS[origin.scheme]
+    return (origin.host, origin.port) == (host, asked)
 
 
 def _host_matches(host: str, pattern: str) -> bool:

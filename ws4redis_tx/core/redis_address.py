@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from ws4redis_tx.core.errors import ConfigError
 
 _SETTING = "WS4REDIS_CONNECTION"
+_TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _FORMS = "Write redis://host:6379/0, rediss://host:6380/0 or unix:///path/to.sock?db=0."
 
 
@@ -63,6 +64,13 @@ def _from_url(url: str) -> RedisAddress:
     except ValueError:
         raise ConfigError(_SETTING, "holds a URL that cannot be read", _FORMS) from None
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    known = {"db"} if parts.scheme == "unix" else {"db", *_TLS_FILES}
+    if parts.fragment or query.keys() - known:
+        raise ConfigError(
+            _SETTING,
+            "is a URL with parts that are not understood",
+            f"After '?' may stand {', '.join(sorted(known))}; write '#' in a password as %23.",
+        )
     username = unquote(parts.username) if parts.username else None
     password = unquote(parts.password) if parts.password else None
     if parts.scheme == "unix":

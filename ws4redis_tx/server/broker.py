@@ -51,6 +51,7 @@ class RedisBroker(Service):
             on_up=self._came_up,
             on_down=self._went_down,
         )
+        self.generation = 0
         self._protocol: PubSubProtocol | None = None
         self._subscribing: dict[bytes, list[Deferred[None]]] = {}
         self._fenced: list[Deferred[None]] = []
@@ -126,6 +127,7 @@ class RedisBroker(Service):
 
     def _resubscribe(self, protocol: PubSubProtocol) -> Deferred[Any]:
         self._protocol = protocol
+        self.generation += 1
         protocol.whenDisconnected().addCallback(self._lost)
         return gather(protocol.subscribe(channel) for channel in self.hub.channels)
 

@@ -180,21 +180,23 @@ class WebSocketProtocol(WebSocketServerProtocol):
     def _replay(self) -> Any:
         broker = self.factory.broker
         while not self._ended:
+            generation = broker.generation
             try:
                 yield maybeDeferred(self._subscriber.send_persisted_messages, self)
                 yield broker.fence()
+                if broker.generation == generation:
+                    self._delivery.go_live()
+                    return
             except BrokerRefused:
                 raise
             except BrokerUnavailable:
-                # Start again when everything is subscribed again.
-                self._delivery.restart()
-                if not self._ended:
-                    self._waiting_for_broker = broker.when_available()
-                    yield self._waiting_for_broker.addErrback(lambda _: None)
-                    self._waiting_for_broker = None
-            else:
-                self._delivery.go_live()
-                return
+                pass
+            # Messages may have been missed since the read: start again when all is subscribed.
+            self._delivery.restart()
+            if not self._ended:
+                self._waiting_for_broker = broker.when_available()
+                yield self._waiting_for_broker.addErrback(lambda _: None)
+                self._waiting_for_broker = None
 
     def send(self, message: bytes | str) -> None:
         """Send a message, in order with all others; text if it is valid UTF-8, else binary."""
