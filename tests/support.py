@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +210,15 @@ class ServerTestCase(TestCase):
     def _close(self, client: Client) -> Deferred[Any]:
         client.sendClose(1000)
         return client.closed
+
+
+def write_file(test: TestCase, text: str) -> str:
+    """The path of a file with ``text`` that is gone after the test."""
+    folder = tempfile.mkdtemp(prefix="ws4redis-tx-")
+    test.addCleanup(shutil.rmtree, folder)
+    path = Path(folder) / "file"
+    path.write_text(text)
+    return str(path)
 
 
 LISTEN = ("tcp:0:interface=127.0.0.1",)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import unittest
@@ -13,7 +12,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.demo import SETTINGS, environment
 from tests.processes import TWISTD, Program, twistd
-from tests.support import ROOT, open_websocket, python, shared_redis
+from tests.support import ROOT, open_websocket, python, shared_redis, write_file
 
 README = (ROOT / "README.md").read_text()
 
@@ -87,9 +86,7 @@ class ReadmeTests(TestCase):
     @inlineCallbacks
     def test_embed_it(self) -> Any:
         (code,) = blocks("Embed it in a Twisted application", "python")
-        tac = os.path.abspath(self.mktemp())
-        with open(tac, "w") as file:
-            file.write(code.replace("tcp:8080", "tcp:0"))
+        tac = write_file(self, code.replace("tcp:8080", "tcp:0"))
         program = Program(TWISTD, "--nodaemon", "--pidfile=", "--python", tac)
         self.addCleanup(program.end)
         yield program.wait_for(r"WebSocketFactory starting on \d+")

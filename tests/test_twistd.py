@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.demo import SETTINGS, environment
 from tests.processes import TWISTD, Program, children, twistd
-from tests.support import RedisServer, open_websocket, shared_redis
+from tests.support import RedisServer, open_websocket, shared_redis, write_file
 from ws4redis_tx.server.embedded_redis import free_port
 
 LISTEN = "--listen=tcp:0:interface=127.0.0.1"
@@ -120,10 +120,8 @@ class RunningTests(TestCase):
     def test_a_password_comes_from_a_file_and_is_not_printed(self) -> Any:
         redis = RedisServer("--requirepass", "s3cret")
         self.addCleanup(redis.stop)
-        file = self.mktemp()
-        with open(file, "w") as opened:
-            opened.write(f"redis://:s3cret@127.0.0.1:{redis.port}/0\n")
-        program = yield self.start(f"--redis=@{os.path.abspath(file)}")
+        file = write_file(self, f"redis://:s3cret@127.0.0.1:{redis.port}/0\n")
+        program = yield self.start(f"--redis=@{file}")
         client = yield open_websocket(self.url + "foobar?subscribe-broadcast")
         client.sendClose(1000)
         yield client.closed
