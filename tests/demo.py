@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 SETTINGS = "tests.django_project.settings"
@@ -29,6 +31,20 @@ def environment() -> dict[str, str]:
     return {"CHATSERVER_DB": os.environ["CHATSERVER_DB"]}
 
 
+def in_thread(function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+    """Call it in a worker thread, as a view would be, and close that thread's database after."""
+
+    def work() -> Any:
+        from django.db import connections
+
+        try:
+            return function(*arguments)
+        finally:
+            connections.close_all()
+
+    return deferToThread(work)
+
+
 def log_in(username: str) -> Any:
     """Fire with a Django test client that is logged in by the login page."""
 
@@ -42,7 +58,7 @@ def log_in(username: str) -> Any:
         return client
 
     set_up_django()
-    return deferToThread(work)
+    return in_thread(work)
 
 
 def cookies_of(client: Any) -> dict[str, str]:

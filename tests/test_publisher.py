@@ -7,10 +7,9 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
-from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from tests.demo import set_up_django
+from tests.demo import in_thread, set_up_django
 from tests.support import python, shared_redis
 from ws4redis_tx.core.errors import AudienceError
 from ws4redis_tx.core.redis_address import RedisAddress
@@ -40,7 +39,7 @@ class PublisherTests(TestCase):
 
     def publish(self, message: Any = "hi", expire: int | None = None, **audience: Any) -> Any:
         audience.setdefault("facility", "foobar")
-        return deferToThread(lambda: RedisPublisher(**audience).publish_message(message, expire))
+        return in_thread(lambda: RedisPublisher(**audience).publish_message(message, expire))
 
     def keys(self) -> set[str]:
         return {
@@ -146,7 +145,7 @@ class MessageTests(PublisherTests):
     def test_fetch_finds_the_first_in_the_order_session_user_group_broadcast(self) -> Any:
         def fetch(audience: str = "any", request: Any = None) -> Any:
             who = request or self.request()
-            return deferToThread(lambda: RedisPublisher().fetch_message(who, "foobar", audience))
+            return in_thread(lambda: RedisPublisher().fetch_message(who, "foobar", audience))
 
         self.assertIsNone((yield fetch()))
         for name, audience in (
@@ -174,9 +173,9 @@ class MessageTests(PublisherTests):
     @inlineCallbacks
     def test_old_tests_find_publishers_and_a_blocking_get(self) -> Any:
         publisher = RedisPublisher(facility="foobar", broadcast=True)
-        yield deferToThread(publisher.pipeline_publish_message, "hi")
+        yield in_thread(publisher.pipeline_publish_message, "hi")
         self.assertEqual(publisher._publishers, {"broadcast:foobar"})
-        found = yield deferToThread(publisher._connection.get, "broadcast:foobar")
+        found = yield in_thread(publisher._connection.get, "broadcast:foobar")
         self.assertEqual(found, b"hi")
 
 
@@ -198,7 +197,7 @@ class ThreadTests(PublisherTests):
             self.assertIn("apublish_message", str(caught.exception))
             return await publisher.apublish_message("hi")
 
-        self.assertEqual((yield deferToThread(asyncio.run, view())), 0)
+        self.assertEqual((yield in_thread(asyncio.run, view())), 0)
         self.assertEqual(self.keys(), {"broadcast:foobar"})
 
 
