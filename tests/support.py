@@ -62,6 +62,11 @@ class RedisServer:
         with valkey.Valkey(host="127.0.0.1", port=self.port) as client:
             return client.execute_command(*arguments)
 
+    def channels(self) -> list[bytes]:
+        """The channels that are subscribed to, besides those that servers keep for themselves."""
+        names = self.command("PUBSUB", "CHANNELS")
+        return sorted(name for name in names if b"ctl:" not in name)
+
     def connections(self) -> int:
         """How many connections there are, besides the one that asks."""
         return self.command("CLIENT", "LIST").count(b"\n") - 1

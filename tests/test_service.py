@@ -51,7 +51,7 @@ class MessageTests(ServerTestCase):
             [open_websocket(self.url + f"f{i % 7}?subscribe-broadcast") for i in range(100)]
         )
         self.assertEqual(self.redis.connections(), 2)
-        self.assertEqual(len(self.redis.command("PUBSUB", "CHANNELS")), 7)
+        self.assertEqual(len(self.redis.channels()), 7)
         for i in range(7):
             self.redis.command("PUBLISH", f"broadcast:f{i}", f"to {i}")
         received = yield gatherResults([client.next() for client in clients])
@@ -60,7 +60,7 @@ class MessageTests(ServerTestCase):
             client.sendClose(1000)
         yield gatherResults([client.closed for client in clients])
         yield self.flush_server()
-        self.assertEqual(self.redis.command("PUBSUB", "CHANNELS"), [])
+        self.assertEqual(self.redis.channels(), [])
 
     @inlineCallbacks
     def test_a_thousand_connects_at_once_are_all_served(self) -> Any:

@@ -58,6 +58,11 @@ def stamp_key(prefix: str, channel: bytes) -> bytes:
     return (f"{prefix}:at:" if prefix else "at:").encode() + channel
 
 
+def control_channel(prefix: str, name: str) -> bytes:
+    """A channel between servers, which no client can reach."""
+    return (f"{prefix}:ctl:{name}" if prefix else f"ctl:{name}").encode()
+
+
 def check_facility(facility: str, audiences: Iterable[str]) -> None:
     """Raise ``ValueError``, saying why, unless ``facility`` may be used for all ``audiences``.
 

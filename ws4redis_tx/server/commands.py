@@ -32,6 +32,30 @@ redis.call('SETEX', KEYS[2], ARGV[2], now[1] .. string.format('%06d', now[2]))
 return redis.call('PUBLISH', KEYS[1], ARGV[1])
 """
 
+# A persisted message and its stamp, for each pair of keys. One whose keys expire at different times
+# was set by a publisher that knows no stamps, over an older one's; one of another type is nobody's.
+_RECALL = b"""
+local found = {}
+for i = 1, #KEYS, 2 do
+    local message = redis.pcall('GET', KEYS[i])
+    local stamp = redis.call('GET', KEYS[i + 1])
+    if type(message) == 'table' then message = false end
+    if stamp and math.abs(redis.call('PTTL', KEYS[i]) - redis.call('PTTL', KEYS[i + 1])) > 1 then
+        stamp = false
+    end
+    found[i] = message
+    found[i + 1] = stamp
+end
+return found
+"""
+_RECALLED_AT_ONCE = 500
+
+# To a channel of our own: Redis' clock, in microseconds.
+_PROBE = b"""
+local now = redis.call('TIME')
+return redis.call('PUBLISH', KEYS[1], now[1] .. string.format('%06d', now[2]))
+"""
+
 
 class Commands:
     """Publishes and reads over one connection, hence in order.
@@ -86,6 +110,27 @@ class Commands:
                 None if value is None else PersistedMessage(value, channel)
                 for channel, value in zip(channels, values, strict=True)
             ]
+        )
+
+    def recall(self, channels: Sequence[bytes]) -> Deferred[list[tuple[bytes, bytes, int | None]]]:
+        """For each channel that has a persisted message: channel, message, and when it was
+        published, in microseconds of Redis' clock, if that is known.
+        """
+        keys = [key for channel in channels for key in (channel, stamp_key(self._prefix, channel))]
+        size = 2 * _RECALLED_AT_ONCE
+        parts = [keys[i : i + size] for i in range(0, len(keys), size)]
+        if self._scripts:
+            answers = [self._execute("EVAL", _RECALL, len(part), *part) for part in parts]
+        else:
+            answers = [self._execute("MGET", *part) for part in parts]
+        return gather(answers).addCallback(lambda found: _recalled(channels, found))
+
+    def probe(self, channel: bytes) -> Deferred[int]:
+        """Have Redis publish its clock, in microseconds, on ``channel``."""
+        if self._scripts:
+            return self._execute("EVAL", _PROBE, 1, channel)
+        return self._execute("TIME").addCallback(
+            lambda now: self._execute("PUBLISH", channel, b"%d%06d" % (int(now[0]), int(now[1])))
         )
 
     def _publish(self, channel: bytes, message: bytes, expire: int) -> Deferred[int]:
@@ -151,6 +196,17 @@ class Commands:
             "Redis did not answer; whether it carried out the command is unknown.",
             maybe_published=True,
         ) from None
+
+
+def _recalled(
+    channels: Sequence[bytes], found: list[list[bytes | None]]
+) -> list[tuple[bytes, bytes, int | None]]:
+    values = [value for part in found for value in part]
+    return [
+        (channel, message, None if stamp is None else int(stamp))
+        for channel, message, stamp in zip(channels, values[::2], values[1::2], strict=True)
+        if message is not None
+    ]
 
 
 def _is_no_permission(error: BaseException | None) -> bool:

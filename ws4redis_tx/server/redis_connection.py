@@ -36,6 +36,8 @@ LOST = txredisapi.ConnectionError
 _log = Logger()
 
 CONNECT_TIMEOUT = 5.0
+# Subscribing to 100,000 channels again takes a while.
+PREPARE_TIMEOUT = 30.0
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 2.0
 
 
@@ -175,8 +177,8 @@ class RedisConnection:
         # ClientService hands out a proxy; this fires at once, with the protocol itself.
         protocol = yield proxy.whenConnected()
         try:
-            preparing = self._log_in(protocol).addCallback(lambda _: self._prepare(protocol))
-            yield preparing.addTimeout(CONNECT_TIMEOUT, self._reactor)
+            yield self._log_in(protocol).addTimeout(CONNECT_TIMEOUT, self._reactor)
+            yield self._prepare(protocol).addTimeout(PREPARE_TIMEOUT, self._reactor)
         except Exception as error:
             protocol.transport.abortConnection()
             self._down(str(error) or type(error).__name__)

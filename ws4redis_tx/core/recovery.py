@@ -1,0 +1,53 @@
+"""What an outage of pub/sub swallowed: told from what is persisted, and from what had arrived.
+
+Pub/sub keeps nothing, but the last message of each channel is persisted, with a stamp of Redis'
+own clock. A probe that Redis publishes to ourselves carries that clock too, and comes back in
+order with all other messages: what was stamped before it has arrived.
+"""
+
+from __future__ import annotations
+
+
+class Arrivals:
+    """Which messages have arrived, as far as it takes to recognise one that has not.
+
+    Messages are remembered by their hash, from one probe to the second next. (To the next would
+    be enough, were not persisted messages read over another connection, which may be ahead.)
+    """
+
+    def __init__(self) -> None:
+        self._proven = 0
+        self._recent: set[int] = set()
+        self._earlier: set[int] = set()
+        self._last: dict[bytes, int] = {}
+
+    def note(self, channel: bytes, payload: bytes) -> None:
+        """This message has arrived, or was read from its key by somebody who got it."""
+        self._last[channel] = digest = hash((channel, payload))
+        self._recent.add(digest)
+
+    def prove(self, moment: int) -> None:
+        """Everything stamped until ``moment`` (microseconds of Redis' clock) has arrived."""
+        self._proven = moment
+        self._earlier, self._recent = self._recent, set()
+
+    def forget(self, channel: bytes) -> None:
+        """Nobody listens to ``channel`` any more."""
+        self._last.pop(channel, None)
+
+    def missed(self, channel: bytes, payload: bytes, stamp: int | None) -> bool:
+        """Whether the persisted message was published while we could not hear it.
+
+        One without a stamp, from a publisher that sets none, counts as heard if its bytes are
+        those of the last one on its channel.
+        """
+        digest = hash((channel, payload))
+        if digest in self._recent or digest in self._earlier:
+            return False
+        if stamp is None:
+            return digest != self._last.get(channel)
+        return stamp > self._proven
+
+    def __len__(self) -> int:
+        """How many messages have arrived since the last probe."""
+        return len(self._recent)

@@ -1,0 +1,237 @@
+"""The process's one pub/sub connection: who listens to what, through outages."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ws4redis_tx.core.channels import control_channel
+from ws4redis_tx.core.errors import BrokerUnavailable
+from ws4redis_tx.core.hub import EchoNotes, Hub
+from ws4redis_tx.core.interfaces import IListener
+from ws4redis_tx.core.messages import Publication
+from ws4redis_tx.core.recovery import Arrivals
+from ws4redis_tx.core.redis_address import RedisAddress
+from ws4redis_tx.server.commands import Commands
+from ws4redis_tx.server.deferreds import gather
+from ws4redis_tx.server.redis_connection import PubSubProtocol, RedisConnection
+
+_log = Logger()
+
+PROBE_INTERVAL = 10.0
+"""Seconds between probes; one that is not back when the next is due shows a deaf connection."""
+
+_PROBE_EARLY = 50_000  # messages, which are remembered until the second next probe
+
+
+class Subscriptions:
+    """Listeners and what they hear.
+
+    When the connection is made anew, every channel is subscribed again and what is persisted there
+    is looked up. Messages that arrive meanwhile are held; then those that were missed go out, then
+    the held ones, and then, and not before, the connection counts as up.
+    """
+
+    def __init__(
+        self,
+        address: RedisAddress,
+        prefix: str,
+        reactor: Any,
+        commands: Commands,
+        *,
+        on_up: Callable[[], None],
+        on_down: Callable[[str], None],
+    ) -> None:
+        self.hub = Hub(lambda: _log.failure("A listener failed; the others get the message"))
+        self.notes = EchoNotes()
+        self.generation = 0
+        self._commands = commands
+        self._connection = RedisConnection(
+            address,
+            reactor,
+            lambda: PubSubProtocol(self._on_messages),
+            prepare=self._resubscribe,
+            on_up=on_up,
+            on_down=on_down,
+        )
+        # The protocol while it is prepared, and after; the connection's own only after.
+        self._protocol: PubSubProtocol | None = None
+        self._subscribing: dict[bytes, list[Deferred[None]]] = {}
+        self._fenced: list[Deferred[None]] = []
+        self._fencing = False
+        self._arrivals = Arrivals()
+        self._held: list[tuple[bytes, bytes]] | None = None
+        self._control = control_channel(prefix, f"probe:{secrets.token_hex(8)}")
+        self._prober = LoopingCall(self._probe)
+        self._prober.clock = reactor
+        self._unanswered_probe = False
+
+    def start(self) -> None:
+        self._connection.start()
+        self._prober.start(PROBE_INTERVAL, now=False)
+
+    def stop(self) -> Deferred[None]:
+        self._prober.stop()
+        return self._connection.stop()
+
+    @property
+    def up(self) -> bool:
+        return self._connection.protocol is not None
+
+    def fileno(self) -> int | None:
+        return None if self._protocol is None else self._protocol.transport.fileno()
+
+    # Listeners
+
+    def listen(self, channel: bytes, listener: IListener) -> Deferred[None]:
+        protocol = self._connection.protocol
+        if protocol is None:
+            return fail(BrokerUnavailable("There is no connection to Redis."))
+        if self.hub.add(channel, listener):
+            waiting = self._subscribing[channel] = []
+            protocol.subscribe(channel).addBoth(self._subscribed, channel, waiting)
+        elif channel in self._subscribing:
+            waiting = self._subscribing[channel]
+        else:
+            return succeed(None)
+        stands: Deferred[None] = Deferred()
+        waiting.append(stands)
+        return stands.addErrback(self._not_subscribed, channel, listener)
+
+    def unlisten(self, channel: bytes, listener: IListener) -> None:
+        if self.hub.discard(channel, listener):
+            self._subscribing.pop(channel, None)
+            self._arrivals.forget(channel)
+            if self._protocol is not None:
+                self._protocol.unsubscribe(channel).addErrback(lambda _: None)
+
+    def _subscribed(self, answer: object, channel: bytes, waiting: list[Deferred[None]]) -> None:
+        if self._subscribing.get(channel) is waiting:
+            del self._subscribing[channel]
+        for stands in waiting:
+            if isinstance(answer, Failure):
+                stands.errback(BrokerUnavailable(f"Redis did not subscribe: {answer.value}"))
+            else:
+                stands.callback(None)
+
+    def _not_subscribed(self, failure: Failure, channel: bytes, listener: IListener) -> Failure:
+        self.unlisten(channel, listener)
+        return failure
+
+    # Messages
+
+    def read(self, channel: bytes, payload: bytes) -> None:
+        """Somebody who listens to ``channel`` was given its persisted message."""
+        if channel in self.hub.channels:
+            self._arrivals.note(channel, payload)
+
+    def _on_messages(self, messages: list[tuple[bytes, bytes]]) -> None:
+        if self._held is not None:
+            self._held += messages
+        else:
+            self._dispatch(messages)
+
+    def _dispatch(self, messages: list[tuple[bytes, bytes]]) -> None:
+        for channel, payload in messages:
+            if channel == self._control:
+                self._unanswered_probe = False
+                self._arrivals.prove(int(payload))
+                continue
+            self._arrivals.note(channel, payload)
+            self.hub.dispatch(Publication(channel, payload, self.notes.take(channel, payload)))
+        if len(self._arrivals) > _PROBE_EARLY and not self._unanswered_probe:
+            self._send_probe()
+
+    # Outages
+
+    @inlineCallbacks
+    def _resubscribe(self, protocol: PubSubProtocol) -> Any:
+        self._protocol = protocol
+        self.generation += 1
+        protocol.whenDisconnected().addCallback(self._lost)
+        if self._held is None:
+            self._held = []
+        channels = list(self.hub.channels)
+        yield gather(protocol.subscribe(channel) for channel in (self._control, *channels))
+        missed: list[tuple[bytes, bytes]] = []
+        if channels:
+            yield self._commands.when_connected()
+            persisted = yield self._commands.recall(channels)
+            # What was published before that was read has arrived when this is answered.
+            yield protocol.ping()
+            missed = self._missed(persisted)
+        held, self._held = self._held, None
+        self._dispatch(missed + held)
+        self._send_probe()
+
+    def _missed(
+        self, persisted: list[tuple[bytes, bytes, int | None]]
+    ) -> list[tuple[bytes, bytes]]:
+        """In the order of their stamps."""
+        held = set(self._held or ())
+        missed = [
+            (stamp or 0, channel, payload)
+            for channel, payload, stamp in persisted
+            if (channel, payload) not in held and self._arrivals.missed(channel, payload, stamp)
+        ]
+        return [(channel, payload) for _, channel, payload in sorted(missed)]
+
+    def _lost(self, protocol: PubSubProtocol) -> None:
+        if self._protocol is protocol:
+            self._protocol = None
+            self.notes.clear()
+
+    def _probe(self) -> None:
+        protocol = self._connection.protocol
+        if protocol is None:
+            return
+        if self._unanswered_probe and self._commands.connected:
+            _log.warn("Redis is connected but nothing it publishes arrives; connecting anew.")
+            protocol.transport.abortConnection()
+            return
+        self._send_probe()
+
+    def _send_probe(self) -> None:
+        if self._commands.connected:
+            self._unanswered_probe = True
+            self._commands.probe(self._control).addErrback(self._not_probed)
+
+    def _not_probed(self, failure: Failure) -> None:
+        # That the command connection has its own trouble says nothing about this one.
+        self._unanswered_probe = False
+
+    # Fences
+
+    def fence(self) -> Deferred[None]:
+        stands: Deferred[None] = Deferred()
+        self._fenced.append(stands)
+        if not self._fencing:
+            self._ping()
+        return stands
+
+    def _ping(self) -> None:
+        """One PING serves all who asked before it was sent."""
+        fenced, self._fenced = self._fenced, []
+        protocol = self._connection.protocol
+        if protocol is None:
+            for stands in fenced:
+                stands.errback(BrokerUnavailable("The connection to Redis was lost."))
+            return
+        self._fencing = True
+        protocol.ping().addBoth(self._ponged, fenced)
+
+    def _ponged(self, answer: object, fenced: list[Deferred[None]]) -> None:
+        self._fencing = False
+        if self._fenced:
+            self._ping()
+        for stands in fenced:
+            if isinstance(answer, Failure):
+                stands.errback(BrokerUnavailable("The connection to Redis was lost."))
+            else:
+                stands.callback(None)
