@@ -10,6 +10,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "ws4redis_tx" / "__init__.p
 
 TEST = [
     "django-stubs",
+    "gunicorn",
     "hypothesis",
     "mypy",
     "mypy-zope",

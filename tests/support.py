@@ -49,6 +49,11 @@ class RedisServer:
         else:
             raise AssertionError(f"Redis did not start: {b''.join(said).decode()}")
 
+    @property
+    def pid(self) -> int:
+        """Of the process whose only child the server is."""
+        return self._process.pid
+
     def stop(self) -> None:
         if not self._process.stdin.closed:
             self._process.stdin.close()

@@ -16,6 +16,7 @@ PACKAGE = ROOT / "ws4redis_tx"
 EVERYWHERE = {
     "ws4redis_tx",
     "ws4redis_tx.apps",
+    "ws4redis_tx.bridge",
     "ws4redis_tx.checks",
     "ws4redis_tx.conf",
     "ws4redis_tx.context_processors",

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import urllib.request
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from tests.demo import in_thread, set_up_django
-from tests.support import python, shared_redis
+from tests.demo import environment, in_thread, set_up_django
+from tests.processes import Program, children
+from tests.support import RedisServer, python, shared_redis
 from ws4redis_tx.core.errors import AudienceError
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.server.broker import RedisBroker
@@ -21,7 +25,7 @@ set_up_django()
 from django.contrib.auth.models import AnonymousUser, User  # noqa: E402
 from django.test import RequestFactory, override_settings  # noqa: E402
 
-from ws4redis_tx import publisher as publisher_module  # noqa: E402
+from ws4redis_tx import bridge  # noqa: E402
 from ws4redis_tx.publisher import SELF, RedisMessage, RedisPublisher  # noqa: E402
 
 
@@ -33,8 +37,8 @@ class PublisherTests(TestCase):
         self.broker = RedisBroker(self.redis.address, "", reactor)
         self.broker.startService()
         self.addCleanup(self.broker.stopService)
-        publisher_module.share_commands(self.broker.commands)
-        self.addCleanup(publisher_module.share_commands, None)
+        bridge.share_commands(self.broker.commands)
+        self.addCleanup(bridge.share_commands, None)
         return self.broker.when_available()
 
     def publish(self, message: Any = "hi", expire: int | None = None, **audience: Any) -> Any:
@@ -186,7 +190,7 @@ class ThreadTests(PublisherTests):
         self.assertTrue(isInIOThread())
         with self.assertRaises(RuntimeError) as caught:
             RedisPublisher(facility="foobar", broadcast=True).publish_message("hi")
-        self.assertIn("broker.publish", str(caught.exception))
+        self.assertIn("ws4redis_tx.service.Publisher", str(caught.exception))
 
     @inlineCallbacks
     def test_on_an_event_loop_it_raises_and_names_what_to_use(self) -> Any:
@@ -246,3 +250,166 @@ class ProcessTests(TestCase):
             RedisAddress(),
         )
         self.assertEqual(printed, "False\n")
+
+
+class CommitTests(PublisherTests):
+    @inlineCallbacks
+    def test_on_commit_publishes_when_the_transaction_commits_and_never_if_it_rolls_back(
+        self,
+    ) -> Any:
+        from django.db import transaction
+
+        def work(fail: bool) -> None:
+            publisher = RedisPublisher(facility="foobar", broadcast=True)
+            with transaction.atomic():
+                self.assertEqual(publisher.publish_message("hi", on_commit=True), 0)
+                with override_settings(WS4REDIS_ON_COMMIT=True):
+                    publisher.publish_message("hi")
+                self.assertEqual(self.keys(), set())
+                if fail:
+                    raise LookupError("deliberate")
+
+        with self.assertRaises(LookupError):
+            yield in_thread(work, True)
+        self.assertEqual(self.keys(), set())
+        yield in_thread(work, False)
+        self.assertEqual(self.keys(), {"broadcast:foobar"})
+
+    @inlineCallbacks
+    def test_a_failure_after_the_commit_is_logged_and_not_raised(self) -> Any:
+        yield self.broker.stopService()
+        self.addCleanup(self.broker.startService)
+
+        def work() -> None:
+            with self.assertLogs("ws4redis_tx.publisher", "ERROR"):
+                RedisPublisher(facility="foobar", broadcast=True).publish_message(
+                    "hi", on_commit=True
+                )
+
+        yield in_thread(work)
+
+
+class ReactorThreadTests(PublisherTests):
+    @inlineCallbacks
+    def test_the_publisher_of_the_reactor_thread_returns_a_deferred(self) -> Any:
+        from ws4redis_tx.core.config import ServerConfig
+        from ws4redis_tx.service import Publisher
+
+        config = ServerConfig(prefix="site", expire=60)
+        publisher = Publisher(config, self.broker, facility="foobar", users=["john"])
+        self.assertEqual((yield publisher.publish_message("hi")), 0)
+        self.assertEqual(self.redis.command("GET", "site:user:john:foobar"), b"hi")
+        with self.assertRaises(AudienceError):
+            Publisher(config, self.broker, facility="foobar").publish_message("hi")
+
+
+class ForkTests(ProcessTests):
+    """Processes forked after their parent had published, as preloading servers do."""
+
+    def test_a_forked_child_publishes_and_so_do_its_child_and_still_its_parent(self) -> None:
+        redis = shared_redis()
+        self.run_script(
+            "import os\n"
+            "def publish(text): RedisPublisher(facility='f' + text, broadcast=True)"
+            ".publish_message(text)\n"
+            "def fork(work):\n"
+            "    pid = os.fork()\n"
+            "    if not pid:\n"
+            "        try: work()\n"
+            "        except BaseException as error: print(repr(error)); os._exit(1)\n"
+            "        os._exit(0)\n"
+            "    assert os.waitpid(pid, 0)[1] == 0\n"
+            "publish('parent')\n"
+            "def child(): publish('child'); publish('child2'); fork(grandchild)\n"
+            "def grandchild(): publish('grandchild')\n"
+            "fork(child)\n"
+            "fork(lambda: publish('second'))\n"
+            "publish('after')\n",
+            redis.address,
+        )
+        for text in ("parent", "child", "child2", "grandchild", "second", "after"):
+            self.assertEqual(redis.command("GET", f"broadcast:f{text}"), text.encode())
+
+    def test_a_child_of_a_parent_that_had_not_published_publishes(self) -> None:
+        redis = shared_redis()
+        self.run_script(
+            "import os\n"
+            "pid = os.fork()\n"
+            "RedisPublisher(facility=f'p{bool(pid)}', broadcast=True).publish_message('hi')\n"
+            "if pid: assert os.waitpid(pid, 0)[1] == 0\n",
+            redis.address,
+        )
+        for who in (True, False):
+            self.assertEqual(redis.command("GET", f"broadcast:p{who}"), b"hi")
+
+    def test_a_process_pool_of_forks_publishes(self) -> None:
+        redis = shared_redis()
+        self.run_script(
+            "import multiprocessing\n"
+            "def publish(i):\n"
+            "    return RedisPublisher(facility=f'w{i}', broadcast=True).publish_message('hi')\n"
+            "publish('first')\n"
+            "with multiprocessing.get_context('fork').Pool(3) as pool:\n"
+            "    assert pool.map(publish, range(12)) == [0] * 12\n",
+            redis.address,
+        )
+        for i in range(12):
+            self.assertEqual(redis.command("GET", f"broadcast:w{i}"), b"hi")
+
+
+class StoppedRedisTests(ProcessTests):
+    def test_a_stopped_redis_raises_in_time_and_after_recovery_the_next_publish_succeeds(
+        self,
+    ) -> None:
+        redis = RedisServer()
+        self.addCleanup(redis.stop)
+        (server,) = children(redis.pid)
+        printed = self.run_script(
+            "import os, signal, time\n"
+            "from django.test import override_settings\n"
+            "from ws4redis_tx.core.errors import BrokerUnavailable\n"
+            "publish = RedisPublisher(facility='f', broadcast=True).publish_message\n"
+            "publish('1')\n"
+            f"os.kill({server}, signal.SIGSTOP)\n"
+            "try:\n"
+            "    with override_settings(WS4REDIS_TIMEOUT=0.5): publish('2')\n"
+            "except BrokerUnavailable as error: print(error.maybe_published)\n"
+            "try:\n"
+            "    with override_settings(WS4REDIS_TIMEOUT=0.5): publish('3')\n"
+            "except BrokerUnavailable as error: print(error.maybe_published)\n"
+            f"os.kill({server}, signal.SIGCONT)\n"
+            "publish('4')\n",
+            redis.address,
+        )
+        self.assertEqual(printed.split(), ["True", "False"])
+        self.assertEqual(redis.command("GET", "broadcast:f"), b"4")
+
+
+class GunicornTests(TestCase):
+    """A real server that loads the application before it forks its workers."""
+
+    timeout = 60
+
+    @inlineCallbacks
+    def test_workers_publish_although_their_parent_had(self) -> Any:
+        redis = shared_redis()
+        server = Program(
+            sys.executable,
+            *("-m", "gunicorn", "--preload", "--workers=2", "--bind=127.0.0.1:0"),
+            "tests.wsgi_preloaded:application",
+            WS4REDIS_CONNECTION=str(redis.address),
+            **environment(),
+        )
+        self.addCleanup(server.end)
+        url = (yield server.wait_for(r"Listening at: (http://\S+)"))[1]
+        yield server.wait_for(r"(?s)Booting worker.*Booting worker")
+        self.assertEqual(redis.command("GET", "broadcast:preloaded"), b"at load")
+        workers = set()
+        for i in range(20):
+            answer = yield deferToThread(
+                lambda i=i: urllib.request.urlopen(f"{url}/{i}", timeout=20).read()
+            )
+            workers.add(answer)
+            self.assertEqual(redis.command("GET", "broadcast:preloaded"), b"/%d" % i)
+        self.assertTrue(workers)
+        yield server.signal_and_wait("TERM")

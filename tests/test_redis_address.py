@@ -65,6 +65,15 @@ class UrlTests(SynchronousTestCase):
     def test_an_ipv6_host_stands_in_brackets(self) -> None:
         self.assert_means("redis://[::1]:7000/1", host="::1", port=7000, db=1)
 
+    def test_a_sentinel_url_names_sentinels_service_and_database(self) -> None:
+        address = parse_redis_address("sentinel://u:p%40ss@one,two:5/my%20master/3")
+        self.assertEqual(address.sentinels, (("one", 26379), ("two", 5)))
+        self.assertEqual((address.service, address.db), ("my master", 3))
+        self.assertEqual((address.username, address.password), ("u", "p@ss"))
+        self.assertEqual(str(address), "sentinel://u@one:26379,two:5/my%20master/3")
+        for url in ("sentinel://", "sentinel://one", "sentinel://one:x/m", "sentinel://one/m/x"):
+            self.assertRaises(ConfigError, parse_redis_address, url)
+
     def test_what_is_no_address_is_a_config_error_with_the_setting_and_a_remedy(self) -> None:
         for value in (
             "",

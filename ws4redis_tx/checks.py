@@ -19,6 +19,7 @@ _IDS = {
     "WS4REDIS_ALLOWED_CHANNELS": "ws4redis_tx.E007",
     "WS4REDIS_PROCESS_REQUEST": "ws4redis_tx.E008",
     "WS4REDIS_ALLOWED_ORIGINS": "ws4redis_tx.E009",
+    "WS4REDIS_TIMEOUT": "ws4redis_tx.E010",
 }
 
 

@@ -31,6 +31,8 @@ DEFAULTS: dict[str, Any] = {
     "WS4REDIS_PROCESS_REQUEST": None,
     "WS4REDIS_ALLOWED_ORIGINS": None,
     "WS4REDIS_REQUIRE_ORIGIN": False,
+    "WS4REDIS_ON_COMMIT": False,
+    "WS4REDIS_TIMEOUT": 5,
 }
 
 
@@ -92,6 +94,14 @@ def get_heartbeat() -> str | None:
     return heartbeat
 
 
+def get_timeout() -> float:
+    """Seconds that a publish or fetch may block."""
+    timeout = get("WS4REDIS_TIMEOUT")
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0:
+        raise ConfigError("WS4REDIS_TIMEOUT", f"is {timeout!r}", "Use a number of seconds.")
+    return float(timeout)
+
+
 def get_allowed_hosts() -> tuple[str, ...]:
     """``ALLOWED_HOSTS``, or what Django takes for it while developing."""
     if settings.DEBUG and not settings.ALLOWED_HOSTS:
@@ -109,6 +119,7 @@ _CHECKS: tuple[Callable[[], object], ...] = (
     lambda: get_callable("WS4REDIS_ALLOWED_CHANNELS"),
     lambda: get_callable("WS4REDIS_PROCESS_REQUEST"),
     lambda: OriginPolicy(get_origins()),
+    get_timeout,
 )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from ws4redis_tx.core.admission import ANONYMOUS, Identity
-from ws4redis_tx.core.channels import channel_name
+from ws4redis_tx.core.channels import channel_name, check_facility
 from ws4redis_tx.core.errors import AudienceError
 from ws4redis_tx.core.messages import RedisMessage
 
@@ -29,6 +29,8 @@ Names = Iterable[str | _Self]
 
 class RedisStore:
     """Computes channel names. ``connection`` is what the subclass talks to."""
+
+    _asked = False
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -59,6 +61,51 @@ class RedisStore:
                 for name in _resolve(audience, names, request)
             ]
         return list(dict.fromkeys(channels))
+
+    def _address(
+        self,
+        request: Any,
+        facility: str | None,
+        broadcast: bool,
+        groups: Names,
+        users: Names,
+        sessions: Names,
+        **audience: Any,
+    ) -> None:
+        """Set the channels to publish on, as a publisher's arguments name them."""
+        self._asked = bool(broadcast or groups or users or sessions or audience)
+        channels = self._get_message_channels(
+            request=request,
+            facility=facility or "",
+            broadcast=broadcast,
+            groups=groups,
+            users=users,
+            sessions=sessions,
+            **audience,
+        )
+        if channels and facility is None:
+            raise ValueError(f"Name the facility: {type(self).__name__}(facility='…', …).")
+        prefix = self.get_prefix()
+        check_facility(
+            facility or "", {channel[len(prefix) :].partition(":")[0] for channel in channels}
+        )
+        self._publishers = set(channels)
+
+    def _prepared(
+        self, message: object, expire: int | None, default: int
+    ) -> tuple[list[bytes], bytes, int]:
+        """Channels, payload and expiry as a broker takes them."""
+        if not self._publishers and not self._asked:
+            raise AudienceError(
+                "This publisher has no audience. Give it broadcast=True, users=[…], groups=[…] or "
+                "sessions=[…]."
+            )
+        if expire is None:
+            expire = default
+        elif isinstance(expire, bool) or not isinstance(expire, int) or expire < 0:
+            raise ValueError(f"expire={expire!r} is not a number of seconds.")
+        payload = RedisMessage(message)  # type: ignore[arg-type]
+        return [channel.encode() for channel in sorted(self._publishers)], payload, expire
 
 
 def identity_of(request: Any) -> Identity:

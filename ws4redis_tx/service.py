@@ -17,12 +17,14 @@ from ws4redis_tx.core.admission import AnonymousAuthorizer
 from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.interfaces import IAuthorizer, IBroker
+from ws4redis_tx.redis_store import Names, RedisMessage, RedisStore
 from ws4redis_tx.server.broker import RedisBroker
 from ws4redis_tx.server.resource import WebSocketResource
 from ws4redis_tx.server.subscription import SubscriberConnection
 from ws4redis_tx.server.websocket import WebSocketFactory
 
 __all__ = [
+    "Publisher",
     "RedisBroker",
     "ServerConfig",
     "WebSocketService",
@@ -36,6 +38,42 @@ _log = Logger()
 
 # Twisted's default of 50 stalls when hundreds of browsers reconnect at once.
 _BACKLOG = 2048
+
+
+class Publisher(RedisStore):
+    """``RedisPublisher`` for the reactor thread: the same arguments and names, but its
+    ``publish_message`` returns a Deferred and blocks nothing.
+
+    ``request``, which ``SELF`` refers to, is one whose user and session are loaded already.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        broker: IBroker,
+        *,
+        facility: str,
+        request: Any = None,
+        broadcast: bool = False,
+        groups: Names = (),
+        users: Names = (),
+        sessions: Names = (),
+    ) -> None:
+        super().__init__(broker)
+        self._config = config
+        self._address(request, facility, broadcast, groups, users, sessions)
+
+    def get_prefix(self) -> str:
+        return f"{self._config.prefix}:" if self._config.prefix else ""
+
+    def publish_message(
+        self, message: RedisMessage | bytes | str, expire: int | None = None
+    ) -> Deferred[int]:
+        """Fire with the sum of Redis' receiver counts, or fail with ``BrokerUnavailable``."""
+        published: Deferred[int] = self._connection.publish(
+            *self._prepared(message, expire, self._config.expire)
+        )
+        return published
 
 
 def make_broker(config: ServerConfig, *, reactor: Any = None) -> RedisBroker:

@@ -187,7 +187,7 @@ def makeService(options: Options) -> IService:
     if config.django:
         # Whoever publishes in this process goes through the reactor that runs already.
         crochet.no_setup()
-        from ws4redis_tx.publisher import share_commands
+        from ws4redis_tx.bridge import share_commands
 
         share_commands(broker.commands)
     if options["serve-django"]:

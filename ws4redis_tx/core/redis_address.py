@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -10,12 +11,15 @@ from ws4redis_tx.core.errors import ConfigError
 
 _SETTING = "WS4REDIS_CONNECTION"
 _TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-_FORMS = "Write redis://host:6379/0, rediss://host:6380/0 or unix:///path/to.sock?db=0."
+_FORMS = (
+    "Write redis://host:6379/0, rediss://host:6380/0, unix:///path/to.sock?db=0 or sentinel://…."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """A Redis server. ``path`` is its unix socket; without one, ``host`` and ``port`` count.
+    """A Redis server. ``path`` is its unix socket; without one, ``host`` and ``port`` count; with
+    ``sentinels`` these are asked for the master of ``service``.
 
     ``db`` selects where messages persist; pub/sub ignores it: all databases of a server share
     their channels, and a prefix is what keeps two applications apart.
@@ -27,6 +31,8 @@ class RedisAddress:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     path: str | None = None
+    sentinels: tuple[tuple[str, int], ...] = ()
+    service: str | None = None
     tls: bool = False
     ca_file: str | None = None
     certificate_file: str | None = None
@@ -38,6 +44,9 @@ class RedisAddress:
             return f"unix://{quote(self.path)}?db={self.db}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         user = f"{quote(self.username, safe='')}@" if self.username else ""
+        if self.service is not None:
+            hosts = ",".join(f"{name}:{port}" for name, port in self.sentinels)
+            return f"sentinel://{user}{hosts}/{quote(self.service)}/{self.db}"
         return f"{'rediss' if self.tls else 'redis'}://{user}{host}:{self.port}/{self.db}"
 
 
@@ -58,6 +67,8 @@ def parse_redis_address(value: object) -> RedisAddress:
 
 
 def _from_url(url: str) -> RedisAddress:
+    if url.startswith("sentinel://"):
+        return _from_sentinel_url(url)
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -94,6 +105,30 @@ def _from_url(url: str) -> RedisAddress:
         ca_file=query.get("ssl_ca_certs"),
         certificate_file=query.get("ssl_certfile"),
         key_file=query.get("ssl_keyfile"),
+    )
+
+
+def _from_sentinel_url(url: str) -> RedisAddress:
+    match = re.fullmatch(
+        r"sentinel://(?:([^:@/]*)(?::([^@/]*))?@)?([^@/?#]+)/([^/?#]+)(?:/([^/?#]*))?", url
+    )
+    if match is None:
+        raise ConfigError(
+            _SETTING,
+            "is a sentinel URL that cannot be read",
+            "Write sentinel://host1:26379,host2:26379/service/0.",
+        )
+    username, password, hosts, service, db = match.groups()
+    sentinels = []
+    for each in hosts.split(","):
+        host, _, port = each.rpartition(":")
+        sentinels.append((host or each, _number("port", port if host else 26379)))
+    return RedisAddress(
+        username=unquote(username) if username else None,
+        password=unquote(password) if password else None,
+        db=_number("db", db or 0),
+        sentinels=tuple(sentinels),
+        service=unquote(service),
     )
 
 

@@ -189,9 +189,12 @@ class Commands:
     def _failed(self, failure: Failure, protocol: CommandProtocol) -> None:
         error = failure.value
         if isinstance(error, ResponseError):
+            if str(error).startswith("READONLY"):
+                # A replica by now: the master is elsewhere.
+                self._connection.drop(protocol)
             raise BrokerRefused(f"Redis refused: {error}") from error
         # Answers that are late could not be told from answers to others.
-        protocol.transport.abortConnection()
+        self._connection.drop(protocol)
         raise BrokerUnavailable(
             "Redis did not answer; whether it carried out the command is unknown.",
             maybe_published=True,

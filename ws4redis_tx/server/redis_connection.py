@@ -14,7 +14,12 @@ from typing import Any
 import txredisapi
 from twisted.application.internet import ClientService
 from twisted.internet.defer import Deferred, fail, inlineCallbacks
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    UNIXClientEndpoint,
+    connectProtocol,
+    wrapClientTLS,
+)
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import (
@@ -36,6 +41,8 @@ LOST = txredisapi.ConnectionError
 _log = Logger()
 
 CONNECT_TIMEOUT = 5.0
+# A failover should not wait for a sentinel that went down with the master.
+SENTINEL_TIMEOUT = 1.0
 # Subscribing to 100,000 channels again takes a while.
 PREPARE_TIMEOUT = 30.0
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 2.0
@@ -166,6 +173,12 @@ class RedisConnection:
         assert service is not None
         return service.stopService()
 
+    def drop(self, protocol: Any) -> None:
+        """Make the connection anew: ``protocol`` is of no use any more, from now on."""
+        if self.protocol is protocol:
+            self.protocol = None
+        protocol.transport.abortConnection()
+
     def when_connected(self) -> Deferred[Any]:
         """Fire with the protocol, or fail at the next attempt that fails."""
         if self._service is None:
@@ -199,6 +212,10 @@ class RedisConnection:
             yield protocol.auth(address.password, address.username)
         if address.db:
             yield protocol.select(address.db)
+        if address.service is not None:
+            role = yield protocol.execute_command("ROLE")
+            if role[0] != b"master":
+                raise LOST("the sentinels named a server that is not the master")
 
     def _disconnected(self, protocol: Any) -> None:
         self.protocol = None
@@ -237,8 +254,44 @@ def _matches(reply: Any, kind: bytes, channel: bytes | None) -> bool:
     return isinstance(reply, list) and reply[:2] == [kind, channel]
 
 
+@implementer(IStreamClientEndpoint)
+class SentinelEndpoint:
+    """Whichever server is the master now, according to the first sentinel that answers."""
+
+    def __init__(self, address: RedisAddress, reactor: Any) -> None:
+        self._address = address
+        self._reactor = reactor
+
+    @inlineCallbacks
+    def connect(self, factory: Any) -> Any:
+        for host, port in self._address.sentinels:
+            try:
+                found = yield self._ask(host, port)
+            except Exception:
+                continue  # the next one may answer
+            if found:
+                master = HostnameEndpoint(
+                    self._reactor, found[0].decode(), int(found[1]), timeout=CONNECT_TIMEOUT
+                )
+                return (yield master.connect(factory))
+        raise LOST("no sentinel that answers knows the master")
+
+    @inlineCallbacks
+    def _ask(self, host: str, port: int) -> Any:
+        endpoint = HostnameEndpoint(self._reactor, host, port, timeout=SENTINEL_TIMEOUT)
+        sentinel = yield connectProtocol(endpoint, CommandProtocol())
+        try:
+            question = ("SENTINEL", "get-master-addr-by-name", self._address.service)
+            asked = sentinel.execute_command(*question)
+            return (yield asked.addTimeout(SENTINEL_TIMEOUT, self._reactor))
+        finally:
+            sentinel.transport.loseConnection()
+
+
 def make_endpoint(address: RedisAddress, reactor: Any) -> IStreamClientEndpoint:
     """TLS checks certificate and host name, against ``ca_file`` or the system's authorities."""
+    if address.service is not None:
+        return SentinelEndpoint(address, reactor)
     if address.path is not None:
         return UNIXClientEndpoint(reactor, address.path, timeout=CONNECT_TIMEOUT)
     endpoint = HostnameEndpoint(reactor, address.host, address.port, timeout=CONNECT_TIMEOUT)

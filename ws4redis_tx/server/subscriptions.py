@@ -193,7 +193,7 @@ class Subscriptions:
             return
         if self._unanswered_probe and self._commands.connected:
             _log.warn("Redis is connected but nothing it publishes arrives; connecting anew.")
-            protocol.transport.abortConnection()
+            self._connection.drop(protocol)
             return
         self._send_probe()
 

@@ -1,0 +1,186 @@
+"""From a thread that waits to the reactor that talks to Redis, and back.
+
+The reactor runs in a thread of its own, which crochet starts at the first use in this process.
+Where one runs already (``twistd``, Daphne, an embedding application), that one is used. In a
+process that was forked from one whose reactor ran, the reactor's thread is gone and its sockets are
+the parent's: a fresh one takes its place, and nothing of the parent's is touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ws4redis_tx import conf
+from ws4redis_tx.core.errors import BrokerUnavailable
+
+if TYPE_CHECKING:
+    from ws4redis_tx.core.redis_address import RedisAddress
+    from ws4redis_tx.server.commands import Commands
+
+
+def wait_for(work: Callable[[Commands], Any]) -> Any:
+    """Run ``work`` in the reactor thread, wait for what its Deferred brings, and return it.
+
+    Raises ``BrokerUnavailable`` after ``WS4REDIS_TIMEOUT`` seconds, and ``RuntimeError`` in a
+    thread that must not wait.
+    """
+    timeout = conf.get_timeout()
+    run_in_reactor = _way_to_the_reactor()
+    call = _Call(conf.get_redis_address(), conf.get_prefix(), work)
+    import crochet
+
+    result = run_in_reactor(call.run)()
+    try:
+        return result.wait(timeout)
+    except crochet.TimeoutError:
+        result.cancel()
+        raise BrokerUnavailable(
+            f"Redis at {call.address} did not answer within {timeout:g} s.",
+            maybe_published=call.sent,
+        ) from None
+    except crochet.ReactorStopped:
+        raise BrokerUnavailable(
+            "The reactor of this process was stopped.", maybe_published=call.sent
+        ) from None
+
+
+class _Call:
+    """One piece of work on its way through the reactor thread."""
+
+    def __init__(self, address: RedisAddress, prefix: str, work: Callable[[Commands], Any]) -> None:
+        self.address = address
+        self.sent = False
+        self._prefix = prefix
+        self._work = work
+
+    def run(self) -> Any:
+        commands = _commands(self.address, self._prefix)
+        if commands.connected:
+            return self._send(commands)
+        return commands.when_connected().addCallbacks(
+            lambda _: self._send(commands), self._unreachable
+        )
+
+    def _send(self, commands: Commands) -> Any:
+        self.sent = True
+        return self._work(commands)
+
+    def _unreachable(self, failure: Any) -> Any:
+        raise BrokerUnavailable(
+            f"Redis cannot be reached at {self.address} ({failure.getErrorMessage()}). Is it "
+            "running there? The address is the setting WS4REDIS_CONNECTION."
+        ) from failure.value
+
+
+# Both belong to the reactor thread.
+_own_commands: dict[tuple[RedisAddress, str], Commands] = {}
+_shared_commands: Commands | None = None
+
+# The loop of a forked process; None where crochet's own serves.
+_forked_loop: Any = None
+_was_forked = False
+_lock = threading.Lock()
+
+
+def share_commands(commands: Commands | None) -> None:
+    """Let the publishers of this process use a server's connection instead of one of their own."""
+    global _shared_commands
+    _shared_commands = commands
+
+
+def _commands(address: RedisAddress, prefix: str) -> Commands:
+    if _shared_commands is not None:
+        return _shared_commands
+    if (address, prefix) not in _own_commands:
+        from ws4redis_tx.server.commands import Commands
+
+        commands = Commands(address, prefix, _reactor(), timeout=conf.get_timeout())
+        commands.start()
+        _own_commands[address, prefix] = commands
+    return _own_commands[address, prefix]
+
+
+def _reactor() -> Any:
+    if _forked_loop is not None:
+        return _forked_loop.reactor
+    from twisted.internet import reactor
+
+    return reactor
+
+
+def _way_to_the_reactor() -> Callable[[Callable[[], Any]], Callable[[], Any]]:
+    """crochet's ``run_in_reactor`` for a reactor that runs in another thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        raise RuntimeError(
+            "This thread runs an event loop, which a publish would block: "
+            "await publisher.apublish_message(…) instead."
+        )
+    if _was_forked:
+        return _loop_after_fork().run_in_reactor
+    import crochet
+    from twisted.internet import reactor
+    from twisted.python.threadable import isInIOThread
+
+    if not reactor.running:
+        crochet.setup()
+    elif isInIOThread():
+        raise RuntimeError(
+            "This is the reactor thread, which a publish would block: "
+            "ws4redis_tx.service.Publisher returns a Deferred instead."
+        )
+    else:
+        with contextlib.suppress(RuntimeError):  # raised when crochet is set up already
+            crochet.no_setup()
+    return crochet.run_in_reactor
+
+
+class _LoopAfterFork:
+    """A reactor of this process's own. Its thread ends with the process, and holds it up not."""
+
+    def __init__(self) -> None:
+        from crochet._eventloop import EventLoop
+        from twisted.internet.pollreactor import PollReactor
+
+        self.reactor = PollReactor()
+        loop = EventLoop(lambda: self.reactor, lambda *_: None)
+        loop.no_setup()
+        self.run_in_reactor = loop.run_in_reactor
+        threading.Thread(
+            target=self.reactor.run,
+            kwargs={"installSignalHandlers": False},
+            name="ws4redis-reactor",
+            daemon=True,
+        ).start()
+
+
+def _loop_after_fork() -> _LoopAfterFork:
+    global _forked_loop
+    with _lock:
+        if _forked_loop is None:
+            _forked_loop = _LoopAfterFork()
+    return _forked_loop  # type: ignore[no-any-return]
+
+
+def _after_fork_in_child() -> None:
+    global _forked_loop, _lock, _own_commands, _shared_commands, _was_forked
+    reactor = sys.modules.get("twisted.internet.reactor")
+    started = reactor is not None and (reactor.running or "crochet" in sys.modules)
+    _was_forked = _was_forked or started
+    # The parent's stay where they are, referred to, so that nothing closes them.
+    _inherited.append((_own_commands, _shared_commands, _forked_loop))
+    _own_commands, _shared_commands, _forked_loop = {}, None, None
+    _lock = threading.Lock()
+
+
+_inherited: list[Any] = []
+os.register_at_fork(after_in_child=_after_fork_in_child)
