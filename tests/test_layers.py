@@ -87,14 +87,17 @@ class LayersTests(TestCase):
             if name.startswith("ws4redis_tx.server"):
                 self.assert_without(name, "django", *above)
 
-    def test_autobahn_stands_in_one_module_and_txredisapi_in_one(self) -> None:
-        for word, owner in (("autobahn", "websocket"), ("txredisapi", "redis_connection")):
-            importers = [
+    def test_autobahn_and_txredisapi_stand_in_their_modules_alone(self) -> None:
+        for word, *owners in (
+            ("autobahn", "websocket", "websocket_factory"),
+            ("txredisapi", "redis_protocol"),
+        ):
+            importers = sorted(
                 path
                 for path in PACKAGE.rglob("*.py")
                 if f"\nimport {word}" in path.read_text() or f"\nfrom {word}" in path.read_text()
-            ]
-            self.assertEqual(importers, [PACKAGE / "server" / f"{owner}.py"])
+            )
+            self.assertEqual(importers, [PACKAGE / "server" / f"{each}.py" for each in owners])
 
     def test_what_django_loads_installs_no_reactor(self) -> None:
         for name in sorted(EVERYWHERE):

@@ -15,7 +15,7 @@ from twisted.web.server import Site
 from twisted.web.wsgi import WSGIResource
 
 from ws4redis_tx.server.resource import WebSocketResource
-from ws4redis_tx.server.websocket import WebSocketFactory
+from ws4redis_tx.server.websocket_factory import WebSocketFactory
 
 
 def make_django_site(factory: WebSocketFactory, reactor: Any) -> Site:

@@ -21,7 +21,7 @@ from ws4redis_tx.redis_store import Names, RedisMessage, RedisStore
 from ws4redis_tx.server.broker import RedisBroker
 from ws4redis_tx.server.resource import WebSocketResource
 from ws4redis_tx.server.subscription import SubscriberConnection
-from ws4redis_tx.server.websocket import WebSocketFactory
+from ws4redis_tx.server.websocket_factory import WebSocketFactory
 
 __all__ = [
     "Publisher",

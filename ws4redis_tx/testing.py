@@ -24,7 +24,7 @@ from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.hub import EchoNotes, Hub
 from ws4redis_tx.core.interfaces import IAuthorizer, IListener
 from ws4redis_tx.core.messages import PersistedMessage, Publication
-from ws4redis_tx.server.websocket import WebSocketFactory
+from ws4redis_tx.server.websocket_factory import WebSocketFactory
 from ws4redis_tx.service import make_factory
 
 _log = Logger()

@@ -14,11 +14,8 @@ from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.messages import PersistedMessage
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.server.deferreds import gather
-from ws4redis_tx.server.redis_connection import (
-    CommandProtocol,
-    RedisConnection,
-    ResponseError,
-)
+from ws4redis_tx.server.redis_connection import RedisConnection
+from ws4redis_tx.server.redis_protocol import CommandProtocol, ResponseError
 
 _log = Logger()
 

@@ -1,130 +1,27 @@
-"""A connection to Redis that comes back: endpoint, log-in, back-off. Only here: txredisapi.
-
-The library's own factories reconnect but neither resubscribe nor survive an error at log-in, so
-only its protocol classes are used, under Twisted's ``ClientService``.
-"""
+"""A connection to Redis that comes back: log-in, preparation, back-off."""
 
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import txredisapi
 from twisted.application.internet import ClientService
 from twisted.internet.defer import Deferred, fail, inlineCallbacks
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    UNIXClientEndpoint,
-    connectProtocol,
-    wrapClientTLS,
-)
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
-from twisted.internet.ssl import (
-    Certificate,
-    PrivateCertificate,
-    optionsForClientTLS,
-    trustRootFromCertificates,
-)
 from twisted.logger import Logger, LogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress
+from ws4redis_tx.server.redis_endpoint import CONNECT_TIMEOUT, make_endpoint
+from ws4redis_tx.server.redis_protocol import LOST
 
-ResponseError = txredisapi.ResponseError
-LOST = txredisapi.ConnectionError
-
-_log = Logger()
-
-CONNECT_TIMEOUT = 5.0
-# A failover should not wait for a sentinel that went down with the master.
-SENTINEL_TIMEOUT = 1.0
 # Subscribing to 100,000 channels again takes a while.
 PREPARE_TIMEOUT = 30.0
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 2.0
-
-
-class CommandProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
-    """Commands and their answers, in order; bytes stay bytes."""
-
-    def __init__(self) -> None:
-        super().__init__(charset=None, convertNumbers=False)
-
-
-class PubSubProtocol(txredisapi.SubscriberProtocol):  # type: ignore[misc]
-    """Subscriptions, their acknowledgements and messages, in the order Redis sent them.
-
-    ``on_messages`` gets what one read brought, as (channel, payload) pairs. An acknowledgement or
-    PONG fires after every message that came before it was handed over.
-    """
-
-    def __init__(self, on_messages: Callable[[list[tuple[bytes, bytes]]], None]) -> None:
-        super().__init__(charset=None, convertNumbers=False)
-        self._on_messages = on_messages
-        self._messages: list[tuple[bytes, bytes]] = []
-        self._expected: deque[tuple[bytes, bytes | None, Deferred[None]]] = deque()
-
-    def subscribe(self, channel: bytes) -> Deferred[None]:
-        return self._expect(b"subscribe", channel, "SUBSCRIBE", channel)
-
-    def unsubscribe(self, channel: bytes) -> Deferred[None]:
-        return self._expect(b"unsubscribe", channel, "UNSUBSCRIBE", channel)
-
-    def ping(self) -> Deferred[None]:
-        return self._expect(b"pong", None, "PING")
-
-    def _expect(self, kind: bytes, channel: bytes | None, *command: object) -> Deferred[None]:
-        if not self.connected:
-            return fail(LOST("Not connected"))
-        answered: Deferred[None] = Deferred()
-        self._expected.append((kind, channel, answered))
-        self.transport.write(self._build_command(*command))
-        return answered
-
-    def dataReceived(self, data: bytes, unpause: bool = False) -> None:
-        super().dataReceived(data, unpause)
-        self._hand_over()
-
-    def replyReceived(self, reply: Any) -> None:
-        if type(reply) is list and len(reply) == 3 and reply[0] == b"message":
-            self._messages.append((reply[1], reply[2]))
-        elif self.replyQueue.waiting:  # AUTH and SELECT, before anything else
-            self.replyQueue.put(reply)
-        else:
-            self._hand_over()
-            self._answered(reply)
-
-    def _hand_over(self) -> None:
-        if self._messages:
-            messages, self._messages = self._messages, []
-            self._on_messages(messages)
-
-    def _answered(self, reply: Any) -> None:
-        if not self._expected:
-            self._out_of_step()
-            return
-        kind, channel, answered = self._expected.popleft()
-        if isinstance(reply, Exception):
-            answered.errback(reply)
-        elif _matches(reply, kind, channel):
-            answered.callback(None)
-        else:
-            answered.errback(LOST("Redis answered something else"))
-            self._out_of_step()
-
-    def _out_of_step(self) -> None:
-        _log.error("Redis sent an answer that nothing asked for; connecting anew.")
-        self.transport.abortConnection()
-
-    def connectionLost(self, reason: Failure) -> None:
-        super().connectionLost(reason)
-        expected, self._expected = self._expected, deque()
-        for _, _, answered in expected:
-            answered.errback(LOST("Lost connection"))
 
 
 class RedisConnection:
@@ -246,71 +143,6 @@ class _Reporting:
             return failure
 
         return self._endpoint.connect(factory).addErrback(failed)
-
-
-def _matches(reply: Any, kind: bytes, channel: bytes | None) -> bool:
-    if kind == b"pong":  # a status while nothing is subscribed, then a list
-        return reply == b"PONG" or (isinstance(reply, list) and reply[0] == kind)
-    return isinstance(reply, list) and reply[:2] == [kind, channel]
-
-
-@implementer(IStreamClientEndpoint)
-class SentinelEndpoint:
-    """Whichever server is the master now, according to the first sentinel that answers."""
-
-    def __init__(self, address: RedisAddress, reactor: Any) -> None:
-        self._address = address
-        self._reactor = reactor
-
-    @inlineCallbacks
-    def connect(self, factory: Any) -> Any:
-        for host, port in self._address.sentinels:
-            try:
-                found = yield self._ask(host, port)
-            except Exception:
-                continue  # the next one may answer
-            if found:
-                master = HostnameEndpoint(
-                    self._reactor, found[0].decode(), int(found[1]), timeout=CONNECT_TIMEOUT
-                )
-                return (yield master.connect(factory))
-        raise LOST("no sentinel that answers knows the master")
-
-    @inlineCallbacks
-    def _ask(self, host: str, port: int) -> Any:
-        endpoint = HostnameEndpoint(self._reactor, host, port, timeout=SENTINEL_TIMEOUT)
-        sentinel = yield connectProtocol(endpoint, CommandProtocol())
-        try:
-            question = ("SENTINEL", "get-master-addr-by-name", self._address.service)
-            asked = sentinel.execute_command(*question)
-            return (yield asked.addTimeout(SENTINEL_TIMEOUT, self._reactor))
-        finally:
-            sentinel.transport.loseConnection()
-
-
-def make_endpoint(address: RedisAddress, reactor: Any) -> IStreamClientEndpoint:
-    """TLS checks certificate and host name, against ``ca_file`` or the system's authorities."""
-    if address.service is not None:
-        return SentinelEndpoint(address, reactor)
-    if address.path is not None:
-        return UNIXClientEndpoint(reactor, address.path, timeout=CONNECT_TIMEOUT)
-    endpoint = HostnameEndpoint(reactor, address.host, address.port, timeout=CONNECT_TIMEOUT)
-    if not address.tls:
-        return endpoint
-    trust = None
-    if address.ca_file is not None:
-        with open(address.ca_file, "rb") as file:
-            trust = trustRootFromCertificates([Certificate.loadPEM(file.read())])
-    client = None
-    if address.certificate_file is not None:
-        pem = b""
-        for path in (address.certificate_file, address.key_file):
-            if path is not None:
-                with open(path, "rb") as file:
-                    pem += file.read()
-        client = PrivateCertificate.loadPEM(pem)
-    options = optionsForClientTLS(address.host, trustRoot=trust, clientCertificate=client)
-    return wrapClientTLS(options, endpoint)
 
 
 def _delay(attempt: int) -> float:

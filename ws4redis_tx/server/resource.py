@@ -10,7 +10,7 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from ws4redis_tx.core.handshake import make_request
-from ws4redis_tx.server.websocket import WebSocketFactory
+from ws4redis_tx.server.websocket_factory import WebSocketFactory
 
 
 @implementer(IResource)

@@ -20,7 +20,8 @@ from ws4redis_tx.core.recovery import Arrivals
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.server.commands import Commands
 from ws4redis_tx.server.deferreds import gather
-from ws4redis_tx.server.redis_connection import PubSubProtocol, RedisConnection
+from ws4redis_tx.server.redis_connection import RedisConnection
+from ws4redis_tx.server.redis_protocol import PubSubProtocol
 
 _log = Logger()
 

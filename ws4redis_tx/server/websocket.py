@@ -1,4 +1,4 @@
-"""One websocket: from its handshake to its release. Only here: Autobahn.
+"""One websocket: from its handshake to its release. Only here, and in its factory: Autobahn.
 
 A connection goes through these steps, each of which can be its last:
 
@@ -15,19 +15,16 @@ Whoever waited looks at ``_ended`` afterwards: the client may have left meanwhil
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
-from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred, succeed
+from autobahn.twisted.websocket import WebSocketServerProtocol
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import IPushProducer
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ws4redis_tx.core.admission import Admission, check_admission
-from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.delivery import Delivery
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable, Denied
 from ws4redis_tx.core.handshake import (
@@ -38,22 +35,15 @@ from ws4redis_tx.core.handshake import (
     read_request,
     refusal,
 )
-from ws4redis_tx.core.interfaces import IAuthorizer, IBroker
-from ws4redis_tx.core.messages import Publication, RedisMessage
-from ws4redis_tx.core.origins import OriginPolicy
+from ws4redis_tx.core.messages import RedisMessage
 from ws4redis_tx.server.subscription import SubscriberConnection
 
 _log = Logger()
 
-# From the connection to the answer, and from our close frame to the client's.
-HANDSHAKE_TIMEOUT = 5
-CLOSE_TIMEOUT = 1
-# Between two heartbeats; the contract allows 5 s of silence.
-HEARTBEAT_INTERVAL = 4.0
 # How long a client's close waits for Redis to acknowledge what the client sent before it.
 CLOSE_WAIT = 2.0
 
-_BUSY = (("Retry-After", "2"),)
+BUSY = (("Retry-After", "2"),)
 
 
 @implementer(IPushProducer)
@@ -124,7 +114,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
         except Denied as denied:
             self._refuse(denied)
         except BrokerUnavailable as error:
-            self._refuse(_unavailable(str(error)))
+            self._refuse(unavailable(str(error)))
         except Exception:
             _log.failure("A handshake failed; the client was answered with 500")
             self._refuse(Denied(500, "The server failed; its log says why."))
@@ -169,7 +159,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
     def onOpenHandshakeTimeout(self) -> None:
         self.openHandshakeTimeoutCall = None
         if self._head_read:
-            self._refuse(_unavailable("the handshake took longer than its timeout"))
+            self._refuse(unavailable("the handshake took longer than its timeout"))
         elif self.state == self.STATE_CONNECTING:
             self.wasClean = True
             self.dropConnection(abort=True)
@@ -293,103 +283,5 @@ class WebSocketProtocol(WebSocketServerProtocol):
             )
 
 
-class WebSocketFactory(WebSocketServerFactory):
-    """Makes the websockets of one server, and knows those that are open.
-
-    Give it to any stream endpoint. ``broker`` is started and stopped by its owner.
-    """
-
-    protocol = WebSocketProtocol
-    noisy = False
-
-    def __init__(
-        self,
-        config: ServerConfig,
-        broker: IBroker,
-        authorizer: IAuthorizer,
-        make_subscriber: Callable[[SubscriberConnection], Any],
-        reactor: Any,
-    ) -> None:
-        super().__init__(server="", reactor=reactor)
-        self.setProtocolOptions(
-            failByDrop=False,
-            echoCloseCodeReason=True,
-            openHandshakeTimeout=HANDSHAKE_TIMEOUT,
-            closeHandshakeTimeout=CLOSE_TIMEOUT,
-            maxMessagePayloadSize=config.max_message_size,
-            maxFramePayloadSize=config.max_message_size,
-        )
-        self._batched_timer = _Timer(reactor)
-        self.config = config
-        self.broker = broker
-        self.authorizer = authorizer
-        self.make_subscriber = make_subscriber
-        self.reactor = reactor
-        self.known_rights = {
-            *getattr(make_subscriber, "subscription_channels", ()),
-            *getattr(make_subscriber, "publish_channels", ()),
-        }
-        self.origins = OriginPolicy(
-            config.allowed_origins, config.allowed_hosts, require_origin=config.require_origin
-        )
-        self.heartbeat = None if config.heartbeat is None else config.heartbeat.encode()
-        self._heart = LoopingCall(self._beat)
-        self._heart.clock = reactor
-        self._websockets: set[WebSocketProtocol] = set()
-        self._draining = False
-        self._all_gone: list[Deferred[None]] = []
-
-    def check_capacity(self) -> None:
-        """Raise ``Denied`` (503) when no websocket can be opened now."""
-        if self._draining:
-            raise Denied(503, "The server is going down.", headers=_BUSY)
-        if not self.broker.available:
-            raise _unavailable("Redis is unavailable")
-
-    def opened(self, websocket: WebSocketProtocol) -> None:
-        self._websockets.add(websocket)
-        if self.heartbeat is not None and not self._heart.running:
-            self._heart.start(HEARTBEAT_INTERVAL, now=False)
-
-    def closed(self, websocket: WebSocketProtocol) -> None:
-        self._websockets.discard(websocket)
-        if not self._websockets:
-            if self._heart.running:
-                self._heart.stop()
-            all_gone, self._all_gone = self._all_gone, []
-            for waiting in all_gone:
-                waiting.callback(None)
-
-    def drain(self, code: int) -> Deferred[None]:
-        """Refuse new websockets, close the open ones with ``code``; fire when all are gone.
-
-        A client that does not answer the close frame is dropped after a second.
-        """
-        self._draining = True
-        for websocket in tuple(self._websockets):
-            websocket.close(code)
-        if not self._websockets:
-            return succeed(None)
-        all_gone: Deferred[None] = Deferred()
-        self._all_gone.append(all_gone)
-        return all_gone
-
-    def _beat(self) -> None:
-        assert self.heartbeat is not None
-        beat = Publication(None, self.heartbeat)
-        for websocket in tuple(self._websockets):
-            websocket._delivery.deliver(beat)
-
-
-class _Timer:
-    """Autobahn's timers on our reactor; its own are on the global one, and a second too early."""
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-
-    def call_later(self, delay: float, function: Callable[[], object]) -> Any:
-        return self._reactor.callLater(delay, function)
-
-
-def _unavailable(detail: str) -> Denied:
-    return Denied(503, "The server cannot serve websockets now.", headers=_BUSY, detail=detail)
+def unavailable(detail: str) -> Denied:
+    return Denied(503, "The server cannot serve websockets now.", headers=BUSY, detail=detail)
