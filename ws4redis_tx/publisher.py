@@ -100,9 +100,11 @@ class RedisPublisher(RedisStore):
         message: RedisMessage | bytes | str,
         expire: int | None = None,
         transaction: bool = True,
+        *,
+        on_commit: bool | None = None,
     ) -> int:
         """The same as ``publish_message``, which always takes one round trip here."""
-        return self.publish_message(message, expire)
+        return self.publish_message(message, expire, on_commit=on_commit)
 
     def _publish_and_log(self, channels: Sequence[bytes], payload: bytes, expire: int) -> None:
         try:

@@ -75,8 +75,9 @@ class RedisSubscriber(RedisStore):
     def publish_message(self, message: RedisMessage, expire: int | None = None) -> Deferred[int]:
         """Publish a client's message on every channel it may publish to, and persist it.
 
-        Called for each message, in order. The client's close is answered after the Deferred; if
-        it fails, the client is told that its message's fate is unknown (1013).
+        Called for each message, in order; the next call does not wait for this one's Deferred, so
+        an override that waits for something keeps the order itself. The client's close is answered
+        after the Deferred; if it fails, the client is told that its message's fate is unknown (1013).
         """
         if expire is None:
             expire = self._connection.config.expire

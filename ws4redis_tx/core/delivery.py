@@ -50,6 +50,10 @@ class Delivery:
         self._pending = 0
 
     @property
+    def closed(self) -> bool:
+        return self._state is _CLOSED
+
+    @property
     def pending(self) -> int:
         """Bytes of the frames that wait here, persisted messages apart."""
         return self._pending

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.delivery import Delivery
+from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.interfaces import IBroker
 from ws4redis_tx.core.messages import PersistedMessage, Publication
 from ws4redis_tx.server.deferreds import gather
@@ -56,7 +57,12 @@ class Subscription:
         self.channels: list[str] = []
 
     def subscribe(self, *channels: str) -> Deferred[Any]:
-        """Fire when all subscriptions stand: what is published from then on arrives."""
+        """Fire when all subscriptions stand: what is published from then on arrives.
+
+        Fails with ``BrokerUnavailable`` once the websocket is gone: it subscribes to nothing more.
+        """
+        if self._delivery.closed:
+            return fail(BrokerUnavailable("The websocket is gone."))
         added = [channel for channel in dict.fromkeys(channels) if channel not in self.channels]
         self.channels += added
         return gather([self._broker.listen(channel.encode(), self._delivery) for channel in added])

@@ -9,6 +9,7 @@ from autobahn.twisted.websocket import WebSocketServerFactory
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import LoopingCall
 
+from ws4redis_tx.core.channels import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
 from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.interfaces import IAuthorizer, IBroker
@@ -57,8 +58,8 @@ class WebSocketFactory(WebSocketServerFactory):
         self.make_subscriber = make_subscriber
         self.reactor = reactor
         self.known_rights = {
-            *getattr(make_subscriber, "subscription_channels", ()),
-            *getattr(make_subscriber, "publish_channels", ()),
+            *getattr(make_subscriber, "subscription_channels", SUBSCRIBE_RIGHTS),
+            *getattr(make_subscriber, "publish_channels", PUBLISH_RIGHTS),
         }
         self.origins = OriginPolicy(
             config.allowed_origins, config.allowed_hosts, require_origin=config.require_origin

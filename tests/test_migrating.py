@@ -1,0 +1,286 @@
+"""The guide for who moves here tells the truth: its blocks are run, its names are looked up."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import inlineCallbacks, maybeDeferred
+from twisted.python.reflect import namedAny
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests.demo import SETTINGS, cookies_of, in_thread, log_in, set_up_django
+from tests.support import (
+    LISTEN,
+    ROOT,
+    ServerTestCase,
+    exchange,
+    handshake_bytes,
+    shared_redis,
+    status_of,
+)
+from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
+from ws4redis_tx.core.config import ServerConfig
+from ws4redis_tx.core.errors import BrokerUnavailable
+from ws4redis_tx.server.broker import RedisBroker
+from ws4redis_tx.tap import Options
+from ws4redis_tx.testing import connect, make_memory_factory
+
+set_up_django()
+
+from django.contrib.auth.models import User  # noqa: E402
+from django.template import engines  # noqa: E402
+from django.test import RequestFactory, override_settings  # noqa: E402
+
+from ws4redis_tx import bridge, conf, policies  # noqa: E402
+
+GUIDE = (ROOT / "docs" / "migrating.md").read_text()
+
+
+def section(heading: str) -> str:
+    """What stands below a heading of either level, until the next."""
+    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^##? [A-Z]|\Z)", GUIDE, re.M | re.S)
+    assert found, heading
+    return found[1]
+
+
+def blocks(heading: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", section(heading), re.M | re.S)
+
+
+def run(code: str) -> dict[str, Any]:
+    """The names that a block defines, once it was executed."""
+    names: dict[str, Any] = {"__name__": "guide"}
+    exec(code, names)
+    return names
+
+
+def request_of(username: str) -> Any:
+    request = RequestFactory(headers={"host": "127.0.0.1"}).get("/")
+    request.user = User.objects.get(username=username)
+    return request
+
+
+class TextTests(SynchronousTestCase):
+    def test_every_block_is_known_here(self) -> None:
+        self.assertEqual(
+            re.findall(r"^```(\w+)$", GUIDE, re.M),
+            [
+                *("python", "python", "python", "python", "python", "python"),
+                *("py", "python", "sh", "ini", "nginx", "py", "python", "html"),
+            ],
+        )
+
+    def test_the_settings_it_names_exist(self) -> None:
+        named = set(re.findall(r"\b(?:WS4REDIS_[A-Z_]+|WEBSOCKET_URL)\b", GUIDE))
+        self.assertEqual(named - set(conf.DEFAULTS), set())
+
+    def test_the_table_holds_every_setting_with_its_default(self) -> None:
+        rows = re.findall(r"^\| `(\w+)` \| (.+?) \|", section("Settings"), re.M)
+        table = dict(rows)
+        self.assertEqual(set(table), set(conf.DEFAULTS))
+        address = conf.parse_redis_address(None)
+        self.assertEqual(
+            table.pop("WS4REDIS_CONNECTION"),
+            f"Redis on `{address.host}:{address.port}`, database {address.db}",
+        )
+        for name, default in table.items():
+            self.assertEqual(ast.literal_eval(default.strip("`")), conf.DEFAULTS[name], name)
+
+    def test_the_names_of_ours_can_be_imported(self) -> None:
+        for name in set(re.findall(r"\bws4redis_tx(?:\.\w+)+", GUIDE)):
+            namedAny(name)
+        for names, module in re.findall(r": (`.+`) \| `(ws4redis_tx\.\w+)` \|$", GUIDE, re.M):
+            for name in re.findall(r"`(\w+)`", names):
+                namedAny(f"{module}.{name}")
+
+    def test_the_subscribers_methods_it_lists_exist(self) -> None:
+        from ws4redis_tx.subscriber import RedisSubscriber
+
+        rows = re.findall(r"^\| (`.+?) \|", section("Your own subscriber"), re.M)
+        names = [name for row in rows for name in re.findall(r"`(\w+)", row)]
+        self.assertEqual(len(names), 9)
+        for name in names:
+            self.assertTrue(hasattr(RedisSubscriber, name), name)
+
+    def test_its_links_lead_somewhere(self) -> None:
+        headings = re.findall(r"^#+ (.+)$", GUIDE, re.M)
+        anchors = {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings}
+        for link in re.findall(r"\]\(([^)]+)\)", GUIDE):
+            if link.startswith("#"):
+                self.assertIn(link[1:], anchors)
+            else:
+                self.assertTrue((ROOT / "docs" / link).exists(), link)
+
+    def test_the_code_of_before_is_python(self) -> None:
+        for heading in ("Your own subscriber", "From Channels"):
+            (code,) = blocks(heading, "py")
+            compile(code, heading, "exec")
+
+    def test_the_commands_are_understood(self) -> None:
+        (development,) = blocks("Running the server", "sh")
+        (unit,) = blocks("Running the server", "ini")
+        (production,) = re.findall(r"^ExecStart=(.+)$", unit, re.M)
+        for command, listen in (
+            (development, "tcp:8000:interface=127.0.0.1"),
+            (production, "unix:/run/mysite/websockets.sock"),
+        ):
+            words = shlex.split(command)
+            self.assertTrue(words[0].endswith("twistd"))
+            options = Options()
+            given = words[words.index("ws4redis") + 1 :]
+            options.parseOptions(
+                [SETTINGS if word == "mysite.settings" else word for word in given]
+            )
+            self.assertEqual(options["config"].listen, (listen,))
+            self.assertEqual(options["serve-django"], command == development)
+
+    def test_nginx_is_told_what_a_handshake_needs(self) -> None:
+        (lines,) = blocks("Running the server", "nginx")
+        for line in (
+            "proxy_http_version 1.1;",
+            "proxy_set_header Upgrade $http_upgrade;",
+            'proxy_set_header Connection "upgrade";',
+            "proxy_set_header Host $http_host;",
+        ):
+            self.assertIn(line, lines)
+        (path,) = re.findall(r"^location (\S+) {$", lines, re.M)
+        self.assertEqual(path, conf.DEFAULTS["WEBSOCKET_URL"])
+
+
+class BlockTests(SynchronousTestCase):
+    def test_imports(self) -> None:
+        (code,) = blocks("Imports", "python")
+        names = run(code)
+        self.assertEqual(names["ws4redis_settings"].WS4REDIS_EXPIRE, 3600)
+
+    def test_settings(self) -> None:
+        (code,) = blocks("Settings", "python")
+        values = {name: value for name, value in run(code).items() if name.isupper()}
+        apps = values.pop("INSTALLED_APPS")
+        self.assertIn("ws4redis_tx", apps)
+        self.assertLess(set(values), set(conf.DEFAULTS))
+        with override_settings(**values):
+            self.assertEqual(conf.problems(), [])
+            self.assertEqual(conf.get_redis_address().db, 2)
+
+    def test_the_old_rule(self) -> None:
+        code, _ = blocks("Who may publish", "python")
+        with override_settings(WS4REDIS_ALLOWED_CHANNELS=run(code)["WS4REDIS_ALLOWED_CHANNELS"]):
+            self.assertIs(conf.get_callable("WS4REDIS_ALLOWED_CHANNELS"), policies.allow_all)
+
+    def test_the_subscriber_of_after_drops_what_is_not_allowed(self) -> None:
+        class AllowAll:
+            def authorize(self, handshake: Any, rights: Any) -> Admission:
+                john = Identity("abc", "john")
+                return Admission(john, tuple(rights), PlainRequest(handshake.path_info, john))
+
+        (code,) = blocks("Your own subscriber", "python")
+        names = run(code)
+        names["deferToThread"] = maybeDeferred
+        factory = make_memory_factory(authorizer=AllowAll(), subscriber=names["Subscriber"])
+        client = connect(factory, "ws://localhost/ws/news?subscribe-user&publish-user&echo")
+        for message in ("hello", "buy spam", "bye"):
+            client.send(message)
+        self.assertEqual(client.messages, ["hello", "bye"])
+
+
+class PublisherBlockTests(TestCase):
+    timeout = 60
+
+    def setUp(self) -> Any:
+        self.redis = shared_redis()
+        self.broker = RedisBroker(self.redis.address, "", reactor)
+        self.broker.startService()
+        self.addCleanup(self.broker.stopService)
+        bridge.share_commands(self.broker.commands)
+        self.addCleanup(bridge.share_commands, None)
+        return self.broker.when_available()
+
+    @inlineCallbacks
+    def test_a_publish_that_may_fail(self) -> Any:
+        code, _ = blocks("The publisher", "python")
+        names = run(code)
+        self.assertEqual((yield in_thread(names["tell_everybody"], "hi")), 0)
+        self.assertEqual(self.redis.command("GET", "broadcast:news"), b"hi")
+        self.assertGreater(60 + 1, self.redis.command("TTL", "broadcast:news"))
+
+        class Unreachable:
+            def __init__(self, **audience: Any) -> None:
+                pass
+
+            def publish_message(self, message: str, expire: int) -> int:
+                raise BrokerUnavailable("gone", maybe_published=maybe)
+
+        names["RedisPublisher"] = Unreachable
+        maybe = True
+        self.assertIsNone(names["tell_everybody"]("hi"))
+        maybe = False
+        self.assertRaises(BrokerUnavailable, names["tell_everybody"], "hi")
+
+    @inlineCallbacks
+    def test_a_publish_in_a_transaction(self) -> Any:
+        class Order:
+            pk = 7
+
+            def save(self) -> None:
+                if self.pk is None:
+                    raise ValueError("no order")
+
+        class Unsaved(Order):
+            pk = None
+
+        _, code = blocks("The publisher", "python")
+        place_order = run(code)["place_order"]
+        yield self.assertFailure(in_thread(place_order, Unsaved()), ValueError)
+        yield in_thread(place_order, Order())
+        self.assertEqual(self.redis.command("GET", "group:staff:orders"), b"Order 7")
+
+
+class ServerBlockTests(ServerTestCase):
+    """The blocks that a browser meets, with a server that knows Django's visitors."""
+
+    @inlineCallbacks
+    def serve(self) -> Any:
+        config = ServerConfig(redis=self.redis.address, listen=LISTEN, django=True)
+        service = yield self.start_server(config)
+        bridge.share_commands(service.factory.broker.commands)
+        self.addCleanup(bridge.share_commands, None)
+        self.john = cookies_of((yield log_in("john")))
+
+    @inlineCallbacks
+    def test_the_callback_narrows_grants_and_refuses(self) -> Any:
+        _, code = blocks("Who may publish", "python")
+        yield self.serve()
+        with override_settings(WS4REDIS_ALLOWED_CHANNELS=run(code)["allowed_channels"]):
+            yield self.open("news?subscribe-broadcast&subscribe-user")
+            self.assertEqual(self.redis.channels(), [b"broadcast:news"])
+            yield self.open("news?subscribe-user&publish-broadcast", cookies=self.john)
+            self.assertEqual(self.redis.channels(), [b"broadcast:news", b"user:john:news"])
+            cookie = "; ".join(f"{name}={value}" for name, value in self.john.items())
+            refused = yield exchange(
+                self.port, handshake_bytes("/ws/staff?subscribe-broadcast", Cookie=cookie)
+            )
+            self.assertEqual(status_of(refused), 403)
+
+    @inlineCallbacks
+    def test_the_page_hears_what_the_view_publishes(self) -> Any:
+        (view,) = blocks("From Channels", "python")
+        (page,) = blocks("From Channels", "html")
+        yield self.serve()
+        template = engines["django"].from_string("{% load ws4redis %}" + page)
+
+        def render() -> str:
+            return template.render({}, request_of("john"))
+
+        html = yield in_thread(render)
+        opened = re.search(r'new WebSocket\("ws://127\.0\.0\.1/ws/(.+)"\)', html)
+        self.assertIsNotNone(opened)
+        client = yield self.open(opened[1], cookies=self.john)
+        publish = run(view)["publish"]
+        response = yield in_thread(lambda: publish(request_of("john")))
+        self.assertEqual(response.content, b"done")
+        self.assertEqual((yield client.take(2)), ["to all", "to you"])
