@@ -39,6 +39,7 @@ def wait_for(work: Callable[[Commands], Any]) -> Any:
     try:
         return result.wait(timeout)
     except crochet.TimeoutError:
+        call.abandoned = True
         result.cancel()
         raise BrokerUnavailable(
             f"Redis at {call.address} did not answer within {timeout:g} s.",
@@ -56,16 +57,23 @@ class _Call:
     def __init__(self, address: RedisAddress, prefix: str, work: Callable[[Commands], Any]) -> None:
         self.address = address
         self.sent = False
+        self.abandoned = False
         self._prefix = prefix
         self._work = work
 
     def run(self) -> Any:
         commands = _commands(self.address, self._prefix)
         if commands.connected:
-            return self._send(commands)
-        return commands.when_connected().addCallbacks(
-            lambda _: self._send(commands), self._unreachable
+            return self._send(commands).addErrback(self._failed)
+        return (
+            commands.when_connected()
+            .addCallbacks(lambda _: self._send(commands), self._unreachable)
+            .addErrback(self._failed)
         )
+
+    def _failed(self, failure: Any) -> Any:
+        # Nobody waits any more; crochet would log what nobody asked for.
+        return None if self.abandoned else failure
 
     def _send(self, commands: Commands) -> Any:
         self.sent = True

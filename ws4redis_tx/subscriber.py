@@ -77,7 +77,8 @@ class RedisSubscriber(RedisStore):
 
         Called for each message, in order; the next call does not wait for this one's Deferred, so
         an override that waits for something keeps the order itself. The client's close is answered
-        after the Deferred; if it fails, the client learns that its message's fate is unknown (1013).
+        after the Deferred; if it fails, the client learns that the fate of its message is unknown
+        (1013).
         """
         if expire is None:
             expire = self._connection.config.expire

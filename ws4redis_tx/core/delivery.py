@@ -50,6 +50,10 @@ class Delivery:
         self._pending = 0
 
     @property
+    def replaying(self) -> bool:
+        return self._state is _REPLAYING
+
+    @property
     def closed(self) -> bool:
         return self._state is _CLOSED
 
@@ -60,16 +64,12 @@ class Delivery:
 
     def deliver(self, publication: Publication) -> None:
         """Take a message from Redis."""
-        if self._state is _LIVE:
-            if publication.sender is self:
-                pass
-            elif self._paused:
-                self._enqueue(self._queue, publication)
-            else:
-                self._write(publication.frame)
-        elif self._state is _REPLAYING:
-            # An own message too: replay must know that it was seen.
+        if publication.sender is self or self._state is _CLOSED:
+            return
+        if self._paused or self._state is _REPLAYING:
             self._enqueue(self._queue, publication)
+        else:
+            self._write(publication.frame)
 
     def send(self, payload: bytes) -> None:
         """Take a message of the application's own, or one that it read from a channel's key.
@@ -142,5 +142,4 @@ class Delivery:
         while self._queue and not self._paused:
             publication, size = self._queue.popleft()
             self._pending -= size
-            if publication.sender is not self:
-                self._write(publication.frame)
+            self._write(publication.frame)

@@ -80,8 +80,10 @@ class Handshake:
         return unquote_to_bytes(self.path.encode("latin-1")).decode(errors="replace")
 
 
-def read_request(head: bytes) -> HttpRequest:
+def read_request(head: bytes, malformed: str = "") -> HttpRequest:
     """Read a request's head, without the empty line that ends it.
+
+    ``malformed`` says what is wrong with what surrounds it, if anything is.
 
     Raises ``Denied`` (400) when not even the request line can be read.
     """
@@ -95,7 +97,7 @@ def read_request(head: bytes) -> HttpRequest:
     ):
         raise Denied(400, "This is not an HTTP/1.1 request.")
     pairs = []
-    malformed = _wrong_version(parts[2])
+    malformed = _wrong_version(parts[2]) or malformed
     for line in lines:
         name, colon, value = line.partition(b":")
         value = value.strip(b" \t")

@@ -28,17 +28,30 @@ class SubscriberConnection:
         self._broker = broker
         self._delivery = delivery
         self._sender = None if echo else delivery
+        # What the websocket published before its replay ended: it is not to come back from a key.
+        self._own: set[tuple[bytes, bytes]] = set()
 
     def pubsub(self) -> Subscription:
         return Subscription(self._broker, self._delivery)
 
     def get(self, channel: str) -> Deferred[PersistedMessage | None]:
-        """The message persisted for ``channel``; remembers which channel it is of."""
-        return self._broker.get(channel.encode())
+        """The message persisted for ``channel``; remembers which channel it is of.
+
+        ``None`` also for one that the websocket published itself and, without echo, does not get.
+        """
+        # Commands reach Redis in order: what was published later is not what this reads.
+        own = frozenset(self._own)
+        return self._broker.get(channel.encode()).addCallback(
+            lambda found: None if found is not None and (found.channel, found) in own else found
+        )
 
     def publish(self, channels: Iterable[str], message: bytes, expire: int) -> Deferred[int]:
         """Publish and persist; the websocket does not get it back unless it asked for echo."""
         names = [channel.encode() for channel in channels]
+        if self._sender is None or not self._delivery.replaying:
+            self._own.clear()
+        else:
+            self._own.update((name, bytes(message)) for name in names)
         return self._broker.publish(names, message, expire, self._sender)
 
     def fileno(self) -> int | None:

@@ -43,6 +43,7 @@ _log = Logger()
 # How long a client's close waits for Redis to acknowledge what the client sent before it.
 CLOSE_WAIT = 2.0
 
+NOTHING_MAY_FOLLOW = "Nothing may follow a handshake before its answer."
 BUSY = (("Retry-After", "2"),)
 
 
@@ -77,11 +78,11 @@ class WebSocketProtocol(WebSocketServerProtocol):
             head, separator, rest = self.data.partition(b"\r\n\r\n")
             if len(head) > MAX_HEAD_BYTES:
                 raise Denied(400, f"The request's head exceeds {MAX_HEAD_BYTES} bytes.")
-            if self._head_read or rest:
-                raise Denied(400, "Nothing may follow a handshake before its answer.")
+            if self._head_read:
+                raise Denied(400, NOTHING_MAY_FOLLOW)
             if separator:
                 self.data = b""
-                self.begin(read_request(head))
+                self.begin(read_request(head, NOTHING_MAY_FOLLOW if rest else ""))
         except Denied as denied:
             self._refuse(denied)
 
@@ -264,6 +265,10 @@ class WebSocketProtocol(WebSocketServerProtocol):
         self._ended = True
         self._delivery.close()
         self._answer_close()
+        if self.closeHandshakeTimeoutCall is not None:
+            # Autobahn forgets it when the client is gone without an answer.
+            self.closeHandshakeTimeoutCall.cancel()
+            self.closeHandshakeTimeoutCall = None
         if self._waiting_for_broker is not None:
             self._waiting_for_broker.cancel()
         self.factory.closed(self)
