@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.application.internet import ClientService
-from twisted.internet.defer import Deferred, fail, inlineCallbacks
+from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger, LogPublisher
@@ -51,13 +51,14 @@ class RedisConnection:
         self._on_up = on_up
         self._on_down = on_down
         self._service: ClientService | None = None
+        self._waiting: list[Deferred[Any]] = []
         self.protocol: Any = None
 
     def start(self) -> None:
         factory = Factory.forProtocol(self._build)
         factory.noisy = False
         self._service = _QuietClientService(
-            _Reporting(make_endpoint(self._address, self._reactor), self._down),
+            _Reporting(make_endpoint(self._address, self._reactor), self._attempt_failed),
             factory,
             retryPolicy=_delay,
             clock=self._reactor,
@@ -68,6 +69,7 @@ class RedisConnection:
     def stop(self) -> Deferred[None]:
         service, self._service = self._service, None
         assert service is not None
+        self._tell_waiting(Failure(BrokerUnavailable("The connection to Redis was stopped.")))
         return service.stopService()
 
     def drop(self, protocol: Any) -> None:
@@ -77,10 +79,19 @@ class RedisConnection:
         protocol.transport.abortConnection()
 
     def when_connected(self) -> Deferred[Any]:
-        """Fire with the protocol, or fail at the next attempt that fails."""
+        """Fire when ``protocol`` is there, or fail as the next attempt that fails."""
         if self._service is None:
             return fail(BrokerUnavailable("The connection to Redis was stopped."))
-        return self._service.whenConnected(failAfterFailures=1)
+        if self.protocol is not None:
+            return succeed(self.protocol)
+        waiting: Deferred[Any] = Deferred(self._waiting.remove)
+        self._waiting.append(waiting)
+        return waiting
+
+    def _tell_waiting(self, result: Any) -> None:
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(result)
 
     @inlineCallbacks
     def _connected(self, proxy: Any) -> Any:
@@ -91,7 +102,7 @@ class RedisConnection:
             yield self._prepare(protocol).addTimeout(PREPARE_TIMEOUT, self._reactor)
         except Exception as error:
             protocol.transport.abortConnection()
-            self._down(str(error) or type(error).__name__)
+            self._attempt_failed(Failure(error))
             raise
         self.protocol = protocol
         protocol.whenDisconnected().addCallback(self._disconnected)
@@ -100,6 +111,7 @@ class RedisConnection:
 
     def _announce(self, protocol: Any) -> None:
         if self.protocol is protocol:
+            self._tell_waiting(protocol)
             self._on_up()
 
     @inlineCallbacks
@@ -119,6 +131,10 @@ class RedisConnection:
         if self._service is not None:
             self._down("the connection was lost")
 
+    def _attempt_failed(self, failure: Failure) -> None:
+        self._down(str(failure.value) or type(failure.value).__name__)
+        self._tell_waiting(failure)
+
     def _down(self, problem: str) -> None:
         self._on_down(f"{self._address}: {problem}")
 
@@ -133,13 +149,15 @@ class _QuietClientService(ClientService):
 class _Reporting:
     """An endpoint that tells why a connection failed, which ``ClientService`` keeps to itself."""
 
-    def __init__(self, endpoint: IStreamClientEndpoint, on_down: Callable[[str], None]) -> None:
+    def __init__(
+        self, endpoint: IStreamClientEndpoint, on_failure: Callable[[Failure], None]
+    ) -> None:
         self._endpoint = endpoint
-        self._on_down = on_down
+        self._on_failure = on_failure
 
     def connect(self, factory: Any) -> Deferred[Any]:
         def failed(failure: Failure) -> Failure:
-            self._on_down(str(failure.value) or type(failure.value).__name__)
+            self._on_failure(failure)
             return failure
 
         return self._endpoint.connect(factory).addErrback(failed)
