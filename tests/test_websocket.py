@@ -401,7 +401,7 @@ class PublishingTests(WebSocketTests):
 
 class ClosingTests(WebSocketTests):
     def test_the_clients_close_code_is_echoed(self) -> None:
-        for code in (1000, 1001, 1003, 1007, 1011, 1012, 1013, 3000, 4999):
+        for code in (1000, 1001, 1003, 1007, 1011, 1012, 1013, 1014, 3000, 4999):
             client = self.connect()
             client.close(code)
             self.assertEqual(client.close_code, code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,8 @@ from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.origins import OriginPolicy
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
 
+_UNSET = object()
+
 DEFAULTS: dict[str, Any] = {
     "WEBSOCKET_URL": "/ws/",
     "WS4REDIS_CONNECTION": None,
@@ -37,8 +40,12 @@ DEFAULTS: dict[str, Any] = {
 
 
 def get(name: str) -> Any:
-    """The setting's value as it stands now, or its default."""
-    return getattr(settings, name, DEFAULTS[name])
+    """The setting's value as it stands now, or its default.
+
+    What somebody assigned to the module ``ws4redis_tx.settings``, as old tests do, goes before.
+    """
+    assigned = vars(sys.modules.get("ws4redis_tx.settings", sys)).get(name, _UNSET)
+    return getattr(settings, name, DEFAULTS[name]) if assigned is _UNSET else assigned
 
 
 def get_callable(name: str) -> Callable[..., Any] | None:

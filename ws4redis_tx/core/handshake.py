@@ -27,8 +27,8 @@ _TARGET = re.compile(rb"[\x21-\x7e\x80-\xff]+")
 _ONCE = frozenset({"host", "origin", "sec-websocket-key", "sec-websocket-version"})
 
 _EXPLANATION = (
-    "This URL speaks websocket: open it with `new WebSocket('ws://…')` or another websocket "
-    "client, not with a plain HTTP request."
+    "This URL speaks websocket, and the request does not ask to upgrade to a websocket. Open it "
+    "with `new WebSocket('ws://…')` or another websocket client."
 )
 
 

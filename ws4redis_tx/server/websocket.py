@@ -44,6 +44,7 @@ _log = Logger()
 CLOSE_WAIT = 2.0
 
 NOTHING_MAY_FOLLOW = "Nothing may follow a handshake before its answer."
+BAD_GATEWAY = 1014
 BUSY = (("Retry-After", "2"),)
 
 
@@ -224,8 +225,23 @@ class WebSocketProtocol(WebSocketServerProtocol):
                 self._close_frame = (code, reasonRaw)
                 self._close_timer = self.factory.reactor.callLater(CLOSE_WAIT, self._answer_close)
             return None
+        return self._end_by(code, reasonRaw)
+
+    def _end_by(self, code: Any, reasonRaw: Any) -> bool | None:
+        """Answer the client's close frame."""
+        if code == BAD_GATEWAY and self.state == self.STATE_OPEN:
+            # Registered since, and unknown to Autobahn.
+            self.wasClean = True
+            self.remoteCloseCode = code
+            self.sendCloseFrame(code, isReply=True)
+            self.dropConnection(abort=False)
+            return None
         answer: bool | None = super().onCloseFrame(code, reasonRaw)
         return answer
+
+    def dropConnection(self, abort: bool = False) -> None:
+        # After a close handshake Autobahn aborts, and with it a close frame on its way.
+        super().dropConnection(abort=abort and not self.wasClean)
 
     def _answer_close(self) -> None:
         if self._close_frame is None:
@@ -234,7 +250,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
         if self._close_timer.active():
             self._close_timer.cancel()
         if not self._ended:
-            super().onCloseFrame(*frame)
+            self._end_by(*frame)
 
     def sendCloseFrame(
         self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
