@@ -17,6 +17,7 @@ TEST = [
     "pytest",
     "pytest-twisted",
     "ruff",
+    "valkey",
     "websocket-client",
 ]
 

@@ -205,6 +205,24 @@ class ThreadTests(PublisherTests):
         self.assertEqual(self.keys(), {"broadcast:foobar"})
 
 
+class AsyncTests(PublisherTests):
+    @inlineCallbacks
+    def test_an_async_view_publishes_to_self_whom_only_the_database_knows(self) -> Any:
+        from django.utils.functional import SimpleLazyObject
+
+        request = self.request()
+        request.user = SimpleLazyObject(lambda: User.objects.get(username="john"))
+
+        async def view() -> int:
+            publisher = RedisPublisher(
+                facility="foobar", users=[SELF], groups=[SELF], request=request
+            )
+            return await publisher.apublish_message("hi")
+
+        self.assertEqual((yield in_thread(asyncio.run, view())), 0)
+        self.assertEqual(self.keys(), {"user:john:foobar", "group:chatters:foobar"})
+
+
 class ProcessTests(TestCase):
     """A process that runs no reactor until it publishes."""
 

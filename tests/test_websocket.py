@@ -450,6 +450,30 @@ class ClosingTests(WebSocketTests):
             client.lose_connection()
             self.assert_nothing_left()
 
+    def test_whatever_a_release_leaves_is_freed(self) -> None:
+        class Forgetful(RedisSubscriber):
+            def release(self) -> None:
+                raise LookupError("deliberate")
+
+        self.use(subscriber=Forgetful)
+        client = self.connect()
+        self.factory._websockets.copy().pop()._subscriber.parse_response()
+        client.close()
+        self.assertEqual(list(self.broker.hub.channels), [])
+        self.assertEqual(len(self.flushLoggedErrors(LookupError)), 1)
+
+    def test_a_client_that_closes_and_does_not_read_is_dropped(self) -> None:
+        """Its connection would never be lost by itself, and a shutdown would wait for it."""
+        client = self.connect()
+        transport = client._server.transport
+        transport.loseConnection = lambda: None
+        client.close()
+        gone = self.factory.drain(1012)
+        self.assertNoResult(gone)
+        self.clock.advance(2.1)
+        self.successResultOf(gone)
+        self.assert_nothing_left()
+
     def test_draining_closes_all_and_refuses_new_ones(self) -> None:
         clients = [self.connect() for _ in range(3)]
         gone = self.factory.drain(1012)

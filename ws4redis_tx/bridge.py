@@ -77,6 +77,8 @@ class _Call:
 
     def _send(self, commands: Commands) -> Any:
         self.sent = True
+        if self.abandoned:  # and was told that it was not sent, perhaps
+            raise BrokerUnavailable("Nobody waits for it any more.")
         return self._work(commands)
 
     def _unreachable(self, failure: Any) -> Any:
@@ -98,8 +100,10 @@ _lock = threading.Lock()
 
 def share_commands(commands: Commands | None) -> None:
     """Let the publishers of this process use a server's connection instead of one of their own."""
-    global _shared_commands
+    global _shared_commands, _was_forked
     _shared_commands = commands
+    # The server's reactor runs in this process, however the process came about.
+    _was_forked = _was_forked and commands is None
 
 
 def _commands(address: RedisAddress, prefix: str) -> Commands:
@@ -122,17 +126,26 @@ def _reactor() -> Any:
     return reactor
 
 
-def _way_to_the_reactor() -> Callable[[Callable[[], Any]], Callable[[], Any]]:
-    """crochet's ``run_in_reactor`` for a reactor that runs in another thread."""
+def on_event_loop() -> bool:
+    """Whether this thread runs an asyncio event loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        pass
-    else:
+        return False
+    return True
+
+
+def must_not_wait_on_event_loop() -> None:
+    if on_event_loop():
         raise RuntimeError(
             "This thread runs an event loop, which a publish would block: "
             "await publisher.apublish_message(…) instead."
         )
+
+
+def _way_to_the_reactor() -> Callable[[Callable[[], Any]], Callable[[], Any]]:
+    """crochet's ``run_in_reactor`` for a reactor that runs in another thread."""
+    must_not_wait_on_event_loop()
     if _was_forked:
         return _loop_after_fork().run_in_reactor
     import crochet

@@ -83,6 +83,8 @@ def get_redis_address() -> RedisAddress:
 def get_origins() -> tuple[str, ...]:
     """The origins let in besides the server's own host; Django's own setting counts too."""
     own = get("WS4REDIS_ALLOWED_ORIGINS")
+    if own == "*":
+        own = ["*"]
     if own is not None and (isinstance(own, str | bytes) or not hasattr(own, "__iter__")):
         raise ConfigError(
             "WS4REDIS_ALLOWED_ORIGINS",

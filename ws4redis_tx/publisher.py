@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import sync_to_async
 
 from ws4redis_tx import bridge, conf
 from ws4redis_tx.redis_store import SELF, Names, RedisMessage, RedisStore
@@ -54,7 +57,15 @@ class RedisPublisher(RedisStore):
         **audience: Any,
     ) -> None:
         super().__init__(_BlockingConnection())
-        self._address(request, facility, broadcast, groups, users, sessions, **audience)
+        self._unresolved: Callable[[], None] | None = None
+        address = partial(
+            self._address, request, facility, broadcast, groups, users, sessions, **audience
+        )
+        if request is not None and bridge.on_event_loop():
+            # Who SELF is may have to be asked of the database, which an event loop must not do.
+            self._unresolved = address
+        else:
+            address()
 
     def get_prefix(self) -> str:
         prefix = conf.get_prefix()
@@ -78,6 +89,7 @@ class RedisPublisher(RedisStore):
         default database commits, and never if it rolls back. Then 0 is returned, and a failure is
         logged. Outside a transaction that is at once.
         """
+        bridge.must_not_wait_on_event_loop()
         channels, payload, seconds = self._prepared(message, expire, conf.get_expire())
         if conf.get("WS4REDIS_ON_COMMIT") if on_commit is None else on_commit:
             from django.db import transaction
@@ -91,6 +103,9 @@ class RedisPublisher(RedisStore):
         self, message: RedisMessage | bytes | str, expire: int | None = None
     ) -> int:
         """``publish_message``, at once, for async views: does not block the event loop."""
+        if self._unresolved is not None:
+            await sync_to_async(self._unresolved)()
+            self._unresolved = None
         prepared = self._prepared(message, expire, conf.get_expire())
         receivers: int = await asyncio.to_thread(lambda: self._connection.publish(*prepared))
         return receivers

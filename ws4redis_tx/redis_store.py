@@ -118,13 +118,21 @@ def identity_of(request: Any) -> Identity:
     known = getattr(request, "ws4redis_identity", None)
     if isinstance(known, Identity):
         return known
-    user = getattr(request, "user", None)
     session_key = getattr(getattr(request, "session", None), "session_key", None) or None
-    if user is None or not user.is_authenticated:
+    user = _logged_in(request)
+    if user is None:
         return Identity(session_key)
+    return Identity(session_key, user.get_username() or None, _groups_of(user))
+
+
+def _logged_in(request: Any) -> Any:
+    user = getattr(request, "user", None)
+    return user if user is not None and user.is_authenticated else None
+
+
+def _groups_of(user: Any) -> tuple[str, ...]:
     groups = getattr(user, "groups", None)
-    names = () if groups is None else tuple(groups.values_list("name", flat=True))
-    return Identity(session_key, user.get_username() or None, names)
+    return () if groups is None else tuple(groups.values_list("name", flat=True))
 
 
 def _resolve(audience: str, names: object, request: Any) -> list[str]:
@@ -137,7 +145,7 @@ def _resolve(audience: str, names: object, request: Any) -> list[str]:
     resolved: list[str] = []
     for name in names:
         if name is SELF:
-            resolved += _own(audience, identity_of(request))
+            resolved += _own(audience, request)
         elif isinstance(name, str):
             resolved.append(name)
         else:
@@ -145,8 +153,22 @@ def _resolve(audience: str, names: object, request: Any) -> list[str]:
     return resolved
 
 
-def _own(audience: str, identity: Identity) -> Iterable[str]:
+def _own(audience: str, request: Any) -> Iterable[str]:
+    """Asks the database for no more than the audience needs."""
+    known = getattr(request, "ws4redis_identity", None)
+    if isinstance(known, Identity):
+        identity = known
+    elif audience == "session":
+        session = getattr(request, "session", None)
+        identity = Identity(getattr(session, "session_key", None) or None)
+    else:
+        user = _logged_in(request)
+        if user is None:
+            return ()
+        if audience == "group":
+            return _groups_of(user)
+        identity = Identity(None, user.get_username() or None)
     if audience == "group":
         return identity.groups
     name = identity.username if audience == "user" else identity.session_key
-    return () if name is None else (name,)
+    return (name,) if name else ()

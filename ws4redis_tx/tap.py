@@ -174,7 +174,6 @@ def _django_config(module: str, overrides: dict[str, Any], listen: list[str]) ->
 
 def makeService(options: Options) -> IService:
     """Called by ``twistd`` before it daemonises: starts nothing."""
-    import crochet
     from twisted.internet import reactor
 
     config: ServerConfig = options["config"]
@@ -184,12 +183,6 @@ def makeService(options: Options) -> IService:
     except ConfigError as error:
         raise SystemExit(f"twistd ws4redis: {error}") from error
     websockets.stop_code = 1012
-    if config.django:
-        # Whoever publishes in this process goes through the reactor that runs already.
-        crochet.no_setup()
-        from ws4redis_tx.bridge import share_commands
-
-        share_commands(broker.commands)
     if options["serve-django"]:
         from ws4redis_tx.django_site import make_django_site
 
@@ -221,6 +214,8 @@ class _Process(Service):
     def startService(self) -> None:
         super().startService()
         _raise_file_limit()
+        if self._config.django:
+            self._adopt_publishers()
         try:
             self._websockets.startService()
         except CannotListenError as error:
@@ -234,6 +229,17 @@ class _Process(Service):
                 lambda _: self._broker.startService(), self._without_redis
             )
         self._websockets.when_ready().addCallbacks(self._ready, lambda _: None)
+
+    def _adopt_publishers(self) -> None:
+        """Who publishes in this process uses its reactor and its connection. Not before here:
+        until now, ``twistd`` may have forked to become a daemon.
+        """
+        import crochet
+
+        from ws4redis_tx.bridge import share_commands
+
+        crochet.no_setup()
+        share_commands(self._broker.commands)
 
     def _ready(self, _: object) -> None:
         path = self._config.websocket_url

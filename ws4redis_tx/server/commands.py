@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -93,10 +93,12 @@ class Commands:
 
     def publish(self, channels: Sequence[bytes], message: bytes, expire: int) -> Deferred[int]:
         """As ``IBroker.publish``, without a sender."""
+        if not channels:
+            return succeed(0)
         if not self.connected:
             return fail(BrokerUnavailable("There is no connection to Redis."))
         answers = [self._publish(channel, message, expire) for channel in channels]
-        return gather(answers).addCallback(sum)
+        return _all_or_perhaps(answers).addCallback(sum)
 
     def get(self, channels: Sequence[bytes]) -> Deferred[list[PersistedMessage | None]]:
         """What is persisted for each channel, read at one moment."""
@@ -117,10 +119,23 @@ class Commands:
         size = 2 * _RECALLED_AT_ONCE
         parts = [keys[i : i + size] for i in range(0, len(keys), size)]
         if self._scripts:
-            answers = [self._execute("EVAL", _RECALL, len(part), *part) for part in parts]
+            answers = [
+                self._execute("EVAL", _RECALL, len(part), *part).addErrback(
+                    self._read_plainly, part
+                )
+                for part in parts
+            ]
         else:
             answers = [self._execute("MGET", *part) for part in parts]
         return gather(answers).addCallback(lambda found: _recalled(channels, found))
+
+    def _read_plainly(self, failure: Failure, keys: list[bytes]) -> Deferred[list[bytes | None]]:
+        """Without stamps, which this user may not read."""
+        if not _is_no_permission(getattr(failure.value, "__cause__", None)):
+            failure.raiseException()
+        return self._execute("MGET", *keys[::2]).addCallback(
+            lambda messages: [value for message in messages for value in (message, None)]
+        )
 
     def probe(self, channel: bytes) -> Deferred[int]:
         """Have Redis publish its clock, in microseconds, on ``channel``."""
@@ -143,7 +158,7 @@ class Commands:
     def _publish_plainly(self, channel: bytes, message: bytes, expire: int) -> Deferred[int]:
         persisted = self._execute("SETEX", channel, expire, message)
         published = self._execute("PUBLISH", channel, message)
-        return gather([persisted, published]).addCallback(lambda answers: answers[1])
+        return _all_or_perhaps([persisted, published]).addCallback(lambda answers: answers[1])
 
     def _probe_scripts(self, protocol: CommandProtocol) -> Deferred[None]:
         """Find out before the first message, so that none overtakes another at a refusal."""
@@ -196,6 +211,23 @@ class Commands:
             "Redis did not answer; whether it carried out the command is unknown.",
             maybe_published=True,
         ) from None
+
+
+def _all_or_perhaps(answers: list[Deferred[int]]) -> Deferred[list[int]]:
+    """All answers, or the first failure: one of unknown fate if others did not fail."""
+
+    def judge(results: list[tuple[bool, Any]]) -> list[int]:
+        failures = [result for succeeded, result in results if not succeeded]
+        if not failures:
+            return [result for _, result in results]
+        if len(failures) < len(results):
+            raise BrokerUnavailable(
+                f"{failures[0].value} It was carried out in part.", maybe_published=True
+            ) from failures[0].value
+        failures[0].raiseException()
+        raise AssertionError  # pragma: no cover
+
+    return DeferredList(answers, consumeErrors=True).addCallback(judge)
 
 
 def _recalled(

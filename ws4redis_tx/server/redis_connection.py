@@ -68,7 +68,8 @@ class RedisConnection:
 
     def stop(self) -> Deferred[None]:
         service, self._service = self._service, None
-        assert service is not None
+        if service is None:
+            return succeed(None)
         self._tell_waiting(Failure(BrokerUnavailable("The connection to Redis was stopped.")))
         return service.stopService()
 
@@ -101,6 +102,8 @@ class RedisConnection:
             yield self._log_in(protocol).addTimeout(CONNECT_TIMEOUT, self._reactor)
             yield self._prepare(protocol).addTimeout(PREPARE_TIMEOUT, self._reactor)
         except Exception as error:
+            # ClientService learns of the failure from us, and has no place for the loss after it.
+            proxy._lostNotification = lambda reason: None
             protocol.transport.abortConnection()
             self._attempt_failed(Failure(error))
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import inlineCallbacks
+from twisted.internet.defer import CancelledError, inlineCallbacks
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     UNIXClientEndpoint,
@@ -41,6 +41,8 @@ class SentinelEndpoint:
         for host, port in self._address.sentinels:
             try:
                 found = yield self._ask(host, port)
+            except CancelledError:
+                raise
             except Exception:
                 continue  # the next one may answer
             if found:

@@ -28,11 +28,14 @@ class SubscriberConnection:
         self._broker = broker
         self._delivery = delivery
         self._sender = None if echo else delivery
+        self._subscriptions: list[Subscription] = []
         # What the websocket published before its replay ended: it is not to come back from a key.
         self._own: set[tuple[bytes, bytes]] = set()
 
     def pubsub(self) -> Subscription:
-        return Subscription(self._broker, self._delivery)
+        subscription = Subscription(self._broker, self._delivery)
+        self._subscriptions.append(subscription)
+        return subscription
 
     def get(self, channel: str) -> Deferred[PersistedMessage | None]:
         """The message persisted for ``channel``; remembers which channel it is of.
@@ -58,6 +61,9 @@ class SubscriberConnection:
         return self._broker.fileno()
 
     def release(self) -> None:
+        """Free whatever the subscriber's own ``release`` left."""
+        for subscription in self._subscriptions:
+            subscription.release()
         self._broker.forget(self._delivery)
 
 
@@ -68,6 +74,7 @@ class Subscription:
         self._broker = broker
         self._delivery = delivery
         self.channels: list[str] = []
+        self._pulls: list[_NextMessage] = []
 
     def subscribe(self, *channels: str) -> Deferred[Any]:
         """Fire when all subscriptions stand: what is published from then on arrives.
@@ -88,7 +95,15 @@ class Subscription:
 
     def parse_response(self) -> Deferred[bytes]:
         """Fire with the next message on any of the channels."""
-        return _NextMessage(self._broker, self.channels).arrived
+        pull = _NextMessage(self._broker, self.channels)
+        self._pulls = [each for each in self._pulls if not each.done] + [pull]
+        return pull.arrived
+
+    def release(self) -> None:
+        """Leave all channels, and whoever still waits for a message."""
+        self.unsubscribe()
+        for pull in self._pulls:
+            pull.leave()
 
 
 class _NextMessage:
@@ -96,20 +111,24 @@ class _NextMessage:
 
     def __init__(self, broker: IBroker, channels: Iterable[str]) -> None:
         self._broker = broker
+        self.done = False
         self._channels = [channel.encode() for channel in channels]
-        self.arrived: Deferred[bytes] = Deferred(lambda _: self._leave())
+        self.arrived: Deferred[bytes] = Deferred(lambda _: self.leave())
         for channel in self._channels:
             broker.listen(channel, self).addErrback(self._failed)
 
     def deliver(self, publication: Publication) -> None:
-        self._leave()
+        if self.done:
+            return
+        self.leave()
         self.arrived.callback(publication.payload)
 
     def _failed(self, failure: Any) -> None:
-        self._leave()
+        self.leave()
         if not self.arrived.called:
             self.arrived.errback(failure)
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        self.done = True
         for channel in self._channels:
             self._broker.unlisten(channel, self)

@@ -26,7 +26,9 @@ from ws4redis_tx.server.redis_protocol import PubSubProtocol
 _log = Logger()
 
 PROBE_INTERVAL = 10.0
-"""Seconds between probes; one that is not back when the next is due shows a deaf connection."""
+"""Seconds between probes; one that is still out when the next is due shows a deaf connection."""
+
+_PROBE_PATIENCE = 5.0  # seconds that a probe is given, if it was sent out of turn
 
 _PROBE_EARLY = 50_000  # messages, which are remembered until the second next probe
 
@@ -71,7 +73,8 @@ class Subscriptions:
         self._control = control_channel(prefix, f"probe:{secrets.token_hex(8)}")
         self._prober = LoopingCall(self._probe)
         self._prober.clock = reactor
-        self._unanswered_probe = False
+        self._reactor = reactor
+        self._probe_sent: float | None = None
 
     def start(self) -> None:
         self._connection.start()
@@ -141,12 +144,14 @@ class Subscriptions:
     def _dispatch(self, messages: list[tuple[bytes, bytes]]) -> None:
         for channel, payload in messages:
             if channel == self._control:
-                self._unanswered_probe = False
+                self._probe_sent = None
                 self._arrivals.prove(int(payload))
                 continue
+            if channel not in self.hub.channels:
+                continue  # it was on its way when the last listener left
             self._arrivals.note(channel, payload)
             self.hub.dispatch(Publication(channel, payload, self.notes.take(channel, payload)))
-        if len(self._arrivals) > _PROBE_EARLY and not self._unanswered_probe:
+        if len(self._arrivals) > _PROBE_EARLY and self._probe_sent is None:
             self._send_probe()
 
     # Outages
@@ -168,6 +173,9 @@ class Subscriptions:
             yield protocol.ping()
             missed = self._missed(persisted)
         held, self._held = self._held, None
+        # Whoever published meanwhile may hear itself, as its note cannot be told from an old one.
+        self.notes.clear()
+        self._probe_sent = None
         self._dispatch(missed + held)
         self._send_probe()
 
@@ -192,7 +200,10 @@ class Subscriptions:
         protocol = self._connection.protocol
         if protocol is None:
             return
-        if self._unanswered_probe and self._commands.connected:
+        sent = self._probe_sent
+        if sent is not None and self._reactor.seconds() - sent < _PROBE_PATIENCE:
+            return
+        if sent is not None and self._commands.connected:
             _log.warn("Redis is connected but nothing it publishes arrives; connecting anew.")
             self._connection.drop(protocol)
             return
@@ -200,12 +211,12 @@ class Subscriptions:
 
     def _send_probe(self) -> None:
         if self._commands.connected:
-            self._unanswered_probe = True
+            self._probe_sent = self._reactor.seconds()
             self._commands.probe(self._control).addErrback(self._not_probed)
 
     def _not_probed(self, failure: Failure) -> None:
         # That the command connection has its own trouble says nothing about this one.
-        self._unanswered_probe = False
+        self._probe_sent = None
 
     # Fences
 

@@ -44,6 +44,9 @@ _log = Logger()
 CLOSE_WAIT = 2.0
 
 NOTHING_MAY_FOLLOW = "Nothing may follow a handshake before its answer."
+# How long a connection that is over may take to be gone.
+DROP_TIMEOUT = 2.0
+
 BAD_GATEWAY = 1014
 BUSY = (("Retry-After", "2"),)
 
@@ -63,6 +66,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
     _unacknowledged = 0
     _close_frame: tuple[Any, Any] | None = None
     _close_timer: Any = None
+    _drop_timer: Any = None
     _waiting_for_broker: Deferred[None] | None = None
 
     def connectionMade(self) -> None:
@@ -241,7 +245,13 @@ class WebSocketProtocol(WebSocketServerProtocol):
 
     def dropConnection(self, abort: bool = False) -> None:
         # After a close handshake Autobahn aborts, and with it a close frame on its way.
-        super().dropConnection(abort=abort and not self.wasClean)
+        abort = abort and not self.wasClean
+        if not abort and self._drop_timer is None and self.state != self.STATE_CLOSED:
+            # What the client does not read, or does not acknowledge, must not keep it here.
+            self._drop_timer = self.factory.reactor.callLater(
+                DROP_TIMEOUT, self.transport.abortConnection
+            )
+        super().dropConnection(abort=abort)
 
     def _answer_close(self) -> None:
         if self._close_frame is None:
@@ -285,6 +295,8 @@ class WebSocketProtocol(WebSocketServerProtocol):
             # Autobahn forgets it when the client is gone without an answer.
             self.closeHandshakeTimeoutCall.cancel()
             self.closeHandshakeTimeoutCall = None
+        if self._drop_timer is not None and self._drop_timer.active():
+            self._drop_timer.cancel()
         if self._waiting_for_broker is not None:
             self._waiting_for_broker.cancel()
         self.factory.closed(self)

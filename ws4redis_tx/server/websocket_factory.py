@@ -95,7 +95,7 @@ class WebSocketFactory(WebSocketServerFactory):
     def drain(self, code: int) -> Deferred[None]:
         """Refuse new websockets, close the open ones with ``code``; fire when all are gone.
 
-        A client that does not answer the close frame is dropped after a second.
+        A client that does not answer the close frame, or read it, is dropped after 3 s at most.
         """
         self._draining = True
         for websocket in tuple(self._websockets):
