@@ -33,4 +33,4 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info _trial_temp*
+	rm -rf .venv .venv-newest build dist *.egg-info _trial_temp*

@@ -8,8 +8,9 @@ import os
 import time
 
 from twisted.application.internet import StreamServerEndpointService, TimerService
-from twisted.application.service import Application
+from twisted.application.service import Application, Service
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.web.resource import Resource
 from twisted.web.server import Site
@@ -40,8 +41,17 @@ def tick() -> None:
         broker.publish([b"broadcast:clock"], now, 60).addErrback(lambda failure: None)
 
 
+class Drain(Service):
+    """At the stop: tell the browsers, and wait until they are gone."""
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        return factory.drain(1001)
+
+
 application = Application("embedded")
 broker.setServiceParent(application)
+Drain().setServiceParent(application)
 TimerService(1, tick).setServiceParent(application)
 StreamServerEndpointService(
     serverFromString(reactor, os.environ.get("LISTEN", "tcp:8080:interface=127.0.0.1")), Site(root)

@@ -43,7 +43,7 @@ class EmbeddedTests(TestCase):
         client = yield open_websocket(f"ws://127.0.0.1:{port}/ws/clock?subscribe-broadcast")
         for _ in range(2):
             self.assertRegex((yield client.next()), r"\d\d:\d\d:\d\d")
-        client.sendClose(1000)
-        yield client.closed
         plain = yield exchange(port, b"GET /ws/clock HTTP/1.1\r\nHost: localhost\r\n\r\n")
         self.assertEqual(status_of(plain), 426)
+        yield program.signal_and_wait("TERM")
+        self.assertEqual((yield client.closed), 1001)

@@ -293,6 +293,7 @@ class ReplayTests(WebSocketTests):
             def fence(self) -> Deferred[None]:
                 self.fences += 1
                 if self.fences == 1:
+                    self.generation = 1
                     return fail(BrokerUnavailable("replaced"))
                 return super().fence()
 
@@ -301,6 +302,21 @@ class ReplayTests(WebSocketTests):
         client = self.connect()
         self.assertEqual(client.messages, ["kept"])
         self.assertEqual(self.broker.fences, 2)  # type: ignore[attr-defined]
+
+    def test_a_replay_that_redis_does_not_serve_is_tried_again_a_second_later(self) -> None:
+        class Unwilling(Counting):
+            tries = 0
+
+            def send_persisted_messages(self, websocket: Any) -> Any:
+                Unwilling.tries += 1
+                if Unwilling.tries < 3:
+                    raise BrokerUnavailable("not now")
+
+        self.use(subscriber=Unwilling)
+        client = self.connect()
+        self.publish(b"live")
+        self.clock.pump([1, 1])
+        self.assertEqual((Unwilling.tries, client.messages), (3, ["live"]))
 
     def test_a_replay_that_fails_closes_with_1011(self) -> None:
         class Failing(Counting):
@@ -384,6 +400,24 @@ class PublishingTests(WebSocketTests):
         client = self.connect("publish-broadcast")
         client.send("hi")
         self.assertEqual(client.close_code, 1013)
+
+    def test_no_more_is_read_from_a_client_than_redis_acknowledges(self) -> None:
+        self.use(SlowBroker("publish"))
+        client = self.connect("publish-broadcast")
+        transport = client._server.transport
+        for _ in range(63):
+            client.send("x")
+        self.assertEqual(transport.producerState, "producing")
+        client.send("x")
+        self.assertEqual(transport.producerState, "paused")
+        self.broker.answer("publish")  # type: ignore[attr-defined]
+        self.assertEqual(transport.producerState, "producing")
+
+    def test_a_heartbeat_is_sent_while_messages_are_replayed_too(self) -> None:
+        self.use(SlowBroker("fence"), heartbeat="--beat--")
+        client = self.connect()
+        self.clock.pump([0.5] * 10)
+        self.assertEqual(client.messages, ["--beat--"])
 
     def test_a_message_over_the_limit_closes_with_1009(self) -> None:
         self.use(max_message_size=100)

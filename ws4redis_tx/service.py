@@ -93,7 +93,8 @@ def make_factory(
 ) -> WebSocketFactory:
     """An ``IProtocolFactory`` for any stream server endpoint.
 
-    ``broker`` is started and stopped by its owner. ``authorizer`` defaults to Django's if
+    ``broker`` is started and stopped by its owner, who also ends the websockets before that:
+    ``factory.drain(1001)`` fires when they are gone. ``authorizer`` defaults to Django's if
     ``config.django``, else to one that knows no visitors; ``subscriber`` to ``config.subscriber``.
     """
     reactor = _reactor(reactor)

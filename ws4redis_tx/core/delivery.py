@@ -88,6 +88,11 @@ class Delivery:
         else:
             self._replayed.append((publication, 0))
 
+    def interject(self, frame: bytes) -> None:
+        """Write a frame that is no message and keeps no order, unless the client reads nothing."""
+        if self._state is not _CLOSED and not self._paused:
+            self._write(frame)
+
     def restart(self) -> None:
         """Forget what was replayed so far; it will be read and sent again, behind what queued
         until now.

@@ -20,6 +20,7 @@ from typing import Any
 from autobahn.twisted.websocket import WebSocketServerProtocol
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import IPushProducer
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -40,6 +41,10 @@ from ws4redis_tx.server.subscription import SubscriberConnection
 
 _log = Logger()
 
+# Messages of one client that Redis has yet to acknowledge, before no more is read from it.
+MOST_UNACKNOWLEDGED = 64
+# Before a replay that Redis, though available, would not serve is tried again.
+RETRY_INTERVAL = 1.0
 # How long a client's close waits for Redis to acknowledge what the client sent before it.
 CLOSE_WAIT = 2.0
 
@@ -190,7 +195,11 @@ class WebSocketProtocol(WebSocketServerProtocol):
             # Messages may have been missed since the read: start again when all is subscribed.
             self._delivery.restart()
             if not self._ended:
-                self._waiting_for_broker = broker.when_available()
+                if broker.available and broker.generation == generation:
+                    waiting: Deferred[None] = deferLater(self.factory.reactor, RETRY_INTERVAL)
+                else:
+                    waiting = broker.when_available()
+                self._waiting_for_broker = waiting
                 yield self._waiting_for_broker.addErrback(lambda _: None)
                 self._waiting_for_broker = None
 
@@ -207,6 +216,8 @@ class WebSocketProtocol(WebSocketServerProtocol):
         if self._close_frame is not None or payload == self.factory.heartbeat:
             return
         self._unacknowledged += 1
+        if self._unacknowledged == MOST_UNACKNOWLEDGED:
+            self.transport.pauseProducing()
         maybeDeferred(self._subscriber.publish_message, RedisMessage(payload)).addErrback(
             self._not_published
         ).addBoth(self._acknowledged)
@@ -220,6 +231,8 @@ class WebSocketProtocol(WebSocketServerProtocol):
 
     def _acknowledged(self, _: object) -> None:
         self._unacknowledged -= 1
+        if self._unacknowledged == MOST_UNACKNOWLEDGED - 1 and not self._ended:
+            self.transport.resumeProducing()
         if not self._unacknowledged and self._close_frame is not None:
             self._answer_close()
 

@@ -13,7 +13,7 @@ from ws4redis_tx.core.channels import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
 from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.interfaces import IAuthorizer, IBroker
-from ws4redis_tx.core.messages import Publication
+from ws4redis_tx.core.messages import server_frame
 from ws4redis_tx.core.origins import OriginPolicy
 from ws4redis_tx.server.subscription import SubscriberConnection
 from ws4redis_tx.server.websocket import BUSY, WebSocketProtocol, unavailable
@@ -108,9 +108,9 @@ class WebSocketFactory(WebSocketServerFactory):
 
     def _beat(self) -> None:
         assert self.heartbeat is not None
-        beat = Publication(None, self.heartbeat)
+        beat = server_frame(self.heartbeat)
         for websocket in tuple(self._websockets):
-            websocket._delivery.deliver(beat)
+            websocket._delivery.interject(beat)
 
 
 class _Timer:
