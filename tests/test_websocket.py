@@ -241,6 +241,13 @@ class OpeningTests(WebSocketTests):
         self.assertEqual(client.refused, 503)
         self.assertIn("retry-after", client.response_headers)
 
+    def test_more_connections_than_configured_are_answered_with_503(self) -> None:
+        self.use(max_connections=2)
+        clients = [self.connect() for _ in range(3)]
+        self.assertEqual([client.refused for client in clients], [None, None, 503])
+        clients[0].close()
+        self.assertTrue(self.connect().open)
+
     def test_redis_lost_while_subscribing_is_answered_with_503(self) -> None:
         class Lost(MemoryBroker):
             def listen(self, *args: Any) -> Deferred[None]:

@@ -35,6 +35,8 @@ class ServerConfig:
     :param max_message_size: bytes a client's message may have; a larger one closes with 1009.
     :param max_pending: bytes of frames that may wait for a client that does not read; when they
         would be more, it is closed with 1013.
+    :param max_connections: open websockets of this process; further ones get 503. ``None``: as
+        many as it has file descriptors for.
     """
 
     redis: RedisAddress = field(default_factory=RedisAddress)
@@ -50,6 +52,7 @@ class ServerConfig:
     django: bool = False
     max_message_size: int = 1024 * 1024
     max_pending: int = 4 * 1024 * 1024
+    max_connections: int | None = None
 
     def __post_init__(self) -> None:
         check_websocket_url(self.websocket_url)
@@ -59,6 +62,12 @@ class ServerConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(name, f"is {value!r}", "Use a number of bytes, at least 1.")
+        if self.max_connections is not None and self.max_connections < 1:
+            raise ConfigError(
+                "max_connections",
+                f"is {self.max_connections}",
+                "Use a number, or None for no limit.",
+            )
         for name in ("allowed_origins", "allowed_hosts"):
             if isinstance(getattr(self, name), str):
                 raise ConfigError(name, f"is {getattr(self, name)!r}", "Use a tuple of strings.")

@@ -105,7 +105,7 @@ class RedisConnection:
             # ClientService learns of the failure from us, and has no place for the loss after it.
             proxy._lostNotification = lambda reason: None
             protocol.transport.abortConnection()
-            self._attempt_failed(Failure(error))
+            self._attempt_failed(protocol.lost or Failure(error))
             raise
         self.protocol = protocol
         protocol.whenDisconnected().addCallback(self._disconnected)

@@ -24,8 +24,15 @@ _log = Logger()
 class CommandProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
     """Commands and their answers, in order; bytes stay bytes."""
 
+    lost: Failure | None = None
+    """Why the connection was lost, which the failures of what waited do not say."""
+
     def __init__(self) -> None:
         super().__init__(charset=None, convertNumbers=False)
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.lost = reason
+        super().connectionLost(reason)
 
 
 class PubSubProtocol(txredisapi.SubscriberProtocol):  # type: ignore[misc]
@@ -34,6 +41,8 @@ class PubSubProtocol(txredisapi.SubscriberProtocol):  # type: ignore[misc]
     ``on_messages`` gets what one read brought, as (channel, payload) pairs. An acknowledgement or
     PONG fires after every message that came before it was handed over.
     """
+
+    lost: Failure | None = None
 
     def __init__(self, on_messages: Callable[[list[tuple[bytes, bytes]]], None]) -> None:
         super().__init__(charset=None, convertNumbers=False)
@@ -94,6 +103,7 @@ class PubSubProtocol(txredisapi.SubscriberProtocol):  # type: ignore[misc]
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure) -> None:
+        self.lost = reason
         super().connectionLost(reason)
         expected, self._expected = self._expected, deque()
         for _, _, answered in expected:

@@ -75,6 +75,9 @@ class WebSocketFactory(WebSocketServerFactory):
         """Raise ``Denied`` (503) when no websocket can be opened now."""
         if self._draining:
             raise Denied(503, "The server is going down.", headers=BUSY)
+        most = self.config.max_connections
+        if most is not None and len(self._websockets) >= most:
+            raise unavailable(f"there are {most} websockets, which is max_connections")
         if not self.broker.available:
             raise unavailable("Redis is unavailable")
 
