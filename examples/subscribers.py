@@ -106,23 +106,37 @@ class TeamSubscriber(TeamChannels, RedisSubscriber):
 # 2. A filter on what clients publish
 
 
+class NotAllowed(Exception):
+    """What a client may not even try."""
+
+
 class FilteringSubscriber(RedisSubscriber):
-    """Drops what is not text or too long, and lets a check that may block alter or drop the rest.
+    """Drops what is not text or too long, and lets a check that may block alter or drop the rest,
+    or close the client.
 
     What Django publishes does not pass here, only what websockets send.
     """
 
     longest = 500
 
+    _websocket: Any = None
+
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)
         self._turn = DeferredLock()
+        self._over = False
 
     def check(self, text: str) -> str | None:
         """Fill this in. What is to be published, or ``None`` for nothing; called in a worker
-        thread. If it raises, the client is closed with 1011.
+        thread. ``NotAllowed`` closes the client with 1008, any other exception with 1011, and
+        nothing that it sent afterwards is published.
         """
         raise NotImplementedError
+
+    def send_persisted_messages(self, websocket: Any) -> Any:
+        """Only here the websocket is at hand; keep it to close it later."""
+        self._websocket = websocket
+        return super().send_persisted_messages(websocket)
 
     def publish_message(self, message: RedisMessage, expire: int | None = None) -> Deferred[Any]:
         """Called for each message a client sends; the next call does not wait for the Deferred.
@@ -134,13 +148,23 @@ class FilteringSubscriber(RedisSubscriber):
 
     @inlineCallbacks
     def _check_and_publish(self, message: RedisMessage, expire: int | None) -> Any:
+        if self._over:
+            return 0  # it was under way, or waited for its turn
         try:
             text = message.decode()
         except UnicodeDecodeError:
             return 0
         if len(text) > self.longest:
             return 0
-        checked = yield deferToThread(with_database, self.check, text)
+        try:
+            checked = yield deferToThread(with_database, self.check, text)
+        except NotAllowed:
+            self._over = True
+            self._websocket.close(1008, "That is not allowed.")
+            return 0
+        except Exception:
+            self._over = True
+            raise
         if checked is None:
             return 0
         return (yield super().publish_message(RedisMessage(checked), expire))

@@ -8,7 +8,7 @@ import shlex
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import inlineCallbacks, maybeDeferred
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -26,8 +26,9 @@ from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
 from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.server.broker import RedisBroker
+from ws4redis_tx.subscriber import RedisSubscriber
 from ws4redis_tx.tap import Options
-from ws4redis_tx.testing import connect, make_memory_factory
+from ws4redis_tx.testing import MemoryBroker, MemoryClient, connect, make_memory_factory
 
 set_up_django()
 
@@ -98,8 +99,6 @@ class TextTests(SynchronousTestCase):
                 namedAny(f"{module}.{name}")
 
     def test_the_subscribers_methods_it_lists_exist(self) -> None:
-        from ws4redis_tx.subscriber import RedisSubscriber
-
         rows = re.findall(r"^\| (`.+?) \|", section("Your own subscriber"), re.M)
         names = [name for row in rows for name in re.findall(r"`(\w+)", row)]
         self.assertEqual(len(names), 9)
@@ -138,17 +137,82 @@ class TextTests(SynchronousTestCase):
             self.assertEqual(options["config"].listen, (listen,))
             self.assertEqual(options["serve-django"], command == development)
 
-    def test_nginx_is_told_what_a_handshake_needs(self) -> None:
-        (lines,) = blocks("Running the server", "nginx")
-        for line in (
-            "proxy_http_version 1.1;",
-            "proxy_set_header Upgrade $http_upgrade;",
-            'proxy_set_header Connection "upgrade";',
-            "proxy_set_header Host $http_host;",
+
+# What a page on https://www.example.com:8443 makes its browser send.
+BROWSER = {
+    "Host": "www.example.com:8443",
+    "Origin": "https://www.example.com:8443",
+    "Upgrade": "websocket",
+    "Connection": "keep-alive, Upgrade",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+
+
+def passed_on(location: str) -> bytes:
+    """The browser's request as nginx passes it on, told these lines: HTTP/1.0 by default, with a
+    Host of its own, and without what concerns one hop.
+    """
+    headers = {**BROWSER, "Host": "localhost", "Connection": "close"}
+    del headers["Upgrade"]
+    variables = {
+        "$http_upgrade": BROWSER["Upgrade"],
+        "$http_host": BROWSER["Host"],
+        "$host": BROWSER["Host"].partition(":")[0],
+        "$scheme": "https",
+        "$proxy_add_x_forwarded_for": "192.0.2.1",
+    }
+    version = "1.0"
+    for directive, value in re.findall(r"^    (proxy_\w+) (.+);$", location, re.M):
+        if directive == "proxy_http_version":
+            version = value
+        elif directive == "proxy_set_header":
+            name, value = shlex.split(value)
+            headers[name] = variables.get(value, value)
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    request = f"GET /ws/news?subscribe-broadcast HTTP/{version}"
+    return "\r\n".join([request, *lines, "", ""]).encode()
+
+
+class NginxTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        (self.location,) = blocks("Running the server", "nginx")
+
+    def ask(self, location: str, *hosts: str) -> MemoryClient:
+        client = MemoryClient(make_memory_factory(ServerConfig(allowed_hosts=hosts)))
+        client.send_bytes(passed_on(location))
+        return client
+
+    def without(self, start: str) -> str:
+        kept = [line for line in self.location.split("\n") if not line.strip().startswith(start)]
+        self.assertEqual(len(kept), self.location.count("\n"))
+        return "\n".join(kept)
+
+    def test_what_it_passes_on_opens_a_websocket(self) -> None:
+        self.assertTrue(self.ask(self.location, "www.example.com").open)
+
+    def test_each_line_of_the_handshake_is_needed_and_is_missed_as_the_guide_says(self) -> None:
+        for start, status in (
+            ("proxy_http_version", 400),
+            ("proxy_set_header Upgrade", 426),
+            ("proxy_set_header Connection", 426),
+            ("proxy_set_header Host", 400),
         ):
-            self.assertIn(line, lines)
-        (path,) = re.findall(r"^location (\S+) {$", lines, re.M)
+            refused = self.ask(self.without(start), "www.example.com").refused
+            self.assertEqual(refused, status, start)
+        unnamed = self.ask(self.without("proxy_set_header Host"), "www.example.com", "localhost")
+        self.assertEqual(unnamed.refused, 403)
+
+    def test_a_host_without_its_port_is_not_the_origins(self) -> None:
+        location = self.location.replace("$http_host", "$host")
+        self.assertEqual(self.ask(location, "www.example.com").refused, 403)
+
+    def test_its_path_is_that_of_the_websockets_and_its_socket_that_of_the_unit(self) -> None:
+        (path,) = re.findall(r"^location (\S+) {$", self.location, re.M)
         self.assertEqual(path, conf.DEFAULTS["WEBSOCKET_URL"])
+        (socket,) = re.findall(r"proxy_pass http://(\S+);$", self.location, re.M)
+        (unit,) = blocks("Running the server", "ini")
+        self.assertIn(f"--listen {socket}\n", unit)
 
 
 class BlockTests(SynchronousTestCase):
@@ -186,6 +250,28 @@ class BlockTests(SynchronousTestCase):
         for message in ("hello", "buy spam", "bye"):
             client.send(message)
         self.assertEqual(client.messages, ["hello", "bye"])
+
+    def test_replaced_whole_set_pubsub_channels_returns_the_deferred_of_subscribe(self) -> None:
+        waiting: list[Deferred[None]] = []
+
+        class SlowBroker(MemoryBroker):
+            def listen(self, channel: bytes, listener: Any) -> Deferred[None]:
+                stands: Deferred[None] = Deferred()
+                waiting.append(stands)
+                return super().listen(channel, listener).addCallback(lambda _: stands)
+
+        class Whole(RedisSubscriber):
+            def set_pubsub_channels(self, request: Any, channels: Any) -> Deferred[Any]:
+                self._subscription = self._connection.pubsub()
+                subscribed: Deferred[Any] = self._subscription.subscribe("one", "two")
+                return subscribed
+
+        factory = make_memory_factory(broker=SlowBroker(), subscriber=Whole)
+        client = connect(factory, "ws://localhost/ws/news?subscribe-broadcast")
+        for stands in waiting:
+            self.assertFalse(client.open)
+            stands.callback(None)
+        self.assertEqual((len(waiting), client.open), (2, True))
 
 
 class PublisherBlockTests(TestCase):

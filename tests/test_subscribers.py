@@ -24,6 +24,7 @@ from django.test import override_settings  # noqa: E402
 from examples import subscribers  # noqa: E402
 from examples.subscribers import (  # noqa: E402
     FilteringSubscriber,
+    NotAllowed,
     TeamPublisher,
     TeamSubscriber,
     WelcomingSubscriber,
@@ -47,11 +48,13 @@ class Teams(TeamSubscriber):
 
 
 class Polite(FilteringSubscriber):
-    """Knows one bad word, one that is worse, and one that breaks it."""
+    """Knows one bad word, two that are worse, and one that breaks it."""
 
     def check(self, text: str) -> str | None:
         if "spam" in text:
             return None
+        if "attack" in text:
+            raise NotAllowed
         if text == "broken":
             raise ValueError("cannot be checked")
         return text.replace("darn", "****")
@@ -63,6 +66,13 @@ class Rows(WelcomingSubscriber):
     def latest(self, request: Any) -> list[str | bytes]:
         name = request.ws4redis_identity.username
         return [f"row 1 of {name}", b"\xff\xfe"]
+
+
+class AsSpelledBefore(Rows):
+    """Replaces the replay by the method's old name."""
+
+    def send_persited_messages(self, websocket: Any) -> None:
+        websocket.send("mine alone")
 
 
 class Threads:
@@ -262,6 +272,30 @@ class FilterTests(MemoryTests):
         self.assertEqual(listening.messages, [])
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
+    def test_what_is_not_allowed_closes_the_client_with_1008(self) -> None:
+        listening = self.connect("subscribe-broadcast")
+        client = self.connect("publish-broadcast&subscribe-user")
+        for message in ("hello", "attack"):
+            client.send(message)
+        self.threads.run_all()
+        self.assertEqual(client.close_code, 1008)
+        self.assertEqual(listening.messages, ["hello"])
+        self.assertEqual(self.flushLoggedErrors(), [])
+        client.lose_connection()
+        self.assertEqual(self.channels(), [b"broadcast:news"])
+
+    def test_nothing_is_published_of_what_a_client_sent_after_it_was_closed(self) -> None:
+        listening = self.connect("subscribe-broadcast")
+        for last, code in (("attack", 1008), ("broken", 1011)):
+            client = self.connect("publish-broadcast")
+            for message in (last, "waits for its turn"):
+                client.send(message)
+            self.threads.run_all()
+            client.send("was under way")
+            self.threads.run_all()
+            self.assertEqual((client.close_code, listening.messages), (code, []))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
     def test_what_was_sent_before_the_client_vanished_is_published_and_nothing_is_left(
         self,
     ) -> None:
@@ -298,6 +332,23 @@ class WelcomeTests(MemoryTests):
         self.broker.publish([b"broadcast:news"], b"live", expire=60)
         self.threads.run_all()
         self.assertEqual(client.messages, [*self.FIRST, "live"])
+
+    def test_when_redis_was_lost_meanwhile_it_starts_again_and_everything_comes_once(self) -> None:
+        self.broker.publish([b"broadcast:news"], b"persisted", expire=60)
+        client = self.start("subscribe-broadcast")
+        self.broker.generation += 1
+        self.threads.run_one()
+        self.assertEqual(len(self.threads.waiting), 1)
+        self.assertEqual(client.messages, [])
+        self.threads.run_all()
+        self.assertEqual(client.messages, [*self.FIRST, "persisted"])
+
+    def test_an_override_under_the_old_spelling_counts(self) -> None:
+        self.broker.publish([b"broadcast:news"], b"persisted", expire=60)
+        self.factory = make_memory_factory(
+            broker=self.broker, authorizer=AllowAll(), subscriber=AsSpelledBefore
+        )
+        self.assertEqual(self.connect("subscribe-broadcast").messages, ["mine alone"])
 
     def test_rows_that_cannot_be_read_close_the_client_with_1011(self) -> None:
         client = self.start("subscribe-broadcast")

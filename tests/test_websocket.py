@@ -483,6 +483,13 @@ class ClosingTests(WebSocketTests):
         self.assertEqual(client._received, b"")
         self.assertEqual(client.messages, [])
 
+    def test_what_a_client_sends_after_our_close_frame_is_not_published(self) -> None:
+        other = self.connect()
+        revoked = self.connect("publish-broadcast")
+        revoked._server.close(1008)
+        revoked.send_bytes(client_frame(1, b"still here"))
+        self.assertEqual(other.messages, [])
+
     def test_release_is_called_once_however_it_ended(self) -> None:
         for end in (MemoryClient.close, MemoryClient.lose_connection):
             Counting.released = []

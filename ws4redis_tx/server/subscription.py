@@ -89,7 +89,8 @@ class Subscription:
 
     def unsubscribe(self, *channels: str) -> None:
         """Leave ``channels``, or all."""
-        for channel in channels or tuple(self.channels):
+        left = [channel for channel in self.channels if not channels or channel in channels]
+        for channel in left:
             self.channels.remove(channel)
             self._broker.unlisten(channel.encode(), self._delivery)
 

@@ -213,8 +213,10 @@ class WebSocketProtocol(WebSocketServerProtocol):
             self.sendCloseFrame(code, reason.encode()[:123])
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        if self._close_frame is not None or payload == self.factory.heartbeat:
+        if payload == self.factory.heartbeat:
             return
+        if self._close_frame is not None or self.state != self.STATE_OPEN:
+            return  # one of us has said that it is over
         self._unacknowledged += 1
         if self._unacknowledged == MOST_UNACKNOWLEDGED:
             self.transport.pauseProducing()
