@@ -1228,11 +1228,13 @@ class UpstreamDefectTests(test_load.LoadTestCase, ContractTestCase):
         last_words = client_frame(9, b"ping") + client_frame(8, b"\x03\xe8")
         for sent in (client_frame(8, b"\x03\xe8") + last_words, client_frame(1, b"\xff")):
             wire = yield test_load.open_wire(self.port, handshake)
+            published = []
             for i in range(20):
-                self.broker.publish([b"broadcast:foobar"], b"x" * 1000, 0)
+                published.append(self.broker.publish([b"broadcast:foobar"], b"x" * 1000, 0))
                 if i == 10:
                     wire.transport.write(sent)
             rest = yield wire.ended
+            yield gatherResults(published)
             while rest[0] != 0x88:
                 self.assertEqual((rest[0], rest[1], len(rest) > 1004), (0x81, 126, True))
                 rest = rest[1004:]

@@ -156,6 +156,19 @@ class OpeningTests(WebSocketTests):
         self.broker.answer("listen")  # type: ignore[attr-defined]
         self.assertTrue(client.open)
 
+    def test_it_waits_also_for_a_subscriber_that_does_not(self) -> None:
+        class InTheOldWay(Counting):
+            def set_pubsub_channels(self, request: Any, channels: Any) -> None:
+                self._subscription = self._connection.pubsub()
+                self._subscription.subscribe("broadcast:foobar")
+
+        self.use(SlowBroker("listen"), subscriber=InTheOldWay)
+        client = self.connect()
+        self.assertFalse(client.open)
+        self.broker.answer("listen")  # type: ignore[attr-defined]
+        self.publish(b"hi")
+        self.assertEqual(client.messages, ["hi"])
+
     def test_a_handshake_in_pieces_is_a_handshake(self) -> None:
         client = MemoryClient(self.factory)
         for byte in handshake_bytes():

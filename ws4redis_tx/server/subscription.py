@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
 
 from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.delivery import Delivery
@@ -29,11 +30,12 @@ class SubscriberConnection:
         self._delivery = delivery
         self._sender = None if echo else delivery
         self._subscriptions: list[Subscription] = []
+        self._subscribing: list[Deferred[Any]] = []
         # What the websocket published before its replay ended: it is not to come back from a key.
         self._own: set[tuple[bytes, bytes]] = set()
 
     def pubsub(self) -> Subscription:
-        subscription = Subscription(self._broker, self._delivery)
+        subscription = Subscription(self._broker, self._delivery, self._subscribing)
         self._subscriptions.append(subscription)
         return subscription
 
@@ -60,6 +62,12 @@ class SubscriberConnection:
     def fileno(self) -> int | None:
         return self._broker.fileno()
 
+    def when_subscribed(self) -> Deferred[Any]:
+        """Fire when every subscription made so far stands, or fail as the first that does not;
+        also for a subscriber that does not wait for them itself.
+        """
+        return gather(self._subscribing).addCallback(_raise_failure)
+
     def release(self) -> None:
         """Free whatever the subscriber's own ``release`` left."""
         for subscription in self._subscriptions:
@@ -70,9 +78,12 @@ class SubscriberConnection:
 class Subscription:
     """The channels whose messages one websocket gets."""
 
-    def __init__(self, broker: IBroker, delivery: Delivery) -> None:
+    def __init__(
+        self, broker: IBroker, delivery: Delivery, subscribing: list[Deferred[Any]]
+    ) -> None:
         self._broker = broker
         self._delivery = delivery
+        self._subscribing = subscribing
         self.channels: list[str] = []
         self._pulls: list[_NextMessage] = []
 
@@ -85,7 +96,15 @@ class Subscription:
             return fail(BrokerUnavailable("The websocket is gone."))
         added = [channel for channel in dict.fromkeys(channels) if channel not in self.channels]
         self.channels += added
-        return gather([self._broker.listen(channel.encode(), self._delivery) for channel in added])
+        outcome: Deferred[Any] = Deferred()
+        self._subscribing.append(outcome)
+
+        def tell(result: Any) -> Any:
+            outcome.callback([result])  # in a list, as a failure would need somebody to handle it
+            return result
+
+        listening = [self._broker.listen(channel.encode(), self._delivery) for channel in added]
+        return gather(listening).addBoth(tell)
 
     def unsubscribe(self, *channels: str) -> None:
         """Leave ``channels``, or all."""
@@ -105,6 +124,12 @@ class Subscription:
         self.unsubscribe()
         for pull in self._pulls:
             pull.leave()
+
+
+def _raise_failure(outcomes: list[list[Any]]) -> None:
+    for (outcome,) in outcomes:
+        if isinstance(outcome, Failure):
+            outcome.raiseException()
 
 
 class _NextMessage:

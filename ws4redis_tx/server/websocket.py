@@ -136,13 +136,13 @@ class WebSocketProtocol(WebSocketServerProtocol):
     def _subscribe(self, handshake: Handshake, admission: Admission) -> Deferred[Any]:
         factory = self.factory
         self._username = admission.identity.username
-        self._connection = SubscriberConnection(
+        connection = self._connection = SubscriberConnection(
             factory.config, factory.broker, self._delivery, echo="echo" in handshake.flags
         )
-        self._subscriber = factory.make_subscriber(self._connection)
+        self._subscriber = factory.make_subscriber(connection)
         return maybeDeferred(
             self._subscriber.set_pubsub_channels, admission.request, list(admission.rights)
-        )
+        ).addCallback(lambda _: connection.when_subscribed())
 
     def _accept(self, handshake: Handshake) -> None:
         self._wskey = handshake.key
