@@ -560,6 +560,24 @@ class ClosingTests(WebSocketTests):
         self.assertEqual((slow.messages, slow.close_code), ([], 1013))
         self.assertEqual(len(other.messages), 20)
 
+    def test_pings_of_a_client_that_does_not_read_fill_no_memory(self) -> None:
+        client = self.connect()
+        client.send_bytes(client_frame(9, b"ping"))
+        self.assertEqual(client._server.transport.pongs, 1)
+        client._server.pauseProducing()
+        for _ in range(10):
+            client.send_bytes(client_frame(9, b"ping"))
+        self.assertEqual(client._server.transport.pongs, 1)
+
+    def test_what_overflows_before_it_is_open_is_refused_and_no_zombie(self) -> None:
+        broker = SlowBroker("listen")
+        self.use(broker, max_pending=1000)
+        client = self.connect()
+        for _ in range(20):
+            self.publish(b"x" * 100)
+        broker.answer("listen")
+        self.assertEqual((client.open, client.refused), (False, 503))
+
     def test_a_client_that_reads_again_gets_everything_in_order(self) -> None:
         client = self.connect()
         self.publish(b"1")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
+
+_log = logging.getLogger(__name__)
 
 
 def remember_groups(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
@@ -10,5 +13,9 @@ def remember_groups(sender: Any, request: Any, user: Any, **kwargs: Any) -> None
     which do not ask the database, look for them.
     """
     groups = getattr(user, "groups", None)
-    if request is not None and hasattr(request, "session") and groups is not None:
+    if request is None or not hasattr(request, "session") or groups is None:
+        return
+    try:
         request.session["ws4redis:memberof"] = list(groups.values_list("name", flat=True))
+    except Exception:
+        _log.exception("A user's groups could not be noted in the session")

@@ -242,7 +242,10 @@ class _Wire(StringTransport):
         super().__init__()
         self._client = client
 
+    pongs = 0
+
     def write(self, data: bytes) -> None:
+        self.pongs += data[:1] == b"\x8a"
         self._client._written(data)
 
     def unregisterProducer(self) -> None:

@@ -26,6 +26,11 @@ def server_frame(payload: bytes) -> bytes:
     return opcode + b"\x7f" + struct.pack("!Q", size) + payload
 
 
+def pong_frame(payload: bytes) -> bytes:
+    """The frame that answers a ping with ``payload``, which is 125 bytes at most."""
+    return b"\x8a" + bytes((len(payload),)) + payload
+
+
 class Publication:
     """One message on one channel; its frame is made at first use, once for all receivers.
 

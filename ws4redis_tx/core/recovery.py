@@ -11,25 +11,35 @@ from __future__ import annotations
 class Arrivals:
     """Which messages have arrived, as far as it takes to recognise one that has not.
 
-    Messages are remembered by their hash, from one probe to the second next. (To the next would
-    be enough, were not persisted messages read over another connection, which may be ahead.)
+    Messages are remembered by their hash, from one probe to the next; those that were read from
+    their key to the second next, as that is another connection, which may be ahead.
     """
 
     def __init__(self) -> None:
         self._proven = 0
         self._recent: set[int] = set()
+        self._read: set[int] = set()
         self._earlier: set[int] = set()
         self._last: dict[bytes, int] = {}
 
     def note(self, channel: bytes, payload: bytes) -> None:
-        """This message has arrived, or was read from its key by somebody who got it."""
+        """This message has arrived."""
         self._last[channel] = digest = hash((channel, payload))
         self._recent.add(digest)
+
+    def note_read(self, channel: bytes, payload: bytes) -> None:
+        """This message was read from its key, by somebody who got it."""
+        self.note(channel, payload)
+        self._read.add(self._last[channel])
 
     def prove(self, moment: int) -> None:
         """Everything stamped until ``moment`` (microseconds of Redis' clock) has arrived."""
         self._proven = moment
-        self._earlier, self._recent = self._recent, set()
+        self.forget_recent()
+
+    def forget_recent(self) -> None:
+        """Remember no more than a probe would leave, where none is permitted."""
+        self._earlier, self._read, self._recent = self._read, set(), set()
 
     def forget(self, channel: bytes) -> None:
         """Nobody listens to ``channel`` any more."""

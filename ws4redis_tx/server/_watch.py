@@ -6,12 +6,19 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 
 
 def watch(command: list[str]) -> int:
     os.setsid()  # Ctrl-C is for whoever started us, who will tell us.
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    # In a folder of its own, so that it neither finds nor leaves a file anywhere.
+    with tempfile.TemporaryDirectory(prefix="ws4redis-tx-") as folder:
+        return run(command, folder)
+
+
+def run(command: list[str], folder: str) -> int:
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, cwd=folder)
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
 
     def wait_for_the_end() -> None:

@@ -50,7 +50,7 @@ _RECALLED_AT_ONCE = 500
 # To a channel of our own: Redis' clock, in microseconds.
 _PROBE = b"""
 local now = redis.call('TIME')
-return redis.call('PUBLISH', KEYS[1], now[1] .. string.format('%06d', now[2]))
+return redis.call('PUBLISH', ARGV[1], now[1] .. string.format('%06d', now[2]))
 """
 
 
@@ -126,7 +126,9 @@ class Commands:
                 for part in parts
             ]
         else:
-            answers = [self._execute("MGET", *part) for part in parts]
+            answers = [
+                self._execute("MGET", *part).addErrback(self._read_plainly, part) for part in parts
+            ]
         return gather(answers).addCallback(lambda found: _recalled(channels, found))
 
     def _read_plainly(self, failure: Failure, keys: list[bytes]) -> Deferred[list[bytes | None]]:
@@ -140,7 +142,7 @@ class Commands:
     def probe(self, channel: bytes) -> Deferred[int]:
         """Have Redis publish its clock, in microseconds, on ``channel``."""
         if self._scripts:
-            return self._execute("EVAL", _PROBE, 1, channel)
+            return self._execute("EVAL", _PROBE, 0, channel)
         return self._execute("TIME").addCallback(
             lambda now: self._execute("PUBLISH", channel, b"%d%06d" % (int(now[0]), int(now[1])))
         )

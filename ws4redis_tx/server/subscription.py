@@ -66,7 +66,9 @@ class SubscriberConnection:
         """Fire when every subscription made so far stands, or fail as the first that does not;
         also for a subscriber that does not wait for them itself.
         """
-        return gather(self._subscribing).addCallback(_raise_failure)
+        outcomes = tuple(self._subscribing)
+        self._subscribing.clear()
+        return gather(outcomes).addCallback(_raise_failure)
 
     def release(self) -> None:
         """Free whatever the subscriber's own ``release`` left."""

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ws4redis_tx.core.channels import control_channel
-from ws4redis_tx.core.errors import BrokerUnavailable
+from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.hub import EchoNotes, Hub
 from ws4redis_tx.core.interfaces import IListener
 from ws4redis_tx.core.messages import Publication
@@ -133,7 +133,7 @@ class Subscriptions:
     def read(self, channel: bytes, payload: bytes) -> None:
         """Somebody who listens to ``channel`` was given its persisted message."""
         if channel in self.hub.channels:
-            self._arrivals.note(channel, payload)
+            self._arrivals.note_read(channel, payload)
 
     def _on_messages(self, messages: list[tuple[bytes, bytes]]) -> None:
         if self._held is not None:
@@ -217,6 +217,8 @@ class Subscriptions:
     def _not_probed(self, failure: Failure) -> None:
         # That the command connection has its own trouble says nothing about this one.
         self._probe_sent = None
+        if failure.check(BrokerRefused):
+            self._arrivals.forget_recent()
 
     # Fences
 

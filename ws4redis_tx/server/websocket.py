@@ -36,7 +36,7 @@ from ws4redis_tx.core.handshake import (
     read_request,
     refusal,
 )
-from ws4redis_tx.core.messages import RedisMessage
+from ws4redis_tx.core.messages import RedisMessage, pong_frame
 from ws4redis_tx.server.subscription import SubscriberConnection
 
 _log = Logger()
@@ -130,7 +130,10 @@ class WebSocketProtocol(WebSocketServerProtocol):
             _log.failure("A handshake failed; the client was answered with 500")
             self._refuse(Denied(500, "The server failed; its log says why."))
         else:
-            if not self._ended:
+            if self._delivery.closed:
+                # More came than may wait for it, before it was open.
+                self._refuse(unavailable("too many messages waited for the handshake's end"))
+            elif not self._ended:
                 self._accept(handshake)
 
     def _subscribe(self, handshake: Handshake, admission: Admission) -> Deferred[Any]:
@@ -211,6 +214,11 @@ class WebSocketProtocol(WebSocketServerProtocol):
         """Begin the close handshake. What is not written yet is dropped."""
         if self.state == self.STATE_OPEN:
             self.sendCloseFrame(code, reason.encode()[:123])
+
+    def onPing(self, payload: bytes) -> None:
+        # Not past the pause of a client that does not read: pongs would pile up without end.
+        if self.state == self.STATE_OPEN:
+            self._delivery.interject(pong_frame(payload))
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if payload == self.factory.heartbeat:
