@@ -76,6 +76,10 @@ def our_objects() -> Counter[str]:
 class LoadTestCase(ServerTestCase):
     service: Any
 
+    def setUp(self) -> None:
+        super().setUp()
+        self.published: list[Deferred[None]] = []
+
     @inlineCallbacks
     def start_server(self, *args: Any, **options: Any) -> Any:
         self.service = yield super().start_server(*args, **options)
@@ -90,7 +94,7 @@ class LoadTestCase(ServerTestCase):
         publisher.startService()
         self.addCleanup(publisher.stopService)
         yield publisher.when_available()
-        published: list[Deferred[None]] = []
+        published = self.published
         self.acknowledged = 0
 
         def acknowledge(_: int, number: int) -> None:
@@ -104,6 +108,7 @@ class LoadTestCase(ServerTestCase):
 
         call = LoopingCall.withCount(publish)
         stopped = call.start(1 / MESSAGES_A_SECOND)
+        self.addCleanup(lambda: call.running and call.stop())
         some_at_once = DeferredSemaphore(40)
         started = reactor.seconds()
         streams = yield gatherResults(
@@ -116,17 +121,23 @@ class LoadTestCase(ServerTestCase):
         for stream in streams:
             self.assertEqual(stream, list(range(stream[0], stream[0] + len(stream))))
         self.assertGreater(len(published), 0.8 * MESSAGES_A_SECOND * seconds)
+        # Once nobody publishes any more, what is persisted is all that there is.
+        late = yield self.open("load?subscribe-broadcast")
+        self.assertEqual((yield late.next()), str(len(published)))
 
     @inlineCallbacks
     def follow(self) -> Any:
         """Fire with the first sequence numbers that a new connection gets."""
         acknowledged = self.acknowledged
         client = yield open_websocket(self.url + "load?subscribe-broadcast")
+        sent = len(self.published)
         stream = [int(message) for message in (yield client.take(25))]
         client.sendClose(1000)
         yield client.closed
         # Of what was there before, only the last is persisted.
         self.assertGreaterEqual(stream[0], acknowledged)
+        # What is published from the open on arrives, so none can begin later than that.
+        self.assertLessEqual(stream[0], sent + 1)
         return stream + [int(message) for message in client.received.pending]
 
     # Opening and closing
