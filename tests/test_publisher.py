@@ -222,6 +222,19 @@ class AsyncTests(PublisherTests):
         self.assertEqual((yield in_thread(asyncio.run, view())), 0)
         self.assertEqual(self.keys(), {"user:john:foobar", "group:chatters:foobar"})
 
+    @inlineCallbacks
+    def test_bad_arguments_raise_at_once_there_too(self) -> Any:
+        request = self.request()
+
+        async def view() -> None:
+            for arguments in ({"users": "john"}, {"groups": True}, {"facility": "a\0b"}):
+                with self.assertRaises(ValueError):
+                    RedisPublisher(
+                        **{"facility": "foobar", "request": request, "broadcast": True} | arguments
+                    )
+
+        yield in_thread(asyncio.run, view())
+
 
 class ProcessTests(TestCase):
     """A process that runs no reactor until it publishes."""

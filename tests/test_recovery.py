@@ -158,6 +158,15 @@ class OutageTests(TestCase):
             yield self.deaf()
             self.assertTrue(self.broker.available)
 
+    @inlineCallbacks
+    def test_a_user_without_rights_on_the_control_channel_is_served_without_probes(self) -> Any:
+        rights = ("resetchannels", "&a", "&b", "&c")
+        self.redis.command("ACL", "SETUSER", "default", *rights)
+        yield self.deaf(lambda: self.publish("a", "missed"))
+        self.publish("b", "live")
+        yield self.listener.wait_for(2)
+        self.assertEqual(self.listener.heard, [(b"a", b"missed"), (b"b", b"live")])
+
 
 class RestartTests(ServerTestCase):
     @inlineCallbacks

@@ -83,6 +83,17 @@ class MessageTests(ServerTestCase):
             self.assertEqual((yield client.closed), code)
         self.assertEqual(self.redis.connections(), 0)
 
+    @inlineCallbacks
+    def test_a_stopped_service_may_be_started_again(self) -> Any:
+        service = make_service(ServerConfig(redis=self.redis.address, listen=LISTEN))
+        for _ in range(2):
+            service.startService()
+            yield service.when_ready()
+            url = f"ws://127.0.0.1:{service.ports[0].getHost().port}/ws/"
+            client = yield open_websocket(url)
+            yield service.stopService()
+            self.assertEqual((yield client.closed), 1001)
+
     def flush_server(self) -> Any:
         return self.service.factory.broker.fence()
 

@@ -47,6 +47,7 @@ class ErrorTests(TestCase):
             (["--origin=example.com"], "https://example.com"),
             (["--listen=udp:1"], "tcp:8080:interface=127.0.0.1"),
             (["--settings=no.such.module"], "--settings mysite.settings"),
+            (["--settings=tests.django_project.failing"], "KeyError: 'NO_SUCH_VARIABLE'"),
             (["--serve-django"], "--settings MODULE"),
             (["--bogus"], "--bogus"),
         ):

@@ -184,6 +184,26 @@ class OpeningTests(WebSocketTests):
         self.assertEqual(list(self.broker.hub.channels), [])
         self.assertFalse(client.open)
 
+    def test_nothing_is_subscribed_for_a_client_that_left_while_it_was_authorized(self) -> None:
+        waiting = Waiting()
+        made: list[Any] = []
+        self.use(authorizer=waiting, subscriber=made.append)
+        self.connect().lose_connection()
+        waiting.asked[0].callback(None)  # type: ignore[arg-type]
+        self.assertEqual(made, [])
+
+    def test_a_drain_or_an_outage_while_subscribing_is_answered_with_503(self) -> None:
+        for change in ("drain", "outage"):
+            broker = SlowBroker("listen")
+            self.use(broker)
+            client = self.connect()
+            if change == "drain":
+                self.factory.drain(1012)
+            else:
+                broker.available = False
+            broker.answer("listen")
+            self.assertEqual(client.refused, 503)
+
     def test_a_client_that_leaves_while_it_is_subscribed_leaves_nothing(self) -> None:
         self.use(SlowBroker("listen"))
         client = self.connect()
@@ -322,6 +342,18 @@ class ReplayTests(WebSocketTests):
         client = self.connect()
         self.assertEqual(client.messages, ["kept"])
         self.assertEqual(self.broker.fences, 2)  # type: ignore[attr-defined]
+
+    def test_a_connection_lost_and_back_during_the_read_starts_the_replay_again(self) -> None:
+        broker = SlowBroker("get")
+        self.use(broker)
+        client = self.connect()
+        broker.generation += 1
+        self.publish(b"meanwhile", 60)
+        broker.persisted[CHANNEL] = b"missed"
+        broker.answer("get")
+        self.assertEqual(client.messages, [])
+        broker.answer("get")
+        self.assertEqual(client.messages, ["meanwhile", "missed"])
 
     def test_a_replay_that_redis_does_not_serve_is_tried_again_a_second_later(self) -> None:
         class Unwilling(Counting):

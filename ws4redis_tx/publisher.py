@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,8 @@ class RedisPublisher(RedisStore):
 
     May be used from any thread that runs no event loop and no reactor, and kept. Raises
     ``ValueError`` for a facility that the server would refuse, ``AudienceError`` (a ``TypeError``
-    and ``ValueError``) for an audience that is no iterable of names.
+    and ``ValueError``) for an audience that is no iterable of names. On an event loop, what
+    ``SELF`` means is found out by ``apublish_message``.
     """
 
     def __init__(
@@ -58,18 +59,14 @@ class RedisPublisher(RedisStore):
     ) -> None:
         super().__init__(_BlockingConnection())
         self._unresolved: Callable[[], None] | None = None
-        address = partial(
-            self._address, request, facility, broadcast, groups, users, sessions, **audience
-        )
+        names = [_repeatable(each) for each in (groups, users, sessions)]
+        address = partial(self._address, request, facility, broadcast, *names, **audience)
         if request is not None and bridge.on_event_loop():
             # Who SELF is may have to be asked of the database, which an event loop must not do.
+            self._address(None, facility, broadcast, *names, **audience)
             self._unresolved = address
         else:
             address()
-
-    def get_prefix(self) -> str:
-        prefix = conf.get_prefix()
-        return f"{prefix}:" if prefix else ""
 
     def publish_message(
         self,
@@ -147,6 +144,11 @@ class RedisPublisher(RedisStore):
             channels += self._get_message_channels(request=request, facility=facility, **wanted)
         messages = self._connection.get_all(channels)
         return next((message for message in messages if message is not None), None)
+
+
+def _repeatable(names: Any) -> Any:
+    """An iterator would be used up by the first look at it."""
+    return tuple(names) if isinstance(names, Iterator) else names
 
 
 class _BlockingConnection:

@@ -1,6 +1,6 @@
 """What publishers and subscribers share: the channels that a request and an audience mean.
 
-Knows a request by its attributes alone (``user``, ``session``), and imports nothing of Django.
+Knows a request by its attributes alone (``user``, ``session``). Importing it imports no Django.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from ws4redis_tx.core.admission import ANONYMOUS, Identity
+from ws4redis_tx.core.admission import Identity
 from ws4redis_tx.core.channels import channel_name, check_facility
 from ws4redis_tx.core.errors import AudienceError
 from ws4redis_tx.core.messages import RedisMessage
@@ -37,8 +37,11 @@ class RedisStore:
         self._publishers: set[str] = set()
 
     def get_prefix(self) -> str:
-        """The prefix of all names, with its ``:``; ``''`` for none."""
-        raise NotImplementedError  # pragma: no cover - every store of ours has one
+        """The prefix of all names, with its ``:``; ``''`` for none. Here: the setting's."""
+        from ws4redis_tx import conf
+
+        prefix = conf.get_prefix()
+        return f"{prefix}:" if prefix else ""
 
     def _get_message_channels(
         self,
@@ -109,20 +112,15 @@ class RedisStore:
 
 
 def identity_of(request: Any) -> Identity:
-    """Who sent ``request``: as the server found out at its handshake, or as Django knows.
-
-    The latter may query the database for the user's groups.
-    """
-    if request is None:
-        return ANONYMOUS
-    known = getattr(request, "ws4redis_identity", None)
-    if isinstance(known, Identity):
-        return known
-    session_key = getattr(getattr(request, "session", None), "session_key", None) or None
+    """Who sent ``request``, as Django knows. May query the database for the user's groups."""
     user = _logged_in(request)
     if user is None:
-        return Identity(session_key)
-    return Identity(session_key, user.get_username() or None, _groups_of(user))
+        return Identity(_session_key(request))
+    return Identity(_session_key(request), user.get_username() or None, _groups_of(user))
+
+
+def _session_key(request: Any) -> str | None:
+    return getattr(getattr(request, "session", None), "session_key", None) or None
 
 
 def _logged_in(request: Any) -> Any:
@@ -154,21 +152,19 @@ def _resolve(audience: str, names: object, request: Any) -> list[str]:
 
 
 def _own(audience: str, request: Any) -> Iterable[str]:
-    """Asks the database for no more than the audience needs."""
-    known = getattr(request, "ws4redis_identity", None)
-    if isinstance(known, Identity):
-        identity = known
-    elif audience == "session":
-        session = getattr(request, "session", None)
-        identity = Identity(getattr(session, "session_key", None) or None)
+    """Asks the database for no more than the audience needs, and nothing where the server found
+    out at the handshake.
+    """
+    known: Identity | None = getattr(request, "ws4redis_identity", None)
+    if audience == "session":
+        name = known.session_key if known else _session_key(request)
+    elif known:
+        if audience == "group":
+            return known.groups
+        name = known.username
     else:
         user = _logged_in(request)
-        if user is None:
-            return ()
         if audience == "group":
-            return _groups_of(user)
-        identity = Identity(None, user.get_username() or None)
-    if audience == "group":
-        return identity.groups
-    name = identity.username if audience == "user" else identity.session_key
+            return () if user is None else _groups_of(user)
+        name = None if user is None else user.get_username()
     return (name,) if name else ()

@@ -9,7 +9,6 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny
 
@@ -33,8 +32,6 @@ __all__ = [
     "make_resource",
     "make_service",
 ]
-
-_log = Logger()
 
 # Twisted's default of 50 stalls when hundreds of browsers reconnect at once.
 _BACKLOG = 2048
@@ -169,6 +166,7 @@ class WebSocketService(Service):
     def startService(self) -> None:
         """Raises ``twisted.internet.error.CannotListenError`` if an address cannot be had."""
         super().startService()
+        self.factory.open_up()
         failures: list[Failure] = []
         for endpoint in self._endpoints:
             endpoint.listen(self.listener).addCallbacks(self._listening, failures.append)

@@ -116,7 +116,7 @@ class Options(UsageOptions):
             try:
                 with open(url[1:]) as file:
                     return file.read().strip()
-            except OSError as error:
+            except (OSError, UnicodeDecodeError) as error:
                 raise ConfigError(
                     "--redis", f"names a file that cannot be read: {error}", "Correct its path."
                 ) from error
@@ -153,16 +153,16 @@ def _django_config(module: str, overrides: dict[str, Any], listen: list[str]) ->
     os.environ["DJANGO_SETTINGS_MODULE"] = module
     import django
     from django.conf import settings
-    from django.core.exceptions import ImproperlyConfigured
 
     try:
         for name, value in overrides.items():
             setattr(settings, name, value)
         django.setup()
-    except (ImportError, ImproperlyConfigured) as error:
+    except Exception as error:  # a settings module may raise anything
         raise UsageError(
-            f"The Django settings {module!r} do not work: {error}. Name a module that can be "
-            "imported from the current folder, such as --settings mysite.settings."
+            f"The Django settings {module!r} do not work: {type(error).__name__}: {error}. Name a "
+            "module that can be imported from the current folder, such as --settings "
+            "mysite.settings."
         ) from error
     from ws4redis_tx import conf
 

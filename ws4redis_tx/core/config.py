@@ -62,10 +62,11 @@ class ServerConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(name, f"is {value!r}", "Use a number of bytes, at least 1.")
-        if self.max_connections is not None and self.max_connections < 1:
+        most = self.max_connections
+        if most is not None and (not isinstance(most, int) or most < 1):
             raise ConfigError(
                 "max_connections",
-                f"is {self.max_connections}",
+                f"is {most!r}",
                 "Use a number, or None for no limit.",
             )
         for name in ("allowed_origins", "allowed_hosts"):

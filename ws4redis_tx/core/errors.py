@@ -24,8 +24,8 @@ class AudienceError(WS4RedisError, TypeError, ValueError):
 class BrokerUnavailable(WS4RedisError):
     """Redis could not be asked, did not answer in time, or refused.
 
-    ``maybe_published`` is true when the command had been sent and its answer never came: it may
-    have been carried out, so it is not sent again.
+    ``maybe_published`` is true when the command had been sent and its answer never came, or when
+    only a part was refused: it may have been carried out, so it is not sent again.
     """
 
     def __init__(self, text: str, *, maybe_published: bool = False) -> None:

@@ -21,7 +21,7 @@ from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.server.commands import Commands
 from ws4redis_tx.server.deferreds import gather
 from ws4redis_tx.server.redis_connection import RedisConnection
-from ws4redis_tx.server.redis_protocol import PubSubProtocol
+from ws4redis_tx.server.redis_protocol import PubSubProtocol, ResponseError
 
 _log = Logger()
 
@@ -30,7 +30,7 @@ PROBE_INTERVAL = 10.0
 
 _PROBE_PATIENCE = 5.0  # seconds that a probe is given, if it was sent out of turn
 
-_PROBE_EARLY = 50_000  # messages, which are remembered until the second next probe
+_PROBE_EARLY = 50_000  # messages, which are remembered until the next probe
 
 
 class Subscriptions:
@@ -71,6 +71,7 @@ class Subscriptions:
         self._arrivals = Arrivals()
         self._held: list[tuple[bytes, bytes]] | None = None
         self._control = control_channel(prefix, f"probe:{secrets.token_hex(8)}")
+        self._may_probe = True
         self._prober = LoopingCall(self._probe)
         self._prober.clock = reactor
         self._reactor = reactor
@@ -153,6 +154,8 @@ class Subscriptions:
             self.hub.dispatch(Publication(channel, payload, self.notes.take(channel, payload)))
         if len(self._arrivals) > _PROBE_EARLY and self._probe_sent is None:
             self._send_probe()
+            if not self._may_probe:
+                self._arrivals.forget_recent()
 
     # Outages
 
@@ -164,7 +167,10 @@ class Subscriptions:
         if self._held is None:
             self._held = []
         channels = list(self.hub.channels)
-        yield gather(protocol.subscribe(channel) for channel in (self._control, *channels))
+        controlled = protocol.subscribe(self._control).addCallbacks(
+            self._controlled, self._not_controlled
+        )
+        yield gather([controlled, *(protocol.subscribe(channel) for channel in channels)])
         missed: list[tuple[bytes, bytes]] = []
         if channels:
             yield self._commands.when_connected()
@@ -178,6 +184,20 @@ class Subscriptions:
         self._probe_sent = None
         self._dispatch(missed + held)
         self._send_probe()
+
+    def _controlled(self, _: object) -> None:
+        self._may_probe = True
+
+    def _not_controlled(self, failure: Failure) -> None:
+        failure.trap(ResponseError)
+        if self._may_probe:
+            self._may_probe = False
+            _log.warn(
+                "Redis does not let this user subscribe to {channel}: a connection that is up but "
+                "deaf is not noticed. Grant &{channels} to mend it.",
+                channel=self._control.decode(),
+                channels=self._control.decode().rpartition("probe:")[0] + "*",
+            )
 
     def _missed(
         self, persisted: list[tuple[bytes, bytes, int | None]]
@@ -210,7 +230,7 @@ class Subscriptions:
         self._send_probe()
 
     def _send_probe(self) -> None:
-        if self._commands.connected:
+        if self._may_probe and self._commands.connected:
             self._probe_sent = self._reactor.seconds()
             self._commands.probe(self._control).addErrback(self._not_probed)
 

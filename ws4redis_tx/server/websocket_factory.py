@@ -95,6 +95,10 @@ class WebSocketFactory(WebSocketServerFactory):
             for waiting in all_gone:
                 waiting.callback(None)
 
+    def open_up(self) -> None:
+        """Let websockets in, after a ``drain``."""
+        self._draining = False
+
     def drain(self, code: int) -> Deferred[None]:
         """Refuse new websockets, close the open ones with ``code``; fire when all are gone.
 
