@@ -20,6 +20,12 @@ _IDS = {
     "WS4REDIS_PROCESS_REQUEST": "ws4redis_tx.E008",
     "WS4REDIS_ALLOWED_ORIGINS": "ws4redis_tx.E009",
     "WS4REDIS_TIMEOUT": "ws4redis_tx.E010",
+    "WS4REDIS_MAX_MESSAGE_SIZE": "ws4redis_tx.E011",
+    "WS4REDIS_MAX_PENDING": "ws4redis_tx.E012",
+    "WS4REDIS_MAX_CONNECTIONS": "ws4redis_tx.E013",
+    "WS4REDIS_SLOW_READER": "ws4redis_tx.E014",
+    "WS4REDIS_REQUIRE_ORIGIN": "ws4redis_tx.E015",
+    "WS4REDIS_ON_COMMIT": "ws4redis_tx.E016",
 }
 
 

@@ -14,7 +14,9 @@ from ws4redis_tx.core.config import (
     DEFAULT_LISTEN,
     DEFAULT_SUBSCRIBER,
     ServerConfig,
+    check_count,
     check_expire,
+    check_slow_reader,
     check_websocket_url,
 )
 from ws4redis_tx.core.errors import ConfigError
@@ -36,6 +38,10 @@ DEFAULTS: dict[str, Any] = {
     "WS4REDIS_REQUIRE_ORIGIN": False,
     "WS4REDIS_ON_COMMIT": False,
     "WS4REDIS_TIMEOUT": 5,
+    "WS4REDIS_MAX_MESSAGE_SIZE": 1024 * 1024,
+    "WS4REDIS_MAX_PENDING": 4 * 1024 * 1024,
+    "WS4REDIS_MAX_CONNECTIONS": None,
+    "WS4REDIS_SLOW_READER": "close",
 }
 
 
@@ -111,6 +117,22 @@ def get_timeout() -> float:
     return float(timeout)
 
 
+def get_count(name: str) -> int:
+    return check_count(name, get(name))
+
+
+def get_max_connections() -> int | None:
+    name = "WS4REDIS_MAX_CONNECTIONS"
+    return None if get(name) is None else get_count(name)
+
+
+def get_flag(name: str) -> bool:
+    flag = get(name)
+    if not isinstance(flag, bool):
+        raise ConfigError(name, f"is {flag!r}", "Use True or False.")
+    return flag
+
+
 def get_allowed_hosts() -> tuple[str, ...]:
     """``ALLOWED_HOSTS``, or what Django takes for it while developing."""
     if settings.DEBUG and not settings.ALLOWED_HOSTS:
@@ -129,6 +151,12 @@ _CHECKS: tuple[Callable[[], object], ...] = (
     lambda: get_callable("WS4REDIS_PROCESS_REQUEST"),
     lambda: OriginPolicy(get_origins()),
     get_timeout,
+    lambda: get_count("WS4REDIS_MAX_MESSAGE_SIZE"),
+    lambda: get_count("WS4REDIS_MAX_PENDING"),
+    get_max_connections,
+    lambda: check_slow_reader(get("WS4REDIS_SLOW_READER")),
+    lambda: get_flag("WS4REDIS_REQUIRE_ORIGIN"),
+    lambda: get_flag("WS4REDIS_ON_COMMIT"),
 )
 
 
@@ -157,6 +185,10 @@ def server_config(listen: tuple[str, ...] = DEFAULT_LISTEN) -> ServerConfig:
         subscriber=subscriber,
         allowed_origins=get_origins(),
         allowed_hosts=get_allowed_hosts(),
-        require_origin=bool(get("WS4REDIS_REQUIRE_ORIGIN")),
+        require_origin=get_flag("WS4REDIS_REQUIRE_ORIGIN"),
         django=True,
+        max_message_size=get_count("WS4REDIS_MAX_MESSAGE_SIZE"),
+        max_pending=get_count("WS4REDIS_MAX_PENDING"),
+        max_connections=get_max_connections(),
+        slow_reader=check_slow_reader(get("WS4REDIS_SLOW_READER")),
     )

@@ -144,9 +144,12 @@ class WebSocketService(Service):
     ``listener`` is what listens: the websocket factory, unless it is replaced before the start,
     for instance by a ``Site`` that holds its resource. ``stop_code`` is the close code that
     clients get at the stop: 1001; ``twistd`` sets 1012, as the server is about to come back.
+    ``drain`` is over how many seconds these closes are spread, so that the clients do not all
+    come back at once: 0, all together; ``twistd`` sets what ``--drain`` says.
     """
 
     stop_code = 1001
+    drain = 0.0
 
     def __init__(
         self,
@@ -183,11 +186,15 @@ class WebSocketService(Service):
         super().stopService()
         ports, self.ports = self.ports, []
         yield gatherResults([maybeDeferred(port.stopListening) for port in ports])
-        yield self.factory.drain(self.stop_code)
+        yield self.factory.drain(self.stop_code, self.drain)
         if self._own_authorizer is not None:
             self._own_authorizer.stop()
         if self._own_broker is not None:
             yield self._own_broker.stopService()
+
+    def stop_now(self) -> None:
+        """Have a stop that is under way wait for no client any more."""
+        self.factory.abort()
 
     def when_ready(self) -> Deferred[None]:
         """Fire when websockets can be opened: Redis is there."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
+import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import IService, Service
@@ -49,6 +52,27 @@ class Options(UsageOptions):
         ["prefix", None, None, "Prefix of all Redis names."],
         ["expire", None, None, "Seconds a message stays persisted; 0: not (default: 3600)."],
         ["heartbeat", None, None, "Text sent to every client at least every 5 s."],
+        ["max-message-size", None, None, "Bytes a client's message may have (default: 1048576)."],
+        ["max-connections", None, None, "Websockets of this process; further ones get 503."],
+        [
+            "max-pending",
+            None,
+            None,
+            "Bytes that may wait for a client that does not read (default: 4194304).",
+        ],
+        [
+            "slow-reader",
+            None,
+            None,
+            "What happens when more would wait: close the client (the default), drop_oldest "
+            "message, or keep the latest one of each channel.",
+        ],
+        [
+            "drain",
+            None,
+            "5",
+            "Seconds over which clients are closed on SIGTERM; a second one ends it at once.",
+        ],
     ]
     optFlags = [
         ["embedded-redis", None, "Start a Redis of our own: in memory, on a free loopback port."],
@@ -79,6 +103,7 @@ class Options(UsageOptions):
         if self["serve-django"] and not settings:
             raise UsageError("--serve-django needs --settings MODULE.")
         try:
+            self["drain"] = _number("drain", self["drain"], float)
             overrides = self._overrides()
             if settings:
                 self["config"] = _django_config(settings, overrides, self["listen"])
@@ -94,15 +119,12 @@ class Options(UsageOptions):
             "WS4REDIS_PREFIX": self["prefix"],
             "WS4REDIS_HEARTBEAT": self["heartbeat"],
             "WS4REDIS_ALLOWED_ORIGINS": self["origin"] or None,
+            "WS4REDIS_SLOW_READER": self["slow-reader"],
             "WS4REDIS_CONNECTION": self._redis(),
         }
-        if self["expire"] is not None:
-            try:
-                given["WS4REDIS_EXPIRE"] = int(self["expire"])
-            except ValueError:
-                raise ConfigError(
-                    "--expire", f"is {self['expire']!r}", "Write a number of seconds."
-                ) from None
+        for name, option in _NUMBERS.items():
+            if self[option] is not None:
+                given[name] = _number(option, self[option], int)
         return {name: value for name, value in given.items() if value is not None}
 
     def _redis(self) -> Any:
@@ -129,6 +151,30 @@ class Options(UsageOptions):
         return url
 
 
+_LIMITS = {
+    "WS4REDIS_MAX_MESSAGE_SIZE": "max_message_size",
+    "WS4REDIS_MAX_PENDING": "max_pending",
+    "WS4REDIS_MAX_CONNECTIONS": "max_connections",
+    "WS4REDIS_SLOW_READER": "slow_reader",
+}
+_NUMBERS = {
+    "WS4REDIS_EXPIRE": "expire",
+    "WS4REDIS_MAX_MESSAGE_SIZE": "max-message-size",
+    "WS4REDIS_MAX_PENDING": "max-pending",
+    "WS4REDIS_MAX_CONNECTIONS": "max-connections",
+}
+
+
+def _number(option: str, value: str, kind: Callable[[str], float]) -> float:
+    try:
+        number = kind(value)
+        if 0 <= number < math.inf:
+            return number
+    except ValueError:
+        pass
+    raise ConfigError(f"--{option}", f"is {value!r}", "Write a number, such as 5.")
+
+
 def _plain_config(overrides: dict[str, Any], listen: list[str]) -> ServerConfig:
     return ServerConfig(
         redis=parse_redis_address(
@@ -140,6 +186,7 @@ def _plain_config(overrides: dict[str, Any], listen: list[str]) -> ServerConfig:
         heartbeat=overrides.get("WS4REDIS_HEARTBEAT"),
         allowed_origins=tuple(overrides.get("WS4REDIS_ALLOWED_ORIGINS", ())),
         listen=tuple(listen) or DEFAULT_LISTEN,
+        **{field: overrides[name] for name, field in _LIMITS.items() if name in overrides},
     )
 
 
@@ -183,6 +230,7 @@ def makeService(options: Options) -> IService:
     except ConfigError as error:
         raise SystemExit(f"twistd ws4redis: {error}") from error
     websockets.stop_code = 1012
+    websockets.drain = options["drain"]
     if options["serve-django"]:
         from ws4redis_tx.django_site import make_django_site
 
@@ -257,11 +305,22 @@ class _Process(Service):
             if isinstance(address, IPv4Address | IPv6Address)
         ]
 
+    def _end_at_the_next_signal(self) -> None:
+        """The first one ends us by and by; who sends another one does not want to wait."""
+        from twisted.internet import reactor
+
+        def at_once(number: int, frame: Any) -> None:
+            reactor.callFromThread(self._websockets.stop_now)  # type: ignore[attr-defined]
+
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, at_once)
+
     def _without_redis(self, failure: Failure) -> None:
         _log.critical("{problem}", problem=failure.getErrorMessage())
 
     @inlineCallbacks
     def stopService(self) -> Any:
+        self._end_at_the_next_signal()
         yield super().stopService()
         yield self._websockets.stopService()
         if self._broker.running:

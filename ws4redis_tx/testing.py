@@ -142,8 +142,11 @@ class MemoryClient:
 
     ``messages`` are the received ones, ``str`` for text and ``bytes`` for binary frames;
     ``refused`` is the HTTP status of a refusal, ``close_code`` the code of the server's close
-    frame; ``None`` if there was none.
+    frame; ``None`` if there was none. It answers pings, as browsers do; set ``answers_pings`` to
+    ``False`` for one whose machine is gone.
     """
+
+    answers_pings = True
 
     def __init__(self, factory: WebSocketFactory) -> None:
         self.messages: list[str | bytes] = []
@@ -220,6 +223,8 @@ class MemoryClient:
         elif opcode == 8:
             self.close_code = int.from_bytes(payload[:2], "big") if payload else 1005
             self.open = False
+        elif opcode == 9 and self.answers_pings:
+            self.send_bytes(client_frame(10, payload))
         return True
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ws4redis_tx.core.channels import check_prefix
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.origins import OriginPolicy
+from ws4redis_tx.core.pending import CLOSE, SLOW_READER_POLICIES
 from ws4redis_tx.core.redis_address import RedisAddress
 
 DEFAULT_LISTEN = ("tcp:8080:interface=127.0.0.1",)
@@ -33,8 +34,11 @@ class ServerConfig:
     :param require_origin: refuse clients that send no ``Origin``.
     :param django: take session, user and rights of a visitor from Django.
     :param max_message_size: bytes a client's message may have; a larger one closes with 1009.
-    :param max_pending: bytes of frames that may wait for a client that does not read; when they
-        would be more, it is closed with 1013.
+    :param max_pending: bytes that may wait for a client that does not read, each message with its
+        frame and what it costs to keep it; one is always accepted when nothing waits.
+    :param slow_reader: what happens when more would wait: ``"close"``, the client is closed with
+        1013; ``"drop_oldest"``, the oldest messages give way; ``"latest"``, of what waits only the
+        newest message of each channel is kept.
     :param max_connections: open websockets of this process; further ones get 503. ``None``: as
         many as it has file descriptors for.
     """
@@ -52,23 +56,18 @@ class ServerConfig:
     django: bool = False
     max_message_size: int = 1024 * 1024
     max_pending: int = 4 * 1024 * 1024
+    slow_reader: str = CLOSE
     max_connections: int | None = None
 
     def __post_init__(self) -> None:
         check_websocket_url(self.websocket_url)
         check_prefix(self.prefix)
         object.__setattr__(self, "expire", check_expire(self.expire))
-        for name in ("max_message_size", "max_pending"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(name, f"is {value!r}", "Use a number of bytes, at least 1.")
-        most = self.max_connections
-        if most is not None and (not isinstance(most, int) or most < 1):
-            raise ConfigError(
-                "max_connections",
-                f"is {most!r}",
-                "Use a number, or None for no limit.",
-            )
+        check_count("WS4REDIS_MAX_MESSAGE_SIZE", self.max_message_size)
+        check_count("WS4REDIS_MAX_PENDING", self.max_pending)
+        if self.max_connections is not None:
+            check_count("WS4REDIS_MAX_CONNECTIONS", self.max_connections)
+        check_slow_reader(self.slow_reader)
         for name in ("allowed_origins", "allowed_hosts"):
             if isinstance(getattr(self, name), str):
                 raise ConfigError(name, f"is {getattr(self, name)!r}", "Use a tuple of strings.")
@@ -85,6 +84,23 @@ def check_websocket_url(url: object) -> str:
             "Write a path that starts and ends with '/', such as /ws/.",
         )
     return url
+
+
+def check_count(setting: str, value: object) -> int:
+    """A whole number, at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(setting, f"is {value!r}", "Use a whole number, at least 1.")
+    return value
+
+
+def check_slow_reader(policy: object) -> str:
+    if policy not in SLOW_READER_POLICIES:
+        raise ConfigError(
+            "WS4REDIS_SLOW_READER",
+            f"is {policy!r}",
+            f"Use one of {', '.join(SLOW_READER_POLICIES)}.",
+        )
+    return str(policy)
 
 
 def check_expire(expire: object) -> int:

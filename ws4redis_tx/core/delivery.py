@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from ws4redis_tx.core.messages import PersistedMessage, Publication
+from ws4redis_tx.core.pending import CLOSE, IPending, cost, make_pending
 
 _REPLAYING, _LIVE, _CLOSED = "replaying", "live", "closed"
 
@@ -13,41 +13,49 @@ _REPLAYING, _LIVE, _CLOSED = "replaying", "live", "closed"
 class Delivery:
     """A connection's listener: replaying → live → closed.
 
-    While replaying, live messages queue behind what is persisted. When live, each goes straight
-    to ``write``, unless the transport asked for a pause; then it queues. The queue holds at most
-    ``max_pending`` bytes of frames (one message is always accepted when nothing is pending); one
-    more, and ``overflow`` is called, once, and nothing further is sent. Persisted messages do not
-    count: there is one a channel, and a client that could not get them could never connect.
+    While replaying, live messages wait behind what is persisted. When live, each goes straight
+    to ``write``, unless the transport asked for a pause; then it waits. At most ``max_pending``
+    bytes wait; what happens when they would be more is up to the ``policy``, one of
+    ``core.pending.SLOW_READER_POLICIES``. With ``close``, ``overflow`` is called, once, and nothing
+    further is sent. Persisted messages do not count: there is one a channel, and a client that
+    could not get them could never connect.
 
     Order is kept over all channels. Nothing is written once it is closed.
     """
 
     __slots__ = (
-        "_before",
+        "_flowing",
         "_max_pending",
         "_overflow",
         "_paused",
         "_pending",
-        "_queue",
+        "_policy",
         "_replayed",
         "_state",
         "_write",
+        "dropped",
     )
 
     def __init__(
-        self, write: Callable[[bytes], object], overflow: Callable[[], object], max_pending: int
+        self,
+        write: Callable[[bytes], object],
+        overflow: Callable[[], object],
+        max_pending: int,
+        policy: str = CLOSE,
     ) -> None:
         self._write = write
         self._overflow = overflow
         self._max_pending = max_pending
+        self._policy = policy
         self._state = _REPLAYING
         self._paused = False
-        # With the bytes that each counts for.
-        self._queue: deque[tuple[Publication, int]] = deque()
-        self._replayed: deque[tuple[Publication, int]] = deque()
-        # How much of the queue goes out before what is replayed.
-        self._before = 0
-        self._pending = 0
+        # Live, not paused, and nothing waits.
+        self._flowing = False
+        # Made when something has to wait: most connections never need it.
+        self._pending: IPending | None = None
+        self._replayed: list[Publication] = []
+        self.dropped = 0
+        """How many messages gave way to newer ones, as the policy has it."""
 
     @property
     def replaying(self) -> bool:
@@ -58,48 +66,58 @@ class Delivery:
         return self._state is _CLOSED
 
     @property
+    def paused(self) -> bool:
+        return self._paused
+
+    @property
     def pending(self) -> int:
-        """Bytes of the frames that wait here, persisted messages apart."""
-        return self._pending
+        """Bytes that wait here, persisted messages apart."""
+        return 0 if self._pending is None else self._pending.size
 
     def deliver(self, publication: Publication) -> None:
         """Take a message from Redis."""
-        if publication.sender is self or self._state is _CLOSED:
+        if publication.sender is self:
             return
-        if self._paused or self._state is _REPLAYING:
-            self._enqueue(self._queue, publication)
-        else:
+        if self._flowing:
             self._write(publication.frame)
+        elif self._state is not _CLOSED:
+            self._keep(publication)
 
     def send(self, payload: bytes) -> None:
         """Take a message of the application's own, or one that it read from a channel's key.
 
-        While replaying it goes out before what queued, in the order of these calls; a persisted
-        message only if it is not among what queued.
+        While replaying it goes out before what waits, in the order of these calls; a persisted
+        message only if it is not among what waits.
         """
-        if isinstance(payload, PersistedMessage):
-            publication = Publication(payload.channel, payload)
-        else:
-            publication = Publication(None, payload)
-        if self._state is not _REPLAYING:
+        if self._state is _CLOSED:
+            return
+        channel = payload.channel if isinstance(payload, PersistedMessage) else None
+        publication = Publication(channel, payload)
+        if self._state is _LIVE:
             self.deliver(publication)
-        elif publication.channel is None:
-            self._enqueue(self._replayed, publication)
+        elif channel is not None:
+            self._replayed.append(publication)
+        elif self.pending and self.pending + cost(publication) > self._max_pending:
+            self._give_up()
         else:
-            self._replayed.append((publication, 0))
+            self._replayed.append(publication)
+            self._waiting().size += cost(publication)
 
     def interject(self, frame: bytes) -> None:
-        """Write a frame that is no message and keeps no order, unless the client reads nothing."""
+        """Write a frame that is no message and keeps no order, unless the client does not read."""
         if self._state is not _CLOSED and not self._paused:
             self._write(frame)
 
     def restart(self) -> None:
-        """Forget what was replayed so far; it will be read and sent again, behind what queued
-        until now.
+        """Forget what was replayed so far; it will be read and sent again.
+
+        It still goes before what waits: a message that is not among that was published before this
+        listener listened, since a broker delivers itself what an outage swallowed.
         """
-        self._pending -= sum(size for _, size in self._replayed)
+        for publication in self._replayed:
+            if publication.channel is None:
+                self._waiting().size -= cost(publication)
         self._replayed.clear()
-        self._before = len(self._queue)
 
     def go_live(self) -> None:
         """End the replay: the caller vouches that all live messages published before the
@@ -107,20 +125,19 @@ class Delivery:
         """
         if self._state is not _REPLAYING:
             return
-        live = list(self._queue)
-        queued = {(publication.channel, publication.payload) for publication, _ in live}
-        self._queue = deque(live[: self._before])
-        for publication, size in self._replayed:
-            key = (publication.channel, publication.payload)
-            if publication.channel is None or key not in queued:
-                self._queue.append((publication, size))
-        self._queue += live[self._before :]
-        self._replayed.clear()
+        waiting = set() if self._pending is None else self._pending.keys()
+        self._replayed = [
+            publication
+            for publication in reversed(self._replayed)
+            if publication.channel is None
+            or (publication.channel, publication.frame) not in waiting
+        ]
         self._state = _LIVE
         self._drain()
 
     def pause(self) -> None:
         self._paused = True
+        self._flowing = False
 
     def resume(self) -> None:
         self._paused = False
@@ -130,21 +147,36 @@ class Delivery:
     def close(self) -> None:
         """Final: nothing is written from here on."""
         self._state = _CLOSED
-        self._queue.clear()
+        self._flowing = False
+        self._pending = None
         self._replayed.clear()
-        self._pending = 0
 
-    def _enqueue(self, queue: deque[tuple[Publication, int]], publication: Publication) -> None:
-        size = len(publication.frame)
-        if self._pending and self._pending + size > self._max_pending:
-            self.close()
-            self._overflow()
-            return
-        queue.append((publication, size))
-        self._pending += size
+    def _waiting(self) -> IPending:
+        if self._pending is None:
+            self._pending = make_pending(self._policy, self._max_pending)
+        return self._pending
+
+    def _keep(self, publication: Publication) -> None:
+        pending = self._waiting()
+        before = pending.dropped
+        if pending.append(publication):
+            self.dropped += pending.dropped - before
+        else:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self.close()
+        self._overflow()
 
     def _drain(self) -> None:
-        while self._queue and not self._paused:
-            publication, size = self._queue.popleft()
-            self._pending -= size
+        """Write what waits, until the transport asks for a pause."""
+        while self._replayed and not self._paused:  # the first one is the last in the list
+            publication = self._replayed.pop()
+            if publication.channel is None:
+                self._waiting().size -= cost(publication)
             self._write(publication.frame)
+        while self._pending and not self._paused:
+            self._write(self._pending.popleft().frame)
+        if self._state is _LIVE and not self._paused:
+            self._pending = None
+            self._flowing = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from ws4redis_tx.core.interfaces import IListener
 from ws4redis_tx.core.messages import Publication
@@ -52,10 +52,17 @@ class Hub:
         A listener may add and discard listeners meanwhile, itself included.
         """
         assert publication.channel is not None
-        listeners = self._listeners.get(publication.channel)
-        if listeners is None:
-            return
-        for listener in tuple(listeners):
+        self.hand_over(publication, self.receivers(publication.channel))
+
+    def receivers(self, channel: bytes) -> Sequence[IListener]:
+        """The listeners of ``channel`` at this moment, in the order they came."""
+        return tuple(self._listeners.get(channel, ()))
+
+    def hand_over(self, publication: Publication, receivers: Iterable[IListener]) -> None:
+        """Give ``publication`` to those ``receivers`` that still listen."""
+        assert publication.channel is not None
+        listeners = self._listeners.get(publication.channel, {})
+        for listener in receivers:
             if listener not in listeners:
                 continue
             try:

@@ -38,7 +38,8 @@ class IBroker(Protocol):
 
     def listen(self, channel: bytes, listener: IListener) -> Deferred[None]:
         """Fire when the subscription stands: what is published from then on is delivered, in
-        Redis' order over all channels. The listener stays across outages, until ``unlisten``.
+        Redis' order over all channels. The listener stays across outages, until ``unlisten``: what
+        an outage swallowed and is persisted is delivered before the broker is ``available`` again.
 
         Fails with ``BrokerUnavailable`` when there is no connection or it is lost before the
         subscription stood; the listener is not registered then.

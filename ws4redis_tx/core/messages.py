@@ -5,6 +5,9 @@ from __future__ import annotations
 import struct
 
 _TEXT, _BINARY = b"\x81", b"\x82"
+PING = b"\x89\x00"
+# Of a frame whose second byte says that its size follows.
+_HEADER_SIZES = {126: 4, 127: 10}
 
 
 def server_frame(payload: bytes) -> bytes:
@@ -32,26 +35,23 @@ def pong_frame(payload: bytes) -> bytes:
 
 
 class Publication:
-    """One message on one channel; its frame is made at first use, once for all receivers.
+    """One message on one channel, as the frame that all its receivers get.
 
     ``channel`` is ``None`` for a message that did not come from Redis. ``sender`` is the listener
     that published it and asked for no echo, if there is one.
     """
 
-    __slots__ = ("_frame", "channel", "payload", "sender")
+    __slots__ = ("channel", "frame", "sender")
 
     def __init__(self, channel: bytes | None, payload: bytes, sender: object = None) -> None:
         self.channel = channel
-        self.payload = payload
+        self.frame = server_frame(payload)
         self.sender = sender
-        self._frame: bytes | None = None
 
     @property
-    def frame(self) -> bytes:
-        frame = self._frame
-        if frame is None:
-            frame = self._frame = server_frame(self.payload)
-        return frame
+    def payload(self) -> bytes:
+        """The message's bytes. Cut out of the frame: what waits is kept once."""
+        return self.frame[_HEADER_SIZES.get(self.frame[1], 2) :]
 
 
 class RedisMessage(bytes):

@@ -11,15 +11,12 @@ from __future__ import annotations
 class Arrivals:
     """Which messages have arrived, as far as it takes to recognise one that has not.
 
-    Messages are remembered by their hash, from one probe to the next; those that were read from
-    their key to the second next, as that is another connection, which may be ahead.
+    Messages are remembered by their hash, from one probe to the next.
     """
 
     def __init__(self) -> None:
         self._proven = 0
         self._recent: set[int] = set()
-        self._read: set[int] = set()
-        self._earlier: set[int] = set()
         self._last: dict[bytes, int] = {}
 
     def note(self, channel: bytes, payload: bytes) -> None:
@@ -28,9 +25,13 @@ class Arrivals:
         self._recent.add(digest)
 
     def note_read(self, channel: bytes, payload: bytes) -> None:
-        """This message was read from its key, by somebody who got it."""
-        self.note(channel, payload)
-        self._read.add(self._last[channel])
+        """This message was read from its key, and everybody who listened when it was published
+        has it: a fence says so.
+        """
+        digest = hash((channel, payload))
+        self._recent.add(digest)
+        # One that arrived is the newer one.
+        self._last.setdefault(channel, digest)
 
     def prove(self, moment: int) -> None:
         """Everything stamped until ``moment`` (microseconds of Redis' clock) has arrived."""
@@ -39,7 +40,7 @@ class Arrivals:
 
     def forget_recent(self) -> None:
         """Remember no more than a probe would leave, where none is permitted."""
-        self._earlier, self._read, self._recent = self._read, set(), set()
+        self._recent.clear()
 
     def forget(self, channel: bytes) -> None:
         """Nobody listens to ``channel`` any more."""
@@ -52,7 +53,7 @@ class Arrivals:
         those of the last one on its channel.
         """
         digest = hash((channel, payload))
-        if digest in self._recent or digest in self._earlier:
+        if digest in self._recent:
             return False
         if stamp is None:
             return digest != self._last.get(channel)

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from ws4redis_tx.core.channels import control_channel
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
+from ws4redis_tx.core.fanout import Fanout
 from ws4redis_tx.core.hub import EchoNotes, Hub
 from ws4redis_tx.core.interfaces import IListener
 from ws4redis_tx.core.messages import Publication
@@ -54,6 +55,7 @@ class Subscriptions:
         self.hub = Hub(lambda: _log.failure("A listener failed; the others get the message"))
         self.notes = EchoNotes()
         self.generation = 0
+        self._fanout = Fanout(self.hub, reactor.seconds, lambda run: reactor.callLater(0, run))
         self._commands = commands
         self._connection = RedisConnection(
             address,
@@ -69,6 +71,7 @@ class Subscriptions:
         self._fenced: list[Deferred[None]] = []
         self._fencing = False
         self._arrivals = Arrivals()
+        self._read: list[tuple[bytes, bytes]] = []
         self._held: list[tuple[bytes, bytes]] | None = None
         self._control = control_channel(prefix, f"probe:{secrets.token_hex(8)}")
         self._may_probe = True
@@ -76,6 +79,7 @@ class Subscriptions:
         self._prober.clock = reactor
         self._reactor = reactor
         self._probe_sent: float | None = None
+        self._heard = False  # anything, since the last probe was sent
 
     def start(self) -> None:
         self._connection.start()
@@ -132,15 +136,23 @@ class Subscriptions:
     # Messages
 
     def read(self, channel: bytes, payload: bytes) -> None:
-        """Somebody who listens to ``channel`` was given its persisted message."""
-        if channel in self.hub.channels:
-            self._arrivals.note_read(channel, payload)
+        """Somebody was given the persisted message of ``channel``.
+
+        Whether everybody who listens there has it is known with the next fence: before it, or
+        without it if the connection is deaf, some may be missing it.
+        """
+        self._read.append((channel, payload))
 
     def _on_messages(self, messages: list[tuple[bytes, bytes]]) -> None:
         if self._held is not None:
             self._held += messages
-        else:
-            self._dispatch(messages)
+            return
+        self._heard = True
+        self._dispatch(messages)
+        if not self._fanout.idle and self._protocol is not None:
+            # What we cannot hand over yet waits in Redis, not here.
+            self._protocol.transport.pauseProducing()
+            self._fanout.then(self._protocol.transport.resumeProducing)
 
     def _dispatch(self, messages: list[tuple[bytes, bytes]]) -> None:
         for channel, payload in messages:
@@ -151,7 +163,8 @@ class Subscriptions:
             if channel not in self.hub.channels:
                 continue  # it was on its way when the last listener left
             self._arrivals.note(channel, payload)
-            self.hub.dispatch(Publication(channel, payload, self.notes.take(channel, payload)))
+            self._fanout.add(Publication(channel, payload, self.notes.take(channel, payload)))
+        self._fanout.run()
         if len(self._arrivals) > _PROBE_EARLY and self._probe_sent is None:
             self._send_probe()
             if not self._may_probe:
@@ -215,6 +228,7 @@ class Subscriptions:
         if self._protocol is protocol:
             self._protocol = None
             self.notes.clear()
+            self._read.clear()
 
     def _probe(self) -> None:
         protocol = self._connection.protocol
@@ -222,6 +236,9 @@ class Subscriptions:
             return
         sent = self._probe_sent
         if sent is not None and self._reactor.seconds() - sent < _PROBE_PATIENCE:
+            return
+        if sent is not None and self._heard:
+            self._heard = False  # behind, not deaf
             return
         if sent is not None and self._commands.connected:
             _log.warn("Redis is connected but nothing it publishes arrives; connecting anew.")
@@ -232,6 +249,7 @@ class Subscriptions:
     def _send_probe(self) -> None:
         if self._may_probe and self._commands.connected:
             self._probe_sent = self._reactor.seconds()
+            self._heard = False
             self._commands.probe(self._control).addErrback(self._not_probed)
 
     def _not_probed(self, failure: Failure) -> None:
@@ -258,14 +276,25 @@ class Subscriptions:
                 stands.errback(BrokerUnavailable("The connection to Redis was lost."))
             return
         self._fencing = True
-        protocol.ping().addBoth(self._ponged, fenced)
+        read, self._read = self._read, []
+        protocol.ping().addBoth(self._ponged, fenced, read)
 
-    def _ponged(self, answer: object, fenced: list[Deferred[None]]) -> None:
+    def _ponged(
+        self, answer: object, fenced: list[Deferred[None]], read: list[tuple[bytes, bytes]]
+    ) -> None:
         self._fencing = False
         if self._fenced:
             self._ping()
-        for stands in fenced:
-            if isinstance(answer, Failure):
+        if isinstance(answer, Failure):
+            for stands in fenced:
                 stands.errback(BrokerUnavailable("The connection to Redis was lost."))
-            else:
+            return
+        for channel, payload in read:
+            if channel in self.hub.channels:
+                self._arrivals.note_read(channel, payload)
+
+        def stand() -> None:
+            for stands in fenced:
                 stands.callback(None)
+
+        self._fanout.then(stand)

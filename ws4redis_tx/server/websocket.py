@@ -1,16 +1,10 @@
-"""One websocket: from its handshake to its release. Only here, and in its factory: Autobahn.
+"""One websocket: from its connection to its release. Only here, and in its factory: Autobahn.
 
-A connection goes through these steps, each of which can be its last:
+After the opening handshake (``opening.py``) a connection is open: what is persisted is replayed
+while live messages queue, then it is live, until ``release``, exactly once. Autobahn speaks the
+protocol of an open websocket: frames, masks, UTF-8, the close handshake.
 
-    read the request's head → judge its form → Host and Origin → who is it, what may they do
-    (the authorizer) → subscribe, and wait until the subscriptions stand → answer 101 → replay
-    what is persisted while live messages queue → live → release, exactly once.
-
-Autobahn speaks the protocol of an open websocket (frames, masks, UTF-8, close handshake). The
-opening handshake is ours: Autobahn's own answers other statuses, lets bytes inside a header's
-value start another header, and opens twice when it is asked twice.
-
-Whoever waited looks at ``_ended`` afterwards: the client may have left meanwhile.
+Whoever waited looks at ``ended`` afterwards: the client may have left meanwhile.
 """
 
 from __future__ import annotations
@@ -25,18 +19,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ws4redis_tx.core.admission import Admission, check_admission
+from ws4redis_tx.core.admission import Admission
 from ws4redis_tx.core.delivery import Delivery
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable, Denied
-from ws4redis_tx.core.handshake import (
-    MAX_HEAD_BYTES,
-    Handshake,
-    HttpRequest,
-    judge_request,
-    read_request,
-    refusal,
-)
-from ws4redis_tx.core.messages import RedisMessage, pong_frame
+from ws4redis_tx.core.handshake import Handshake, HttpRequest, refusal
+from ws4redis_tx.core.messages import PING, RedisMessage, pong_frame
+from ws4redis_tx.server.opening import Opening, unavailable
 from ws4redis_tx.server.subscription import SubscriberConnection
 
 _log = Logger()
@@ -47,28 +35,27 @@ MOST_UNACKNOWLEDGED = 64
 RETRY_INTERVAL = 1.0
 # How long a client's close waits for Redis to acknowledge what the client sent before it.
 CLOSE_WAIT = 2.0
-
-NOTHING_MAY_FOLLOW = "Nothing may follow a handshake before its answer."
 # How long a connection that is over may take to be gone.
 DROP_TIMEOUT = 2.0
 
 BAD_GATEWAY = 1014
-BUSY = (("Retry-After", "2"),)
 
 
 @implementer(IPushProducer)
 class WebSocketProtocol(WebSocketServerProtocol):
-    """One websocket. The public methods are what a subscriber may call."""
+    """One websocket. ``send`` and ``close`` are what a subscriber may call."""
 
     transport: Any
     factory: Any
 
-    _head_read = False
-    _ended = False
+    ended = False
+    _opening: Opening | None = None
     _subscriber: Any = None
     _connection: SubscriberConnection | None = None
     _username: str | None = None
     _unacknowledged = 0
+    _reading = True
+    _silent = False
     _close_frame: tuple[Any, Any] | None = None
     _close_timer: Any = None
     _drop_timer: Any = None
@@ -76,67 +63,47 @@ class WebSocketProtocol(WebSocketServerProtocol):
 
     def connectionMade(self) -> None:
         super().connectionMade()
+        config = self.factory.config
         self._delivery = Delivery(
-            self.transport.write, self._overflow, self.factory.config.max_pending
+            self.transport.write, self._overflow, config.max_pending, config.slow_reader
         )
+        self._opening = Opening(self.factory, self)
+        self.factory.connected(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._silent = False
+        self._dataReceived(data)
 
     # The opening handshake
 
+    @property
+    def secure(self) -> bool:
+        return bool(self._transport_details.is_secure)
+
+    @property
+    def peer_address(self) -> str:
+        host: str = getattr(self.transport.getPeer(), "host", "")
+        return host
+
     def processHandshake(self) -> None:
         """Called by Autobahn with each piece that arrives before the websocket is open."""
-        try:
-            head, separator, rest = self.data.partition(b"\r\n\r\n")
-            if len(head) > MAX_HEAD_BYTES:
-                raise Denied(400, f"The request's head exceeds {MAX_HEAD_BYTES} bytes.")
-            if self._head_read:
-                raise Denied(400, NOTHING_MAY_FOLLOW)
-            if separator:
-                self.data = b""
-                self.begin(read_request(head, NOTHING_MAY_FOLLOW if rest else ""))
-        except Denied as denied:
-            self._refuse(denied)
+        if self._opening is not None:
+            # Taken away first: what is left when the websocket opens would be read as frames.
+            data, self.data = self.data, b""
+            self.data = self._opening.receive(data) or self.data
 
     def begin(self, request: HttpRequest) -> None:
-        """Start with a request whose head was read, by us or by an HTTP server before us."""
-        self._head_read = True
-        self._open(request).addErrback(
-            lambda failure: _log.failure("A websocket failed to open", failure=failure)
-        )
+        """Start with a request that an HTTP server has read."""
+        assert self._opening is not None
+        self._opening.begin(request)
 
-    @inlineCallbacks
-    def _open(self, request: HttpRequest) -> Any:
-        factory = self.factory
-        try:
-            handshake = judge_request(
-                request,
-                factory.config.websocket_url,
-                secure=bool(self._transport_details.is_secure),
-                peer=getattr(self.transport.getPeer(), "host", ""),
-            )
-            factory.check_capacity()
-            factory.origins.check(handshake)
-            rights = [flag for flag in handshake.flags if flag in factory.known_rights]
-            admission = yield maybeDeferred(factory.authorizer.authorize, handshake, rights)
-            if self._ended:
-                return
-            check_admission(handshake, admission)
-            yield self._subscribe(handshake, admission)
-            factory.check_capacity()
-        except Denied as denied:
-            self._refuse(denied)
-        except BrokerUnavailable as error:
-            self._refuse(unavailable(str(error)))
-        except Exception:
-            _log.failure("A handshake failed; the client was answered with 500")
-            self._refuse(Denied(500, "The server failed; its log says why."))
-        else:
-            if self._delivery.closed:
-                # More came than may wait for it, before it was open.
-                self._refuse(unavailable("too many messages waited for the handshake's end"))
-            elif not self._ended:
-                self._accept(handshake)
+    def onOpenHandshakeTimeout(self) -> None:
+        self.openHandshakeTimeoutCall = None
+        if self._opening is not None and not self.ended:
+            self._opening.time_out()
 
-    def _subscribe(self, handshake: Handshake, admission: Admission) -> Deferred[Any]:
+    def subscribe(self, handshake: Handshake, admission: Admission) -> Deferred[Any]:
+        """Fire when all that the client may hear is subscribed to."""
         factory = self.factory
         self._username = admission.identity.username
         connection = self._connection = SubscriberConnection(
@@ -147,43 +114,46 @@ class WebSocketProtocol(WebSocketServerProtocol):
             self._subscriber.set_pubsub_channels, admission.request, list(admission.rights)
         ).addCallback(lambda _: connection.when_subscribed())
 
-    def _accept(self, handshake: Handshake) -> None:
-        self._wskey = handshake.key
-        self.websocket_version = 13
-        self.websocket_protocols = list(handshake.subprotocols)
-        self.websocket_extensions: list[object] = []
-        self.succeedHandshake(next(iter(handshake.subprotocols), None))
-        self.transport.registerProducer(self, True)
-        self.factory.opened(self)
-        self._replay().addErrback(self._failed, "Replaying persisted messages failed")
+    def accept(self, handshake: Handshake) -> None:
+        """Answer 101, unless it is too late for that."""
+        if self._delivery.closed:
+            # More came than may wait for it, before it was open.
+            self.refuse(unavailable("too many messages waited for the handshake's end"))
+        elif not self.ended:
+            self._opening = None
+            self._wskey = handshake.key
+            self.websocket_version = 13
+            self.websocket_protocols = list(handshake.subprotocols)
+            self.websocket_extensions: list[object] = []
+            self.succeedHandshake(next(iter(handshake.subprotocols), None))
+            self.transport.registerProducer(self, True)
+            self.factory.opened(self)
+            self._replay().addErrback(self._failed, "Replaying persisted messages failed")
 
-    def _refuse(self, denied: Denied) -> None:
-        if self._ended:
+    def refuse(self, denied: Denied) -> None:
+        """Answer with a status, and end."""
+        if self.ended:
             return
-        self._ended = True
+        self.ended = True
         _log.info(
             "Refused a websocket with {status}: {detail}",
             status=denied.status,
             detail=denied.detail or denied.reason,
         )
         self.transport.write(refusal(denied))
+        self.drop()
+
+    def drop(self) -> None:
+        """End without a word, once what was written is out."""
         self.wasClean = True
         self.dropConnection(abort=False)
-
-    def onOpenHandshakeTimeout(self) -> None:
-        self.openHandshakeTimeoutCall = None
-        if self._head_read:
-            self._refuse(unavailable("the handshake took longer than its timeout"))
-        elif self.state == self.STATE_CONNECTING:
-            self.wasClean = True
-            self.dropConnection(abort=True)
 
     # An open websocket
 
     @inlineCallbacks
     def _replay(self) -> Any:
         broker = self.factory.broker
-        while not self._ended:
+        while not self.ended:
             generation = broker.generation
             try:
                 yield maybeDeferred(self._subscriber.send_persisted_messages, self)
@@ -197,7 +167,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
                 pass
             # Messages may have been missed since the read: start again when all is subscribed.
             self._delivery.restart()
-            if not self._ended:
+            if not self.ended:
                 if broker.available and broker.generation == generation:
                     waiting: Deferred[None] = deferLater(self.factory.reactor, RETRY_INTERVAL)
                 else:
@@ -209,6 +179,21 @@ class WebSocketProtocol(WebSocketServerProtocol):
     def send(self, message: bytes | str) -> None:
         """Send a message, in order with all others; text if it is valid UTF-8, else binary."""
         self._delivery.send(message.encode() if isinstance(message, str) else message)
+
+    def ping(self) -> None:
+        """Ask the client for a sign of life, which ``drop_if_silent`` looks for later."""
+        if self.state == self.STATE_OPEN:
+            self._silent = True
+            self.transport.write(PING)
+
+    def drop_if_silent(self) -> None:
+        if self._silent and self.state == self.STATE_OPEN:
+            _log.info("A client does not answer a ping: user {user!r}", user=self._username)
+            self.dropConnection(abort=True)
+
+    def beat(self, frame: bytes) -> None:
+        """Send a heartbeat, unless the client is not reading what it has."""
+        self._delivery.interject(frame)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Begin the close handshake. What is not written yet is dropped."""
@@ -226,8 +211,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
         if self._close_frame is not None or self.state != self.STATE_OPEN:
             return  # one of us has said that it is over
         self._unacknowledged += 1
-        if self._unacknowledged == MOST_UNACKNOWLEDGED:
-            self.transport.pauseProducing()
+        self._pace()
         maybeDeferred(self._subscriber.publish_message, RedisMessage(payload)).addErrback(
             self._not_published
         ).addBoth(self._acknowledged)
@@ -241,8 +225,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
 
     def _acknowledged(self, _: object) -> None:
         self._unacknowledged -= 1
-        if self._unacknowledged == MOST_UNACKNOWLEDGED - 1 and not self._ended:
-            self.transport.resumeProducing()
+        self._pace()
         if not self._unacknowledged and self._close_frame is not None:
             self._answer_close()
 
@@ -282,7 +265,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
         frame, self._close_frame = self._close_frame, None
         if self._close_timer.active():
             self._close_timer.cancel()
-        if not self._ended:
+        if not self.ended:
             self._end_by(*frame)
 
     def sendCloseFrame(
@@ -301,9 +284,24 @@ class WebSocketProtocol(WebSocketServerProtocol):
 
     def pauseProducing(self) -> None:
         self._delivery.pause()
+        self._pace()
 
     def resumeProducing(self) -> None:
+        self._silent = False
         self._delivery.resume()
+        self._pace()
+
+    def _pace(self) -> None:
+        """Read nothing from a client that does not read, or whose messages Redis has yet to get:
+        what it sends would pile up here.
+        """
+        reading = self._unacknowledged < MOST_UNACKNOWLEDGED and not self._delivery.paused
+        if reading is not self._reading and not self.ended:
+            self._reading = reading
+            if reading:
+                self.transport.resumeProducing()
+            else:
+                self.transport.pauseProducing()
 
     def stopProducing(self) -> None:
         self._delivery.close()
@@ -311,7 +309,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
     # The end
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
-        self._ended = True
+        self.ended = True
         self._delivery.close()
         self._answer_close()
         if self.closeHandshakeTimeoutCall is not None:
@@ -332,12 +330,10 @@ class WebSocketProtocol(WebSocketServerProtocol):
         )
         connection.release()
         if self.is_open.called:
+            dropped = self._delivery.dropped
             _log.info(
-                "A websocket ended: user {user!r}, code {code}",
+                "A websocket ended: user {user!r}, code {code}{dropped}",
                 user=self._username,
                 code=self.localCloseCode or code,
+                dropped=f", {dropped} messages dropped as it did not read" if dropped else "",
             )
-
-
-def unavailable(detail: str) -> Denied:
-    return Denied(503, "The server cannot serve websockets now.", headers=BUSY, detail=detail)

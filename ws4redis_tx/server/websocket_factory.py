@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -15,14 +17,21 @@ from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.interfaces import IAuthorizer, IBroker
 from ws4redis_tx.core.messages import server_frame
 from ws4redis_tx.core.origins import OriginPolicy
+from ws4redis_tx.server.opening import BUSY, unavailable
+from ws4redis_tx.server.rounds import Rounds
 from ws4redis_tx.server.subscription import SubscriberConnection
-from ws4redis_tx.server.websocket import BUSY, WebSocketProtocol, unavailable
+from ws4redis_tx.server.websocket import WebSocketProtocol
 
 # From the connection to the answer, and from our close frame to the client's.
 HANDSHAKE_TIMEOUT = 5
 CLOSE_TIMEOUT = 1
 # Between two heartbeats; the contract allows 5 s of silence.
 HEARTBEAT_INTERVAL = 4.0
+# Between two pings, and from a ping to a sign of life.
+PING_INTERVAL = 25.0
+PING_TIMEOUT = 10.0
+# Between the portions in which a drain closes websockets.
+DRAIN_INTERVAL = 0.05
 
 
 class WebSocketFactory(WebSocketServerFactory):
@@ -65,59 +74,112 @@ class WebSocketFactory(WebSocketServerFactory):
             config.allowed_origins, config.allowed_hosts, require_origin=config.require_origin
         )
         self.heartbeat = None if config.heartbeat is None else config.heartbeat.encode()
-        self._heart = LoopingCall(self._beat)
-        self._heart.clock = reactor
+        chance = random.Random()
+        self._pings: Rounds[WebSocketProtocol] = Rounds(
+            PING_INTERVAL,
+            WebSocketProtocol.ping,
+            reactor,
+            chance,
+            check_after=PING_TIMEOUT,
+            check=WebSocketProtocol.drop_if_silent,
+        )
+        self._beats: Rounds[WebSocketProtocol] | None = None
+        if self.heartbeat is not None:
+            beat = server_frame(self.heartbeat)
+            self._beats = Rounds(
+                HEARTBEAT_INTERVAL, lambda websocket: websocket.beat(beat), reactor, chance
+            )
+        self._opening: set[WebSocketProtocol] = set()
         self._websockets: set[WebSocketProtocol] = set()
         self._draining = False
+        self._drainer = LoopingCall(lambda: None)
         self._all_gone: list[Deferred[None]] = []
 
     def check_capacity(self) -> None:
         """Raise ``Denied`` (503) when no websocket can be opened now."""
         if self._draining:
-            raise Denied(503, "The server is going down.", headers=BUSY)
+            raise going_down()
         most = self.config.max_connections
         if most is not None and len(self._websockets) >= most:
-            raise unavailable(f"there are {most} websockets, which is max_connections")
+            raise unavailable(
+                f"there are {most} websockets, which is the most that WS4REDIS_MAX_CONNECTIONS "
+                "(--max-connections) allows"
+            )
         if not self.broker.available:
             raise unavailable("Redis is unavailable")
 
+    # Told by the websockets
+
+    def connected(self, websocket: WebSocketProtocol) -> None:
+        self._opening.add(websocket)
+
     def opened(self, websocket: WebSocketProtocol) -> None:
+        self._opening.discard(websocket)
         self._websockets.add(websocket)
-        if self.heartbeat is not None and not self._heart.running:
-            self._heart.start(HEARTBEAT_INTERVAL, now=False)
+        self._pings.add(websocket)
+        if self._beats is not None:
+            self._beats.add(websocket)
 
     def closed(self, websocket: WebSocketProtocol) -> None:
+        self._opening.discard(websocket)
         self._websockets.discard(websocket)
-        if not self._websockets:
-            if self._heart.running:
-                self._heart.stop()
+        self._pings.discard(websocket)
+        if self._beats is not None:
+            self._beats.discard(websocket)
+        if not self._websockets and not self._opening:
             all_gone, self._all_gone = self._all_gone, []
             for waiting in all_gone:
                 waiting.callback(None)
+
+    # The end
 
     def open_up(self) -> None:
         """Let websockets in, after a ``drain``."""
         self._draining = False
 
-    def drain(self, code: int) -> Deferred[None]:
-        """Refuse new websockets, close the open ones with ``code``; fire when all are gone.
+    def drain(self, code: int, seconds: float = 0.0) -> Deferred[None]:
+        """Refuse new websockets, close the open ones with ``code``, spread over ``seconds``; fire
+        when all are gone.
 
         A client that does not answer the close frame, or read it, is dropped after 3 s at most.
         """
         self._draining = True
-        for websocket in tuple(self._websockets):
-            websocket.close(code)
-        if not self._websockets:
+        for websocket in tuple(self._opening):
+            websocket.refuse(going_down())
+        waiting = deque(self._websockets)
+        turns = max(1, round(seconds / DRAIN_INTERVAL))
+
+        def close_some() -> None:
+            nonlocal turns
+            for _ in range(-(-len(waiting) // turns)):
+                waiting.popleft().close(code)
+            turns -= 1
+            if not waiting:
+                self._drainer.stop()
+
+        self._stop_draining()
+        self._drainer = LoopingCall(close_some)
+        self._drainer.clock = self.reactor
+        self._drainer.start(DRAIN_INTERVAL)
+        if not self._websockets and not self._opening:
             return succeed(None)
         all_gone: Deferred[None] = Deferred()
         self._all_gone.append(all_gone)
         return all_gone
 
-    def _beat(self) -> None:
-        assert self.heartbeat is not None
-        beat = server_frame(self.heartbeat)
-        for websocket in tuple(self._websockets):
-            websocket._delivery.interject(beat)
+    def abort(self) -> None:
+        """End all connections at once, without a close handshake."""
+        self._stop_draining()
+        for websocket in (*self._opening, *self._websockets):
+            websocket.transport.abortConnection()
+
+    def _stop_draining(self) -> None:
+        if self._drainer.running:
+            self._drainer.stop()
+
+
+def going_down() -> Denied:
+    return Denied(503, "The server is going down.", headers=BUSY)
 
 
 class _Timer:

@@ -1,0 +1,88 @@
+"""The order in which publications reach their listeners, and how long that may take at a stretch."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+from ws4redis_tx.core.hub import Hub
+from ws4redis_tx.core.messages import Publication
+
+SLICE = 0.01
+"""Seconds after which a fan-out lets others have a turn: handshakes, pings, messages of clients.
+What a slice wrote is flushed in that turn, which takes as long again."""
+
+_AT_ONCE = 128  # receivers, between two looks at the clock
+
+
+class Fanout:
+    """Hands publications to the hub's listeners, all in the order they came, in slices of time.
+
+    One that comes while an earlier one is unfinished waits, whatever its channel is: a connection
+    that listens to both gets both in their order. Not reentrant: a listener publishes through
+    Redis, or another hub.
+
+    :param seconds: the time.
+    :param later: calls a function when others had their turn.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        seconds: Callable[[], float],
+        later: Callable[[Callable[[], None]], object],
+    ) -> None:
+        self._hub = hub
+        self._seconds = seconds
+        self._later = later
+        self._waiting: deque[Publication | Callable[[], object]] = deque()
+        self._current: tuple[Publication, Any] | None = None
+        self._busy = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything was handed over."""
+        return not self._waiting and self._current is None
+
+    def add(self, publication: Publication) -> None:
+        """Take the next one. It goes out with the next ``run``."""
+        self._waiting.append(publication)
+
+    def then(self, function: Callable[[], object]) -> None:
+        """Call ``function`` when all that was added before was handed over: now, if it was."""
+        if self.idle:
+            function()
+        else:
+            self._waiting.append(function)
+
+    def run(self) -> None:
+        """Hand over, for one slice. The rest follows by itself."""
+        if not self._busy:
+            self._run()
+
+    def _run(self) -> None:
+        self._busy = True
+        end = self._seconds() + SLICE
+        handed = 0
+        while self._current is not None or self._waiting:
+            if self._current is None:
+                following = self._waiting.popleft()
+                if not isinstance(following, Publication):
+                    following()
+                    continue
+                assert following.channel is not None
+                self._current = following, iter(self._hub.receivers(following.channel))
+            publication, receivers = self._current
+            some = tuple(islice(receivers, _AT_ONCE))
+            self._hub.hand_over(publication, some)
+            if len(some) < _AT_ONCE:
+                self._current = None
+            handed += len(some)
+            if handed >= _AT_ONCE and not self.idle:
+                handed = 0
+                if self._seconds() >= end:
+                    self._later(self._run)
+                    return
+        self._busy = False

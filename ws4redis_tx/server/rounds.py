@@ -1,0 +1,67 @@
+"""What is to be done for every websocket now and then, with one timer for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any, Generic, TypeVar
+
+from twisted.internet.task import LoopingCall
+
+_TICK = 0.25
+
+Member = TypeVar("Member")
+
+
+class Rounds(Generic[Member]):
+    """Visits each member once every ``period`` seconds, a few at a time; the first visit falls
+    anywhere in the first period, so that those who came together do not stay together.
+
+    :param visit: called with the member.
+    :param check_after: seconds after a visit at which ``check`` is called with the member.
+    """
+
+    def __init__(
+        self,
+        period: float,
+        visit: Callable[[Member], object],
+        clock: Any,
+        random: Random,
+        *,
+        check_after: float = 0.0,
+        check: Callable[[Member], object] | None = None,
+    ) -> None:
+        self._visit = visit
+        self._check = check
+        self._check_after = round(check_after / _TICK)
+        self._random = random
+        self._slots: list[set[Member]] = [set() for _ in range(round(period / _TICK))]
+        self._slot_of: dict[Member, int] = {}
+        self._now = 0
+        self._timer = LoopingCall.withCount(self._turn)
+        self._timer.clock = clock
+
+    def add(self, member: Member) -> None:
+        slot = self._random.randrange(len(self._slots))
+        self._slot_of[member] = slot
+        self._slots[slot].add(member)
+        if not self._timer.running:
+            self._timer.start(_TICK, now=False)
+
+    def discard(self, member: Member) -> None:
+        slot = self._slot_of.pop(member, None)
+        if slot is None:
+            return
+        self._slots[slot].discard(member)
+        if not self._slot_of and self._timer.running:
+            self._timer.stop()
+
+    def _turn(self, ticks: int) -> None:
+        """Go on by ``ticks``: more than one when the process was busy, and none is left out."""
+        for _ in range(ticks):
+            self._now = (self._now + 1) % len(self._slots)
+            for member in tuple(self._slots[self._now]):
+                self._visit(member)
+            if self._check is not None:
+                for member in tuple(self._slots[self._now - self._check_after]):
+                    self._check(member)
