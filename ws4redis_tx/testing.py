@@ -247,9 +247,11 @@ class _Wire(StringTransport):
         super().__init__()
         self._client = client
 
+    pings = 0
     pongs = 0
 
     def write(self, data: bytes) -> None:
+        self.pings += data[:1] == b"\x89"
         self.pongs += data[:1] == b"\x8a"
         self._client._written(data)
 

@@ -1,4 +1,4 @@
-"""The order in which publications reach their listeners, and how long that may take at a stretch."""
+"""In which order publications reach their listeners, and how long that may take at a stretch."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -92,7 +91,7 @@ class WebSocketFactory(WebSocketServerFactory):
         self._opening: set[WebSocketProtocol] = set()
         self._websockets: set[WebSocketProtocol] = set()
         self._draining = False
-        self._drainer = LoopingCall(lambda: None)
+        self._drainer: LoopingCall | None = None
         self._all_gone: list[Deferred[None]] = []
 
     def check_capacity(self) -> None:
@@ -127,6 +126,7 @@ class WebSocketFactory(WebSocketServerFactory):
         if self._beats is not None:
             self._beats.discard(websocket)
         if not self._websockets and not self._opening:
+            self._stop_draining()
             all_gone, self._all_gone = self._all_gone, []
             for waiting in all_gone:
                 waiting.callback(None)
@@ -146,19 +146,8 @@ class WebSocketFactory(WebSocketServerFactory):
         self._draining = True
         for websocket in tuple(self._opening):
             websocket.refuse(going_down())
-        waiting = deque(self._websockets)
-        turns = max(1, round(seconds / DRAIN_INTERVAL))
-
-        def close_some() -> None:
-            nonlocal turns
-            for _ in range(-(-len(waiting) // turns)):
-                waiting.popleft().close(code)
-            turns -= 1
-            if not waiting:
-                self._drainer.stop()
-
         self._stop_draining()
-        self._drainer = LoopingCall(close_some)
+        self._drainer = LoopingCall.withCount(self._closing(code, seconds))
         self._drainer.clock = self.reactor
         self._drainer.start(DRAIN_INTERVAL)
         if not self._websockets and not self._opening:
@@ -167,6 +156,22 @@ class WebSocketFactory(WebSocketServerFactory):
         self._all_gone.append(all_gone)
         return all_gone
 
+    def _closing(self, code: int, seconds: float) -> Callable[[int], None]:
+        """What closes its share of the websockets with each ``DRAIN_INTERVAL`` that passed."""
+        waiting = list(self._websockets)
+        share = len(waiting) * DRAIN_INTERVAL / max(seconds, DRAIN_INTERVAL)
+        left = float(len(waiting))
+
+        def close_some(intervals: int) -> None:
+            nonlocal left
+            left -= intervals * share
+            while waiting and len(waiting) > left:
+                waiting.pop().close(code)
+            if not waiting:
+                self._stop_draining()
+
+        return close_some
+
     def abort(self) -> None:
         """End all connections at once, without a close handshake."""
         self._stop_draining()
@@ -174,7 +179,7 @@ class WebSocketFactory(WebSocketServerFactory):
             websocket.transport.abortConnection()
 
     def _stop_draining(self) -> None:
-        if self._drainer.running:
+        if self._drainer is not None and self._drainer.running:
             self._drainer.stop()
 
 

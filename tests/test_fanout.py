@@ -1,0 +1,151 @@
+"""Long fan-outs let others have a turn, and change the order for nobody."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from ws4redis_tx.core.fanout import SLICE, Fanout
+from ws4redis_tx.core.hub import Hub
+from ws4redis_tx.core.messages import Publication
+
+
+class Listener:
+    def __init__(self, on_message: Callable[[], object]) -> None:
+        self.heard: list[bytes] = []
+        self._on_message = on_message
+
+    def deliver(self, publication: Publication) -> None:
+        self.heard.append(publication.payload)
+        self._on_message()
+
+
+class FanoutTests(SynchronousTestCase):
+    """A clock that goes on by ``self.cost`` with each delivery, and turns that we give."""
+
+    def setUp(self) -> None:
+        self.now = 0.0
+        self.cost = 0.0
+        self.turns: deque[Callable[[], None]] = deque()
+        self.hub = Hub(self.fail)
+        self.fanout = Fanout(self.hub, lambda: self.now, self.turns.append)
+
+    def listen(self, *channels: bytes, number: int = 1) -> list[Listener]:
+        listeners = [Listener(self.tick) for _ in range(number)]
+        for listener in listeners:
+            for channel in channels:
+                self.hub.add(channel, listener)
+        return listeners
+
+    def tick(self) -> None:
+        self.now += self.cost
+
+    def publish(self, payload: bytes, channel: bytes = b"c") -> None:
+        self.fanout.add(Publication(channel, payload))
+
+    def test_what_is_quickly_done_is_done_at_once(self) -> None:
+        listeners = self.listen(b"c", number=1000)
+        self.publish(b"1")
+        self.fanout.run()
+        self.assertEqual([listener.heard for listener in listeners], [[b"1"]] * 1000)
+        self.assertTrue(self.fanout.idle)
+        self.assertEqual(len(self.turns), 0)
+
+    def test_a_slice_takes_no_longer_than_it_may(self) -> None:
+        self.cost = 0.00002
+        listeners = self.listen(b"c", number=20_000)
+        self.publish(b"1")
+        self.fanout.run()
+        longest = self.now
+        while self.turns:
+            before = self.now
+            self.turns.popleft()()
+            longest = max(longest, self.now - before)
+        self.assertTrue(all(listener.heard == [b"1"] for listener in listeners))
+        self.assertLess(longest, 1.5 * SLICE)
+
+    def test_many_short_fan_outs_of_one_read_are_sliced_too(self) -> None:
+        self.cost = SLICE / 100
+        (listener,) = self.listen(b"c")
+        for number in range(1000):
+            self.publish(b"%d" % number)
+        self.fanout.run()
+        self.assertLess(len(listener.heard), 300)
+        while self.turns:
+            self.turns.popleft()()
+        self.assertEqual(listener.heard, [b"%d" % number for number in range(1000)])
+
+    def test_what_comes_meanwhile_waits_whatever_its_channel(self) -> None:
+        self.cost = SLICE / 100
+        listeners = self.listen(b"c", b"d", number=1000)
+        self.publish(b"1")
+        self.fanout.run()
+        self.publish(b"2", b"d")
+        self.fanout.run()
+        self.assertEqual(len(self.turns), 1)
+        while self.turns:
+            self.turns.popleft()()
+        for listener in listeners:
+            self.assertEqual(listener.heard, [b"1", b"2"])
+
+    def test_then_waits_for_what_was_added_before_and_no_longer(self) -> None:
+        self.cost = SLICE / 100
+        listeners = self.listen(b"c", number=1000)
+        seen: list[str] = []
+        self.fanout.then(lambda: seen.append("idle"))
+        self.assertEqual(seen, ["idle"])
+        self.publish(b"1")
+        self.fanout.run()
+        self.fanout.then(lambda: seen.append(f"all {len(listeners[-1].heard)}"))
+        self.publish(b"2")
+        self.assertEqual(seen, ["idle"])
+        while self.turns:
+            self.turns.popleft()()
+        self.assertEqual(seen, ["idle", "all 1"])
+
+    def test_who_leaves_meanwhile_gets_nothing_more_and_who_comes_gets_the_next(self) -> None:
+        self.cost = SLICE / 100
+        listeners = self.listen(b"c", number=1000)
+        self.publish(b"1")
+        self.fanout.run()
+        self.hub.discard(b"c", listeners[-1])
+        (late,) = self.listen(b"c")
+        self.publish(b"2")
+        while self.turns:
+            self.turns.popleft()()
+        self.assertEqual(listeners[-1].heard, [])
+        self.assertEqual(late.heard, [b"2"])
+
+    @settings(deadline=None, max_examples=100)
+    @given(st.data())
+    def test_every_connection_gets_all_its_channels_in_redis_order(
+        self, data: st.DataObject
+    ) -> None:
+        self.setUp()
+        self.cost = data.draw(st.sampled_from([0.0, SLICE / 500, SLICE / 50]))
+        groups = [
+            (channels, self.listen(*channels, number=data.draw(st.integers(0, 300))))
+            for channels in ((b"a",), (b"b",), (b"a", b"b"))
+        ]
+        published = []
+        steps = st.sampled_from(["a", "b", "turn", "run"])
+        for number, step in enumerate(data.draw(st.lists(steps, max_size=20))):
+            if step == "turn":
+                if self.turns:
+                    self.turns.popleft()()
+            elif step == "run":
+                self.fanout.run()
+            else:
+                published.append((step.encode(), b"%d" % number))
+                self.publish(b"%d" % number, step.encode())
+        self.fanout.run()
+        while self.turns:
+            self.turns.popleft()()
+        for channels, listeners in groups:
+            expected = [payload for channel, payload in published if channel in channels]
+            for listener in listeners:
+                self.assertEqual(listener.heard, expected)

@@ -1,0 +1,126 @@
+"""What gives way when a client does not read: by policy, never more than the bound, in order."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from ws4redis_tx.core.delivery import Delivery
+from ws4redis_tx.core.messages import Publication
+from ws4redis_tx.core.pending import (
+    CLOSE,
+    DROP_OLDEST,
+    LATEST,
+    SLOW_READER_POLICIES,
+    IPending,
+    cost,
+    make_pending,
+)
+
+SIZE = cost(Publication(b"c", b"00"))
+
+
+def drained(pending: IPending) -> list[tuple[bytes | None, bytes]]:
+    found = []
+    while pending:
+        publication = pending.popleft()
+        found.append((publication.channel, publication.payload))
+    return found
+
+
+class PolicyTests(SynchronousTestCase):
+    def fill(self, policy: str, *messages: tuple[bytes | None, bytes], room: int = 3) -> IPending:
+        self.pending = make_pending(policy, room * SIZE)
+        self.accepted = [self.pending.append(Publication(*message)) for message in messages]
+        return self.pending
+
+    def messages(self, number: int, channel: bytes = b"c") -> list[tuple[bytes | None, bytes]]:
+        return [(channel, b"%02d" % index) for index in range(number)]
+
+    def test_close_refuses_what_does_not_fit(self) -> None:
+        pending = self.fill(CLOSE, *self.messages(4))
+        self.assertEqual(self.accepted, [True, True, True, False])
+        self.assertEqual(drained(pending), self.messages(3))
+
+    def test_drop_oldest_keeps_the_newest_and_counts_the_others(self) -> None:
+        pending = self.fill(DROP_OLDEST, *self.messages(10))
+        self.assertEqual(self.accepted, [True] * 10)
+        self.assertEqual(pending.dropped, 7)
+        self.assertEqual(drained(pending), self.messages(10)[-3:])
+
+    def test_a_large_message_makes_as_many_give_way_as_it_needs(self) -> None:
+        large = b"x" * (SIZE - 14)
+        pending = self.fill(DROP_OLDEST, *self.messages(3), (b"c", large))
+        self.assertEqual(drained(pending), [(b"c", b"02"), (b"c", large)])
+
+    def test_latest_keeps_the_newest_of_each_channel_in_its_place(self) -> None:
+        pending = self.fill(
+            LATEST, (b"a", b"01"), (b"b", b"02"), (b"a", b"03"), (b"c", b"04"), (b"b", b"05")
+        )
+        self.assertEqual(pending.dropped, 2)
+        self.assertEqual(drained(pending), [(b"a", b"03"), (b"c", b"04"), (b"b", b"05")])
+
+    def test_latest_keeps_messages_that_are_of_no_channel(self) -> None:
+        pending = self.fill(LATEST, (None, b"01"), (None, b"02"), (b"a", b"03"))
+        self.assertEqual(drained(pending), [(None, b"01"), (None, b"02"), (b"a", b"03")])
+
+    def test_latest_drops_the_oldest_when_the_channels_are_too_many(self) -> None:
+        pending = self.fill(LATEST, *[(b"%d" % index, b"00") for index in range(5)])
+        self.assertEqual([channel for channel, _ in drained(pending)], [b"2", b"3", b"4"])
+
+    def test_one_message_is_accepted_however_large(self) -> None:
+        for policy in SLOW_READER_POLICIES:
+            pending = self.fill(policy, (b"a", b"x" * 10_000))
+            self.assertEqual((self.accepted, len(pending)), ([True], 1))
+
+    def test_nothing_waits_when_all_was_taken(self) -> None:
+        for policy in SLOW_READER_POLICIES:
+            pending = self.fill(policy, *self.messages(9))
+            drained(pending)
+            self.assertEqual((pending.size, len(pending)), (0, 0))
+
+    @settings(deadline=None, max_examples=200)
+    @given(
+        st.sampled_from(SLOW_READER_POLICIES),
+        st.integers(0, 2000),
+        st.lists(st.tuples(st.sampled_from([b"a", b"b", None]), st.integers(0, 600)), max_size=30),
+    )
+    def test_it_never_holds_more_than_its_bound_unless_it_is_one_message(
+        self, policy: str, most: int, messages: list[tuple[bytes | None, int]]
+    ) -> None:
+        pending = make_pending(policy, most)
+        for channel, size in messages:
+            pending.append(Publication(channel, b"x" * size))
+            self.assertTrue(pending.size <= most or len(pending) == 1)
+        waiting = [size for _, size in messages]
+        taken = drained(pending)
+        self.assertEqual(pending.size, 0)
+        if policy != CLOSE and waiting:
+            self.assertEqual(len(taken[-1][1]), waiting[-1], "the newest must be kept")
+
+
+class SlowReaderTests(SynchronousTestCase):
+    """The same, as a connection's delivery has it."""
+
+    def delivery(self, policy: str) -> Delivery:
+        self.frames: list[bytes] = []
+        return Delivery(self.frames.append, self.fail, 3 * SIZE, policy)
+
+    def test_a_slow_reader_gets_the_newest_messages_when_it_reads_again(self) -> None:
+        delivery = self.delivery(DROP_OLDEST)
+        delivery.go_live()
+        delivery.pause()
+        for number in range(10):
+            delivery.deliver(Publication(b"c", b"%02d" % number))
+        delivery.resume()
+        delivery.deliver(Publication(b"c", b"10"))
+        self.assertEqual([frame[2:] for frame in self.frames], [b"07", b"08", b"09", b"10"])
+        self.assertEqual(delivery.dropped, 7)
+
+    def test_a_replay_that_takes_long_is_held_to_the_same(self) -> None:
+        delivery = self.delivery(LATEST)
+        for number in range(10):
+            delivery.deliver(Publication(b"c", b"%02d" % number))
+        delivery.go_live()
+        self.assertEqual([frame[2:] for frame in self.frames], [b"09"])

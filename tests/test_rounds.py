@@ -1,0 +1,81 @@
+"""One timer for all websockets: each has its turn once a period, and they are spread."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from ws4redis_tx.server.rounds import Rounds
+
+
+class RoundsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.visited: Counter[int] = Counter()
+        self.checked: Counter[int] = Counter()
+        self.rounds: Rounds[int] = Rounds(
+            25,
+            lambda member: self.visited.update([member]),
+            self.clock,
+            Random(1),
+            check_after=10,
+            check=lambda member: self.checked.update([member]),
+        )
+
+    def test_each_member_is_visited_once_a_period_and_checked_later(self) -> None:
+        for member in range(500):
+            self.rounds.add(member)
+        for periods in (1, 2, 3):
+            self.clock.pump([0.25] * 100)
+            self.assertEqual(set(self.visited.values()), {periods})
+        self.assertEqual(set(self.checked.values()), {3})
+
+    def test_those_who_came_together_are_spread_over_the_period(self) -> None:
+        for member in range(1000):
+            self.rounds.add(member)
+        most = 0
+        for _ in range(100):
+            before = self.visited.total()
+            self.clock.advance(0.25)
+            most = max(most, self.visited.total() - before)
+        self.assertEqual(self.visited.total(), 1000)
+        self.assertLess(most, 40)
+
+    def test_the_check_comes_when_it_should(self) -> None:
+        self.rounds.add(1)
+        while not self.visited:
+            self.clock.advance(0.25)
+        visited = self.clock.seconds()
+        self.checked.clear()
+        while not self.checked:
+            self.clock.advance(0.25)
+        self.assertEqual(self.clock.seconds() - visited, 10)
+
+    def test_a_process_that_was_busy_leaves_nobody_out(self) -> None:
+        for member in range(100):
+            self.rounds.add(member)
+        self.clock.advance(25)
+        self.assertEqual(set(self.visited.values()), {1})
+
+    def test_who_left_is_not_visited_and_without_members_no_timer_runs(self) -> None:
+        self.rounds.add(1)
+        self.rounds.add(2)
+        self.rounds.discard(1)
+        self.rounds.discard(1)
+        self.clock.pump([0.25] * 100)
+        self.assertEqual(list(self.visited), [2])
+        self.rounds.discard(2)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.rounds.add(3)
+        self.clock.pump([0.25] * 100)
+        self.assertEqual(self.visited[3], 1)
+
+    def test_a_member_may_leave_while_it_is_visited(self) -> None:
+        rounds: Rounds[int] = Rounds(4, lambda member: rounds.discard(member), self.clock, Random())
+        for member in range(20):
+            rounds.add(member)
+        self.clock.pump([0.25] * 16)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
