@@ -10,11 +10,11 @@ from typing import Any
 from ws4redis_tx.core.hub import Hub
 from ws4redis_tx.core.messages import Publication
 
-SLICE = 0.01
+SLICE = 0.004
 """Seconds after which a fan-out lets others have a turn: handshakes, pings, messages of clients.
 What a slice wrote is flushed in that turn, which takes as long again."""
 
-_AT_ONCE = 128  # receivers, between two looks at the clock
+_AT_ONCE = 64  # receivers, between two looks at the clock
 
 
 class Fanout:
@@ -39,7 +39,13 @@ class Fanout:
         self._later = later
         self._waiting: deque[Publication | Callable[[], object]] = deque()
         self._current: tuple[Publication, Any] | None = None
+        self._backlog = 0
         self._busy = False
+
+    @property
+    def backlog(self) -> int:
+        """Bytes of the frames that wait for an earlier one's fan-out."""
+        return self._backlog
 
     @property
     def idle(self) -> bool:
@@ -49,6 +55,7 @@ class Fanout:
     def add(self, publication: Publication) -> None:
         """Take the next one. It goes out with the next ``run``."""
         self._waiting.append(publication)
+        self._backlog += len(publication.frame)
 
     def then(self, function: Callable[[], object]) -> None:
         """Call ``function`` when all that was added before was handed over: now, if it was."""
@@ -73,6 +80,7 @@ class Fanout:
                     following()
                     continue
                 assert following.channel is not None
+                self._backlog -= len(following.frame)
                 self._current = following, iter(self._hub.receivers(following.channel))
             publication, receivers = self._current
             some = tuple(islice(receivers, _AT_ONCE))

@@ -31,6 +31,8 @@ PROBE_INTERVAL = 10.0
 
 _PROBE_PATIENCE = 5.0  # seconds that a probe is given, if it was sent out of turn
 
+_MOST_BACKLOG = 1 << 20  # bytes that have come from Redis and wait for earlier fan-outs
+
 _PROBE_EARLY = 50_000  # messages, which are remembered until the next probe
 
 
@@ -149,8 +151,8 @@ class Subscriptions:
             return
         self._heard = True
         self._dispatch(messages)
-        if not self._fanout.idle and self._protocol is not None:
-            # What we cannot hand over yet waits in Redis, not here.
+        if self._fanout.backlog > _MOST_BACKLOG and self._protocol is not None:
+            # The rest waits in Redis. Not sooner: acknowledgements come the same way.
             self._protocol.transport.pauseProducing()
             self._fanout.then(self._protocol.transport.resumeProducing)
 

@@ -26,6 +26,7 @@ from ws4redis_tx.core.handshake import Handshake, HttpRequest, refusal
 from ws4redis_tx.core.messages import PING, RedisMessage, pong_frame
 from ws4redis_tx.server.opening import Opening, unavailable
 from ws4redis_tx.server.subscription import SubscriberConnection
+from ws4redis_tx.server.transport import immediate_write
 
 _log = Logger()
 
@@ -65,7 +66,10 @@ class WebSocketProtocol(WebSocketServerProtocol):
         super().connectionMade()
         config = self.factory.config
         self._delivery = Delivery(
-            self.transport.write, self._overflow, config.max_pending, config.slow_reader
+            immediate_write(self.transport),
+            self._overflow,
+            config.max_pending,
+            config.slow_reader,
         )
         self._opening = Opening(self.factory, self)
         self.factory.connected(self)

@@ -147,24 +147,23 @@ class WebSocketFactory(WebSocketServerFactory):
         for websocket in tuple(self._opening):
             websocket.refuse(going_down())
         self._stop_draining()
-        self._drainer = LoopingCall.withCount(self._closing(code, seconds))
-        self._drainer.clock = self.reactor
-        self._drainer.start(DRAIN_INTERVAL)
         if not self._websockets and not self._opening:
             return succeed(None)
         all_gone: Deferred[None] = Deferred()
         self._all_gone.append(all_gone)
+        self._drainer = LoopingCall(self._closing(code, seconds))
+        self._drainer.clock = self.reactor
+        self._drainer.start(DRAIN_INTERVAL)
         return all_gone
 
-    def _closing(self, code: int, seconds: float) -> Callable[[int], None]:
-        """What closes its share of the websockets with each ``DRAIN_INTERVAL`` that passed."""
+    def _closing(self, code: int, seconds: float) -> Callable[[], None]:
+        """What, called now and then, closes as many websockets as are due."""
         waiting = list(self._websockets)
-        share = len(waiting) * DRAIN_INTERVAL / max(seconds, DRAIN_INTERVAL)
-        left = float(len(waiting))
+        number, started = len(waiting), self.reactor.seconds()
 
-        def close_some(intervals: int) -> None:
-            nonlocal left
-            left -= intervals * share
+        def close_some() -> None:
+            passed = self.reactor.seconds() - started + DRAIN_INTERVAL
+            left = number * (1 - passed / max(seconds, DRAIN_INTERVAL))
             while waiting and len(waiting) > left:
                 waiting.pop().close(code)
             if not waiting:

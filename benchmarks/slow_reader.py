@@ -1,0 +1,71 @@
+"""One client that reads nothing: what it costs the server, and the clients beside it.
+
+Publishes, one message after the other, to ten clients that read; in every other round beside one
+more that does not. Prints the 99th percentile of the time from a publish to a client having all of
+the message, as the ratio of the rounds with to those without, and how much the server grew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import valkey
+
+from benchmarks.clients import Clients
+from benchmarks.servers import Twistd
+from ws4redis_tx.core.messages import server_frame
+
+SIZE = 64 * 1024
+MEBIBYTE = 1024 * 1024
+
+
+def p99(latencies: list[float]) -> float:
+    return statistics.quantiles(latencies, n=100)[98]
+
+
+def measure(policy: str, mebibytes: int, rounds: int) -> None:
+    server = Twistd(f"--slow-reader={policy}", "--drain=0")
+    clients = Clients()
+    redis = valkey.Valkey(port=server.redis_port)
+    readers = clients.open(server.port, "/ws/load?subscribe-broadcast", 10)
+    expected = 0
+
+    def publish(size: int) -> list[float]:
+        nonlocal expected
+        latencies = []
+        payload = b"x" * SIZE
+        for _ in range(size * MEBIBYTE // SIZE):
+            expected += len(server_frame(payload))
+            started = time.perf_counter()
+            redis.publish("broadcast:load", payload)
+            latencies += [at - started for at in clients.wait_for(readers, expected).values()]
+        return latencies
+
+    publish(20)
+    alone: list[float] = []
+    beside: list[float] = []
+    before = most = server.memory()
+    for _ in range(rounds):
+        alone += publish(mebibytes // rounds)
+        (stalled,) = clients.open(server.port, "/ws/load?subscribe-broadcast", 1, reads=False)
+        for _ in range(20):
+            beside += publish(max(1, mebibytes // rounds // 20))
+            most = max(most, server.memory())
+        clients.close([stalled])
+    print(
+        f"{policy:12} p99 {p99(beside) / p99(alone):.2f} times that without the stalled client "
+        f"(median {statistics.median(beside) / statistics.median(alone):.2f}), "
+        f"server grew by {(most - before) / MEBIBYTE:.1f} MiB"
+    )
+    server.end()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mebibytes", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    for policy in ("close", "drop_oldest", "latest"):
+        measure(policy, options.mebibytes, options.rounds)
