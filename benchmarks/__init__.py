@@ -1,1 +1,1 @@
-"""Programs that print the figures in the documentation. Run each with ``python -m benchmarks.NAME``."""
+"""Programs that print the figures in the documentation: ``python -m benchmarks.NAME`` each."""

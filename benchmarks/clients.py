@@ -85,6 +85,10 @@ class Clients:
                     missing.discard(client)
         return when
 
+    def end(self) -> None:
+        self.close(list(self._sockets))
+        self._epoll.close()
+
     def close(self, clients: list[int]) -> None:
         for client in clients:
             self._sockets.pop(client).close()

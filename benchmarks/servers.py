@@ -40,7 +40,8 @@ class Twistd:
         else:
             raise SystemExit("twistd did not start")
         # A pipe that nobody reads would stop the server.
-        threading.Thread(target=self._read_log, daemon=True).start()
+        self._log = threading.Thread(target=self._read_log, daemon=True)
+        self._log.start()
 
     def _read_log(self) -> None:
         assert self._process.stdout is not None
@@ -63,3 +64,6 @@ class Twistd:
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
+        self._log.join()
+        assert self._process.stdout is not None
+        self._process.stdout.close()

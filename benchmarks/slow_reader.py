@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from typing import NamedTuple
 
 import valkey
 
@@ -25,11 +26,19 @@ def p99(latencies: list[float]) -> float:
     return statistics.quantiles(latencies, n=100)[98]
 
 
-def measure(policy: str, mebibytes: int, rounds: int) -> None:
+class Outcome(NamedTuple):
+    """Ratios of the rounds with the stalled client to those without; growth in bytes."""
+
+    p99: float
+    median: float
+    growth: int
+
+
+def measure(policy: str, mebibytes: int, rounds: int, readers_number: int = 10) -> Outcome:
     server = Twistd(f"--slow-reader={policy}", "--drain=0")
     clients = Clients()
     redis = valkey.Valkey(port=server.redis_port)
-    readers = clients.open(server.port, "/ws/load?subscribe-broadcast", 10)
+    readers = clients.open(server.port, "/ws/load?subscribe-broadcast", readers_number)
     expected = 0
 
     def publish(size: int) -> list[float]:
@@ -43,7 +52,7 @@ def measure(policy: str, mebibytes: int, rounds: int) -> None:
             latencies += [at - started for at in clients.wait_for(readers, expected).values()]
         return latencies
 
-    publish(20)
+    publish(10)
     alone: list[float] = []
     beside: list[float] = []
     before = most = server.memory()
@@ -54,12 +63,14 @@ def measure(policy: str, mebibytes: int, rounds: int) -> None:
             beside += publish(max(1, mebibytes // rounds // 20))
             most = max(most, server.memory())
         clients.close([stalled])
-    print(
-        f"{policy:12} p99 {p99(beside) / p99(alone):.2f} times that without the stalled client "
-        f"(median {statistics.median(beside) / statistics.median(alone):.2f}), "
-        f"server grew by {(most - before) / MEBIBYTE:.1f} MiB"
-    )
+    clients.end()
+    redis.close()
     server.end()
+    return Outcome(
+        p99(beside) / p99(alone),
+        statistics.median(beside) / statistics.median(alone),
+        most - before,
+    )
 
 
 if __name__ == "__main__":
@@ -68,4 +79,8 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     for policy in ("close", "drop_oldest", "latest"):
-        measure(policy, options.mebibytes, options.rounds)
+        outcome = measure(policy, options.mebibytes, options.rounds)
+        print(
+            f"{policy:12} p99 {outcome.p99:.2f} times that without the stalled client "
+            f"(median {outcome.median:.2f}), server grew by {outcome.growth / MEBIBYTE:.1f} MiB"
+        )

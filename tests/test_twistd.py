@@ -8,7 +8,7 @@ import signal
 import tempfile
 from typing import Any
 
-from twisted.internet.defer import gatherResults, inlineCallbacks
+from twisted.internet.defer import DeferredList, gatherResults, inlineCallbacks
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.demo import SETTINGS, environment
@@ -91,12 +91,23 @@ class RunningTests(TestCase):
 
     @inlineCallbacks
     def test_sigterm_closes_clients_with_1012_and_ends(self) -> Any:
-        program = yield self.start(f"--redis={shared_redis().address}")
+        program = yield self.start(f"--redis={shared_redis().address}", "--drain=0.5")
         clients = yield gatherResults([open_websocket(self.url + "foobar") for _ in range(20)])
         yield program.signal_and_wait("TERM")
         codes = yield gatherResults([client.closed for client in clients])
         self.assertEqual(codes, [1012] * 20)
         self.assertEqual(program.signal, signal.SIGTERM)
+
+    @inlineCallbacks
+    def test_a_second_sigterm_ends_it_at_once(self) -> Any:
+        for name in ("TERM", "INT"):
+            program = yield self.start(f"--redis={shared_redis().address}", "--drain=3600")
+            clients = yield gatherResults([open_websocket(self.url + "foobar") for _ in range(3)])
+            program.transport.signalProcess("TERM")
+            closed = DeferredList([client.closed for client in clients], fireOnOneCallback=True)
+            self.assertEqual((yield closed)[0], 1012)
+            yield program.signal_and_wait(name)
+            yield gatherResults([client.closed for client in clients])
 
     @inlineCallbacks
     def test_the_embedded_redis_ends_with_the_service_even_if_that_is_killed(self) -> Any:

@@ -192,7 +192,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
 
     def drop_if_silent(self) -> None:
         if self._silent and self.state == self.STATE_OPEN:
-            _log.info("A client does not answer a ping: user {user!r}", user=self._username)
+            self.wasNotCleanReason = "it does not answer a ping"
             self.dropConnection(abort=True)
 
     def beat(self, frame: bytes) -> None:
