@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 
 from ws4redis_tx.core.channels import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
 from ws4redis_tx.redis_store import SELF, RedisMessage, RedisStore
+from ws4redis_tx.server.deferreds import gather
 
 
 class RedisSubscriber(RedisStore):
@@ -63,9 +64,8 @@ class RedisSubscriber(RedisStore):
         replaced meanwhile. ``websocket.send(message)`` queues; what came from
         ``self._connection.get(channel)`` is left out if it arrived live as well.
         """
-        messages = [self._connection.get(channel) for channel in self._subscription.channels]
-        for message in messages:
-            persisted = yield message
+        channels = self._subscription.channels
+        for persisted in (yield gather(self._connection.get(channel) for channel in channels)):
             if persisted is not None:
                 websocket.send(persisted)
 
