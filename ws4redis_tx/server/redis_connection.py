@@ -98,15 +98,19 @@ class RedisConnection:
     def _connected(self, proxy: Any) -> Any:
         # ClientService hands out a proxy; this fires at once, with the protocol itself.
         protocol = yield proxy.whenConnected()
+        # While we prepare, ClientService learns of a loss from our failure, and has no place for
+        # the loss itself.
+        notify, proxy._lostNotification = proxy._lostNotification, lambda reason: None
         try:
             yield self._log_in(protocol).addTimeout(CONNECT_TIMEOUT, self._reactor)
             yield self._prepare(protocol).addTimeout(PREPARE_TIMEOUT, self._reactor)
+            if protocol.lost is not None:
+                protocol.lost.raiseException()
         except Exception as error:
-            # ClientService learns of the failure from us, and has no place for the loss after it.
-            proxy._lostNotification = lambda reason: None
             protocol.transport.abortConnection()
             self._attempt_failed(protocol.lost or Failure(error))
             raise
+        proxy._lostNotification = notify
         self.protocol = protocol
         protocol.whenDisconnected().addCallback(self._disconnected)
         # Whoever is told may want to stop us, which ClientService cannot do amid its own step.
