@@ -73,8 +73,13 @@ class Subscriptions:
         self._fenced: list[Deferred[None]] = []
         self._fencing = False
         self._arrivals = Arrivals()
+        # What was read from its key and is not yet known to have reached all who listened then:
+        # since the last probe came back, and before.
         self._read: list[tuple[bytes, bytes]] = []
+        self._read_earlier: list[tuple[bytes, bytes]] = []
         self._held: list[tuple[bytes, bytes]] | None = None
+        # What attempts to connect that came to nothing had held.
+        self._held_earlier: list[tuple[bytes, bytes]] = []
         self._control = control_channel(prefix, f"probe:{secrets.token_hex(8)}")
         self._may_probe = True
         self._prober = LoopingCall(self._probe)
@@ -138,12 +143,18 @@ class Subscriptions:
     # Messages
 
     def read(self, channel: bytes, payload: bytes) -> None:
-        """Somebody was given the persisted message of ``channel``.
+        """Somebody who listens to ``channel`` was given its persisted message.
 
-        Whether everybody who listens there has it is known with the next fence: before it, or
-        without it if the connection is deaf, some may be missing it.
+        It counts as arrived only after a fence: it may be one that others are still to hear, and
+        will not if the connection is lost, or is dead already.
         """
-        self._read.append((channel, payload))
+        if channel in self.hub.channels:
+            self._read.append((channel, payload))
+
+    def _note_read(self, messages: list[tuple[bytes, bytes]]) -> None:
+        for channel, payload in messages:
+            if channel in self.hub.channels:
+                self._arrivals.note_read(channel, payload)
 
     def _on_messages(self, messages: list[tuple[bytes, bytes]]) -> None:
         if self._held is not None:
@@ -161,8 +172,9 @@ class Subscriptions:
             if channel == self._control:
                 self._probe_sent = None
                 self._arrivals.prove(int(payload))
+                self._read_earlier, self._read = self._read, []
                 continue
-            if channel not in self.hub.channels:
+            if channel not in self.hub.channels or channel in self._subscribing:
                 continue  # it was on its way when the last listener left
             self._arrivals.note(channel, payload)
             self._fanout.add(Publication(channel, payload, self.notes.take(channel, payload)))
@@ -179,8 +191,8 @@ class Subscriptions:
         self._protocol = protocol
         self.generation += 1
         protocol.whenDisconnected().addCallback(self._lost)
-        if self._held is None:
-            self._held = []
+        self._held_earlier += self._held or ()
+        self._held = []
         channels = list(self.hub.channels)
         controlled = protocol.subscribe(self._control).addCallbacks(
             self._controlled, self._not_controlled
@@ -194,10 +206,11 @@ class Subscriptions:
             yield protocol.ping()
             missed = self._missed(persisted)
         held, self._held = self._held, None
+        earlier, self._held_earlier = self._held_earlier, []
         # Whoever published meanwhile may hear itself, as its note cannot be told from an old one.
         self.notes.clear()
         self._probe_sent = None
-        self._dispatch(missed + held)
+        self._dispatch(earlier + missed + held)
         self._send_probe()
 
     def _controlled(self, _: object) -> None:
@@ -218,7 +231,7 @@ class Subscriptions:
         self, persisted: list[tuple[bytes, bytes, int | None]]
     ) -> list[tuple[bytes, bytes]]:
         """In the order of their stamps."""
-        held = set(self._held or ())
+        held = {*self._held_earlier, *(self._held or ())}
         missed = [
             (stamp or 0, channel, payload)
             for channel, payload, stamp in persisted
@@ -230,7 +243,7 @@ class Subscriptions:
         if self._protocol is protocol:
             self._protocol = None
             self.notes.clear()
-            self._read.clear()
+            self._read, self._read_earlier = [], []
 
     def _probe(self) -> None:
         protocol = self._connection.protocol
@@ -278,22 +291,22 @@ class Subscriptions:
                 stands.errback(BrokerUnavailable("The connection to Redis was lost."))
             return
         self._fencing = True
-        read, self._read = self._read, []
+        read = self._read_earlier + self._read
+        self._read, self._read_earlier = [], []
         protocol.ping().addBoth(self._ponged, fenced, read)
 
     def _ponged(
         self, answer: object, fenced: list[Deferred[None]], read: list[tuple[bytes, bytes]]
     ) -> None:
         self._fencing = False
+        if not isinstance(answer, Failure):
+            self._note_read(read)
         if self._fenced:
             self._ping()
         if isinstance(answer, Failure):
             for stands in fenced:
                 stands.errback(BrokerUnavailable("The connection to Redis was lost."))
             return
-        for channel, payload in read:
-            if channel in self.hub.channels:
-                self._arrivals.note_read(channel, payload)
 
         def stand() -> None:
             for stands in fenced:
