@@ -407,7 +407,7 @@ WHICH = st.integers(0, 3)
 CONNECT = st.tuples(
     st.sampled_from(["connect", "open"]),
     st.frozensets(AUDIENCES, min_size=1, max_size=3),
-    st.none() | AUDIENCES,
+    AUDIENCES | AUDIENCES | st.none(),
     st.booleans(),
 )
 

@@ -286,12 +286,12 @@ DEAFNESS = (st.just(("deafen",)), st.tuples(st.just("wait"), st.sampled_from([0.
 
 
 class AnyFlowOfBytesTests(SynchronousTestCase):
-    @settings(deadline=None, max_examples=200)
+    @settings(deadline=None, max_examples=300)
     @given(stories(*CALM))
     def test_every_client_gets_all_in_order_once(self, steps: list[tuple[Any, ...]]) -> None:
         Story(RedisWorld()).take(steps)
 
-    @settings(deadline=None, max_examples=200)
+    @settings(deadline=None, max_examples=300)
     @given(stories(*TROUBLE, *DEAFNESS))
     def test_outages_cost_no_more_than_what_was_not_persisted(
         self, steps: list[tuple[Any, ...]]
