@@ -26,6 +26,7 @@ _IDS = {
     "WS4REDIS_SLOW_READER": "ws4redis_tx.E014",
     "WS4REDIS_REQUIRE_ORIGIN": "ws4redis_tx.E015",
     "WS4REDIS_ON_COMMIT": "ws4redis_tx.E016",
+    "WS4REDIS_TRUSTED_PROXIES": "ws4redis_tx.E017",
 }
 
 

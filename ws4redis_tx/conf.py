@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from django.conf import settings
@@ -21,6 +21,7 @@ from ws4redis_tx.core.config import (
 )
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.origins import OriginPolicy
+from ws4redis_tx.core.proxies import TrustedProxies
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
 
 _UNSET = object()
@@ -36,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "WS4REDIS_PROCESS_REQUEST": None,
     "WS4REDIS_ALLOWED_ORIGINS": None,
     "WS4REDIS_REQUIRE_ORIGIN": False,
+    "WS4REDIS_TRUSTED_PROXIES": None,
     "WS4REDIS_ON_COMMIT": False,
     "WS4REDIS_TIMEOUT": 5,
     "WS4REDIS_MAX_MESSAGE_SIZE": 1024 * 1024,
@@ -91,13 +93,23 @@ def get_origins() -> tuple[str, ...]:
     own = get("WS4REDIS_ALLOWED_ORIGINS")
     if own == "*":
         own = ["*"]
-    if own is not None and (isinstance(own, str | bytes) or not hasattr(own, "__iter__")):
-        raise ConfigError(
-            "WS4REDIS_ALLOWED_ORIGINS",
-            f"is {own!r}",
-            "Use a list, such as ['https://example.com'].",
-        )
-    return (*(own or ()), *settings.CSRF_TRUSTED_ORIGINS)
+    return (
+        *_names("WS4REDIS_ALLOWED_ORIGINS", own, "https://example.com"),
+        *settings.CSRF_TRUSTED_ORIGINS,
+    )
+
+
+def get_trusted_proxies() -> tuple[str, ...]:
+    name = "WS4REDIS_TRUSTED_PROXIES"
+    return _names(name, get(name), "127.0.0.1")
+
+
+def _names(setting: str, value: object, example: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise ConfigError(setting, f"is {value!r}", f"Use a list, such as ['{example}'].")
+    return tuple(value)
 
 
 def get_heartbeat() -> str | None:
@@ -156,6 +168,7 @@ _CHECKS: tuple[Callable[[], object], ...] = (
     get_max_connections,
     lambda: check_slow_reader(get("WS4REDIS_SLOW_READER")),
     lambda: get_flag("WS4REDIS_REQUIRE_ORIGIN"),
+    lambda: TrustedProxies(get_trusted_proxies()),
     lambda: get_flag("WS4REDIS_ON_COMMIT"),
 )
 
@@ -186,6 +199,7 @@ def server_config(listen: tuple[str, ...] = DEFAULT_LISTEN) -> ServerConfig:
         allowed_origins=get_origins(),
         allowed_hosts=get_allowed_hosts(),
         require_origin=get_flag("WS4REDIS_REQUIRE_ORIGIN"),
+        trusted_proxies=get_trusted_proxies(),
         django=True,
         max_message_size=get_count("WS4REDIS_MAX_MESSAGE_SIZE"),
         max_pending=get_count("WS4REDIS_MAX_PENDING"),

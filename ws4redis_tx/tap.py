@@ -85,6 +85,7 @@ class Options(UsageOptions):
         super().__init__()
         self["listen"] = []
         self["origin"] = []
+        self["trusted-proxy"] = []
 
     def opt_listen(self, endpoint: str) -> None:
         """Twisted endpoint to listen on; repeatable (default: tcp:8080:interface=127.0.0.1)."""
@@ -93,6 +94,12 @@ class Options(UsageOptions):
     def opt_origin(self, origin: str) -> None:
         """Origin to let in besides the host itself; repeatable. https://*.example.com, '*'."""
         self["origin"].append(origin)
+
+    def opt_trusted_proxy(self, address: str) -> None:
+        """Address or network of a proxy in front, whose X-Forwarded-For, -Proto and -Host are
+        believed; 'unix' for one that uses a Unix socket; repeatable.
+        """
+        self["trusted-proxy"].append(address)
 
     def postOptions(self) -> None:
         """Build the configuration; everything that is wrong is said here, before any start."""
@@ -119,6 +126,7 @@ class Options(UsageOptions):
             "WS4REDIS_PREFIX": self["prefix"],
             "WS4REDIS_HEARTBEAT": self["heartbeat"],
             "WS4REDIS_ALLOWED_ORIGINS": self["origin"] or None,
+            "WS4REDIS_TRUSTED_PROXIES": self["trusted-proxy"] or None,
             "WS4REDIS_SLOW_READER": self["slow-reader"],
             "WS4REDIS_CONNECTION": self._redis(),
         }
@@ -185,6 +193,7 @@ def _plain_config(overrides: dict[str, Any], listen: list[str]) -> ServerConfig:
         expire=check_expire(overrides.get("WS4REDIS_EXPIRE", 3600)),
         heartbeat=overrides.get("WS4REDIS_HEARTBEAT"),
         allowed_origins=tuple(overrides.get("WS4REDIS_ALLOWED_ORIGINS", ())),
+        trusted_proxies=tuple(overrides.get("WS4REDIS_TRUSTED_PROXIES", ())),
         listen=tuple(listen) or DEFAULT_LISTEN,
         **{field: overrides[name] for name, field in _LIMITS.items() if name in overrides},
     )

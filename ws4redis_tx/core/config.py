@@ -10,6 +10,7 @@ from ws4redis_tx.core.channels import check_prefix
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.origins import OriginPolicy
 from ws4redis_tx.core.pending import CLOSE, SLOW_READER_POLICIES
+from ws4redis_tx.core.proxies import TrustedProxies
 from ws4redis_tx.core.redis_address import RedisAddress
 
 DEFAULT_LISTEN = ("tcp:8080:interface=127.0.0.1",)
@@ -32,6 +33,8 @@ class ServerConfig:
     :param allowed_hosts: as Django's ``ALLOWED_HOSTS``; ``None``: loopback and the hosts of
         ``allowed_origins``.
     :param require_origin: refuse clients that send no ``Origin``.
+    :param trusted_proxies: addresses and networks of proxies in front, whose ``X-Forwarded-For``,
+        ``-Proto`` and ``-Host`` are believed; ``"unix"`` for those that use a Unix socket.
     :param django: take session, user and rights of a visitor from Django.
     :param max_message_size: bytes a client's message may have; a larger one closes with 1009.
     :param max_pending: bytes that may wait for a client that does not read, each message with its
@@ -53,6 +56,7 @@ class ServerConfig:
     allowed_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] | None = None
     require_origin: bool = False
+    trusted_proxies: tuple[str, ...] = ()
     django: bool = False
     max_message_size: int = 1024 * 1024
     max_pending: int = 4 * 1024 * 1024
@@ -68,10 +72,11 @@ class ServerConfig:
         if self.max_connections is not None:
             check_count("WS4REDIS_MAX_CONNECTIONS", self.max_connections)
         check_slow_reader(self.slow_reader)
-        for name in ("allowed_origins", "allowed_hosts"):
+        for name in ("allowed_origins", "allowed_hosts", "trusted_proxies"):
             if isinstance(getattr(self, name), str):
                 raise ConfigError(name, f"is {getattr(self, name)!r}", "Use a tuple of strings.")
         OriginPolicy(self.allowed_origins)
+        TrustedProxies(self.trusted_proxies)
         if self.heartbeat == "":
             raise ConfigError("WS4REDIS_HEARTBEAT", "is empty", "Use a text, or None.")
 

@@ -78,6 +78,7 @@ class Opening:
                 peer=websocket.peer_address,
             )
             factory.check_capacity()
+            handshake = factory.proxies.see_through(handshake)
             factory.origins.check(handshake)
             rights = [flag for flag in handshake.flags if flag in factory.known_rights]
             admission = yield maybeDeferred(factory.authorizer.authorize, handshake, rights)

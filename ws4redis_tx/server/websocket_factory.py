@@ -16,6 +16,7 @@ from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.interfaces import IAuthorizer, IBroker
 from ws4redis_tx.core.messages import server_frame
 from ws4redis_tx.core.origins import OriginPolicy
+from ws4redis_tx.core.proxies import TrustedProxies
 from ws4redis_tx.server.opening import BUSY, unavailable
 from ws4redis_tx.server.rounds import Rounds
 from ws4redis_tx.server.subscription import SubscriberConnection
@@ -72,6 +73,7 @@ class WebSocketFactory(WebSocketServerFactory):
         self.origins = OriginPolicy(
             config.allowed_origins, config.allowed_hosts, require_origin=config.require_origin
         )
+        self.proxies = TrustedProxies(config.trusted_proxies)
         self.heartbeat = None if config.heartbeat is None else config.heartbeat.encode()
         chance = random.Random()
         self._pings: Rounds[WebSocketProtocol] = Rounds(
