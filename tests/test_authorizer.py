@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, inlineCallbacks
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from tests.demo import set_up_django
-from tests.support import handshake_bytes
+from tests.support import TIMEOUT, handshake_bytes
 from ws4redis_tx.core.admission import Admission, check_admission
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake, judge_request, read_request
@@ -271,3 +273,44 @@ class RequestTests(AuthorizerTests):
         self.assertNotIn("HTTP_REMOTE_USER", admission.request.META)
         self.assertNotIn("HTTP_X_FORWARDED_FOR", admission.request.META)
         self.assertEqual(admission.request.META["REMOTE_ADDR"], "127.0.0.1")
+
+
+class QueueTests(AuthorizerTests):
+    """Two lookups at a time, the others in a queue."""
+
+    @inlineCallbacks
+    def test_a_lookup_that_nobody_waits_for_any_more_is_not_made(self) -> Any:
+        gate = threading.Event()
+        self.addCleanup(gate.set)
+        looked_up: list[str] = []
+
+        def process_request(request: Any) -> None:
+            looked_up.append(request.COOKIES["number"])
+            if len(looked_up) <= 2:
+                gate.wait(TIMEOUT)
+
+        self.override(WS4REDIS_PROCESS_REQUEST=process_request)
+        lookups = [self.authorize(f"number={number}") for number in range(5)]
+        for number in (2, 4):
+            lookups[number].addErrback(lambda failure: failure.trap(CancelledError))
+            lookups[number].cancel()
+        gate.set()
+        yield gatherResults(lookups)
+        self.assertEqual(sorted(looked_up), ["0", "1", "3"])
+
+    @inlineCallbacks
+    def test_stopping_waits_for_no_database(self) -> Any:
+        gate, asked = threading.Event(), threading.Event()
+        self.addCleanup(gate.set)
+
+        def process_request(request: Any) -> None:
+            asked.set()
+            gate.wait(TIMEOUT)
+
+        self.override(WS4REDIS_PROCESS_REQUEST=process_request)
+        lookup = self.authorize()
+        yield deferToThread(asked.wait, TIMEOUT)
+        self.authorizer.stop()  # returns, while the lookup hangs
+        self.assertFalse(lookup.called)
+        gate.set()
+        yield lookup

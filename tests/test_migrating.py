@@ -212,7 +212,7 @@ class NginxTests(SynchronousTestCase):
         self.assertEqual(path, conf.DEFAULTS["WEBSOCKET_URL"])
         (socket,) = re.findall(r"proxy_pass http://(\S+);$", self.location, re.M)
         (unit,) = blocks("Running the server", "ini")
-        self.assertIn(f"--listen {socket}\n", unit)
+        self.assertIn(f"--listen {socket} ", unit)
 
 
 class BlockTests(SynchronousTestCase):

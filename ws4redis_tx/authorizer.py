@@ -10,8 +10,9 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
+from threading import Thread
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -30,7 +31,7 @@ from django.core.exceptions import PermissionDenied
 from django.core.handlers.wsgi import WSGIRequest
 from django.db import close_old_connections
 from django.utils.crypto import constant_time_compare
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
@@ -47,7 +48,7 @@ class DjangoAuthorizer:
 
     It has threads of its own: apart from WSGI's, so that slow views keep no handshake waiting, and
     few, as lookups get slower when more of them compete. They end with the reactor, or by
-    ``stop()``.
+    ``stop()``. A lookup that is cancelled before its turn comes costs nothing.
 
     :param known_rights: what a callback may grant.
     """
@@ -63,18 +64,38 @@ class DjangoAuthorizer:
     def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
         if self._threads is None:
             self._threads = ThreadPool(minthreads=0, maxthreads=2, name="ws4redis-authorizer")
+            # A database that does not answer shall not keep the process from ending.
+            self._threads.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
             self._threads.start()
             self._at_shutdown = self._reactor.addSystemEventTrigger(
-                "during", "shutdown", self._threads.stop
+                "during", "shutdown", self._end_threads
             )
-        return deferToThreadPool(self._reactor, self._threads, self._authorize, handshake, rights)
+        wanted = [True]
+        answer: Deferred[Admission] = Deferred(lambda _: wanted.clear())
+        looked_up = deferToThreadPool(
+            self._reactor, self._threads, self._authorize_if, wanted, handshake, rights
+        )
+        looked_up.addBoth(lambda result: answer.callback(result) if wanted else None)
+        return answer
 
     def stop(self) -> None:
-        """End the threads, after what they are at. Blocks until then."""
+        """End the threads, after what they are at; waits for nothing."""
         if self._threads is not None:
             self._reactor.removeSystemEventTrigger(self._at_shutdown)
-            self._threads.stop()
-            self._threads = None
+            self._end_threads()
+
+    def _end_threads(self) -> None:
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            # It joins them, which may take as long as the database does.
+            Thread(target=threads.stop, daemon=True).start()
+
+    def _authorize_if(
+        self, wanted: list[bool], handshake: Handshake, rights: Sequence[str]
+    ) -> Admission:
+        if not wanted:
+            raise CancelledError
+        return self._authorize(handshake, rights)
 
     def _authorize(self, handshake: Handshake, rights: Sequence[str]) -> Admission:
         close_old_connections()

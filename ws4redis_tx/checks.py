@@ -27,6 +27,10 @@ _IDS = {
     "WS4REDIS_REQUIRE_ORIGIN": "ws4redis_tx.E015",
     "WS4REDIS_ON_COMMIT": "ws4redis_tx.E016",
     "WS4REDIS_TRUSTED_PROXIES": "ws4redis_tx.E017",
+    "WS4REDIS_MAX_CONNECTIONS_PER_USER": "ws4redis_tx.E018",
+    "WS4REDIS_MAX_CONNECTIONS_PER_ADDRESS": "ws4redis_tx.E019",
+    "WS4REDIS_MAX_AUTHORIZATIONS": "ws4redis_tx.E020",
+    "WS4REDIS_RATE": "ws4redis_tx.E021",
 }
 
 

@@ -20,6 +20,7 @@ from ws4redis_tx.core.config import (
     check_websocket_url,
 )
 from ws4redis_tx.core.errors import ConfigError
+from ws4redis_tx.core.limits import DEFAULT_RATE, make_rate
 from ws4redis_tx.core.origins import OriginPolicy
 from ws4redis_tx.core.proxies import TrustedProxies
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
@@ -43,6 +44,10 @@ DEFAULTS: dict[str, Any] = {
     "WS4REDIS_MAX_MESSAGE_SIZE": 1024 * 1024,
     "WS4REDIS_MAX_PENDING": 4 * 1024 * 1024,
     "WS4REDIS_MAX_CONNECTIONS": None,
+    "WS4REDIS_MAX_CONNECTIONS_PER_USER": None,
+    "WS4REDIS_MAX_CONNECTIONS_PER_ADDRESS": None,
+    "WS4REDIS_MAX_AUTHORIZATIONS": 1000,
+    "WS4REDIS_RATE": DEFAULT_RATE,
     "WS4REDIS_SLOW_READER": "close",
 }
 
@@ -133,9 +138,13 @@ def get_count(name: str) -> int:
     return check_count(name, get(name))
 
 
-def get_max_connections() -> int | None:
-    name = "WS4REDIS_MAX_CONNECTIONS"
+def get_count_or_none(name: str) -> int | None:
     return None if get(name) is None else get_count(name)
+
+
+def get_rate() -> tuple[float, float] | None:
+    rate = make_rate(get("WS4REDIS_RATE"))
+    return None if rate is None else (rate.messages, rate.size)
 
 
 def get_flag(name: str) -> bool:
@@ -165,7 +174,11 @@ _CHECKS: tuple[Callable[[], object], ...] = (
     get_timeout,
     lambda: get_count("WS4REDIS_MAX_MESSAGE_SIZE"),
     lambda: get_count("WS4REDIS_MAX_PENDING"),
-    get_max_connections,
+    lambda: get_count_or_none("WS4REDIS_MAX_CONNECTIONS"),
+    lambda: get_count_or_none("WS4REDIS_MAX_CONNECTIONS_PER_USER"),
+    lambda: get_count_or_none("WS4REDIS_MAX_CONNECTIONS_PER_ADDRESS"),
+    lambda: get_count("WS4REDIS_MAX_AUTHORIZATIONS"),
+    get_rate,
     lambda: check_slow_reader(get("WS4REDIS_SLOW_READER")),
     lambda: get_flag("WS4REDIS_REQUIRE_ORIGIN"),
     lambda: TrustedProxies(get_trusted_proxies()),
@@ -203,6 +216,10 @@ def server_config(listen: tuple[str, ...] = DEFAULT_LISTEN) -> ServerConfig:
         django=True,
         max_message_size=get_count("WS4REDIS_MAX_MESSAGE_SIZE"),
         max_pending=get_count("WS4REDIS_MAX_PENDING"),
-        max_connections=get_max_connections(),
+        max_connections=get_count_or_none("WS4REDIS_MAX_CONNECTIONS"),
+        max_connections_per_user=get_count_or_none("WS4REDIS_MAX_CONNECTIONS_PER_USER"),
+        max_connections_per_address=get_count_or_none("WS4REDIS_MAX_CONNECTIONS_PER_ADDRESS"),
+        max_authorizations=get_count("WS4REDIS_MAX_AUTHORIZATIONS"),
+        rate=get_rate(),
         slow_reader=check_slow_reader(get("WS4REDIS_SLOW_READER")),
     )

@@ -244,7 +244,7 @@ class _Wire(StringTransport):
     """The server's end: what it writes is read at once, what it ends is ended."""
 
     def __init__(self, client: MemoryClient) -> None:
-        super().__init__()
+        super().__init__(peerAddress=IPv4Address("TCP", "127.0.0.1", 1))
         self._client = client
 
     pings = 0

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ws4redis_tx.core.channels import check_prefix
 from ws4redis_tx.core.errors import ConfigError
+from ws4redis_tx.core.limits import DEFAULT_RATE, make_rate
 from ws4redis_tx.core.origins import OriginPolicy
 from ws4redis_tx.core.pending import CLOSE, SLOW_READER_POLICIES
 from ws4redis_tx.core.proxies import TrustedProxies
@@ -42,6 +43,13 @@ class ServerConfig:
     :param slow_reader: what happens when more would wait: ``"close"``, the client is closed with
         1013; ``"drop_oldest"``, the oldest messages give way; ``"latest"``, of what waits only the
         newest message of each channel is kept.
+    :param rate: messages and bytes a second that a client may send on average, with bursts of
+        10 s of it; one that sends more is closed with 1013. ``None``: any number.
+    :param max_connections_per_user: websockets of one user, or of one session of nobody; further
+        ones get 503. ``None``: any number.
+    :param max_connections_per_address: the same for a client's address.
+    :param max_authorizations: handshakes that may wait for the authorizer; further ones get 503
+        before it is asked.
     :param max_connections: open websockets of this process; further ones get 503. ``None``: as
         many as it has file descriptors for.
     """
@@ -62,6 +70,10 @@ class ServerConfig:
     max_pending: int = 4 * 1024 * 1024
     slow_reader: str = CLOSE
     max_connections: int | None = None
+    max_connections_per_user: int | None = None
+    max_connections_per_address: int | None = None
+    max_authorizations: int = 1000
+    rate: tuple[float, float] | None = DEFAULT_RATE
 
     def __post_init__(self) -> None:
         check_websocket_url(self.websocket_url)
@@ -69,8 +81,12 @@ class ServerConfig:
         object.__setattr__(self, "expire", check_expire(self.expire))
         check_count("WS4REDIS_MAX_MESSAGE_SIZE", self.max_message_size)
         check_count("WS4REDIS_MAX_PENDING", self.max_pending)
-        if self.max_connections is not None:
-            check_count("WS4REDIS_MAX_CONNECTIONS", self.max_connections)
+        check_count("WS4REDIS_MAX_AUTHORIZATIONS", self.max_authorizations)
+        for field_name in ("", "_per_user", "_per_address"):
+            most = getattr(self, f"max_connections{field_name}")
+            if most is not None:
+                check_count(f"WS4REDIS_MAX_CONNECTIONS{field_name.upper()}", most)
+        make_rate(self.rate)
         check_slow_reader(self.slow_reader)
         for name in ("allowed_origins", "allowed_hosts", "trusted_proxies"):
             if isinstance(getattr(self, name), str):

@@ -11,19 +11,25 @@ The steps, each of which can be the last:
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
-from twisted.internet.defer import inlineCallbacks, maybeDeferred
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.logger import Logger
 
 from ws4redis_tx.core.admission import check_admission
 from ws4redis_tx.core.errors import BrokerUnavailable, Denied
-from ws4redis_tx.core.handshake import MAX_HEAD_BYTES, HttpRequest, judge_request, read_request
+from ws4redis_tx.core.handshake import (
+    MAX_HEAD_BYTES,
+    Handshake,
+    HttpRequest,
+    judge_request,
+    read_request,
+)
 
 _log = Logger()
 
 NOTHING_MAY_FOLLOW = "Nothing may follow a handshake before its answer."
-BUSY = (("Retry-After", "2"),)
 
 
 class Opening:
@@ -31,12 +37,13 @@ class Opening:
     ``refuse``; after every wait it may have ``ended``, as the client left.
     """
 
-    __slots__ = ("_factory", "_websocket", "head_read")
+    __slots__ = ("_authorization", "_factory", "_websocket", "head_read")
 
     def __init__(self, factory: Any, websocket: Any) -> None:
         self._factory = factory
         self._websocket = websocket
         self.head_read = False
+        self._authorization: Deferred[Any] | None = None
 
     def receive(self, data: bytes) -> bytes:
         """Take all that has arrived and was not used yet; return what is not used yet."""
@@ -79,12 +86,14 @@ class Opening:
             )
             factory.check_capacity()
             handshake = factory.proxies.see_through(handshake)
+            websocket.claim(factory.addresses, handshake.peer)
             factory.origins.check(handshake)
-            rights = [flag for flag in handshake.flags if flag in factory.known_rights]
-            admission = yield maybeDeferred(factory.authorizer.authorize, handshake, rights)
+            admission = yield self._authorize(handshake)
             if websocket.ended:
                 return
             check_admission(handshake, admission)
+            identity = admission.identity
+            websocket.claim(factory.visitors, identity.username or identity.session_key)
             yield websocket.subscribe(handshake, admission)
             factory.check_capacity()
         except Denied as denied:
@@ -92,11 +101,35 @@ class Opening:
         except BrokerUnavailable as error:
             websocket.refuse(unavailable(str(error)))
         except Exception:
-            _log.failure("A handshake failed; the client was answered with 500")
-            websocket.refuse(Denied(500, "The server failed; its log says why."))
+            if not websocket.ended:
+                _log.failure("A handshake failed; the client was answered with 500")
+                websocket.refuse(Denied(500, "The server failed; its log says why."))
         else:
             websocket.accept(handshake)
 
+    @inlineCallbacks
+    def _authorize(self, handshake: Handshake) -> Any:
+        factory = self._factory
+        rights = [flag for flag in handshake.flags if flag in factory.known_rights]
+        if not factory.authorizations.take(None):
+            raise unavailable("WS4REDIS_MAX_AUTHORIZATIONS handshakes wait for the authorizer")
+        try:
+            self._authorization = maybeDeferred(factory.authorizer.authorize, handshake, rights)
+            return (yield self._authorization)
+        finally:
+            factory.authorizations.give_back(None)
+
+    def abandon(self) -> None:
+        """The websocket has ended: nobody needs to know any more who it is."""
+        if self._authorization is not None:
+            self._authorization.cancel()
+
 
 def unavailable(detail: str) -> Denied:
-    return Denied(503, "The server cannot serve websockets now.", headers=BUSY, detail=detail)
+    """With the advice to come back in a while, not all after the same."""
+    return Denied(
+        503,
+        "The server cannot serve websockets now.",
+        headers=(("Retry-After", str(random.randint(1, 5))),),
+        detail=detail,
+    )

@@ -23,6 +23,7 @@ from ws4redis_tx.core.admission import Admission
 from ws4redis_tx.core.delivery import Delivery
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable, Denied
 from ws4redis_tx.core.handshake import Handshake, HttpRequest, refusal
+from ws4redis_tx.core.limits import Allowance, Quota
 from ws4redis_tx.core.messages import PING, RedisMessage, pong_frame
 from ws4redis_tx.server.opening import Opening, unavailable
 from ws4redis_tx.server.subscription import SubscriberConnection
@@ -57,6 +58,8 @@ class WebSocketProtocol(WebSocketServerProtocol):
     _unacknowledged = 0
     _reading = True
     _silent = False
+    _claims: tuple[tuple[Quota, str], ...] = ()
+    _allowance: Allowance | None = None
     _close_frame: tuple[Any, Any] | None = None
     _close_timer: Any = None
     _drop_timer: Any = None
@@ -76,7 +79,8 @@ class WebSocketProtocol(WebSocketServerProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         self._silent = False
-        self._dataReceived(data)
+        if self._within_rate(size=len(data)):
+            self._dataReceived(data)
 
     # The opening handshake
 
@@ -105,6 +109,17 @@ class WebSocketProtocol(WebSocketServerProtocol):
         self.openHandshakeTimeoutCall = None
         if self._opening is not None and not self.ended:
             self._opening.time_out()
+
+    def claim(self, quota: Quota, key: str | None) -> None:
+        """Take one of what ``key`` may have. Raises ``Denied`` (503) when there is none left."""
+        if not key:
+            return  # somebody who cannot be told from others
+        if not quota.take(key):
+            raise unavailable(
+                "this user, session or address has as many websockets as "
+                "WS4REDIS_MAX_CONNECTIONS_PER_USER or _PER_ADDRESS allows"
+            )
+        self._claims += ((quota, key),)
 
     def subscribe(self, handshake: Handshake, admission: Admission) -> Deferred[Any]:
         """Fire when all that the client may hear is subscribed to."""
@@ -139,6 +154,8 @@ class WebSocketProtocol(WebSocketServerProtocol):
         if self.ended:
             return
         self.ended = True
+        if self._opening is not None:
+            self._opening.abandon()
         _log.info(
             "Refused a websocket with {status}: {detail}",
             status=denied.status,
@@ -206,11 +223,11 @@ class WebSocketProtocol(WebSocketServerProtocol):
 
     def onPing(self, payload: bytes) -> None:
         # Not past the pause of a client that does not read: pongs would pile up without end.
-        if self.state == self.STATE_OPEN:
+        if self.state == self.STATE_OPEN and self._within_rate(messages=1):
             self._delivery.interject(pong_frame(payload))
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        if payload == self.factory.heartbeat:
+        if not self._within_rate(messages=1) or payload == self.factory.heartbeat:
             return
         if self._close_frame is not None or self.state != self.STATE_OPEN:
             return  # one of us has said that it is over
@@ -295,6 +312,19 @@ class WebSocketProtocol(WebSocketServerProtocol):
         self._delivery.resume()
         self._pace()
 
+    def _within_rate(self, *, messages: int = 0, size: int = 0) -> bool:
+        """Count what an open websocket sent, and close it with 1013 when that is too much."""
+        rate = self.factory.rate
+        if rate is None or self.state != self.STATE_OPEN:
+            return True
+        now = self.factory.reactor.seconds()
+        if self._allowance is None:
+            self._allowance = Allowance(rate, now)
+        if self._allowance.take(now, messages=messages, size=size):
+            return True
+        self.close(1013, "Too many messages.")
+        return False
+
     def _pace(self) -> None:
         """Read nothing from a client that does not read, or whose messages Redis has yet to get:
         what it sends would pile up here.
@@ -316,6 +346,10 @@ class WebSocketProtocol(WebSocketServerProtocol):
         self.ended = True
         self._delivery.close()
         self._answer_close()
+        if self._opening is not None:
+            self._opening.abandon()
+        for quota, key in self._claims:
+            quota.give_back(key)
         if self.closeHandshakeTimeoutCall is not None:
             # Autobahn forgets it when the client is gone without an answer.
             self.closeHandshakeTimeoutCall.cancel()

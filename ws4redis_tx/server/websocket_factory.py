@@ -12,12 +12,12 @@ from twisted.internet.task import LoopingCall
 
 from ws4redis_tx.core.channels import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
 from ws4redis_tx.core.config import ServerConfig
-from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.interfaces import IAuthorizer, IBroker
+from ws4redis_tx.core.limits import Quota, make_rate
 from ws4redis_tx.core.messages import server_frame
 from ws4redis_tx.core.origins import OriginPolicy
 from ws4redis_tx.core.proxies import TrustedProxies
-from ws4redis_tx.server.opening import BUSY, unavailable
+from ws4redis_tx.server.opening import unavailable
 from ws4redis_tx.server.rounds import Rounds
 from ws4redis_tx.server.subscription import SubscriberConnection
 from ws4redis_tx.server.websocket import WebSocketProtocol
@@ -73,6 +73,10 @@ class WebSocketFactory(WebSocketServerFactory):
         self.origins = OriginPolicy(
             config.allowed_origins, config.allowed_hosts, require_origin=config.require_origin
         )
+        self.addresses = Quota(config.max_connections_per_address)
+        self.visitors = Quota(config.max_connections_per_user)
+        self.authorizations = Quota(config.max_authorizations)
+        self.rate = make_rate(config.rate)
         self.proxies = TrustedProxies(config.trusted_proxies)
         self.heartbeat = None if config.heartbeat is None else config.heartbeat.encode()
         chance = random.Random()
@@ -99,7 +103,7 @@ class WebSocketFactory(WebSocketServerFactory):
     def check_capacity(self) -> None:
         """Raise ``Denied`` (503) when no websocket can be opened now."""
         if self._draining:
-            raise going_down()
+            raise unavailable("the server is going down")
         most = self.config.max_connections
         if most is not None and len(self._websockets) >= most:
             raise unavailable(
@@ -147,7 +151,7 @@ class WebSocketFactory(WebSocketServerFactory):
         """
         self._draining = True
         for websocket in tuple(self._opening):
-            websocket.refuse(going_down())
+            websocket.refuse(unavailable("the server is going down"))
         self._stop_draining()
         if not self._websockets and not self._opening:
             return succeed(None)
@@ -182,10 +186,6 @@ class WebSocketFactory(WebSocketServerFactory):
     def _stop_draining(self) -> None:
         if self._drainer is not None and self._drainer.running:
             self._drainer.stop()
-
-
-def going_down() -> Denied:
-    return Denied(503, "The server is going down.", headers=BUSY)
 
 
 class _Timer:

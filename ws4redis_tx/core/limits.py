@@ -1,0 +1,93 @@
+"""How much of the server one peer may take."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from ws4redis_tx.core.errors import ConfigError
+
+BURST = 10.0
+"""Seconds for which a client that was quiet may send all at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What a client may send: messages (and pings) and bytes a second, on average."""
+
+    messages: float
+    size: float
+
+
+DEFAULT_RATE = (1000, 16 * 1024 * 1024)
+
+
+def make_rate(value: object) -> Rate | None:
+    """From a pair of numbers, messages and bytes a second; ``None``: no limit."""
+    if value is None:
+        return None
+    if (
+        isinstance(value, tuple | list)
+        and len(value) == 2
+        and all(isinstance(each, int | float) and each > 0 for each in value)
+        and not any(isinstance(each, bool) for each in value)
+    ):
+        return Rate(*value)
+    raise ConfigError(
+        "WS4REDIS_RATE",
+        f"is {value!r}",
+        f"Use a pair, messages and bytes a second, such as {DEFAULT_RATE}, or None for no limit.",
+    )
+
+
+class Allowance:
+    """What one client may still send, at a rate."""
+
+    __slots__ = ("_at", "_messages", "_rate", "_size")
+
+    def __init__(self, rate: Rate, now: float) -> None:
+        self._rate = rate
+        self._at = now
+        self._messages = rate.messages * BURST
+        self._size = rate.size * BURST
+
+    def take(self, now: float, *, messages: int = 0, size: int = 0) -> bool:
+        """Use it up by that much; return whether it was enough."""
+        rate, passed = self._rate, now - self._at
+        self._at = now
+        self._messages = min(self._messages + passed * rate.messages, rate.messages * BURST)
+        self._size = min(self._size + passed * rate.size, rate.size * BURST)
+        self._messages -= messages
+        self._size -= size
+        return self._messages >= 0 and self._size >= 0
+
+
+class Quota:
+    """How many each key may have of something, at most ``most``; ``None``: any number."""
+
+    def __init__(self, most: int | None) -> None:
+        self._most = most
+        self._taken: dict[Hashable, int] = {}
+
+    def take(self, key: Hashable) -> bool:
+        """Take one for ``key``; return whether there was one left. Give it back once."""
+        if self._most is None:
+            return True
+        taken = self._taken.get(key, 0)
+        if taken >= self._most:
+            return False
+        self._taken[key] = taken + 1
+        return True
+
+    def give_back(self, key: Hashable) -> None:
+        if self._most is None:
+            return
+        left = self._taken[key] - 1
+        if left:
+            self._taken[key] = left
+        else:
+            del self._taken[key]
+
+    def __len__(self) -> int:
+        """How many keys have any."""
+        return len(self._taken)
