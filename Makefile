@@ -2,14 +2,17 @@
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
+CASES ?= all
 EXTRAS = embedded,test
 BIN = $(VENV)/bin
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test conformance lint clean
 
 help:
 	@echo "make demo [PORT=8000]   a chat: Django, websockets and Redis from one twistd"
 	@echo "make test               all tests, a real Redis included"
+	@echo "make conformance        the Autobahn Testsuite; needs a Python 2.7 (CASES=plain: without"
+	@echo "                        compression, half a minute instead of a quarter of an hour)"
 	@echo "make lint               ruff and mypy"
 
 $(VENV)/.installed: setup.py
@@ -27,10 +30,13 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
 
+conformance: $(VENV)/.installed
+	$(BIN)/python -m tests.conformance --cases $(CASES)
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv .venv-newest build dist *.egg-info _trial_temp*
+	rm -rf .venv .venv-newest .venv-conformance build dist *.egg-info _trial_temp*

@@ -1,0 +1,1 @@
+"""The Autobahn Testsuite against this server; see docs/conformance.md."""

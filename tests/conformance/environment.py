@@ -1,0 +1,96 @@
+"""The Testsuite's own environment: Python 2.7, made once and kept while its list is the same.
+
+The Testsuite never left Python 2. ``virtualenv`` before 20.22 can still make an environment for
+it, and is installed for that into a folder which is gone afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+REQUIREMENTS = HERE / "requirements.txt"
+TESTSUITE = "autobahntestsuite==25.10.1"
+VIRTUALENV = "virtualenv<20.22"
+
+
+class NoPython2(Exception):
+    """There is no Python 2.7, hence no Testsuite."""
+
+
+class EnvironmentFailed(Exception):
+    """The environment could not be made; says which command failed, and what it printed."""
+
+
+def find_python2(given: str | None = None) -> str:
+    """The path of a Python 2.7 that runs: the one given, or on ``PATH``, or one of pyenv's."""
+    on_path = [shutil.which(name) for name in ("python2.7", "python2")]
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    installed = sorted(map(str, versions.glob("2.7*/bin/python2.7")), reverse=True)
+    for candidate in [given] if given else [*on_path, *installed]:
+        if candidate and _is_python2(candidate):
+            return candidate
+    if given:
+        raise NoPython2(f"{given!r} is no Python 2.7. Name one that runs, or leave the option out.")
+    raise NoPython2(
+        "No Python 2.7 was found on PATH or among pyenv's. The Autobahn Testsuite needs one: "
+        "'pyenv install 2.7.18' makes it, or name one with --python2 PATH."
+    )
+
+
+def make_environment(folder: Path, python2: str) -> Path:
+    """The path of ``wstest`` in ``folder``, which is made anew unless it is as it should be."""
+    wstest = folder / "bin" / "wstest"
+    # Written last: an environment that was not finished is not used.
+    label = folder / "made-from.txt"
+    wanted = f"{python2}\n{TESTSUITE}\n{REQUIREMENTS.read_text()}"
+    if label.is_file() and label.read_text() == wanted and _runs([str(wstest), "-a"]):
+        return wstest
+    shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="ws4redis-tx-") as tool:
+        _run(sys.executable, "-m", "venv", tool)
+        _run(f"{tool}/bin/python", "-m", "pip", "install", VIRTUALENV)
+        _run(f"{tool}/bin/virtualenv", "--python", python2, str(folder))
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install"]
+    _run(*pip, "--requirement", str(REQUIREMENTS))
+    _run(*pip, "--no-deps", "--no-build-isolation", TESTSUITE)
+    label.write_text(wanted)
+    return wstest
+
+
+def clean_variables() -> dict[str, str]:
+    """The process's environment without what is meant for another Python."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PYTHON") and name != "VIRTUAL_ENV"
+    }
+
+
+def _is_python2(path: str) -> bool:
+    return _runs([path, "-c", "import sys; assert sys.version_info[:2] == (2, 7)"])
+
+
+def _runs(command: list[str]) -> bool:
+    try:
+        return subprocess.run(command, env=clean_variables(), capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(
+        command,
+        env=clean_variables(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    if done.returncode:
+        raise EnvironmentFailed(f"{' '.join(command)} failed:\n{done.stdout}")

@@ -1,0 +1,72 @@
+"""What the Testsuite talks to: the server's own protocol and factory, and a subscriber that echoes.
+
+A client's message goes the way that all do: Autobahn's frames, our ``onMessage``, the subscriber,
+the connection's ``Delivery``, the frame that ``Publication`` makes. One thing is added. Redis
+carries no types, so that a binary message which happens to be UTF-8 comes back as text; the
+Testsuite takes that for a failure. Here the websocket notes the type of what it received, and the
+echo's opcode follows it. Payload, length and order are the server's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ws4redis_tx.core.config import ServerConfig
+from ws4redis_tx.core.messages import Publication, RedisMessage
+from ws4redis_tx.server.websocket import WebSocketProtocol
+from ws4redis_tx.service import WebSocketService, make_service
+from ws4redis_tx.subscriber import RedisSubscriber
+from ws4redis_tx.testing import MemoryBroker
+
+# The Testsuite's largest messages; the server's default limit would rightly refuse them.
+LARGEST_MESSAGE = 16 * 1024 * 1024
+
+_BINARY = b"\x82"
+
+
+class TypedProtocol(WebSocketProtocol):
+    """The server's protocol; remembers whether the message that it handles is binary."""
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        self._received_binary = isBinary
+        super().onMessage(payload, isBinary)
+
+    def echo(self, message: RedisMessage) -> None:
+        self._delivery.deliver(TypedPublication(message, self._received_binary))
+
+
+class TypedPublication(Publication):
+    """A message whose frame is of the type that it is told to be."""
+
+    __slots__ = ("_binary",)
+
+    def __init__(self, payload: bytes, binary: bool) -> None:
+        super().__init__(None, payload)
+        self._binary = binary
+
+    @property
+    def frame(self) -> bytes:
+        frame = super().frame
+        return _BINARY + frame[1:] if self._binary else frame
+
+
+class EchoSubscriber(RedisSubscriber):
+    """Answers each message with itself; called while the message is handled."""
+
+    _websocket: Any = None
+
+    def send_persisted_messages(self, websocket: Any) -> None:
+        self._websocket = websocket
+
+    def publish_message(self, message: RedisMessage, expire: int | None = None) -> None:
+        self._websocket.echo(message)
+
+
+def make_echo_service(reactor: Any) -> WebSocketService:
+    """Listens on a free port of the loopback; needs no Redis."""
+    config = ServerConfig(listen=("tcp:0:interface=127.0.0.1",), max_message_size=LARGEST_MESSAGE)
+    service = make_service(
+        config, subscriber=EchoSubscriber, broker=MemoryBroker(), reactor=reactor
+    )
+    service.factory.protocol = TypedProtocol
+    return service
