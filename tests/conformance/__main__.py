@@ -142,7 +142,9 @@ def judge(reactor: Any, wstest: Path, folder: Path, cases: str) -> Any:
     for line in report.remarkable():
         print(line)
     print(f"{time.monotonic() - begun:.0f} s; details in {folder}/reports/index.html")
-    problems = [*report.problems(), *errors.texts]
+    problems = report.problems()
+    if errors.texts:
+        problems.append(f"the server logged {len(errors.texts)} errors, first {errors.texts[0]}")
     if problems:
         raise SystemExit("NOT conformant: " + "; ".join(problems))
 

@@ -32,22 +32,10 @@ class TypedProtocol(WebSocketProtocol):
         super().onMessage(payload, isBinary)
 
     def echo(self, message: RedisMessage) -> None:
-        self._delivery.deliver(TypedPublication(message, self._received_binary))
-
-
-class TypedPublication(Publication):
-    """A message whose frame is of the type that it is told to be."""
-
-    __slots__ = ("_binary",)
-
-    def __init__(self, payload: bytes, binary: bool) -> None:
-        super().__init__(None, payload)
-        self._binary = binary
-
-    @property
-    def frame(self) -> bytes:
-        frame = super().frame
-        return _BINARY + frame[1:] if self._binary else frame
+        publication = Publication(None, message)
+        if self._received_binary:
+            publication.frame = _BINARY + publication.frame[1:]
+        self._delivery.deliver(publication)
 
 
 class EchoSubscriber(RedisSubscriber):
