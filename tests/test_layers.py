@@ -89,7 +89,7 @@ class LayersTests(TestCase):
 
     def test_autobahn_and_txredisapi_stand_in_their_modules_alone(self) -> None:
         for word, *owners in (
-            ("autobahn", "websocket", "websocket_factory"),
+            ("autobahn", "websocket", "websocket_factory", "websocket_inflate"),
             ("txredisapi", "redis_protocol"),
         ):
             importers = sorted(

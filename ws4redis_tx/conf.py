@@ -49,6 +49,7 @@ DEFAULTS: dict[str, Any] = {
     "WS4REDIS_MAX_AUTHORIZATIONS": 1000,
     "WS4REDIS_RATE": DEFAULT_RATE,
     "WS4REDIS_SLOW_READER": "close",
+    "WS4REDIS_COMPRESSION": False,
 }
 
 
@@ -180,6 +181,7 @@ _CHECKS: tuple[Callable[[], object], ...] = (
     lambda: get_count("WS4REDIS_MAX_AUTHORIZATIONS"),
     get_rate,
     lambda: check_slow_reader(get("WS4REDIS_SLOW_READER")),
+    lambda: get_flag("WS4REDIS_COMPRESSION"),
     lambda: get_flag("WS4REDIS_REQUIRE_ORIGIN"),
     lambda: TrustedProxies(get_trusted_proxies()),
     lambda: get_flag("WS4REDIS_ON_COMMIT"),
@@ -222,4 +224,5 @@ def server_config(listen: tuple[str, ...] = DEFAULT_LISTEN) -> ServerConfig:
         max_authorizations=get_count("WS4REDIS_MAX_AUTHORIZATIONS"),
         rate=get_rate(),
         slow_reader=check_slow_reader(get("WS4REDIS_SLOW_READER")),
+        compression=get_flag("WS4REDIS_COMPRESSION"),
     )

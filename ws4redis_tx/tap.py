@@ -76,6 +76,7 @@ class Options(UsageOptions):
     ]
     optFlags = [
         ["embedded-redis", None, "Start a Redis of our own: in memory, on a free loopback port."],
+        ["compression", None, "Accept permessage-deflate from clients that offer it."],
         ["serve-django", None, "Serve the Django site on the same port too, for development."],
     ]
 
@@ -128,6 +129,7 @@ class Options(UsageOptions):
             "WS4REDIS_ALLOWED_ORIGINS": self["origin"] or None,
             "WS4REDIS_TRUSTED_PROXIES": self["trusted-proxy"] or None,
             "WS4REDIS_SLOW_READER": self["slow-reader"],
+            "WS4REDIS_COMPRESSION": True if self["compression"] else None,
             "WS4REDIS_CONNECTION": self._redis(),
         }
         for name, option in _NUMBERS.items():
@@ -164,6 +166,7 @@ _LIMITS = {
     "WS4REDIS_MAX_PENDING": "max_pending",
     "WS4REDIS_MAX_CONNECTIONS": "max_connections",
     "WS4REDIS_SLOW_READER": "slow_reader",
+    "WS4REDIS_COMPRESSION": "compression",
 }
 _NUMBERS = {
     "WS4REDIS_EXPIRE": "expire",

@@ -52,6 +52,7 @@ class ServerConfig:
         before it is asked.
     :param max_connections: open websockets of this process; further ones get 503. ``None``: as
         many as it has file descriptors for.
+    :param compression: accept permessage-deflate from clients that offer it.
     """
 
     redis: RedisAddress = field(default_factory=RedisAddress)
@@ -74,6 +75,7 @@ class ServerConfig:
     max_connections_per_address: int | None = None
     max_authorizations: int = 1000
     rate: tuple[float, float] | None = DEFAULT_RATE
+    compression: bool = False
 
     def __post_init__(self) -> None:
         check_websocket_url(self.websocket_url)

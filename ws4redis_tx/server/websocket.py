@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ws4redis_tx.core.admission import Admission
+from ws4redis_tx.core.compression import accept_deflate
 from ws4redis_tx.core.delivery import Delivery
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable, Denied
 from ws4redis_tx.core.handshake import Handshake, HttpRequest, refusal
@@ -28,6 +29,7 @@ from ws4redis_tx.core.messages import PING, RedisMessage, pong_frame
 from ws4redis_tx.server.opening import Opening, unavailable
 from ws4redis_tx.server.subscription import SubscriberConnection
 from ws4redis_tx.server.transport import immediate_write
+from ws4redis_tx.server.websocket_inflate import Inflate
 
 _log = Logger()
 
@@ -64,6 +66,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
     _close_timer: Any = None
     _drop_timer: Any = None
     _waiting_for_broker: Deferred[None] | None = None
+    _perMessageCompress: Any  # noqa: N815, Autobahn's
 
     def connectionMade(self) -> None:
         super().connectionMade()
@@ -144,10 +147,25 @@ class WebSocketProtocol(WebSocketServerProtocol):
             self.websocket_version = 13
             self.websocket_protocols = list(handshake.subprotocols)
             self.websocket_extensions: list[object] = []
-            self.succeedHandshake(next(iter(handshake.subprotocols), None))
+            self.succeedHandshake(
+                (next(iter(handshake.subprotocols), None), self._agree_on_compression(handshake))
+            )
             self.transport.registerProducer(self, True)
             self.factory.opened(self)
             self._replay().addErrback(self._failed, "Replaying persisted messages failed")
+
+    def _agree_on_compression(self, handshake: Handshake) -> dict[str, str]:
+        """What the 101 says of it. Ours, as Autobahn's answers 400 to offers that it can decline.
+
+        Only the client's messages are compressed as yet: that is up to each message.
+        """
+        config = self.factory.config
+        offers = handshake.headers.get("sec-websocket-extensions", "")
+        answer = accept_deflate(offers) if config.compression else None
+        if answer is None:
+            return {}
+        self._perMessageCompress = Inflate(config.max_message_size)
+        return {"Sec-WebSocket-Extensions": answer}
 
     def refuse(self, denied: Denied) -> None:
         """Answer with a status, and end."""

@@ -1,0 +1,242 @@
+"""permessage-deflate: agreed on only where it is asked for, inflated only within the limit."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tracemalloc
+import zlib
+from typing import Any
+
+from autobahn.exception import PayloadCorruptError, PayloadExceededError
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.demo import set_up_django
+from tests.test_websocket import AllowAll
+from ws4redis_tx.core.compression import accept_deflate
+from ws4redis_tx.core.config import ServerConfig
+from ws4redis_tx.server.websocket_inflate import Inflate
+from ws4redis_tx.tap import Options
+from ws4redis_tx.testing import MemoryClient, client_frame, connect, make_memory_factory
+
+URL = "ws://localhost/ws/foobar?subscribe-broadcast&publish-broadcast&echo"
+AGREED = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+# Of a frame's first byte, besides FIN.
+TEXT, BINARY, COMPRESSED = 1, 2, 0x40
+
+
+def deflate(payload: bytes, flush: int = zlib.Z_SYNC_FLUSH) -> bytes:
+    """As a client does it: with the last four bytes left out, or the stream ended and padded."""
+    compressor = zlib.compressobj(wbits=-15)
+    deflated = compressor.compress(payload) + compressor.flush(flush)
+    return deflated[:-4] if flush == zlib.Z_SYNC_FLUSH else deflated + b"\x00"
+
+
+class OfferTests(SynchronousTestCase):
+    def test_what_the_rfc_allows_is_accepted_without_context_takeover(self) -> None:
+        for offer in (
+            "permessage-deflate",
+            "permessage-deflate; client_max_window_bits",
+            "permessage-deflate;client_max_window_bits=15",
+            "permessage-deflate ; client_max_window_bits = 8 ; client_no_context_takeover",
+            "permessage-deflate; server_no_context_takeover",
+            "x-other; a=b, permessage-deflate, x-more",
+            "permessage-deflate; unknown, permessage-deflate",
+        ):
+            with self.subTest(offer=offer):
+                self.assertEqual(accept_deflate(offer), AGREED)
+
+    def test_the_servers_window_is_as_small_as_the_client_wants_it(self) -> None:
+        for value in ("9", '"9"', " 9"):
+            offer = f"permessage-deflate; server_max_window_bits={value}"
+            self.assertEqual(accept_deflate(offer), f"{AGREED}; server_max_window_bits=9")
+
+    def test_the_first_offer_that_can_be_accepted_is(self) -> None:
+        offers = "permessage-deflate; server_max_window_bits=10, permessage-deflate"
+        self.assertEqual(accept_deflate(offers), f"{AGREED}; server_max_window_bits=10")
+
+    def test_all_else_is_passed_over(self) -> None:
+        for offer in (
+            "",
+            ", ;",
+            "x-webkit-deflate-frame",
+            "permessage-deflate; unknown",
+            "permessage-deflate;",
+            "permessage-deflate; server_max_window_bits",
+            "permessage-deflate; server_max_window_bits=7",
+            "permessage-deflate; server_max_window_bits=16",
+            "permessage-deflate; server_max_window_bits=09",
+            'permessage-deflate; server_max_window_bits="9',
+            "permessage-deflate; client_max_window_bits=0",
+            "permessage-deflate; client_max_window_bits=",
+            "permessage-deflate; server_no_context_takeover=1",
+            "permessage-deflate; client_no_context_takeover; client_no_context_takeover",
+        ):
+            with self.subTest(offer=offer):
+                self.assertIsNone(accept_deflate(offer))
+
+    @given(st.text(alphabet=st.characters(max_codepoint=255)))
+    def test_no_offer_at_all_raises(self, offer: str) -> None:
+        self.assertIsNone(accept_deflate(f"{offer},x"))
+        self.assertEqual(accept_deflate(f"{offer},permessage-deflate"), AGREED)
+
+
+class InflateTests(SynchronousTestCase):
+    def inflate(self, most: int, *pieces: bytes) -> bytes:
+        inflater = Inflate(most)
+        inflater.start_decompress_message()
+        inflated = b"".join(map(inflater.decompress_message_data, pieces))
+        inflater.end_decompress_message()
+        return inflated
+
+    @given(st.binary(max_size=2000), st.integers(0, 2000), st.booleans())
+    def test_it_gives_back_what_was_deflated(self, payload: bytes, cut: int, ended: bool) -> None:
+        deflated = deflate(payload, zlib.Z_FINISH if ended else zlib.Z_SYNC_FLUSH)
+        self.assertEqual(self.inflate(3000, deflated[:cut], deflated[cut:]), payload)
+
+    def test_a_message_of_the_limits_size_is_the_largest(self) -> None:
+        self.assertEqual(self.inflate(1000, deflate(b"x" * 1000)), b"x" * 1000)
+        bomb = deflate(b"x" * 1001)
+        self.assertRaises(PayloadExceededError, self.inflate, 1000, bomb)
+        self.assertRaises(PayloadExceededError, self.inflate, 1000, *_bytes(bomb))
+
+    def test_what_comes_is_limited_too_also_when_nothing_comes_out_of_it(self) -> None:
+        empty = deflate(b"") + b"\x00\x00\xff\xff"
+        self.assertRaises(PayloadExceededError, self.inflate, 1000, *[empty] * 1000)
+
+    def test_nothing_may_follow_the_end_of_the_stream_and_nothing_of_it_is_kept(self) -> None:
+        ended = deflate(b"payload", zlib.Z_FINISH)
+        for more in (b"\x00", b"x", deflate(b"more")):
+            with self.subTest(more=more):
+                inflater = Inflate(1000)
+                inflater.start_decompress_message()
+                inflater.decompress_message_data(ended)
+                self.assertRaises(PayloadCorruptError, inflater.decompress_message_data, more)
+        self.assertRaises(PayloadCorruptError, self.inflate, 1000, ended[:-1])
+
+    def test_what_is_not_deflated_or_cut_off_is_corrupt(self) -> None:
+        self.assertRaises(PayloadCorruptError, self.inflate, 1000, b"\xff\xff\xff")
+        self.assertRaises(PayloadCorruptError, self.inflate, 1000, deflate(b"Hello, hello!")[:6])
+
+    def test_after_a_failure_it_inflates_nothing_more(self) -> None:
+        for bad, error in (
+            (deflate(bytes(10_000)), PayloadExceededError),
+            (b"\xff\xff", PayloadCorruptError),
+        ):
+            inflater = Inflate(1000)
+            inflater.start_decompress_message()
+            self.assertRaises(error, inflater.decompress_message_data, bad)
+            self.assertEqual(inflater.decompress_message_data(deflate(bytes(10_000))), b"")
+            inflater.end_decompress_message()
+            inflater.start_decompress_message()
+            self.assertEqual(inflater.decompress_message_data(deflate(b"next")), b"")
+            inflater.end_decompress_message()
+
+    def test_between_messages_it_holds_nothing(self) -> None:
+        inflater = Inflate(1000)
+        for _ in range(2):
+            inflater.start_decompress_message()
+            self.assertEqual(inflater.decompress_message_data(deflate(b"again")), b"again")
+            inflater.end_decompress_message()
+            self.assertIsNone(inflater._zlib)
+
+
+class WebSocketTests(SynchronousTestCase):
+    def connect(self, offer: str = "permessage-deflate", **options: Any) -> MemoryClient:
+        config = ServerConfig(**{"compression": True, "max_message_size": 1000, **options})
+        factory = make_memory_factory(config, authorizer=AllowAll())
+        return connect(factory, URL, headers={"Sec-WebSocket-Extensions": offer})
+
+    def test_a_compressed_message_is_published_as_it_was_before(self) -> None:
+        client = self.connect()
+        self.assertEqual(client.response_headers["sec-websocket-extensions"], AGREED)
+        client.send_bytes(client_frame(COMPRESSED | TEXT, deflate("grüße".encode() * 50)))
+        client.send("not compressed")
+        client.send_bytes(client_frame(COMPRESSED | BINARY, deflate(b"\xff" * 1000)))
+        self.assertEqual(client.messages, ["grüße" * 50, "not compressed", b"\xff" * 1000])
+
+    def test_it_is_off_unless_it_is_switched_on(self) -> None:
+        client = self.connect(compression=ServerConfig().compression)
+        self.assertTrue(client.open)
+        self.assertNotIn("sec-websocket-extensions", client.response_headers)
+        client.send_bytes(client_frame(COMPRESSED | TEXT, deflate(b"text")))
+        self.assertEqual(client.close_code, 1002)
+
+    def test_a_client_that_offers_nothing_or_nonsense_is_served_without(self) -> None:
+        for offer in ("", "permessage-deflate; server_max_window_bits=99", "permessage-bzip2"):
+            with self.subTest(offer=offer):
+                client = self.connect(offer)
+                self.assertTrue(client.open)
+                self.assertNotIn("sec-websocket-extensions", client.response_headers)
+
+    def test_a_bomb_closes_with_1009_and_publishes_nothing(self) -> None:
+        client = self.connect()
+        client.send_bytes(client_frame(COMPRESSED | BINARY, deflate(bytes(100_000))))
+        self.assertEqual((client.close_code, client.messages), (1009, []))
+        client.close()
+        self.assertTrue(client._gone)
+
+    def test_a_bomb_is_refused_before_it_takes_memory(self) -> None:
+        bomb = deflate(bytes(100_000_000))
+        self.assertLess(len(bomb), 100_000)
+        client = self.connect(max_message_size=200_000)
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        client.send_bytes(client_frame(COMPRESSED | BINARY, bomb))
+        self.assertLess(tracemalloc.get_traced_memory()[1], 2_000_000)
+        self.assertEqual(client.close_code, 1009)
+
+    def test_a_bomb_in_many_frames_closes_with_1009_too(self) -> None:
+        client = self.connect()
+        first, *others = _bytes(deflate(bytes(100_000)))
+        client.send_bytes(_unfinished(COMPRESSED | BINARY, first))
+        for each in others:
+            client.send_bytes(_unfinished(0, each))
+        self.assertEqual((client.close_code, client.messages), (1009, []))
+
+    def test_what_does_not_inflate_closes_with_1007(self) -> None:
+        client = self.connect()
+        client.send_bytes(client_frame(COMPRESSED | TEXT, b"\xff\xff\xff"))
+        self.assertEqual((client.close_code, client.messages), (1007, []))
+
+    def test_what_inflates_to_bad_utf_8_closes_with_1007(self) -> None:
+        client = self.connect()
+        client.send_bytes(client_frame(COMPRESSED | TEXT, deflate(b"\xff")))
+        self.assertEqual((client.close_code, client.messages), (1007, []))
+
+
+class SwitchTests(SynchronousTestCase):
+    def test_an_option_switches_it_on(self) -> None:
+        self.patch(os, "environ", {"PATH": os.environ["PATH"]})  # without Django
+        self.patch(sys, "path", sys.path[:])
+        for arguments, expected in (([], False), (["--compression"], True)):
+            options = Options()
+            options.parseOptions(arguments)
+            self.assertIs(options["config"].compression, expected)
+
+    def test_a_setting_does_too(self) -> None:
+        set_up_django()
+        from django.test import override_settings
+
+        from ws4redis_tx import conf
+
+        self.assertIs(conf.server_config().compression, False)
+        with override_settings(WS4REDIS_COMPRESSION=True):
+            self.assertIs(conf.server_config().compression, True)
+        with override_settings(WS4REDIS_COMPRESSION="yes"):
+            self.assertEqual(
+                [str(problem) for problem in conf.problems()],
+                ["WS4REDIS_COMPRESSION is 'yes'. Use True or False."],
+            )
+
+
+def _bytes(data: bytes) -> list[bytes]:
+    return [data[index : index + 1] for index in range(len(data))]
+
+
+def _unfinished(opcode: int, payload: bytes) -> bytes:
+    """A frame after which its message goes on."""
+    frame = client_frame(opcode, payload)
+    return bytes((frame[0] & 0x7F,)) + frame[1:]
