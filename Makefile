@@ -12,7 +12,7 @@ help:
 	@echo "make demo [PORT=8000]   a chat: Django, websockets and Redis from one twistd"
 	@echo "make test               all tests, a real Redis included"
 	@echo "make conformance        the Autobahn Testsuite; needs a Python 2.7 (CASES=plain: without"
-	@echo "                        compression, half a minute instead of a quarter of an hour)"
+	@echo "                        compression, half a minute instead of 13)"
 	@echo "make lint               ruff and mypy"
 
 $(VENV)/.installed: setup.py

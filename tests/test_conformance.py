@@ -12,11 +12,13 @@ from twisted.internet.defer import inlineCallbacks
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.conformance.__main__ import NoReport, run
-from tests.conformance.environment import NoPython2, find_python2
+from tests.conformance.environment import TESTSUITE, NoPython2, find_python2
 from tests.conformance.report import SELECTIONS, Report, outcome_of, read_report
 from tests.conformance.server import EchoSubscriber, TypedProtocol
-from tests.support import python, write_file
+from tests.support import ROOT, python, write_file
 from ws4redis_tx.testing import connect, make_memory_factory
+
+DOCUMENT = ROOT / "docs" / "conformance.md"
 
 
 def complete(selection: str, **outcomes: str) -> Report:
@@ -84,6 +86,13 @@ class ReportTests(SynchronousTestCase):
         report = read_report({"ws4redis_tx": {"1.1.1": case}}, SELECTIONS["plain"])
         self.assertEqual(report.outcomes, {"1.1.1": "OK"})
         self.assertIn("| 1. Framing | 16 | 1 | 0 | 0 | 0 | 0 |", report.table())
+
+    def test_the_document_shows_a_complete_run_without_problems(self) -> None:
+        informational = {f"case_7_{case}": "INFORMATIONAL" for case in (1, 2, 3)}
+        report = complete("all", **informational)
+        self.assertEqual(report.problems(), [])
+        self.assertIn(f"\n\n{report.table()}\n\n", DOCUMENT.read_text())
+        self.assertIn(TESTSUITE.replace("==", " "), DOCUMENT.read_text())
 
 
 class EchoTests(SynchronousTestCase):

@@ -33,7 +33,7 @@ from tests.conformance.server import make_echo_service
 ROOT = Path(__file__).resolve().parents[2]
 # What test runners take for "skipped".
 NOT_TESTED = 77
-# The complete run takes a quarter of an hour.
+# The complete run takes 13 minutes.
 LONGEST_RUN = 45 * 60
 
 
