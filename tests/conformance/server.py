@@ -53,7 +53,10 @@ class EchoSubscriber(RedisSubscriber):
 def make_echo_service(reactor: Any) -> WebSocketService:
     """Listens on a free port of the loopback; needs no Redis."""
     config = ServerConfig(
-        listen=("tcp:0:interface=127.0.0.1",), max_message_size=LARGEST_MESSAGE, compression=True
+        rate=None,
+        listen=("tcp:0:interface=127.0.0.1",),
+        max_message_size=LARGEST_MESSAGE,
+        compression=True,
     )
     service = make_service(
         config, subscriber=EchoSubscriber, broker=MemoryBroker(), reactor=reactor
