@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+from itertools import count
 from typing import Any
 
+from autobahn.twisted.websocket import WebSocketClientFactory
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
-from twisted.internet.endpoints import SSL4ServerEndpoint
-from twisted.internet.ssl import PrivateCertificate
+from twisted.internet.endpoints import HostnameEndpoint, SSL4ServerEndpoint, wrapClientTLS
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS
 from twisted.logger import globalLogPublisher
 from twisted.protocols.portforward import ProxyFactory
 from twisted.trial.unittest import TestCase
 
-from tests.support import TIMEOUT, shared_redis, write_file
+from tests.support import TIMEOUT, Client, ServerTestCase, shared_redis, write_file
+from ws4redis_tx.core.config import ServerConfig
+from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.redis_address import parse_redis_address
 from ws4redis_tx.server.broker import RedisBroker
+
+# Authorities are told apart by their names.
+_numbers = count()
 
 
 def make_certificate(*names: x509.GeneralName) -> tuple[str, str]:
     """PEM of a self-signed certificate for ``names``, and of certificate and key."""
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ws4redis_tx test")])
+    subject = x509.Name(
+        [x509.NameAttribute(NameOID.COMMON_NAME, f"ws4redis_tx test {next(_numbers)}")]
+    )
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
         x509.CertificateBuilder()
@@ -49,24 +59,30 @@ def make_certificate(*names: x509.GeneralName) -> tuple[str, str]:
     return public, public + private
 
 
-class TlsTests(TestCase):
+class TlsTestCase(TestCase):
     """A real Redis behind a door that speaks TLS."""
 
     timeout = 60
 
     @inlineCallbacks
-    def open_door(self, *names: x509.GeneralName) -> Any:
+    def open_door(self, *names: x509.GeneralName, lets_in: str | None = None) -> Any:
+        """``lets_in`` is the certificate that a client must have."""
         self.redis = shared_redis()
         public, both = make_certificate(*names)
         self.ca_file = write_file(self, public)
-        factory = ProxyFactory("127.0.0.1", self.redis.port)
-        factory.noisy = False
-        door = SSL4ServerEndpoint(
-            reactor, 0, PrivateCertificate.loadPEM(both).options(), interface="127.0.0.1"
+        clients = [] if lets_in is None else [Certificate.loadPEM(lets_in)]
+        self.port = yield self.listen(
+            ProxyFactory("127.0.0.1", self.redis.port),
+            PrivateCertificate.loadPEM(both).options(*clients),
         )
+
+    @inlineCallbacks
+    def listen(self, factory: Any, options: Any) -> Any:
+        factory.noisy = False
+        door = SSL4ServerEndpoint(reactor, 0, options, interface="127.0.0.1")
         port = yield door.listen(factory)
         self.addCleanup(port.stopListening)
-        self.port = port.getHost().port
+        return port.getHost().port
 
     def broker(self, url: str) -> RedisBroker:
         broker = RedisBroker(parse_redis_address(url), "", reactor)
@@ -86,6 +102,8 @@ class TlsTests(TestCase):
         self.addCleanup(globalLogPublisher.removeObserver, observe)
         return said.addTimeout(TIMEOUT, reactor)
 
+
+class TlsTests(TlsTestCase):
     @inlineCallbacks
     def test_a_certificate_of_the_named_authority_and_host_is_accepted(self) -> Any:
         yield self.open_door(x509.DNSName("localhost"))
@@ -112,3 +130,139 @@ class TlsTests(TestCase):
         broker = self.broker(f"rediss://localhost:{self.port}/0?ssl_ca_certs={self.ca_file}")
         yield complaint
         self.assertFalse(broker.available)
+
+    @inlineCallbacks
+    def test_of_several_authorities_in_the_file_each_counts(self) -> Any:
+        yield self.open_door(x509.DNSName("localhost"))
+        other, _ = make_certificate(x509.DNSName("other"))
+        with open(self.ca_file) as file:
+            bundle = write_file(self, other + file.read())
+        broker = self.broker(f"rediss://localhost:{self.port}/0?ssl_ca_certs={bundle}")
+        yield broker.when_available().addTimeout(TIMEOUT, reactor)
+
+    @inlineCallbacks
+    def test_a_server_that_asks_for_a_certificate_gets_ours(self) -> Any:
+        mine, both = make_certificate(x509.DNSName("client"))
+        yield self.open_door(x509.DNSName("localhost"), lets_in=mine)
+        url = f"rediss://localhost:{self.port}/0?ssl_ca_certs={self.ca_file}"
+        complaint = self.complaint()
+        stranger = self.broker(url)
+        yield complaint
+        self.assertFalse(stranger.available)
+        for files in (
+            f"ssl_certfile={write_file(self, both)}",
+            f"ssl_certfile={write_file(self, mine)}"
+            f"&ssl_keyfile={write_file(self, both.removeprefix(mine))}",
+        ):
+            broker = self.broker(f"{url}&{files}")
+            yield broker.when_available().addTimeout(TIMEOUT, reactor)
+
+    @inlineCallbacks
+    def test_an_acl_user_logs_in_over_it(self) -> Any:
+        yield self.open_door(x509.DNSName("localhost"))
+        self.redis.command("ACL", "SETUSER", "web", "on", ">s3cret", "~*", "&*", "+@all")
+        self.addCleanup(self.redis.command, "ACL", "DELUSER", "web")
+        url = f"localhost:{self.port}/0?ssl_ca_certs={self.ca_file}"
+        broker = self.broker(f"rediss://web:s3cret@{url}")
+        yield broker.when_available().addTimeout(TIMEOUT, reactor)
+        self.assertIn(b"user=web", self.redis.command("CLIENT", "LIST"))
+        complaint = self.complaint()
+        self.broker(f"rediss://web:wr0ng@{url}")
+        self.assertNotIn("wr0ng", (yield complaint))
+
+    def test_files_that_cannot_be_used_are_named_before_anything_starts(self) -> None:
+        public, _ = make_certificate(x509.DNSName("localhost"))
+        no_certificate = write_file(self, "nothing")
+        for query, said in (
+            ("ssl_ca_certs=/no/such/file", "/no/such/file"),
+            (f"ssl_ca_certs={no_certificate}", "ssl_ca_certs"),
+            (f"ssl_certfile={write_file(self, public)}", "ssl_keyfile"),
+            (f"ssl_certfile={no_certificate}", "ssl_certfile"),
+        ):
+            for scheme in ("rediss://localhost/0?", "sentinel://localhost/mymaster/0?ssl=true&"):
+                error = self.assertRaises(ConfigError, self.broker, scheme + query)
+                self.assertIn(said, str(error))
+
+
+class _Sentinel(Protocol):
+    """Says where the master is, to whoever knows the password."""
+
+    known = False
+
+    def dataReceived(self, data: bytes) -> None:
+        if b"AUTH" in data and b"s3cret" in data:
+            self.known = True
+            self.transport.write(b"+OK\r\n")
+        elif not self.known:
+            self.transport.write(b"-NOAUTH Authentication required.\r\n")
+        else:
+            port = b"%d" % self.factory.master
+            self.transport.write(b"*2\r\n$9\r\nlocalhost\r\n$%d\r\n%s\r\n" % (len(port), port))
+
+
+class SentinelTests(TlsTestCase):
+    """Sentinel and master behind TLS, with passwords of their own."""
+
+    @inlineCallbacks
+    def start(self) -> Any:
+        yield self.open_door(x509.DNSName("localhost"))
+        public, both = make_certificate(x509.DNSName("localhost"))
+        factory = Factory.forProtocol(_Sentinel)
+        factory.master = self.port
+        port = yield self.listen(factory, PrivateCertificate.loadPEM(both).options())
+        with open(self.ca_file) as file:
+            bundle = write_file(self, public + file.read())
+        return f"sentinel://localhost:{port}/mymaster/0?ssl=true&ssl_ca_certs={bundle}"
+
+    @inlineCallbacks
+    def test_both_are_spoken_to_over_tls(self) -> Any:
+        url = yield self.start()
+        broker = self.broker(f"{url}&sentinel_password=s3cret")
+        yield broker.when_available().addTimeout(TIMEOUT, reactor)
+
+    @inlineCallbacks
+    def test_a_wrong_password_is_said_without_it(self) -> Any:
+        url = yield self.start()
+        complaint = self.complaint()
+        self.broker(f"{url}&sentinel_password=wr0ng")
+        said = yield complaint
+        self.assertIn("NOAUTH", said)
+        self.assertNotIn("wr0ng", said)
+
+
+class ListeningTests(ServerTestCase):
+    """``ssl:`` endpoints: the server itself speaks ``wss://``."""
+
+    @inlineCallbacks
+    def test_a_browser_connects_by_wss_and_only_from_pages_that_came_by_https(self) -> Any:
+        public, both = make_certificate(x509.DNSName("localhost"))
+        file = write_file(self, both)
+        yield self.start_server(
+            ServerConfig(
+                redis=self.redis.address,
+                listen=(f"ssl:0:interface=127.0.0.1:privateKey={file}:certKey={file}",),
+            )
+        )
+        options = optionsForClientTLS("localhost", trustRoot=Certificate.loadPEM(public))
+        endpoint = wrapClientTLS(options, HostnameEndpoint(reactor, "localhost", self.port))
+        host = f"localhost:{self.port}"
+
+        def connect(scheme: str) -> Any:
+            factory = WebSocketClientFactory(
+                f"wss://{host}/ws/foobar?subscribe-broadcast",
+                origin=f"{scheme}://{host}",
+                reactor=reactor,
+            )
+            factory.noisy = False
+            factory.protocol = Client
+            return endpoint.connect(factory)
+
+        client = yield connect("https")
+        yield client.opened.addTimeout(TIMEOUT, reactor)
+        self.redis.command("PUBLISH", "broadcast:foobar", "hello")
+        self.assertEqual((yield client.next()), "hello")
+        client.sendClose(1000)
+        yield client.closed
+        refused = yield connect("http")
+        error = yield self.assertFailure(refused.opened, ConnectionError)
+        self.assertIn("403", str(error))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from ws4redis_tx.core.errors import ConfigError
@@ -33,6 +34,8 @@ class RedisAddress:
     path: str | None = None
     sentinels: tuple[tuple[str, int], ...] = ()
     service: str | None = None
+    sentinel_username: str | None = None
+    sentinel_password: str | None = field(default=None, repr=False)
     tls: bool = False
     ca_file: str | None = None
     certificate_file: str | None = None
@@ -102,15 +105,18 @@ def _from_url(url: str) -> RedisAddress:
         username=username,
         password=password,
         tls=parts.scheme == "rediss",
-        ca_file=query.get("ssl_ca_certs"),
-        certificate_file=query.get("ssl_certfile"),
-        key_file=query.get("ssl_keyfile"),
+        **_tls_files(query),
     )
+
+
+def _tls_files(query: Mapping[str, str]) -> dict[str, Any]:
+    return {_KEYS[name]: query[name] for name in _TLS_FILES if name in query}
 
 
 def _from_sentinel_url(url: str) -> RedisAddress:
     match = re.fullmatch(
-        r"sentinel://(?:([^:@/]*)(?::([^@/]*))?@)?([^@/?#]+)/([^/?#]+)(?:/([^/?#]*))?", url
+        r"sentinel://(?:([^:@/]*)(?::([^@/]*))?@)?([^@/?#]+)/([^/?#]+)(?:/([^/?#]*))?(?:\?(.*))?",
+        url,
     )
     if match is None:
         raise ConfigError(
@@ -118,7 +124,15 @@ def _from_sentinel_url(url: str) -> RedisAddress:
             "is a sentinel URL that cannot be read",
             "Write sentinel://host1:26379,host2:26379/service/0.",
         )
-    username, password, hosts, service, db = match.groups()
+    username, password, hosts, service, db, query_text = match.groups()
+    query = {name: values[-1] for name, values in parse_qs(query_text or "").items()}
+    known = {"ssl", "sentinel_username", "sentinel_password", *_TLS_FILES}
+    if query.keys() - known or query.get("ssl", "true") not in ("true", "false"):
+        raise ConfigError(
+            _SETTING,
+            "is a sentinel URL with parts that are not understood",
+            f"After '?' may stand {', '.join(sorted(known))}; ssl is true or false.",
+        )
     sentinels = []
     for each in hosts.split(","):
         host, _, port = each.rpartition(":")
@@ -129,6 +143,10 @@ def _from_sentinel_url(url: str) -> RedisAddress:
         db=_number("db", db or 0),
         sentinels=tuple(sentinels),
         service=unquote(service),
+        sentinel_username=query.get("sentinel_username"),
+        sentinel_password=query.get("sentinel_password"),
+        tls=query.get("ssl", "false") == "true",
+        **_tls_files(query),
     )
 
 

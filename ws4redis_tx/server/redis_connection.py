@@ -27,6 +27,8 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.1, 2.0
 class RedisConnection:
     """One connection to Redis, made anew with jittered back-off whenever it is lost.
 
+    Raises ``ConfigError`` when the address cannot work, such as one with files that are not there.
+
     :param build: makes the protocol.
     :param prepare: called with each protocol after log-in; the connection counts as made when its
         Deferred fires, and is dropped and tried again when that fails.
@@ -45,6 +47,7 @@ class RedisConnection:
         on_down: Callable[[str], None],
     ) -> None:
         self._address = address
+        self._endpoint = make_endpoint(address, reactor)
         self._reactor = reactor
         self._build = build
         self._prepare = prepare
@@ -58,7 +61,7 @@ class RedisConnection:
         factory = Factory.forProtocol(self._build)
         factory.noisy = False
         self._service = _QuietClientService(
-            _Reporting(make_endpoint(self._address, self._reactor), self._attempt_failed),
+            _Reporting(self._endpoint, self._attempt_failed),
             factory,
             retryPolicy=_delay,
             clock=self._reactor,

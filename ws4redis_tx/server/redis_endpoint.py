@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, inlineCallbacks
@@ -20,6 +22,7 @@ from twisted.internet.ssl import (
 )
 from zope.interface import implementer
 
+from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.server.redis_protocol import LOST, CommandProtocol
 
@@ -34,56 +37,119 @@ class SentinelEndpoint:
 
     def __init__(self, address: RedisAddress, reactor: Any) -> None:
         self._address = address
+        self._tcp = _Tcp(address, reactor)
         self._reactor = reactor
 
     @inlineCallbacks
     def connect(self, factory: Any) -> Any:
+        problem: Exception | None = None
         for host, port in self._address.sentinels:
             try:
                 found = yield self._ask(host, port)
             except CancelledError:
                 raise
-            except Exception:
-                continue  # the next one may answer
+            except Exception as error:
+                problem = error  # the next one may answer
+                continue
             if found:
-                master = HostnameEndpoint(
-                    self._reactor, found[0].decode(), int(found[1]), timeout=CONNECT_TIMEOUT
-                )
+                master = self._tcp.endpoint(found[0].decode(), int(found[1]), CONNECT_TIMEOUT)
                 return (yield master.connect(factory))
-        raise LOST("no sentinel that answers knows the master")
+        raise LOST(
+            "no sentinel that answers knows the master" + (f" ({problem})" if problem else "")
+        )
 
     @inlineCallbacks
     def _ask(self, host: str, port: int) -> Any:
-        endpoint = HostnameEndpoint(self._reactor, host, port, timeout=SENTINEL_TIMEOUT)
+        endpoint = self._tcp.endpoint(host, port, SENTINEL_TIMEOUT)
         sentinel = yield connectProtocol(endpoint, CommandProtocol())
         try:
-            question = ("SENTINEL", "get-master-addr-by-name", self._address.service)
-            asked = sentinel.execute_command(*question)
-            return (yield asked.addTimeout(SENTINEL_TIMEOUT, self._reactor))
+            return (yield self._find_master(sentinel).addTimeout(SENTINEL_TIMEOUT, self._reactor))
+        except CancelledError:
+            raise
+        except Exception as error:
+            # Why a TLS connection was lost, nobody else says.
+            raise sentinel.lost.value if sentinel.lost is not None else error from None
         finally:
-            sentinel.transport.loseConnection()
+            sentinel.transport.abortConnection()
+
+    @inlineCallbacks
+    def _find_master(self, sentinel: CommandProtocol) -> Any:
+        address = self._address
+        if address.sentinel_password is not None:
+            yield sentinel.auth(address.sentinel_password, address.sentinel_username)
+        question = ("SENTINEL", "get-master-addr-by-name", address.service)
+        return (yield sentinel.execute_command(*question))
 
 
 def make_endpoint(address: RedisAddress, reactor: Any) -> IStreamClientEndpoint:
-    """TLS checks certificate and host name, against ``ca_file`` or the system's authorities."""
+    """TLS checks certificate and host name, against ``ca_file`` or the system's authorities.
+
+    Raises ``ConfigError`` when one of the files cannot be used.
+    """
     if address.service is not None:
         return SentinelEndpoint(address, reactor)
     if address.path is not None:
         return UNIXClientEndpoint(reactor, address.path, timeout=CONNECT_TIMEOUT)
-    endpoint = HostnameEndpoint(reactor, address.host, address.port, timeout=CONNECT_TIMEOUT)
-    if not address.tls:
-        return endpoint
-    trust = None
-    if address.ca_file is not None:
-        with open(address.ca_file, "rb") as file:
-            trust = trustRootFromCertificates([Certificate.loadPEM(file.read())])
-    client = None
-    if address.certificate_file is not None:
-        pem = b""
-        for path in (address.certificate_file, address.key_file):
-            if path is not None:
-                with open(path, "rb") as file:
-                    pem += file.read()
-        client = PrivateCertificate.loadPEM(pem)
-    options = optionsForClientTLS(address.host, trustRoot=trust, clientCertificate=client)
-    return wrapClientTLS(options, endpoint)
+    return _Tcp(address, reactor).endpoint(address.host, address.port, CONNECT_TIMEOUT)
+
+
+class _Tcp:
+    """Endpoints that speak TLS if the address says so."""
+
+    def __init__(self, address: RedisAddress, reactor: Any) -> None:
+        self._reactor = reactor
+        self._tls = address.tls
+        self._trust: Any = None
+        self._client: PrivateCertificate | None = None
+        if address.ca_file is not None:
+            pem = _read("ssl_ca_certs", address.ca_file)
+            self._trust = _parsed("ssl_ca_certs", address.ca_file, _trust_root, pem)
+        if address.certificate_file is not None:
+            pem = _read("ssl_certfile", address.certificate_file)
+            if address.key_file is not None:
+                pem += _read("ssl_keyfile", address.key_file)
+            self._client = _parsed(
+                "ssl_certfile", address.certificate_file, PrivateCertificate.loadPEM, pem
+            )
+
+    def endpoint(self, host: str, port: int, timeout: float) -> IStreamClientEndpoint:
+        endpoint = HostnameEndpoint(self._reactor, host, port, timeout=timeout)
+        if not self._tls:
+            return endpoint
+        options = optionsForClientTLS(host, trustRoot=self._trust, clientCertificate=self._client)
+        wrapped: IStreamClientEndpoint = wrapClientTLS(options, endpoint)
+        return wrapped
+
+
+def _read(name: str, path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise ConfigError(
+            "WS4REDIS_CONNECTION",
+            f"has a {name} that cannot be read: {error}",
+            "Correct its path, or let the server's user read it.",
+        ) from error
+
+
+def _parsed(name: str, path: str, parse: Callable[[bytes], Any], pem: bytes) -> Any:
+    try:
+        return parse(pem)
+    except Exception as error:
+        needs = "certificate and key" if name == "ssl_certfile" else "certificates"
+        raise ConfigError(
+            "WS4REDIS_CONNECTION",
+            f"has a {name}, {path}, that does not hold what it should",
+            f"It needs {needs} in PEM format"
+            + (" (the key may be in ssl_keyfile)." if name == "ssl_certfile" else "."),
+        ) from error
+
+
+def _trust_root(pem: bytes) -> Any:
+    certificates = re.findall(
+        rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", pem, re.S
+    )
+    if not certificates:
+        raise ValueError("no certificate")
+    return trustRootFromCertificates([Certificate.loadPEM(each) for each in certificates])
