@@ -479,6 +479,12 @@ class PublishingTests(WebSocketTests):
         client.send("x" * 101)
         self.assertEqual(client.close_code, 1009)
 
+    def test_a_message_of_endless_fragments_of_nothing_closes_with_1009(self) -> None:
+        client = self.connect("publish-broadcast")
+        begin, more = (bytes([opcode]) + client_frame(0, b"")[1:] for opcode in (1, 0))
+        client.send_bytes(begin + more * 20_000)
+        self.assertEqual(client.close_code, 1009)
+
     def test_text_that_is_not_utf_8_closes_with_1007(self) -> None:
         client = self.connect("publish-broadcast")
         client.send_bytes(client_frame(1, b"\xff"))

@@ -42,6 +42,9 @@ CLOSE_WAIT = 2.0
 # How long a connection that is over may take to be gone.
 DROP_TIMEOUT = 2.0
 
+# A message may have so many fragments, or as many of that many bytes as its size allows.
+FEW_FRAGMENTS, SMALL_FRAGMENT = 1024, 64
+
 BAD_GATEWAY = 1014
 
 
@@ -243,6 +246,13 @@ class WebSocketProtocol(WebSocketServerProtocol):
         # Not past the pause of a client that does not read: pongs would pile up without end.
         if self.state == self.STATE_OPEN and self._within_rate(messages=1):
             self._delivery.interject(pong_frame(payload))
+
+    def onMessageFrameBegin(self, length: int) -> None:
+        super().onMessageFrameBegin(length)
+        # Fragments of nothing add nothing to the message's size, and each is kept.
+        most = max(FEW_FRAGMENTS, self.maxMessagePayloadSize // SMALL_FRAGMENT)
+        if len(self.message_data) > most:
+            self._max_message_size_exceeded(length, most, "The message has too many fragments.")
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if not self._within_rate(messages=1) or payload == self.factory.heartbeat:
