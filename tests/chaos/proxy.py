@@ -1,0 +1,223 @@
+"""A TCP proxy in front of Redis, which does to connections what networks do to them.
+
+It knows which of them is for pub/sub, so that a fault can hit one and spare the other. What was
+swallowed is lost for ever, as it is on a real network whose peer is gone: a connection that was
+frozen stays dead, also after ``thaw``; those made after it are sound.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+
+PUBSUB, COMMANDS = "pubsub", "commands"
+TO_REDIS, FROM_REDIS = "to Redis", "from Redis"
+
+_END = None  # what a pipe carries last
+
+
+class Proxy:
+    """Listens on ``port`` and connects to ``target``, both on the loopback interface."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.seconds = 0.0
+        self.frozen: set[tuple[str, str]] = set()
+        self.links: list[Link] = []
+        self._ends: list[Deferred[None]] = []
+        self._factory = Factory.forProtocol(lambda: Link(self).client)
+        self._factory.noisy = False
+        self._listening: Any = None
+        self.port = 0
+        self.accept()
+
+    def accept(self) -> None:
+        """Accept connections, after ``refuse``."""
+        self._listening = reactor.listenTCP(self.port, self._factory, interface="127.0.0.1")
+        self.port = self._listening.getHost().port
+
+    def refuse(self) -> Deferred[None]:
+        """Fire when nobody listens any more. Connections that there are stay."""
+        return self._listening.stopListening()
+
+    def cut(self) -> None:
+        """Abort all connections."""
+        for link in self.links:
+            link.abort()
+
+    def delay(self, seconds: float) -> None:
+        """Let everything arrive that much later, in order."""
+        self.seconds = seconds
+
+    def freeze(
+        self,
+        kinds: Collection[str] = (PUBSUB, COMMANDS),
+        directions: Collection[str] = (TO_REDIS, FROM_REDIS),
+    ) -> None:
+        """Half-open: accept everything, also new connections, and pass on neither bytes nor ends
+        of connections.
+        """
+        self.frozen = {(kind, direction) for kind in kinds for direction in directions}
+        for pipe in self._pipes():
+            pipe.obey()
+
+    def thaw(self) -> None:
+        """Serve new connections; end those that one side has left."""
+        self.frozen = set()
+        for pipe in self._pipes():
+            pipe.thaw()
+
+    def half_close(self, direction: str, kinds: Collection[str] = (PUBSUB, COMMANDS)) -> None:
+        """End the connections in one direction, and in one only."""
+        for pipe in self._pipes():
+            if pipe.direction == direction and pipe.link.kind in kinds:
+                pipe.half_close()
+
+    @inlineCallbacks
+    def stop(self) -> Any:
+        """Fire when all is closed."""
+        yield self.refuse()
+        self.cut()
+        yield DeferredList(self._ends)
+
+    def note_end(self, gone: Deferred[None]) -> None:
+        self._ends.append(gone)
+
+    def _pipes(self) -> list[Pipe]:
+        return [pipe for link in self.links for pipe in (link.to_redis, link.from_redis)]
+
+
+class Link:
+    """A connection to the proxy, and the one that the proxy made for it."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy = proxy
+        self.kind = COMMANDS  # until it subscribes
+        self.to_redis = Pipe(self, TO_REDIS)
+        self.from_redis = Pipe(self, FROM_REDIS)
+        self.client = _End(self.to_redis, self.from_redis)
+        self.server = _End(self.from_redis, self.to_redis)
+        self._aborted = False
+        proxy.links.append(self)
+        proxy.note_end(self.client.gone)
+
+    def connect(self) -> None:
+        """Called when the client is there."""
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.proxy.target)
+        connecting = connectProtocol(endpoint, self.server)
+        connecting.addCallbacks(self._connected, lambda _: self.abort())
+        self.proxy.note_end(connecting)
+
+    def _connected(self, server: _End) -> Deferred[None]:
+        if self._aborted:
+            server.transport.abortConnection()
+        return server.gone
+
+    def abort(self) -> None:
+        self._aborted = True
+        for end in (self.client, self.server):
+            if end.transport is not None:
+                end.transport.abortConnection()
+
+
+class Pipe:
+    """One direction of a link: what goes in comes out, in order, unless it is frozen."""
+
+    def __init__(self, link: Link, direction: str) -> None:
+        self.link = link
+        self.direction = direction
+        self._sink: Any = None
+        self._dead = False
+        self._ended = False
+        self._half_closed = False
+        self._queue: deque[tuple[float, bytes | None]] = deque()
+        self._timer: Any = None
+
+    def open(self, sink: Any) -> None:
+        self._sink = sink
+        if self._half_closed:
+            self.half_close()
+        self._pass_due()
+
+    def put(self, piece: bytes | None) -> None:
+        if piece is _END:
+            self._ended = True
+        elif self.direction == TO_REDIS and b"SUBSCRIBE" in piece:
+            self.link.kind = PUBSUB
+        self.obey()
+        if not self._dead:
+            due = reactor.seconds() + self.link.proxy.seconds
+            self._queue.append((max(due, self._queue[-1][0]) if self._queue else due, piece))
+            self._pass_due()
+        elif piece is _END and not self.link.proxy.frozen:
+            self._finish()
+
+    def obey(self) -> None:
+        """Swallow from here on, if that is the rule."""
+        if (self.link.kind, self.direction) in self.link.proxy.frozen:
+            self._dead = True
+            self._queue.clear()
+
+    def thaw(self) -> None:
+        if self._dead and self._ended:
+            self._finish()
+
+    def half_close(self) -> None:
+        self._dead = self._half_closed = True
+        self._queue.clear()
+        if self._sink is not None:
+            self._sink.loseWriteConnection()
+
+    def stop(self) -> None:
+        """What it leads to is gone."""
+        self._sink = None
+        self._dead = True
+        self._queue.clear()
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+    def _pass_due(self) -> None:
+        if self._sink is None or (self._timer is not None and self._timer.active()):
+            return
+        now = reactor.seconds()
+        while self._queue and self._queue[0][0] <= now and self._sink is not None:
+            _, piece = self._queue.popleft()
+            if piece is _END:
+                self._finish()
+            else:
+                self._sink.write(piece)
+        if self._queue:
+            self._timer = reactor.callLater(self._queue[0][0] - now, self._pass_due)
+
+    def _finish(self) -> None:
+        if self._sink is not None:
+            self._sink.loseConnection()
+
+
+class _End(Protocol):
+    """What arrives here goes into one pipe; what comes out of the other goes out here."""
+
+    def __init__(self, into: Pipe, out_of: Pipe) -> None:
+        self._into = into
+        self._out_of = out_of
+        self.gone: Deferred[None] = Deferred()
+
+    def connectionMade(self) -> None:
+        self.transport.setTcpNoDelay(True)
+        if self._into.direction == TO_REDIS:
+            self._into.link.connect()
+        self._out_of.open(self.transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._into.put(data)
+
+    def connectionLost(self, reason: Any = connectionDone) -> None:
+        self._out_of.stop()
+        self._into.put(_END)
+        self.gone.callback(None)
