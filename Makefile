@@ -3,14 +3,16 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 CASES ?= all
+LOAD ?= 20
 EXTRAS = embedded,test
 BIN = $(VENV)/bin
 
-.PHONY: help demo test conformance lint clean
+.PHONY: help demo test chaos conformance lint clean
 
 help:
 	@echo "make demo [PORT=8000]   a chat: Django, websockets and Redis from one twistd"
 	@echo "make test               all tests, a real Redis included"
+	@echo "make chaos [LOAD=20]    the tests of outages with that much more load than make test"
 	@echo "make conformance        the Autobahn Testsuite; needs a Python 2.7 (CASES=plain: without"
 	@echo "                        compression, half a minute instead of 13)"
 	@echo "make lint               ruff and mypy"
@@ -29,6 +31,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+chaos: $(VENV)/.installed
+	WS4REDIS_CHAOS=$(LOAD) $(BIN)/python -m pytest tests/chaos
 
 conformance: $(VENV)/.installed
 	$(BIN)/python -m tests.conformance --cases $(CASES)

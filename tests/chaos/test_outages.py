@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from twisted.internet.defer import inlineCallbacks
+from twisted.internet.defer import DeferredQueue, inlineCallbacks
 from twisted.internet.threads import deferToThread
 
-from tests.chaos.harness import ROUNDS, ChaosTestCase, ask
+from tests.chaos.harness import ROUNDS, ChaosTestCase, ask, within
 from tests.chaos.proxy import COMMANDS, FROM_REDIS, PUBSUB, TO_REDIS
 from tests.support import RedisServer
 
@@ -109,6 +109,32 @@ class NetworkTests(ChaosTestCase):
     def test_half_closed_pubsub_only(self) -> Any:
         yield self.replaced(lambda: self.proxy.half_close(FROM_REDIS, [PUBSUB]))
         self.assertEqual(self.closed, 0)
+
+    @inlineCallbacks
+    def test_who_comes_while_pubsub_is_deaf_takes_nothing_from_those_who_were_there(self) -> Any:
+        """It reads the persisted message from its key: the others have not heard that yet."""
+        yield self.serve()
+        yield self.all_is_well()
+        self.proxy.freeze([PUBSUB], [FROM_REDIS])
+        self.publish()
+        read: DeferredQueue[bytes] = DeferredQueue()
+        get = self.broker.get
+
+        def get_and_tell(channel: bytes) -> Any:
+            def tell(message: Any) -> Any:
+                read.put(channel)
+                return message
+
+            return get(channel).addCallback(tell)
+
+        self.patch(self.broker, "get", get_and_tell)
+        yield self.listen("b?subscribe-broadcast", ("broadcast:b",))
+        yield within(read.get(), "it read the persisted message")
+        self.proxy.thaw()
+        yield self.recovered()
+        yield self.all_is_well()
+        self.check_what_was_heard()
+        yield self.check_the_service()
 
 
 class ServerTests(ChaosTestCase):
