@@ -279,6 +279,8 @@ class ChaosTestCase(ServerTestCase):
     @inlineCallbacks
     def recovered(self) -> Any:
         """Wait until what is owed has arrived, and both connections to Redis are of use again."""
+        yield within(self._both_connections(), "the connections to Redis were back")
+        self.proxy.on_answer = lambda: None
         for mouth in self.mouths:
             (ear,) = [each for each in self.ears if mouth.channel in each.channels]
             fate = first_of(ear.when_heard(mouth.last), mouth.when_closed())
@@ -311,14 +313,27 @@ class ChaosTestCase(ServerTestCase):
 
     # Publishing from outside, straight to Redis
 
-    def publish(self) -> dict[str, list[int] | None]:
+    def at_each_answer(self, act: Callable[[int], object]) -> None:
+        """Call ``act`` with 0, 1, … when Redis answers the server something, and before the server
+        knows: until it has recovered, or for the next hundred answers.
+        """
+        steps = iter(range(100))
+
+        def step() -> None:
+            number = next(steps, None)
+            if number is not None:
+                act(number)
+
+        self.proxy.on_answer = step
+
+    def publish(self, burst: int = BURST) -> dict[str, list[int] | None]:
         """A burst on every channel. By channel: its numbers, or nothing if Redis refused one.
 
         All in one blocking step, so that the server can do nothing between an old publisher's two.
         """
         sent: list[tuple[str, int]] = []
         asked: list[tuple[Any, ...]] = []
-        for _ in range(BURST):
+        for _ in range(burst):
             for channel in (*STAMPED, QUIET):
                 number = next(self._numbers)
                 sent.append((channel, number))

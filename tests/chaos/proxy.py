@@ -8,7 +8,7 @@ frozen stays dead, also after ``thaw``; those made after it are sound.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from twisted.internet import reactor
@@ -29,6 +29,8 @@ class Proxy:
         self.target = target
         self.seconds = 0.0
         self.frozen: set[tuple[str, str]] = set()
+        # Called with each piece that comes from Redis, before it is passed on.
+        self.on_answer: Callable[[], object] = lambda: None
         self.links: list[Link] = []
         self._ends: list[Deferred[None]] = []
         self._factory = Factory.forProtocol(lambda: Link(self).client)
@@ -150,6 +152,8 @@ class Pipe:
             self._ended = True
         elif self.direction == TO_REDIS and b"SUBSCRIBE" in piece:
             self.link.kind = PUBSUB
+        elif self.direction == FROM_REDIS:
+            self.link.proxy.on_answer()
         self.obey()
         if not self._dead:
             due = reactor.seconds() + self.link.proxy.seconds

@@ -47,6 +47,43 @@ class NetworkTests(ChaosTestCase):
         yield self.replaced(self.proxy.cut)
 
     @inlineCallbacks
+    def test_cut_and_published_to_at_every_step_of_the_recovery(self) -> Any:
+        yield self.replaced(
+            self.proxy.cut, lambda: self.at_each_answer(lambda step: self.publish(1))
+        )
+
+    @inlineCallbacks
+    def test_cut_and_published_to_at_one_step_of_the_recovery(self) -> Any:
+        for chosen in range(8):
+            yield self.fault(
+                self.proxy.cut,
+                lambda chosen=chosen: self.at_each_answer(
+                    lambda step: step == chosen and self.publish(1)
+                ),
+            )
+
+    @inlineCallbacks
+    def test_cut_again_and_again_while_it_recovers(self) -> Any:
+        def publish_and_cut(step: int) -> None:
+            self.publish(1)
+            if step % 9 == 8:  # of a recovery, another step each time
+                self.proxy.cut()
+
+        def begin() -> None:
+            self.proxy.cut()
+            self.at_each_answer(publish_and_cut)
+
+        @inlineCallbacks
+        def end() -> Any:
+            while self.broker.generation < generation + 5:
+                yield self.when_lost()
+                yield self.broker.when_available()
+
+        yield self.serve()
+        generation = self.broker.generation
+        yield self.fault(begin, end)
+
+    @inlineCallbacks
     def test_delayed(self) -> Any:
         yield self.fault(lambda: self.proxy.delay(0.1), lambda: self.proxy.delay(0))
         self.assertEqual(self.closed, 0)
