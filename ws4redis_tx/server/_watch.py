@@ -22,7 +22,9 @@ def run(command: list[str], folder: str) -> int:
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
 
     def wait_for_the_end() -> None:
-        sys.stdin.buffer.read()
+        # Not through sys.stdin, whose lock would be held when the interpreter ends.
+        while os.read(0, 4096):
+            pass
         process.terminate()
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()

@@ -250,7 +250,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
     def onMessageFrameBegin(self, length: int) -> None:
         super().onMessageFrameBegin(length)
         # Fragments of nothing add nothing to the message's size, and each is kept.
-        most = max(FEW_FRAGMENTS, self.maxMessagePayloadSize // SMALL_FRAGMENT)
+        most = max(FEW_FRAGMENTS, self.factory.config.max_message_size // SMALL_FRAGMENT)
         if len(self.message_data) > most:
             self._max_message_size_exceeded(length, most, "The message has too many fragments.")
 
