@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
@@ -98,3 +99,20 @@ def children(pid: int) -> list[int]:
             child = int(path.parent.name)
             found += [child, *children(child)]
     return found
+
+
+def wait_readable(descriptor: int) -> Deferred[None]:
+    """Fire when the process of a pidfd has ended."""
+    ended: Deferred[None] = Deferred()
+
+    class Watch(FileDescriptor):
+        def fileno(self) -> int:
+            return descriptor
+
+        def doRead(self) -> None:
+            self.stopReading()
+            os.close(descriptor)
+            ended.callback(None)
+
+    Watch(reactor).startReading()
+    return ended.addTimeout(TIMEOUT, reactor)

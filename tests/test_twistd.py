@@ -12,7 +12,7 @@ from twisted.internet.defer import DeferredList, gatherResults, inlineCallbacks
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.demo import SETTINGS, environment
-from tests.processes import TWISTD, Program, children, twistd
+from tests.processes import TWISTD, Program, children, twistd, wait_readable
 from tests.support import RedisServer, open_websocket, shared_redis, write_file
 from ws4redis_tx.server.embedded_redis import free_port
 
@@ -48,6 +48,8 @@ class ErrorTests(TestCase):
             (["--max-message-size=0"], "WS4REDIS_MAX_MESSAGE_SIZE is 0"),
             (["--slow-reader=wait"], "Use one of close, drop_oldest, latest"),
             (["--drain=nan"], "--drain is 'nan'"),
+            (["--workers=0"], "--workers is '0'. Write a number from 1"),
+            (["--workers=two"], "--workers is 'two'"),
             (["--websocket-url=ws"], "starts and ends with '/'"),
             (["--origin=example.com"], "https://example.com"),
             (["--listen=udp:1"], "tcp:8080:interface=127.0.0.1"),
@@ -201,24 +203,3 @@ class OptionTests(SynchronousTestCase):
             "heartbeat", "origin", "serve-django",
         ):  # fmt: skip
             self.assertIn(f"--{option}", text)
-
-
-def wait_readable(descriptor: int) -> Any:
-    """Fire when the process of a pidfd has ended."""
-    from twisted.internet import reactor
-    from twisted.internet.abstract import FileDescriptor
-    from twisted.internet.defer import Deferred
-
-    ended: Deferred[None] = Deferred()
-
-    class Watch(FileDescriptor):
-        def fileno(self) -> int:
-            return descriptor
-
-        def doRead(self) -> None:
-            self.stopReading()
-            os.close(descriptor)
-            ended.callback(None)
-
-    Watch(reactor).startReading()
-    return ended.addTimeout(20, reactor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.application.service import Service
@@ -117,9 +117,10 @@ def make_service(
     authorizer: IAuthorizer | None = None,
     subscriber: Callable[[SubscriberConnection], Any] | None = None,
     broker: IBroker | None = None,
+    endpoints: Iterable[Any] | None = None,
     reactor: Any = None,
 ) -> WebSocketService:
-    """An ``IService`` that listens on ``config.listen``.
+    """An ``IService`` that listens on ``config.listen``, or on ``endpoints`` in its place.
 
     It starts and stops its broker with itself, unless one is given.
     """
@@ -135,7 +136,9 @@ def make_service(
         reactor=reactor,
     )
     own_authorizer = factory.authorizer if config.django and authorizer is None else None
-    return WebSocketService(config, factory, reactor, own_broker, own_authorizer)
+    if endpoints is None:
+        endpoints = [make_endpoint(reactor, description) for description in config.listen]
+    return WebSocketService(factory, endpoints, own_broker, own_authorizer)
 
 
 class WebSocketService(Service):
@@ -153,16 +156,15 @@ class WebSocketService(Service):
 
     def __init__(
         self,
-        config: ServerConfig,
         factory: WebSocketFactory,
-        reactor: Any,
+        endpoints: Iterable[Any],
         own_broker: RedisBroker | None,
         own_authorizer: Any,
     ) -> None:
         self.factory = factory
         self.listener: Any = factory
         self.ports: list[IListeningPort] = []
-        self._endpoints = [_endpoint(reactor, description) for description in config.listen]
+        self._endpoints = tuple(endpoints)
         self._own_broker = own_broker
         self._own_authorizer = own_authorizer
 
@@ -204,7 +206,8 @@ class WebSocketService(Service):
         self.ports.append(port)
 
 
-def _endpoint(reactor: Any, description: str) -> Any:
+def make_endpoint(reactor: Any, description: str) -> Any:
+    """The stream server endpoint of one ``config.listen``. Raises ``ConfigError``."""
     kind = description.partition(":")[0]
     if kind in ("tcp", "tcp6", "ssl", "unix") and ":backlog=" not in description:
         description += f":backlog={_BACKLOG}"

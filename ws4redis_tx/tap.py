@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import IService, Service
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
@@ -23,7 +23,15 @@ from ws4redis_tx.core.config import DEFAULT_LISTEN, ServerConfig, check_expire
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.redis_address import parse_redis_address
 from ws4redis_tx.server.embedded_redis import EmbeddedRedis, find_server, free_port
-from ws4redis_tx.service import RedisBroker, WebSocketService, make_broker, make_service
+from ws4redis_tx.service import (
+    RedisBroker,
+    WebSocketService,
+    make_broker,
+    make_endpoint,
+    make_service,
+)
+from ws4redis_tx.worker import inherited_endpoints, obey_parent
+from ws4redis_tx.workers import Supervisor, Workers, worker_command
 
 _log = Logger()
 
@@ -53,7 +61,7 @@ class Options(UsageOptions):
         ["expire", None, None, "Seconds a message stays persisted; 0: not (default: 3600)."],
         ["heartbeat", None, None, "Text sent to every client at least every 5 s."],
         ["max-message-size", None, None, "Bytes a client's message may have (default: 1048576)."],
-        ["max-connections", None, None, "Websockets of this process; further ones get 503."],
+        ["max-connections", None, None, "Websockets of one process; further ones get 503."],
         [
             "max-pending",
             None,
@@ -73,6 +81,8 @@ class Options(UsageOptions):
             "5",
             "Seconds over which clients are closed on SIGTERM; a second one ends it at once.",
         ],
+        ["workers", None, "1", "Processes that serve the same sockets, for several CPUs."],
+        ["inherit", None, None, "Used by --workers for the processes that it starts."],
     ]
     optFlags = [
         ["embedded-redis", None, "Start a Redis of our own: in memory, on a free loopback port."],
@@ -87,6 +97,12 @@ class Options(UsageOptions):
         self["listen"] = []
         self["origin"] = []
         self["trusted-proxy"] = []
+
+    def parseOptions(self, options: Any = None) -> None:
+        # Workers get the same options, and are started where these were written for.
+        self["arguments"] = sys.argv[1:] if options is None else list(options)
+        self["folder"] = os.getcwd()
+        super().parseOptions(options)
 
     def opt_listen(self, endpoint: str) -> None:
         """Twisted endpoint to listen on; repeatable (default: tcp:8080:interface=127.0.0.1)."""
@@ -105,6 +121,9 @@ class Options(UsageOptions):
     def postOptions(self) -> None:
         """Build the configuration; everything that is wrong is said here, before any start."""
         sys.path.insert(0, os.getcwd())  # as Django's own commands do
+        if self["inherit"] is not None:  # a worker, which has what its parent started
+            self["inherit"] = [int(number) for number in self["inherit"].split(",")]
+            self["workers"], self["embedded-redis"] = "1", 0
         if self["redis"] is not None and self["embedded-redis"]:
             raise UsageError("Give either --redis or --embedded-redis, not both.")
         settings = self["settings"] or os.environ.get("DJANGO_SETTINGS_MODULE")
@@ -112,6 +131,7 @@ class Options(UsageOptions):
             raise UsageError("--serve-django needs --settings MODULE.")
         try:
             self["drain"] = _number("drain", self["drain"], float)
+            self["workers"] = _number("workers", self["workers"], int, least=1)
             overrides = self._overrides()
             if settings:
                 self["config"] = _django_config(settings, overrides, self["listen"])
@@ -176,14 +196,15 @@ _NUMBERS = {
 }
 
 
-def _number(option: str, value: str, kind: Callable[[str], float]) -> float:
+def _number(option: str, value: str, kind: Callable[[str], float], least: int = 0) -> float:
     try:
         number = kind(value)
-        if 0 <= number < math.inf:
+        if least <= number < math.inf:
             return number
     except ValueError:
         pass
-    raise ConfigError(f"--{option}", f"is {value!r}", "Write a number, such as 5.")
+    remedy = f"Write a number from {least}" if least else "Write a number"
+    raise ConfigError(f"--{option}", f"is {value!r}", f"{remedy}, such as 5.")
 
 
 def _plain_config(overrides: dict[str, Any], listen: list[str]) -> ServerConfig:
@@ -233,24 +254,53 @@ def _django_config(module: str, overrides: dict[str, Any], listen: list[str]) ->
 
 def makeService(options: Options) -> IService:
     """Called by ``twistd`` before it daemonises: starts nothing."""
+    try:
+        return _parent(options) if options["workers"] > 1 else _server(options)
+    except ConfigError as error:
+        raise SystemExit(f"twistd ws4redis: {error}") from error
+
+
+def _server(options: Options) -> _Process:
     from twisted.internet import reactor
 
     config: ServerConfig = options["config"]
+    endpoints = None
+    if options["inherit"] is not None:
+        endpoints = inherited_endpoints(config.listen, options["inherit"], make_endpoint, reactor)
     broker = make_broker(config, reactor=reactor)
-    try:
-        websockets = make_service(config, broker=broker, reactor=reactor)
-    except ConfigError as error:
-        raise SystemExit(f"twistd ws4redis: {error}") from error
+    websockets = make_service(config, broker=broker, endpoints=endpoints, reactor=reactor)
     websockets.stop_code = 1012
     websockets.drain = options["drain"]
     if options["serve-django"]:
         from ws4redis_tx.django_site import make_django_site
 
         websockets.listener = make_django_site(websockets.factory, reactor)
-    embedded = None
-    if options["embedded-redis"]:
-        embedded = EmbeddedRedis(config.redis.port, reactor)
-    return _Process(config, websockets, broker, embedded, serves_django=options["serve-django"])
+    process = _Process if options["inherit"] is None else _Worker
+    return process(options, websockets, broker, _embedded_redis(options))
+
+
+def _parent(options: Options) -> _Process:
+    from twisted.internet import reactor
+
+    config: ServerConfig = options["config"]
+    redis = str(config.redis) if options["embedded-redis"] else None
+    workers = Workers(
+        options["workers"],
+        worker_command(options["arguments"], len(config.listen), redis),
+        options["folder"],
+        options["drain"],
+        reactor,
+    )
+    endpoints = [make_endpoint(reactor, description) for description in config.listen]
+    return _Process(options, Supervisor(endpoints, workers, _embedded_redis(options)))
+
+
+def _embedded_redis(options: Options) -> EmbeddedRedis | None:
+    from twisted.internet import reactor
+
+    if not options["embedded-redis"]:
+        return None
+    return EmbeddedRedis(options["config"].redis.port, reactor)
 
 
 class _Process(Service):
@@ -258,39 +308,42 @@ class _Process(Service):
 
     def __init__(
         self,
-        config: ServerConfig,
-        websockets: WebSocketService,
-        broker: RedisBroker,
-        embedded: EmbeddedRedis | None,
-        *,
-        serves_django: bool,
+        options: Options,
+        websockets: WebSocketService | Supervisor,
+        broker: RedisBroker | None = None,
+        embedded: EmbeddedRedis | None = None,
     ) -> None:
-        self._config = config
+        self._config: ServerConfig = options["config"]
         self._websockets = websockets
         self._broker = broker
         self._embedded = embedded
-        self._serves_django = serves_django
+        self._serves_django = options["serve-django"]
+        self._workers = options["workers"]
 
     def startService(self) -> None:
         super().startService()
         _raise_file_limit()
-        if self._config.django:
-            self._adopt_publishers()
+        if self._broker is not None and self._config.django:
+            self._adopt_publishers(self._broker)
         try:
             self._websockets.startService()
         except CannotListenError as error:
             problem = f"{error}. Is something running there already? See --listen."
             _log.critical("{problem}", problem=problem)
             raise SystemExit(f"twistd ws4redis: {problem}") from error
-        if self._embedded is None:
-            self._broker.startService()
-        else:
-            self._embedded.start().addCallbacks(
-                lambda _: self._broker.startService(), self._without_redis
-            )
+        if self._broker is not None:
+            self._start_broker(self._broker)
         self._websockets.when_ready().addCallbacks(self._ready, lambda _: None)
 
-    def _adopt_publishers(self) -> None:
+    def _start_broker(self, broker: RedisBroker) -> None:
+        if self._embedded is None:
+            broker.startService()
+        else:
+            self._embedded.start().addCallbacks(
+                lambda _: broker.startService(), self._without_redis
+            )
+
+    def _adopt_publishers(self, broker: RedisBroker) -> None:
         """Who publishes in this process uses its reactor and its connection. Not before here:
         until now, ``twistd`` may have forked to become a daemon.
         """
@@ -299,23 +352,40 @@ class _Process(Service):
         from ws4redis_tx.bridge import share_commands
 
         crochet.no_setup()
-        share_commands(self._broker.commands)
+        share_commands(broker.commands)
 
     def _ready(self, _: object) -> None:
         path = self._config.websocket_url
-        places = [f"websockets at ws://{host}{path}" for host in self._hosts()]
+        hosts = self._hosts()
+        places = [f"websockets at ws{host}{path}" for host in hosts]
+        places += [f"websockets at unix:{file}" for file in self._files()]
         if self._serves_django:
-            places += [f"the site at http://{host}/" for host in self._hosts()]
+            places += [f"the site at http{host}/" for host in hosts]
+        if self._workers > 1:
+            places.append(f"{self._workers} workers")
         places.append(f"Redis at {self._config.redis}")
-        _log.info("Ready: {places}", places=", ".join(places))
+        _log.info("Ready: {places}", places=", ".join(places), ready=True)
 
     def _hosts(self) -> list[str]:
-        addresses = [port.getHost() for port in self._websockets.ports]
+        """Where it listens, as what comes after ``ws`` or ``http`` in a URL."""
         return [
+            f"{'s' if description.startswith('ssl:') else ''}://"
             f"{'localhost' if address.host in ('0.0.0.0', '::') else address.host}:{address.port}"
-            for address in addresses
+            for description, address in self._addresses()
             if isinstance(address, IPv4Address | IPv6Address)
         ]
+
+    def _files(self) -> list[str]:
+        return [
+            os.fsdecode(address.name)
+            for _, address in self._addresses()
+            if isinstance(address, UNIXAddress) and address.name
+        ]
+
+    def _addresses(self) -> list[tuple[str, Any]]:
+        ports = self._websockets.ports
+        pairs = zip(self._config.listen, ports, strict=True)
+        return [(description, port.getHost()) for description, port in pairs]
 
     def _end_at_the_next_signal(self) -> None:
         """The first one ends us by and by; who sends another one does not want to wait."""
@@ -335,10 +405,23 @@ class _Process(Service):
         self._end_at_the_next_signal()
         yield super().stopService()
         yield self._websockets.stopService()
-        if self._broker.running:
+        if self._broker is not None and self._broker.running:
             yield self._broker.stopService()
         if self._embedded is not None:
             yield self._embedded.stop()
+
+
+class _Worker(_Process):
+    """One of several such processes; the parent says when to end."""
+
+    def startService(self) -> None:
+        from twisted.internet import reactor
+
+        super().startService()
+        obey_parent(reactor, self._websockets.stop_now)
+
+    def _end_at_the_next_signal(self) -> None:
+        pass
 
 
 def _raise_file_limit() -> None:

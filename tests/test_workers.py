@@ -1,0 +1,308 @@
+"""``twistd ws4redis --workers N``: several processes that serve the same sockets."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import stat
+import sys
+import tempfile
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+from cryptography import x509
+from twisted.internet import reactor
+from twisted.internet.defer import DeferredSemaphore, gatherResults, inlineCallbacks
+from twisted.internet.endpoints import (
+    SSL4ClientEndpoint,
+    TCP4ClientEndpoint,
+    UNIXClientEndpoint,
+)
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.ssl import CertificateOptions
+from twisted.trial.unittest import TestCase
+
+from tests.processes import TWISTD, Program, children, wait_readable
+from tests.support import TIMEOUT, handshake_bytes, open_websocket, shared_redis, write_file
+from tests.test_load import Wire, _wires, open_wire
+from tests.test_tls import make_certificate
+from ws4redis_tx.testing import client_frame
+
+CHANNEL = "foobar?subscribe-broadcast"
+RESTARTING = b"\x88\x02" + (1012).to_bytes(2, "big")
+# In a process group of its own, to be signalled as a whole like a terminal's.
+OWN_GROUP = "import os, sys; os.setsid(); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+class WorkersTestCase(TestCase):
+    timeout = 120
+
+    @inlineCallbacks
+    def start(
+        self,
+        *options: str,
+        listen: str = "tcp:0:interface=127.0.0.1",
+        workers: int = 2,
+        redis: str | None = None,
+    ) -> Any:
+        """Fire when all workers are ready; the pid of each by its number is in ``workers``."""
+        self.redis = shared_redis()
+        self.program = Program(
+            *(sys.executable, "-c", OWN_GROUP),
+            *(TWISTD, "-n", "--pidfile=", "ws4redis", f"--listen={listen}"),
+            *(redis or f"--redis={self.redis.address}", f"--workers={workers}"),
+            *options,
+        )
+        self.addCleanup(self.program.end)
+        ready = yield self.program.wait_for(r"tap#info\] Ready: (.*)\n")
+        self.ready = ready.group(1)
+        self.workers = self.pids()
+        processes = [self.program.pid, *children(self.program.pid)]
+        self.ends = [os.pidfd_open(pid) for pid in processes]
+        if "ws://127" in self.ready:
+            self.port = int(self.ready.partition("/ws/")[0].rpartition(":")[2])
+
+    def pids(self) -> dict[int, int]:
+        """The worker processes of now."""
+        found = {}
+        for line in self.program.printed.splitlines():
+            head, _, pid = line.partition("] Process ")
+            if pid:
+                found[int(head.rpartition(" ")[2])] = int(pid.rstrip("."))
+        return found
+
+    @inlineCallbacks
+    def open(self, worker: int) -> Any:
+        """A client of that worker: no other one is awake while it connects."""
+        others = [pid for number, pid in self.pids().items() if number != worker]
+        for pid in others:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            client = yield open_websocket(f"ws://127.0.0.1:{self.port}/ws/{CHANNEL}")
+        finally:
+            for pid in others:
+                os.kill(pid, signal.SIGCONT)
+        return client
+
+    @inlineCallbacks
+    def open_each(self, *workers: int) -> Any:
+        clients = []
+        for worker in workers:
+            clients.append((yield self.open(worker)))
+        return clients
+
+    @inlineCallbacks
+    def open_wires(self, count: int) -> Any:
+        handshake = handshake_bytes(f"/ws/{CHANNEL}", Host=f"127.0.0.1:{self.port}")
+        some_at_once = DeferredSemaphore(200)
+        return (
+            yield gatherResults(
+                [some_at_once.run(open_wire, self.port, handshake) for _ in range(count)],
+                consumeErrors=True,
+            )
+        )
+
+    def kill(self, worker: int) -> None:
+        os.kill(self.pids()[worker], signal.SIGKILL)
+
+    @inlineCallbacks
+    def assert_nothing_is_left(self) -> Any:
+        for end in self.ends:
+            yield wait_readable(end)
+        self.assertNotIn("Traceback", self.program.printed)
+        self.assertNotIn("Unhandled", self.program.printed)
+
+    @inlineCallbacks
+    def assert_closed(self, clients: Any, code: int | None) -> Any:
+        codes = yield gatherResults([client.closed for client in clients])
+        self.assertEqual(codes, [code] * len(codes))
+
+
+class ServingTests(WorkersTestCase):
+    @inlineCallbacks
+    def test_what_is_published_reaches_the_clients_of_all_workers(self) -> Any:
+        yield self.start(workers=3)
+        self.assertIn("3 workers", self.ready)
+        clients = yield self.open_each(*self.workers)
+        self.assertEqual(self.redis.command("PUBLISH", "broadcast:foobar", "hello"), 3)
+        for client in clients:
+            self.assertEqual((yield client.next()), "hello")
+            client.sendClose(1000)
+            yield client.closed
+
+    @inlineCallbacks
+    def test_a_worker_that_dies_is_replaced_and_nobody_elses_client_notices(self) -> Any:
+        yield self.start()
+        first, second = yield self.open_each(1, 2)
+        self.kill(1)
+        yield first.closed
+        replaced = yield self.program.wait_for(
+            r"(?s)\[worker 1\] It has ended \(SIGKILL\).*\[worker 1\] (Ready): "
+        )
+        self.assertTrue(replaced)
+        self.assertNotEqual(self.pids()[1], self.workers[1])
+        self.assertEqual(self.pids()[2], self.workers[2])
+        third = yield self.open(1)
+        self.redis.command("PUBLISH", "broadcast:foobar", "hello")
+        for client in (second, third):
+            self.assertEqual((yield client.next()), "hello")
+            client.sendClose(1000)
+            yield client.closed
+
+    @inlineCallbacks
+    def test_who_connects_while_all_workers_are_replaced_waits_and_is_served(self) -> Any:
+        yield self.start()
+        for end, worker in zip(self.ends[1:], self.workers, strict=True):
+            self.kill(worker)
+            yield wait_readable(end)
+        client = yield open_websocket(f"ws://127.0.0.1:{self.port}/ws/{CHANNEL}")
+        client.sendClose(1000)
+        yield client.closed
+
+    @inlineCallbacks
+    def test_the_embedded_redis_is_the_parents_and_serves_all(self) -> Any:
+        yield self.start(redis="--embedded-redis")
+        clients = yield self.open_each(*self.workers)
+        import valkey
+
+        with valkey.Valkey.from_url(self.ready.rpartition("Redis at ")[2]) as redis:
+            self.assertEqual(redis.publish("broadcast:foobar", "hello"), 2)
+        for client in clients:
+            self.assertEqual((yield client.next()), "hello")
+        yield self.program.signal_and_wait("TERM")
+        yield self.assert_closed(clients, 1012)
+        yield self.assert_nothing_is_left()
+
+    @inlineCallbacks
+    def test_a_unix_socket_is_served_by_all_and_stays_the_parents(self) -> Any:
+        folder = tempfile.mkdtemp(prefix="ws4redis-tx-")
+        self.addCleanup(rmtree, folder)
+        path = Path(folder) / "socket"
+        yield self.start(listen=f"unix:{path}:mode=600")
+        self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
+        os.kill(self.workers[1], signal.SIGTERM)
+        yield self.program.wait_for(r"(?s)\[worker 1\] It has ended.*\[worker 1\] Ready: ")
+        self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
+        for worker in self.workers:
+            yield self.assert_serves(UNIXClientEndpoint(reactor, str(path)), worker)
+        yield self.program.signal_and_wait("TERM")
+        yield self.assert_nothing_is_left()
+        self.assertFalse(path.exists())
+
+    @inlineCallbacks
+    def test_tls_is_spoken_by_all(self) -> Any:
+        _, both = make_certificate(x509.DNSName("localhost"))
+        key = write_file(self, both)
+        yield self.start(listen=f"ssl:0:privateKey={key}:certKey={key}:interface=127.0.0.1")
+        self.assertIn("wss://", self.ready)
+        port = int(self.ready.partition("/ws/")[0].rpartition(":")[2])
+        for worker in self.workers:
+            door = SSL4ClientEndpoint(reactor, "127.0.0.1", port, CertificateOptions())
+            yield self.assert_serves(door, worker)
+
+    @inlineCallbacks
+    def assert_serves(self, door: Any, worker: int) -> Any:
+        others = [pid for number, pid in self.pids().items() if number != worker]
+        for pid in others:
+            os.kill(pid, signal.SIGSTOP)
+        wire = yield door.connect(_wires)
+        wire.transport.write(handshake_bytes())
+        yield wire.opened.addTimeout(TIMEOUT, reactor)
+        for pid in others:
+            os.kill(pid, signal.SIGCONT)
+        wire.transport.write(client_frame(8, b""))
+        yield wire.ended.addTimeout(TIMEOUT, reactor)
+
+
+class EndingTests(WorkersTestCase):
+    """Every process ends, and every client is told, whoever gets the signal."""
+
+    @inlineCallbacks
+    def test_sigterm_closes_the_clients_of_all_with_1012_and_leaves_no_process(self) -> Any:
+        yield self.start()
+        clients = yield self.open_each(1, 2, 1, 2)
+        yield self.program.signal_and_wait("TERM")
+        yield self.assert_closed(clients, 1012)
+        self.assertEqual(self.program.signal, signal.SIGTERM)
+        yield self.assert_nothing_is_left()
+
+    @inlineCallbacks
+    def test_a_signal_to_the_whole_group_is_one_to_the_parent(self) -> Any:
+        for name in ("SIGINT", "SIGTERM"):
+            yield self.start()
+            clients = yield self.open_each(1, 2, 1, 2)
+            os.killpg(self.program.pid, signal.Signals[name])
+            yield self.program.ended.addTimeout(TIMEOUT, reactor)
+            yield self.assert_closed(clients, 1012)
+            yield self.assert_nothing_is_left()
+
+    @inlineCallbacks
+    def test_while_the_clients_are_closed_nobody_is_let_in_any_more(self) -> Any:
+        yield self.start("--drain=60")
+        yield self.open_wires(400)
+        self.program.transport.signalProcess("TERM")
+        yield self.program.wait_for(r"(?s)(Port \d+ Closed.*){3}")
+        refused = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port).connect(_wires)
+        yield self.assertFailure(refused, ConnectionRefusedError)
+
+    @inlineCallbacks
+    def test_a_second_signal_ends_all_at_once(self) -> Any:
+        for name in ("INT", "TERM"):
+            yield self.start("--drain=60")
+            wires = yield self.open_wires(400)
+            first = yield self.open(1)
+            self.program.transport.signalProcess(name)
+            yield first.closed
+            yield self.program.signal_and_wait(name)
+            yield self.assert_nothing_is_left()
+            ends = yield gatherResults([wire.ended for wire in wires])
+            self.assertIn(b"", ends)
+
+    @inlineCallbacks
+    def test_workers_end_with_a_parent_that_is_killed(self) -> Any:
+        yield self.start("--drain=60", redis="--embedded-redis")
+        clients = yield self.open_each(*self.workers)
+        yield self.program.signal_and_wait("KILL")
+        yield self.assert_nothing_is_left()
+        yield gatherResults([client.closed for client in clients])
+
+
+class ManyClientsTests(WorkersTestCase):
+    """2,000 clients are told within the drain time, and have nothing left to connect to."""
+
+    def setUp(self) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < 4096:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+            self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+
+    @inlineCallbacks
+    def assert_all_are_told(self, workers: int) -> Any:
+        yield self.start("--drain=2", workers=workers)
+        wires = yield self.open_wires(2000)
+        for wire in wires:
+            answer_close(wire)
+        yield self.program.signal_and_wait("TERM")
+        ends = yield gatherResults([wire.ended for wire in wires])
+        self.assertEqual(set(ends), {RESTARTING})
+        yield self.assert_nothing_is_left()
+
+    @inlineCallbacks
+    def test_of_one_process(self) -> Any:
+        yield self.assert_all_are_told(1)
+
+    @inlineCallbacks
+    def test_of_two_workers(self) -> Any:
+        yield self.assert_all_are_told(2)
+
+
+def answer_close(wire: Wire) -> None:
+    received = wire.dataReceived
+
+    def answer(data: bytes) -> None:
+        received(data)
+        wire.transport.write(client_frame(8, data[2:]))
+
+    wire.dataReceived = answer  # type: ignore[method-assign]
