@@ -35,6 +35,9 @@ from ws4redis_tx.workers import Supervisor, Workers, worker_command
 
 _log = Logger()
 
+# How long a new worker waits for Redis, in seconds.
+_LISTEN_ANYWAY = 2
+
 
 class Options(UsageOptions):
     """What stands on the command line goes before what stands in the settings."""
@@ -325,15 +328,18 @@ class _Process(Service):
         _raise_file_limit()
         if self._broker is not None and self._config.django:
             self._adopt_publishers(self._broker)
+        self._listen()
+        if self._broker is not None:
+            self._start_broker(self._broker)
+        self._websockets.when_ready().addCallbacks(self._ready, lambda _: None)
+
+    def _listen(self) -> None:
         try:
             self._websockets.startService()
         except CannotListenError as error:
             problem = f"{error}. Is something running there already? See --listen."
             _log.critical("{problem}", problem=problem)
             raise SystemExit(f"twistd ws4redis: {problem}") from error
-        if self._broker is not None:
-            self._start_broker(self._broker)
-        self._websockets.when_ready().addCallbacks(self._ready, lambda _: None)
 
     def _start_broker(self, broker: RedisBroker) -> None:
         if self._embedded is None:
@@ -419,6 +425,20 @@ class _Worker(_Process):
 
         super().startService()
         obey_parent(reactor, self._websockets.stop_now)
+
+    def _listen(self) -> None:
+        """When Redis is there: until then, the other workers serve who connects. Or a bit later
+        anyway, since it may be away from them all.
+        """
+        from twisted.internet import reactor
+
+        ready = self._websockets.when_ready().addTimeout(_LISTEN_ANYWAY, reactor)
+        ready.addErrback(lambda _: None).addCallback(self._listen_now)
+        ready.addErrback(lambda failure: _log.failure("A worker cannot listen", failure))
+
+    def _listen_now(self, _: object) -> None:
+        if self.running:
+            super()._listen()
 
     def _end_at_the_next_signal(self) -> None:
         pass
