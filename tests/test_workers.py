@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 import stat
 import sys
 import tempfile
@@ -14,15 +15,23 @@ from typing import Any
 
 from cryptography import x509
 from twisted.internet import reactor
-from twisted.internet.defer import DeferredList, DeferredSemaphore, gatherResults, inlineCallbacks
+from twisted.internet.defer import (
+    DeferredList,
+    DeferredQueue,
+    DeferredSemaphore,
+    gatherResults,
+    inlineCallbacks,
+)
 from twisted.internet.endpoints import (
     SSL4ClientEndpoint,
     TCP4ClientEndpoint,
+    TCP4ServerEndpoint,
     UNIXClientEndpoint,
 )
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import CertificateOptions
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from tests.processes import TWISTD, Program, children, wait_readable
@@ -30,6 +39,7 @@ from tests.support import TIMEOUT, handshake_bytes, open_websocket, shared_redis
 from tests.test_load import Wire
 from tests.test_tls import make_certificate
 from ws4redis_tx.testing import client_frame
+from ws4redis_tx.workers import Supervisor, Workers
 
 CHANNEL = "foobar?subscribe-broadcast"
 RESTARTING = b"\x88\x02" + (1012).to_bytes(2, "big")
@@ -61,6 +71,9 @@ class WorkersTestCase(TestCase):
         ready = yield self.program.wait_for(r"tap#info\] Ready: (.*)\n")
         self.ready = ready.group(1)
         self.workers = self.pids()
+        before = self.program.printed.partition(ready.group())[0]
+        for number in self.workers:
+            self.assertIn(f"[worker {number}] Ready: ", before)
         processes = [self.program.pid, *children(self.program.pid)]
         self.ends = [os.pidfd_open(pid) for pid in processes]
         if "ws://127" in self.ready:
@@ -259,24 +272,33 @@ class EndingTests(WorkersTestCase):
 
     @inlineCallbacks
     def test_a_second_signal_ends_all_at_once(self) -> Any:
-        for name in ("INT", "TERM"):
+        for number in (signal.SIGINT, signal.SIGTERM):
             yield self.start("--drain=60")
-            wires = yield self.open_wires(400)
-            ends = [wire.ended for wire in wires]
-            self.program.transport.signalProcess(name)
+            ends = [wire.ended for wire in (yield self.open_wires(400))]
+            os.killpg(self.program.pid, number)
             yield DeferredList(ends, fireOnOneCallback=True)
-            yield self.program.signal_and_wait(name)
+            os.killpg(self.program.pid, number)
+            yield self.program.ended.addTimeout(TIMEOUT, reactor)
             yield self.assert_nothing_is_left()
-            results = yield gatherResults([wire.ended for wire in wires])
-            self.assertIn(b"", results)
+            self.assertIn(b"", (yield gatherResults(ends)))
 
     @inlineCallbacks
-    def test_workers_end_with_a_parent_that_is_killed(self) -> Any:
+    def test_a_worker_that_hangs_is_killed_at_the_second_signal(self) -> Any:
+        yield self.start("--drain=60")
+        os.kill(self.workers[1], signal.SIGSTOP)
+        self.program.transport.signalProcess("TERM")
+        yield self.program.wait_for(r"\[worker 2\] \(TCP Port \d+ Closed")
+        yield self.program.signal_and_wait("TERM")
+        yield self.assert_nothing_is_left()
+
+    @inlineCallbacks
+    def test_workers_end_at_once_with_a_parent_that_is_killed(self) -> Any:
         yield self.start("--drain=60", redis="--embedded-redis")
-        clients = yield self.open_each(*self.workers)
+        wires = yield self.open_wires(200)
         yield self.program.signal_and_wait("KILL")
         yield self.assert_nothing_is_left()
-        yield gatherResults([client.closed for client in clients])
+        ends = yield gatherResults([wire.ended for wire in wires])
+        self.assertEqual(set(ends), {b""})
 
 
 class ManyClientsTests(WorkersTestCase):
@@ -304,6 +326,87 @@ class ManyClientsTests(WorkersTestCase):
     @inlineCallbacks
     def test_of_two_workers(self) -> Any:
         yield self.assert_all_are_told(2)
+
+
+class ParentTests(TestCase):
+    """The parent's side, with workers that are any other program."""
+
+    timeout = 60
+
+    def workers(self, program: str, count: int = 1) -> Workers:
+        workers = Workers(count, [sys.executable, "-c", program], ".", 0, reactor)
+        self.events: DeferredQueue[Any] = DeferredQueue()
+        globalLogPublisher.addObserver(self.events.put)
+        self.addCleanup(globalLogPublisher.removeObserver, self.events.put)
+        self.addCleanup(lambda: workers.running and workers.stopService())
+        workers.share([])
+        workers.startService()
+        return workers
+
+    @inlineCallbacks
+    def said(self, level: Any = LogLevel.info) -> Any:
+        """Fire with the next thing that a worker said, rather than the parent of it."""
+        while True:
+            event = yield self.events.get().addTimeout(TIMEOUT, reactor)
+            if "text" in event:
+                self.assertEqual(event["log_level"], level)
+                return event["text"]
+
+    @inlineCallbacks
+    def test_whatever_a_worker_writes_reaches_the_log(self) -> Any:
+        self.workers(
+            "import os, sys; w = os.write; w(1, b'x' * 50_000 + b'\\n'); w(1, b'\\xff\\n\\nabc');"
+            "w(1, b'def\\n'); sys.stdin.read()"
+        )
+        for line in ("x" * 50_000, "\ufffd", "", "abcdef"):
+            self.assertEqual((yield self.said()), line)
+
+    @inlineCallbacks
+    def test_what_stands_on_standard_error_is_an_error(self) -> Any:
+        self.workers("import sys; print('oh', file=sys.stderr); sys.stdin.read()")
+        self.assertEqual((yield self.said(LogLevel.error)), "oh")
+
+    @inlineCallbacks
+    def test_an_event_keeps_its_level_its_namespace_and_its_lines(self) -> Any:
+        self.workers(
+            "import sys; from twisted.logger import Logger, globalLogPublisher;"
+            "from ws4redis_tx.worker import log_to_parent;"
+            "globalLogPublisher.addObserver(log_to_parent());"
+            "Logger('some.where').warn('{a}', a='\u00e9\\n{b}'); sys.stdin.read()"
+        )
+        self.assertEqual((yield self.said(LogLevel.warn)), "\u00e9\n{b}")
+
+    @inlineCallbacks
+    def test_what_a_worker_has_started_does_not_keep_the_parent_from_ending(self) -> Any:
+        workers = self.workers(
+            "import subprocess, sys; print(subprocess.Popen(['sleep', '600']).pid, flush=True);"
+            "sys.stdin.read()"
+        )
+        pid = int((yield self.said()))
+        self.addCleanup(os.kill, pid, signal.SIGKILL)
+        yield workers.stopService().addTimeout(TIMEOUT, reactor)
+
+    @inlineCallbacks
+    def test_a_worker_that_dies_young_is_started_again_after_a_while(self) -> Any:
+        self.workers("import sys; sys.exit(3)")
+        while True:
+            event = yield self.events.get().addTimeout(TIMEOUT, reactor)
+            if "reason" in event:
+                break
+        self.assertEqual(
+            formatEvent(event),
+            "[worker 1] It has ended (exit status 3) and is started again in 1 s.",
+        )
+
+    @inlineCallbacks
+    def test_the_end_of_the_parents_sockets_is_not_the_end_of_the_workers(self) -> Any:
+        door = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+        supervisor = Supervisor([door], Workers(0, [], ".", 0, reactor))
+        supervisor.startService()
+        with socket.socket(fileno=os.dup(supervisor.ports[0].fileno())) as shared:
+            yield supervisor.stopService()
+            with socket.create_connection(shared.getsockname()):
+                shared.accept()[0].close()
 
 
 class ClosingWire(Wire):

@@ -115,7 +115,6 @@ def obey_parent(reactor: Any, stop_now: Callable[[], object]) -> None:
     """End when the parent says so. ``stop_now`` has a stop that is under way wait for nobody."""
 
     def by_and_by(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         reactor.callFromThread(stop)
 
     def stop() -> bool:

@@ -71,7 +71,7 @@ class Supervisor(Service):
         super().startService()
         failures: list[Failure] = []
         for endpoint in self._endpoints:
-            endpoint.listen(_nobody()).addCallbacks(self._hold, failures.append)
+            endpoint.listen(SharedSocket()).addCallbacks(self._hold, failures.append)
         if failures:
             for port in self.ports:
                 port.stopListening()
@@ -113,6 +113,12 @@ class Supervisor(Service):
     def _go_on(self, _: object) -> None:
         if self.running:
             self._workers.startService()
+
+
+class SharedSocket(Factory):
+    """Of a port whose connections are others' business; its name stands in the log."""
+
+    noisy = False
 
 
 class Workers(ProcessMonitor):
@@ -300,12 +306,6 @@ def worker_command(arguments: list[str], sockets: int, redis: str | None) -> lis
     own = [f"--inherit={inherited}", *([] if redis is None else [f"--redis={redis}"])]
     twistd = ["--nodaemon", "--pidfile=", "--logger=ws4redis_tx.worker.log_to_parent"]
     return [sys.executable, "-c", _PROGRAM, *twistd, "ws4redis", *own, *arguments]
-
-
-def _nobody() -> Factory:
-    factory = Factory()
-    factory.noisy = False
-    return factory
 
 
 def _how(reason: Failure) -> str:
