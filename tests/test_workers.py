@@ -9,6 +9,7 @@ import socket
 import stat
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -88,18 +89,21 @@ class WorkersTestCase(TestCase):
                 found[int(head.rpartition(" ")[2])] = int(pid.rstrip("."))
         return found
 
-    @inlineCallbacks
-    def open(self, worker: int) -> Any:
-        """A client of that worker: no other one is awake while it connects."""
+    @contextmanager
+    def only(self, worker: int) -> Any:
+        """No other worker is awake meanwhile."""
         others = [pid for number, pid in self.pids().items() if number != worker]
         for pid in others:
             os.kill(pid, signal.SIGSTOP)
-        try:
-            client = yield open_websocket(f"ws://127.0.0.1:{self.port}/ws/{CHANNEL}")
-        finally:
-            for pid in others:
-                os.kill(pid, signal.SIGCONT)
-        return client
+        yield
+        for pid in others:
+            os.kill(pid, signal.SIGCONT)
+
+    @inlineCallbacks
+    def open(self, worker: int) -> Any:
+        """A client of that worker."""
+        with self.only(worker):
+            return (yield open_websocket(f"ws://127.0.0.1:{self.port}/ws/{CHANNEL}"))
 
     @inlineCallbacks
     def open_each(self, *workers: int) -> Any:
@@ -225,14 +229,10 @@ class ServingTests(WorkersTestCase):
 
     @inlineCallbacks
     def assert_serves(self, door: Any, worker: int) -> Any:
-        others = [pid for number, pid in self.pids().items() if number != worker]
-        for pid in others:
-            os.kill(pid, signal.SIGSTOP)
-        wire = yield door.connect(_closing_wires)
-        wire.transport.write(handshake_bytes())
-        yield wire.opened.addTimeout(TIMEOUT, reactor)
-        for pid in others:
-            os.kill(pid, signal.SIGCONT)
+        with self.only(worker):
+            wire = yield door.connect(_closing_wires)
+            wire.transport.write(handshake_bytes())
+            yield wire.opened.addTimeout(TIMEOUT, reactor)
         wire.transport.write(client_frame(8, b""))
         yield wire.ended.addTimeout(TIMEOUT, reactor)
 
@@ -262,13 +262,18 @@ class EndingTests(WorkersTestCase):
     @inlineCallbacks
     def test_while_the_clients_are_closed_nobody_is_let_in_any_more(self) -> Any:
         yield self.start("--drain=60")
-        wires = yield self.open_wires(400)
+        ends = []
+        for worker in self.workers:
+            with self.only(worker):
+                ends.append([wire.ended for wire in (yield self.open_wires(200))])
         self.program.transport.signalProcess("TERM")
-        yield self.program.wait_for(r"(?s)(Port \d+ Closed.*){3}")
+        yield self.program.wait_for(r"\[-\] \(TCP Port \d+ Closed")
+        for ends_of_worker in ends:
+            yield DeferredList(ends_of_worker, fireOnOneCallback=True)
         refused = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port).connect(_closing_wires)
         yield self.assertFailure(refused, ConnectionRefusedError)
         yield self.program.signal_and_wait("TERM")
-        yield gatherResults([wire.ended for wire in wires])
+        yield gatherResults([*ends[0], *ends[1]])
 
     @inlineCallbacks
     def test_a_second_signal_ends_all_at_once(self) -> Any:
