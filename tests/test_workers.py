@@ -95,9 +95,11 @@ class WorkersTestCase(TestCase):
         others = [pid for number, pid in self.pids().items() if number != worker]
         for pid in others:
             os.kill(pid, signal.SIGSTOP)
-        yield
-        for pid in others:
-            os.kill(pid, signal.SIGCONT)
+        try:
+            yield
+        finally:
+            for pid in others:
+                os.kill(pid, signal.SIGCONT)
 
     @inlineCallbacks
     def open(self, worker: int) -> Any:
