@@ -71,13 +71,16 @@ class ErrorTests(TestCase):
     @inlineCallbacks
     def test_a_port_in_use_is_a_sentence_and_not_a_traceback(self) -> Any:
         redis = shared_redis()
-        program = twistd(
-            f"--redis={redis.address}", f"--listen=tcp:{redis.port}:interface=127.0.0.1"
-        )
-        yield program.ended
-        self.assertEqual(program.status, 1)
-        self.assertIn("Is something running there already?", program.printed)
-        self.assertNotIn("Traceback", program.printed)
+        for workers in "1", "2":
+            program = twistd(
+                f"--redis={redis.address}",
+                f"--listen=tcp:{redis.port}:interface=127.0.0.1",
+                f"--workers={workers}",
+            )
+            yield program.ended
+            self.assertEqual(program.status, 1)
+            self.assertIn("Is something running there already?", program.printed)
+            self.assertNotIn("Traceback", program.printed)
 
 
 class RunningTests(TestCase):

@@ -39,6 +39,7 @@ from tests.processes import TWISTD, Program, children, wait_readable
 from tests.support import TIMEOUT, handshake_bytes, open_websocket, shared_redis, write_file
 from tests.test_load import Wire
 from tests.test_tls import make_certificate
+from ws4redis_tx import workers as parent
 from ws4redis_tx.testing import client_frame
 from ws4redis_tx.workers import Supervisor, Workers
 
@@ -391,6 +392,16 @@ class ParentTests(TestCase):
         )
         pid = int((yield self.said()))
         self.addCleanup(os.kill, pid, signal.SIGKILL)
+        yield workers.stopService().addTimeout(TIMEOUT, reactor)
+
+    @inlineCallbacks
+    def test_a_worker_that_does_not_end_is_killed_in_time(self) -> Any:
+        self.patch(parent, "_PATIENCE", 0.1)
+        workers = self.workers(
+            "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+            "print('here', flush=True); sys.stdin.read()"
+        )
+        yield self.said()
         yield workers.stopService().addTimeout(TIMEOUT, reactor)
 
     @inlineCallbacks
