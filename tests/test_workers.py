@@ -263,6 +263,15 @@ class EndingTests(WorkersTestCase):
             yield self.assert_nothing_is_left()
 
     @inlineCallbacks
+    def test_a_worker_leaves_ctrl_c_to_the_parent(self) -> Any:
+        yield self.start()
+        os.kill(self.workers[1], signal.SIGINT)
+        client = yield self.open(1)
+        client.sendClose(1000)
+        yield self.assert_closed([client], 1000)
+        self.assertEqual(self.pids(), self.workers)
+
+    @inlineCallbacks
     def test_while_the_clients_are_closed_nobody_is_let_in_any_more(self) -> Any:
         yield self.start("--drain=60")
         ends = []
