@@ -52,3 +52,10 @@ class FailoverTests(ChaosTestCase):
     @inlineCallbacks
     def test_the_master_dies(self) -> Any:
         yield self.fault(lambda: self.fail_over(lambda _: self.kill_redis()))
+
+    @inlineCallbacks
+    def test_the_master_is_relieved_and_goes_on_as_a_replica(self) -> Any:
+        def start(sentinel: Any) -> None:
+            sentinel.execute_command("SENTINEL", "FAILOVER", "mymaster")
+
+        yield self.fault(lambda: self.fail_over(start))
