@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from twisted.application.internet import ClientService
@@ -16,8 +17,9 @@ from zope.interface import implementer
 
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress
+from ws4redis_tx.server.deferreds import gather
 from ws4redis_tx.server.redis_endpoint import CONNECT_TIMEOUT, make_endpoint
-from ws4redis_tx.server.redis_protocol import LOST
+from ws4redis_tx.server.redis_protocol import LOST, PubSubProtocol
 
 # Subscribing to 100,000 channels again takes a while.
 PREPARE_TIMEOUT = 30.0
@@ -54,6 +56,8 @@ class RedisConnection:
         self._on_up = on_up
         self._on_down = on_down
         self._service: ClientService | None = None
+        self._sentinels = _watch_sentinels(address, reactor, self._master_moved)
+        self._attempt: Any = None
         self._waiting: list[Deferred[Any]] = []
         self.protocol: Any = None
 
@@ -68,13 +72,15 @@ class RedisConnection:
             prepareConnection=self._connected,
         )
         self._service.startService()
+        for sentinel in self._sentinels:
+            sentinel.start()
 
-    def stop(self) -> Deferred[None]:
+    def stop(self) -> Deferred[Any]:
         service, self._service = self._service, None
         if service is None:
             return succeed(None)
         self._tell_waiting(Failure(BrokerUnavailable("The connection to Redis was stopped.")))
-        return service.stopService()
+        return gather([service.stopService(), *(each.stop() for each in self._sentinels)])
 
     def drop(self, protocol: Any) -> None:
         """Make the connection anew: ``protocol`` is of no use any more, from now on."""
@@ -100,7 +106,7 @@ class RedisConnection:
     @inlineCallbacks
     def _connected(self, proxy: Any) -> Any:
         # ClientService hands out a proxy; this fires at once, with the protocol itself.
-        protocol = yield proxy.whenConnected()
+        protocol = self._attempt = yield proxy.whenConnected()
         # While we prepare, ClientService learns of a loss from our failure, and has no place for
         # the loss itself.
         notify, proxy._lostNotification = proxy._lostNotification, lambda reason: None
@@ -136,6 +142,16 @@ class RedisConnection:
             if role[0] != b"master":
                 raise LOST("the sentinels named a server that is not the master")
 
+    def _master_moved(self, host: str, port: int) -> None:
+        """The sentinels have a new master; the old one may go on as if nothing had happened, for
+        some ten seconds, in which what it is told is lost and what others are told is not heard.
+        """
+        protocol = self._attempt
+        if protocol is not None and protocol.connected:
+            peer = protocol.transport.getPeer()
+            if (peer.host, peer.port) != (host, port):
+                self.drop(protocol)
+
     def _disconnected(self, protocol: Any) -> None:
         self.protocol = None
         if self._service is not None:
@@ -147,6 +163,42 @@ class RedisConnection:
 
     def _down(self, problem: str) -> None:
         self._on_down(f"{self._address}: {problem}")
+
+
+def _watch_sentinels(
+    address: RedisAddress, reactor: Any, on_switch: Callable[[str, int], None]
+) -> list[RedisConnection]:
+    """A connection to each sentinel of ``address``, if there are any, that tells ``on_switch`` of a
+    new master. Several tell it of the same one; one that has not heard of it yet may lead back to
+    the old one, until it tells as well.
+    """
+
+    def hear(messages: list[tuple[bytes, bytes]]) -> None:
+        for _, payload in messages:
+            name, _, _, host, port = payload.decode().split(" ")
+            if name == address.service:
+                on_switch(host, int(port))
+
+    return [
+        RedisConnection(
+            replace(
+                address,
+                host=host,
+                port=port,
+                db=0,
+                username=address.sentinel_username,
+                password=address.sentinel_password,
+                sentinels=(),
+                service=None,
+            ),
+            reactor,
+            lambda: PubSubProtocol(hear),
+            prepare=lambda protocol: protocol.subscribe(b"+switch-master"),
+            on_up=lambda: None,
+            on_down=lambda problem: None,
+        )
+        for host, port in address.sentinels
+    ]
 
 
 class _QuietClientService(ClientService):
