@@ -42,7 +42,7 @@ from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
 from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress
-from ws4redis_tx.server import broker, commands, redis_connection, subscriptions, websocket
+from ws4redis_tx.server import broker, commands, redis_connection, replay, subscriptions
 from ws4redis_tx.service import make_service
 
 LOAD = max(1, int(os.environ.get("WS4REDIS_CHAOS", "1")))
@@ -61,7 +61,7 @@ SOONER = (
     (broker, "COMMAND_TIMEOUT", 1.0),
     (redis_connection, "PREPARE_TIMEOUT", 1.0),
     (redis_connection, "_LONGEST_DELAY", 0.2),
-    (websocket, "RETRY_INTERVAL", 0.1),
+    (replay, "RETRY_INTERVAL", 0.1),
 )
 
 STAMPED = ("broadcast:a", "group:staff:a", "broadcast:b")

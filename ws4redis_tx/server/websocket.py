@@ -12,9 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerProtocol
-from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IPushProducer
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -22,11 +21,12 @@ from zope.interface import implementer
 from ws4redis_tx.core.admission import Admission
 from ws4redis_tx.core.compression import accept_deflate
 from ws4redis_tx.core.delivery import Delivery
-from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable, Denied
+from ws4redis_tx.core.errors import BrokerUnavailable, Denied
 from ws4redis_tx.core.handshake import Handshake, HttpRequest, refusal
 from ws4redis_tx.core.limits import Allowance, Quota
 from ws4redis_tx.core.messages import PING, RedisMessage, pong_frame
 from ws4redis_tx.server.opening import Opening, unavailable
+from ws4redis_tx.server.replay import Replay
 from ws4redis_tx.server.subscription import SubscriberConnection
 from ws4redis_tx.server.transport import immediate_write
 from ws4redis_tx.server.websocket_inflate import Inflate
@@ -35,8 +35,6 @@ _log = Logger()
 
 # Messages of one client that Redis has yet to acknowledge, before no more is read from it.
 MOST_UNACKNOWLEDGED = 64
-# Before a replay that Redis, though available, would not serve is tried again.
-RETRY_INTERVAL = 1.0
 # How long a client's close waits for Redis to acknowledge what the client sent before it.
 CLOSE_WAIT = 2.0
 # How long a connection that is over may take to be gone.
@@ -68,7 +66,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
     _close_frame: tuple[Any, Any] | None = None
     _close_timer: Any = None
     _drop_timer: Any = None
-    _waiting_for_broker: Deferred[None] | None = None
+    _replay: Replay | None = None
     _perMessageCompress: Any  # noqa: N815, Autobahn's
 
     def connectionMade(self) -> None:
@@ -155,7 +153,10 @@ class WebSocketProtocol(WebSocketServerProtocol):
             )
             self.transport.registerProducer(self, True)
             self.factory.opened(self)
-            self._replay().addErrback(self._failed, "Replaying persisted messages failed")
+            self._replay = Replay(self._subscriber, self, self._delivery, self.factory.broker)
+            self._replay.run(self.factory.reactor).addErrback(
+                self._failed, "Replaying persisted messages failed"
+            ).addCallback(self._replayed)
 
     def _agree_on_compression(self, handshake: Handshake) -> dict[str, str]:
         """What the 101 says of it. Ours, as Autobahn's answers 400 to offers that it can decline.
@@ -192,31 +193,8 @@ class WebSocketProtocol(WebSocketServerProtocol):
 
     # An open websocket
 
-    @inlineCallbacks
-    def _replay(self) -> Any:
-        broker = self.factory.broker
-        while not self.ended:
-            generation = broker.generation
-            try:
-                yield maybeDeferred(self._subscriber.send_persisted_messages, self)
-                yield broker.fence()
-                if broker.generation == generation:
-                    self._delivery.go_live()
-                    return
-            except BrokerRefused:
-                raise
-            except BrokerUnavailable:
-                pass
-            # Messages may have been missed since the read: start again when all is subscribed.
-            self._delivery.restart()
-            if not self.ended:
-                if broker.available and broker.generation == generation:
-                    waiting: Deferred[None] = deferLater(self.factory.reactor, RETRY_INTERVAL)
-                else:
-                    waiting = broker.when_available()
-                self._waiting_for_broker = waiting
-                yield self._waiting_for_broker.addErrback(lambda _: None)
-                self._waiting_for_broker = None
+    def _replayed(self, _: object) -> None:
+        self._replay = None
 
     def send(self, message: bytes | str) -> None:
         """Send a message, in order with all others; text if it is valid UTF-8, else binary."""
@@ -384,8 +362,8 @@ class WebSocketProtocol(WebSocketServerProtocol):
             self.closeHandshakeTimeoutCall = None
         if self._drop_timer is not None and self._drop_timer.active():
             self._drop_timer.cancel()
-        if self._waiting_for_broker is not None:
-            self._waiting_for_broker.cancel()
+        if self._replay is not None:
+            self._replay.cancel()
         self.factory.closed(self)
         subscriber, self._subscriber = self._subscriber, None
         connection, self._connection = self._connection, None
