@@ -18,6 +18,7 @@ from ws4redis_tx.core.channels import (
     channel_name,
     check_facility,
     check_prefix,
+    read_stamp,
     stamp_key,
 )
 from ws4redis_tx.core.errors import AudienceError, ConfigError, WS4RedisError
@@ -299,3 +300,10 @@ class StoreTests(SynchronousTestCase):
     def test_the_names_that_users_import_are_there(self) -> None:
         self.assertEqual(repr(SELF), "SELF")
         self.assertTrue(issubclass(RedisMessage, bytes))
+
+
+class StampTests(SynchronousTestCase):
+    def test_a_stamp_is_a_number_and_whatever_else_stands_there_is_none(self) -> None:
+        self.assertEqual(read_stamp(b"1700000000000000"), 1_700_000_000_000_000)
+        for value in (b"", b"x", b"-1", b"1.5", b" 1", b"1_0", b"\xff", b"\xb2", b"9" * 5000):
+            self.assertIsNone(read_stamp(value), value)

@@ -17,6 +17,8 @@ PUBLISH_RIGHTS = tuple(f"publish-{audience}" for audience in AUDIENCES)
 
 MAX_FACILITY_BYTES = 255
 
+_MOST_STAMP_DIGITS = 20
+
 # First words of the names that are not channels; as a prefix, ``at`` would make a channel of one.
 _OWN_WORDS = ("at", "ctl", "stream", "presence")
 
@@ -56,6 +58,11 @@ def stamp_key(prefix: str, channel: bytes) -> bytes:
     Its value is Redis' own clock in microseconds since the epoch, as decimal digits.
     """
     return (f"{prefix}:at:" if prefix else "at:").encode() + channel
+
+
+def read_stamp(value: bytes) -> int | None:
+    """What a stamp says; ``None`` if it is none: other programs may write where stamps stand."""
+    return int(value) if value.isdigit() and len(value) <= _MOST_STAMP_DIGITS else None
 
 
 def control_channel(prefix: str, name: str) -> bytes:

@@ -9,13 +9,13 @@ from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ws4redis_tx.core.channels import stamp_key
+from ws4redis_tx.core.channels import read_stamp, stamp_key
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.messages import PersistedMessage
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.server.deferreds import gather
 from ws4redis_tx.server.redis_connection import RedisConnection
-from ws4redis_tx.server.redis_protocol import CommandProtocol, ResponseError
+from ws4redis_tx.server.redis_protocol import LOST, CommandProtocol, ResponseError
 
 _log = Logger()
 
@@ -104,7 +104,7 @@ class Commands:
         """What is persisted for each channel, read at one moment."""
         if not channels:
             return succeed([])
-        return self._execute("MGET", *channels).addCallback(
+        return self._read("MGET", *channels, count=len(channels)).addCallback(
             lambda values: [
                 None if value is None else PersistedMessage(value, channel)
                 for channel, value in zip(channels, values, strict=True)
@@ -120,14 +120,15 @@ class Commands:
         parts = [keys[i : i + size] for i in range(0, len(keys), size)]
         if self._scripts:
             answers = [
-                self._execute("EVAL", _RECALL, len(part), *part).addErrback(
+                self._read("EVAL", _RECALL, len(part), *part, count=len(part)).addErrback(
                     self._read_plainly, part
                 )
                 for part in parts
             ]
         else:
             answers = [
-                self._execute("MGET", *part).addErrback(self._read_plainly, part) for part in parts
+                self._read("MGET", *part, count=len(part)).addErrback(self._read_plainly, part)
+                for part in parts
             ]
         return gather(answers).addCallback(lambda found: _recalled(channels, found))
 
@@ -135,7 +136,7 @@ class Commands:
         """Without stamps, which this user may not read."""
         if not _is_no_permission(getattr(failure.value, "__cause__", None)):
             failure.raiseException()
-        return self._execute("MGET", *keys[::2]).addCallback(
+        return self._read("MGET", *keys[::2], count=len(keys) // 2).addCallback(
             lambda messages: [value for message in messages for value in (message, None)]
         )
 
@@ -143,23 +144,23 @@ class Commands:
         """Have Redis publish its clock, in microseconds, on ``channel``."""
         if self._scripts:
             return self._execute("EVAL", _PROBE, 0, channel)
-        return self._execute("TIME").addCallback(
-            lambda now: self._execute("PUBLISH", channel, b"%d%06d" % (int(now[0]), int(now[1])))
+        return self._read("TIME", count=2).addCallback(
+            lambda now: self._execute("PUBLISH", channel, now[0] + now[1].rjust(6, b"0"))
         )
 
     def _publish(self, channel: bytes, message: bytes, expire: int) -> Deferred[int]:
         if not expire:
-            return self._execute("PUBLISH", channel, message)
+            return self._count("PUBLISH", channel, message)
         if not self._scripts:
             return self._publish_plainly(channel, message, expire)
         stamp = stamp_key(self._prefix, channel)
-        return self._execute("EVAL", _PUBLISH, 2, channel, stamp, message, expire).addErrback(
+        return self._count("EVAL", _PUBLISH, 2, channel, stamp, message, expire).addErrback(
             self._without_scripts, channel, message, expire
         )
 
     def _publish_plainly(self, channel: bytes, message: bytes, expire: int) -> Deferred[int]:
         persisted = self._execute("SETEX", channel, expire, message)
-        published = self._execute("PUBLISH", channel, message)
+        published = self._count("PUBLISH", channel, message)
         return _all_or_perhaps([persisted, published]).addCallback(lambda answers: answers[1])
 
     def _probe_scripts(self, protocol: CommandProtocol) -> Deferred[None]:
@@ -192,12 +193,35 @@ class Commands:
                 "published in two steps, not atomically. Grant +eval to mend it."
             )
 
-    def _execute(self, *command: object) -> Deferred[Any]:
+    def _count(self, *command: object) -> Deferred[int]:
+        """Fire with a number."""
+        return self._execute(*command, fits=lambda answer: type(answer) is int)
+
+    def _read(self, *command: object, count: int) -> Deferred[list[Any]]:
+        """Fire with ``count`` values, each bytes or ``None``."""
+        return self._execute(
+            *command,
+            fits=lambda answer: (
+                isinstance(answer, list)
+                and len(answer) == count
+                and all(value is None or isinstance(value, bytes) for value in answer)
+            ),
+        )
+
+    def _execute(
+        self, *command: object, fits: Callable[[Any], bool] = lambda answer: True
+    ) -> Deferred[Any]:
+        def judge(answer: Any) -> Any:
+            if not fits(answer):
+                raise LOST("the answer is to something else")
+            return answer
+
         protocol = self._connection.protocol
         if protocol is None:
             return fail(BrokerUnavailable("There is no connection to Redis."))
         answer: Deferred[Any] = protocol.execute_command(*command)
         answer.addTimeout(self._timeout, self._reactor)
+        answer.addCallback(judge)
         return answer.addErrback(self._failed, protocol)
 
     def _failed(self, failure: Failure, protocol: CommandProtocol) -> None:
@@ -237,7 +261,7 @@ def _recalled(
 ) -> list[tuple[bytes, bytes, int | None]]:
     values = [value for part in found for value in part]
     return [
-        (channel, message, None if stamp is None else int(stamp))
+        (channel, message, None if stamp is None else read_stamp(stamp))
         for channel, message, stamp in zip(channels, values[::2], values[1::2], strict=True)
         if message is not None
     ]

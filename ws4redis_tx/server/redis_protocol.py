@@ -17,35 +17,63 @@ from twisted.python.failure import Failure
 
 ResponseError = txredisapi.ResponseError
 LOST = txredisapi.ConnectionError
+_NO_REPLY = txredisapi.InvalidData
 
 _log = Logger()
 
 
-class CommandProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
-    """Commands and their answers, in order; bytes stay bytes."""
+class _InStep(txredisapi.RedisProtocol):  # type: ignore[misc]
+    """Bytes stay bytes. A Redis that sends what is no reply, or one that nothing asked for, is not
+    listened to any more: its later replies could be taken for answers to something else.
+    """
 
     lost: Failure | None = None
     """Why the connection was lost, which the failures of what waited do not say."""
 
+    _in_step = True
+
     def __init__(self) -> None:
         super().__init__(charset=None, convertNumbers=False)
+
+    def dataReceived(self, data: bytes, unpause: bool = False) -> None:
+        if not self._in_step:
+            return
+        try:
+            super().dataReceived(data, unpause)
+        except _NO_REPLY:
+            self._out_of_step()
+
+    def _out_of_step(self) -> None:
+        if self._in_step:
+            self._in_step = False
+            _log.error("Redis sent an answer that nothing asked for; connecting anew.")
+            self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure) -> None:
         self.lost = reason
         super().connectionLost(reason)
 
 
-class PubSubProtocol(txredisapi.SubscriberProtocol):  # type: ignore[misc]
+class CommandProtocol(_InStep):
+    """Commands and their answers, in order."""
+
+    def replyReceived(self, reply: Any) -> None:
+        # What waits when the connection is lost is told so by this method, too.
+        if self.replyQueue.waiting and (self._in_step or self.lost is not None):
+            super().replyReceived(reply)
+        else:
+            self._out_of_step()
+
+
+class PubSubProtocol(_InStep):
     """Subscriptions, their acknowledgements and messages, in the order Redis sent them.
 
     ``on_messages`` gets what one read brought, as (channel, payload) pairs. An acknowledgement or
     PONG fires after every message that came before it was handed over.
     """
 
-    lost: Failure | None = None
-
     def __init__(self, on_messages: Callable[[list[tuple[bytes, bytes]]], None]) -> None:
-        super().__init__(charset=None, convertNumbers=False)
+        super().__init__()
         self._on_messages = on_messages
         self._messages: list[tuple[bytes, bytes]] = []
         self._expected: deque[tuple[bytes, bytes | None, Deferred[None]]] = deque()
@@ -72,10 +100,12 @@ class PubSubProtocol(txredisapi.SubscriberProtocol):  # type: ignore[misc]
         self._hand_over()
 
     def replyReceived(self, reply: Any) -> None:
-        if type(reply) is list and len(reply) == 3 and reply[0] == b"message":
-            self._messages.append((reply[1], reply[2]))
-        elif self.replyQueue.waiting:  # AUTH and SELECT, before anything else
+        if self.replyQueue.waiting:  # AUTH and SELECT, before anything else; also if that fails
             self.replyQueue.put(reply)
+        elif not self._in_step:
+            pass  # came in the same read as what nothing had asked for
+        elif _is_message(reply):
+            self._messages.append((reply[1], reply[2]))
         else:
             self._hand_over()
             self._answered(reply)
@@ -98,10 +128,6 @@ class PubSubProtocol(txredisapi.SubscriberProtocol):  # type: ignore[misc]
             answered.errback(LOST("Redis answered something else"))
             self._out_of_step()
 
-    def _out_of_step(self) -> None:
-        _log.error("Redis sent an answer that nothing asked for; connecting anew.")
-        self.transport.abortConnection()
-
     def connectionLost(self, reason: Failure) -> None:
         self.lost = reason
         super().connectionLost(reason)
@@ -110,7 +136,16 @@ class PubSubProtocol(txredisapi.SubscriberProtocol):  # type: ignore[misc]
             answered.errback(LOST("Lost connection"))
 
 
+def _is_message(reply: Any) -> bool:
+    return (
+        type(reply) is list
+        and len(reply) == 3
+        and reply[0] == b"message"
+        and type(reply[1]) is type(reply[2]) is bytes
+    )
+
+
 def _matches(reply: Any, kind: bytes, channel: bytes | None) -> bool:
     if kind == b"pong":  # a status while nothing is subscribed, then a list
-        return reply == b"PONG" or (isinstance(reply, list) and reply[0] == kind)
+        return reply == b"PONG" or (isinstance(reply, list) and reply[:1] == [kind])
     return isinstance(reply, list) and reply[:2] == [kind, channel]

@@ -11,7 +11,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ws4redis_tx.core.channels import control_channel
+from ws4redis_tx.core.channels import control_channel, read_stamp
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.fanout import Fanout
 from ws4redis_tx.core.hub import EchoNotes, Hub
@@ -170,8 +170,11 @@ class Subscriptions:
     def _dispatch(self, messages: list[tuple[bytes, bytes]]) -> None:
         for channel, payload in messages:
             if channel == self._control:
+                stamp = read_stamp(payload)
+                if stamp is None:
+                    continue  # somebody else's
                 self._probe_sent = None
-                self._arrivals.prove(int(payload))
+                self._arrivals.prove(stamp)
                 self._read_earlier, self._read = self._read, []
                 continue
             if channel not in self.hub.channels or channel in self._subscribing:
