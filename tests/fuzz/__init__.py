@@ -1,0 +1,1 @@
+"""The server, given any bytes; see ``targets.py``."""

@@ -1,0 +1,392 @@
+"""What is done with any bytes, and what must hold whatever they are.
+
+Each target takes the bytes as the pieces in which they arrive, and raises ``AssertionError``, or
+what escaped from the server. They are pure: fake wires, a clock that stands still. hypothesis
+(``test_fuzz.py``) and ``make fuzz`` call the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import LogEvent, eventAsText, globalLogPublisher
+from twisted.python.failure import Failure
+
+from tests.demo import set_up_django
+from tests.interleavings import LONGEST
+from tests.support import handshake_bytes
+from tests.test_interleavings_redis import RedisWorld
+from ws4redis_tx.core.admission import Admission
+from ws4redis_tx.core.config import ServerConfig
+from ws4redis_tx.core.errors import BrokerRefused
+from ws4redis_tx.server.redis_protocol import LOST, CommandProtocol, PubSubProtocol, ResponseError
+from ws4redis_tx.server.websocket_factory import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT
+from ws4redis_tx.testing import MemoryBroker, MemoryClient, connect
+from ws4redis_tx.testing import make_memory_factory as make_factory
+
+set_up_django()
+
+from django.core.exceptions import SuspiciousOperation  # noqa: E402
+from django.test import override_settings  # noqa: E402
+
+from ws4redis_tx.authorizer import DjangoAuthorizer  # noqa: E402
+
+# What a handshake's bytes alone can be answered with. 500 and 503 need the server's own trouble.
+STATUSES = frozenset({400, 401, 403, 404, 405, 426})
+# What an open websocket's bytes alone can be closed with, besides the client's own code: RFC 6455's
+# protocol error, and the contract's bad UTF-8 and too big.
+CLOSE_CODES = frozenset({1002, 1007, 1009})
+# What trouble with Redis can close a websocket with: the fate of its message is unknown, or what is
+# persisted may not be read.
+TROUBLE_CODES = frozenset({1013, 1011})
+
+MAX_MESSAGE_SIZE = 4096
+
+
+@contextmanager
+def no_exception_logged(*but: type[Exception]) -> Iterator[None]:
+    """Raise if an exception was caught and logged meanwhile, which is an escape too."""
+    found: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        failure = event.get("log_failure")
+        if failure is not None and not failure.check(*but):
+            found.append(eventAsText(event))
+
+    globalLogPublisher.addObserver(observe)
+    try:
+        yield
+    finally:
+        globalLogPublisher.removeObserver(observe)
+    assert not found, found[0]
+
+
+# Websockets
+
+
+def curious(request: Any, channels: list[str]) -> list[str]:
+    """A ``WS4REDIS_ALLOWED_CHANNELS`` that reads all that a request holds, and grants all."""
+    assert all(isinstance(value, str) for value in request.COOKIES.values())
+    assert request.path_info.startswith("/ws/") and request.get_full_path()
+    assert not [name for name in request.META if name.startswith("HTTP_") and "-" in name]
+    assert dict(request.headers)
+    for read in (request.get_host, lambda: list(request.GET.lists())):
+        with suppress(SuspiciousOperation):  # Django says so itself
+            read()
+    return channels
+
+
+class DjangoAtOnce:
+    """Django's authorizer without its threads."""
+
+    def __init__(self) -> None:
+        self._authorizer = DjangoAuthorizer(None)
+
+    def authorize(self, handshake: Any, rights: Any) -> Admission:
+        with override_settings(WS4REDIS_ALLOWED_CHANNELS=curious):
+            return self._authorizer._authorize(handshake, rights)
+
+
+class Tapped(MemoryClient):
+    """Keeps all that it was sent."""
+
+    def __init__(self, factory: Any) -> None:
+        self.wire = b""
+        super().__init__(factory)
+
+    @property
+    def gone(self) -> bool:
+        return self._gone
+
+    def _written(self, data: bytes) -> None:
+        self.wire += data
+        super()._written(data)
+
+
+class Server:
+    """One over a broker in memory; afterwards nothing is left of its clients."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.broker = MemoryBroker()
+        self.factory = make_factory(
+            ServerConfig(
+                allowed_hosts=("localhost", ".example.com"), max_message_size=MAX_MESSAGE_SIZE
+            ),
+            broker=self.broker,
+            authorizer=DjangoAtOnce(),
+            clock=self.clock,
+        )
+
+    def assert_empty(self) -> None:
+        assert not self.factory._opening and not self.factory._websockets
+        assert not self.broker.hub.channels and not len(self.broker._notes)
+        assert not self.clock.getDelayedCalls(), self.clock.getDelayedCalls()
+
+
+def handshakes(pieces: Iterable[bytes]) -> int | None:
+    """Bytes from the first one on: a handshake, perhaps, and perhaps frames.
+
+    Returns the answer's status, or ``None`` when there was none.
+    """
+    with no_exception_logged():
+        server = Server()
+        client = Tapped(server.factory)
+        sent = list(pieces)
+        for piece in sent:
+            client.send_bytes(piece)
+        status = client.refused or (101 if client.wire else None)
+        if status is None:
+            assert not client.open and not client.gone
+            server.clock.advance(HANDSHAKE_TIMEOUT)
+            assert client.gone and not client.wire
+        elif status == 101:
+            _judge_frames(server, client, b"".join(sent).partition(b"\r\n\r\n")[2])
+        else:
+            _judge_refusal(client)
+        client.lose_connection()
+        server.assert_empty()
+    return status
+
+
+def _judge_refusal(client: Tapped) -> None:
+    """One whole answer, of the contract's, and the end of the connection."""
+    assert client.refused in STATUSES, client.wire
+    head, _, body = client.wire.partition(b"\r\n\r\n")
+    lines = head.decode("ascii").split("\r\n")
+    assert all(name and value and "\n" not in value for name, value in _headers(lines[1:]))
+    assert int(client.response_headers["content-length"]) == len(body)
+    body.decode("ascii" if client.refused != 426 else "utf-8")
+    assert body.count(b"\n") == 1 and body.endswith(b"\n")
+    assert client.gone
+
+
+def _headers(lines: list[str]) -> list[tuple[str, str]]:
+    pairs = [line.partition(": ")[::2] for line in lines]
+    assert len({name.lower() for name, _ in pairs}) == len(pairs), "a header stands twice"
+    return pairs
+
+
+def frames(pieces: Iterable[bytes]) -> int | None:
+    """Bytes that follow a 101. Returns the close code that they were answered with, if any."""
+    with no_exception_logged():
+        server = Server()
+        client = Tapped(server.factory)
+        flags = "subscribe-broadcast&publish-broadcast&echo"
+        client.send_bytes(handshake_bytes(f"/ws/foobar?{flags}"))
+        assert client.open, client.wire
+        sent = list(pieces)
+        for piece in sent:
+            client.send_bytes(piece)
+        _judge_frames(server, client, b"".join(sent))
+        code = client.close_code
+        client.lose_connection()
+        server.assert_empty()
+    return code
+
+
+def _judge_frames(server: Server, client: Tapped, sent: bytes) -> None:
+    """Whole frames, nothing after a close frame, and its code is the client's or one of ours."""
+    assert not client._received, "bytes that are no whole frame, or follow a close frame"
+    if client.open:
+        assert not client.gone
+        return
+    assert client.close_code is not None, "dropped without a word"
+    assert client.close_code in CLOSE_CODES | _close_codes(sent), client.close_code
+    # Whether the client answers our close frame or not.
+    server.clock.advance(CLOSE_TIMEOUT)
+    assert client.gone
+
+
+def _close_codes(data: bytes) -> set[int]:
+    """The codes of the client's close frames, at least; 1000 and 1005 for one without."""
+    codes: set[int] = set()
+    while len(data) >= 2:
+        opcode, masked, size, start = data[0] & 0x0F, data[1] & 0x80, data[1] & 0x7F, 2
+        if size > 125:
+            start = 4 if size == 126 else 10
+            size = int.from_bytes(data[2:start], "big")
+        mask = data[start : start + 4] if masked else bytes(4)
+        start += 4 if masked else 0
+        payload = data[start : start + size]
+        if opcode == 8:
+            plain = bytes(byte ^ key for byte, key in zip(payload[:2], mask, strict=False))
+            codes |= {int.from_bytes(plain, "big")} if plain else {1000, 1005}
+        data = data[start + size :]
+    return codes
+
+
+# Redis
+
+
+class _Line(StringTransport):
+    """A wire that ends when it is told to."""
+
+    ended = False
+
+    def abortConnection(self) -> None:
+        self.ended = True
+
+    loseConnection = abortConnection
+
+
+def _speak(protocol: Any, line: _Line, pieces: Iterable[bytes], asked: list[Deferred[Any]]) -> None:
+    """Have the pieces arrive; afterwards everybody who asked has an answer, or knows of none."""
+    answers: list[Any] = []
+    for each in asked:
+        each.addBoth(answers.append)
+    for piece in pieces:
+        if not line.ended:
+            protocol.dataReceived(piece)
+    protocol.connectionLost(Failure(ConnectionDone()))
+    assert len(answers) == len(asked), "somebody waits for ever"
+    for answer in answers:
+        if isinstance(answer, Failure):
+            assert answer.check(ResponseError, LOST), answer
+
+
+def pubsub_replies(pieces: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+    """Bytes from Redis on the connection for pub/sub. Returns the messages."""
+    handed: list[tuple[bytes, bytes]] = []
+    with no_exception_logged():
+        protocol, line = PubSubProtocol(handed.extend), _Line()
+        protocol.makeConnection(line)
+        asked = [
+            protocol.subscribe(b"c"), protocol.ping(), protocol.unsubscribe(b"c"), protocol.ping(),
+        ]  # fmt: skip
+        _speak(protocol, line, pieces, asked)
+    for channel, payload in handed:
+        assert type(channel) is bytes and type(payload) is bytes, (channel, payload)
+    return handed
+
+
+def command_replies(pieces: Iterable[bytes]) -> None:
+    """Bytes from Redis on the connection for commands."""
+    with no_exception_logged():
+        protocol, line = CommandProtocol(), _Line()
+        protocol.makeConnection(line)
+        asked = [protocol.execute_command("GET", "k") for _ in range(3)]
+        _speak(protocol, line, pieces, asked)
+
+
+class Liar:
+    """A Redis that, now and then, answers something else."""
+
+    def __init__(self, world: RedisWorld) -> None:
+        self._redis = world.redis
+        self._honest = world.redis.answer
+        self.lies: list[bytes] = []
+        world.redis.answer = self.answer  # type: ignore[method-assign]
+
+    def answer(self, connection: Any, command: list[bytes]) -> bytes:
+        plain = getattr(self, f"_{command[0].decode().lower()}", None)
+        truth = plain(*command[1:]) if plain else self._honest(connection, command)
+        return self.lies.pop(0) if self.lies else truth
+
+    # What is asked after a lie that scripts are not permitted.
+
+    def _setex(self, channel: bytes, expire: bytes, payload: bytes) -> bytes:
+        return b"+OK\r\n"
+
+    def _publish(self, channel: bytes, payload: bytes) -> bytes:
+        return b":%d\r\n" % self._redis.publish(channel, payload, persist=False)
+
+    def _time(self) -> bytes:
+        return b"*2\r\n$1\r\n1\r\n$1\r\n2\r\n"
+
+
+# Where bytes go to: to one of the connections unasked, or in place of the next answer.
+PLACES = ("pubsub", "commands", "answer")
+
+
+def broker(said: Iterable[tuple[str, bytes]]) -> None:
+    """A whole broker, websockets on it, and a Redis that says (place, bytes).
+
+    Whatever it said: when it speaks sense again, websockets open, say and hear.
+    """
+    # One that says why it does not serve a replay is logged as such.
+    with no_exception_logged(BrokerRefused):
+        world = RedisWorld()
+        story = _Story(world)
+        liar = Liar(world)
+        story.come()
+        story.go_on()
+        for place, data in said:
+            # The process's own control channel, which has a random name.
+            data = data.replace(b"PROBE", world.broker._subscriptions._control)
+            if place == "answer":
+                liar.lies.append(data)
+                story.come()
+                story.say_and_hear()
+            else:
+                story.receive(place, data)
+            story.go_on()
+        liar.lies.clear()
+        story.recover()
+        newcomer = story.come()
+        story.go_on()
+        assert newcomer.open, newcomer.refused
+        world.redis.publish(b"broadcast:f", b"after all", persist=False)
+        story.go_on()
+        assert newcomer.messages[-1:] == ["after all"], newcomer.messages
+        story.leave()
+        assert not any(world.remembered().values()), world.remembered()
+
+
+class _Story:
+    def __init__(self, world: RedisWorld) -> None:
+        self.world = world
+        self.clients: list[MemoryClient] = []
+
+    def come(self) -> MemoryClient:
+        flags = "subscribe-broadcast&subscribe-user&publish-user"
+        self.clients.append(connect(self.world.factory, f"ws://localhost/ws/f?{flags}"))
+        return self.clients[-1]
+
+    def say_and_hear(self) -> None:
+        self.clients[0].send("said")
+        self.world.redis.publish(b"user:u:f", b"heard", persist=True)
+
+    def receive(self, pipe: str, data: bytes) -> None:
+        """Have bytes arrive that nobody asked for."""
+        connection = getattr(self.world, pipe)
+        if connection.up and connection.protocol is not None:
+            connection.protocol.dataReceived(data)
+
+    def go_on(self) -> None:
+        """Have all that is under way arrive, and the next attempt to connect be made."""
+        busy = True
+        while busy:
+            busy = False
+            for pipe in (self.world.commands, self.world.pubsub):
+                busy |= pipe.execute()
+                busy |= pipe.protocol is not None and pipe.arrive()
+                self.world.clock.advance(0)
+        self.world.recover()
+        self._judge()
+
+    def recover(self) -> None:
+        """Until both connections are there: an answer that does not come is waited for."""
+        started = self.world.clock.seconds()
+        for _ in range(100):
+            self.go_on()
+            self.world.clock.advance(0.5)
+            if self.world.clock.seconds() - started > LONGEST and self.world.broker.available:
+                return
+        raise AssertionError("the broker does not come back")
+
+    def leave(self) -> None:
+        for client in self.clients:
+            client.lose_connection()
+        self.go_on()
+
+    def _judge(self) -> None:
+        for client in self.clients:
+            assert client.close_code in TROUBLE_CODES | {None}, client.close_code
+            assert client.refused in (None, 503), client.refused

@@ -1,0 +1,324 @@
+"""Any bytes: from clients in a handshake and after it, and from Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.fuzz import targets
+from tests.support import handshake_bytes
+from ws4redis_tx.core.errors import BrokerRefused
+from ws4redis_tx.testing import client_frame
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    """``data`` in the pieces that arrive."""
+    inside = sorted({place for place in places if 0 < place < len(data)})
+    return [data[start:end] for start, end in pairwise([0, *inside, len(data)])]
+
+
+CUTS = st.lists(st.integers(1, 300), max_size=4)
+
+
+def in_pieces(whole: st.SearchStrategy[bytes]) -> st.SearchStrategy[list[bytes]]:
+    return st.builds(cut, whole, CUTS)
+
+
+def fuzz(examples: int, *arguments: Any, **named: Any) -> Callable[[Any], Any]:
+    configured = settings(
+        deadline=None,
+        max_examples=examples,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.differing_executors],
+    )
+    return lambda test: configured(given(*arguments, **named)(test))
+
+
+# Handshakes: every part from what is right, what is nearly right, and anything.
+
+ODD_BYTES = st.sampled_from(
+    [b"\0", b"\n", b"\r", b"\r\n", b"\x0b", b"\x0c", b"\x1c", b"\x1d", b"\x1e", b"\x7f", b"\x85",
+     b"\xff", b"\xe2\x80\xa8", b"%", b"%00", b"%ff", b"%2f", b":", b"\t", b" ", b"\xf0\x9f\x98\x80"]
+)  # fmt: skip
+
+
+def seasoned(*sensible: bytes) -> st.SearchStrategy[bytes]:
+    """Something sensible, mostly; or odd bytes in it; or anything."""
+    plain = st.sampled_from(sensible)
+    odd = st.lists(plain | ODD_BYTES, max_size=5).map(b"".join)
+    return st.one_of(*[plain] * 6, odd, st.binary(max_size=40))
+
+
+METHODS = seasoned(b"GET", b"GET", b"GET", b"POST", b"HEAD", b"get")
+VERSIONS = seasoned(b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2")
+FACILITIES = seasoned(b"foobar", b"", b"a/b", b"a:b", b"%C3%A9", b"\xc3\xa9", b"x" * 300)
+FLAGS = st.lists(
+    seasoned(
+        b"subscribe-broadcast", b"subscribe-user", b"subscribe-group", b"subscribe-session",
+        b"publish-broadcast", b"publish-user", b"publish-session", b"echo", b"ECHO=1", b"a=b",
+    ),
+    max_size=4,
+).map(b"&".join)  # fmt: skip
+TARGETS = st.builds(
+    lambda start, facility, mark, query: start + facility + mark + query,
+    st.sampled_from([b"/ws/", b"/ws/", b"/ws/", b"/ws/", b"/", b"//ws/", b"http://localhost/ws/"]),
+    FACILITIES,
+    st.sampled_from([b"?", b"?", b"", b"??", b"#"]),
+    FLAGS,
+)
+COOKIES = st.lists(
+    seasoned(
+        b"sessionid=JOHN", b"sessionid=JOHN", b"sessionid=", b"sessionid=" + b"a" * 32,
+        b'sessionid="\\000\\377\\"', b"=", b";;", b"a", b"csrftoken=x",
+    ),
+    max_size=4,
+).map(b"; ".join)  # fmt: skip
+NAMES = seasoned(
+    b"Cookie", b"Host", b"Origin", b"Upgrade", b"Connection", b"Content-Length", b"Sec_Key",
+    b"Transfer-Encoding", b"X-Forwarded-For", b"X-Forwarded-Host", b"Remote_User", b"Content-Type",
+    b"Sec-WebSocket-Extensions", b"Sec-WebSocket-Protocol", b"Sec-WebSocket-Key",
+)  # fmt: skip
+VALUES = seasoned(
+    b"localhost", b"http://localhost", b"null", b"websocket", b"0", b"7", b"a, b", b"chunked",
+    b"permessage-deflate; client_max_window_bits", b"http://[::1", b"text/plain; charset=\xff",
+)  # fmt: skip
+
+
+def head(fields: dict[bytes, bytes], method: bytes, target: bytes, version: bytes) -> bytes:
+    lines = [name + b": " + value for name, value in fields.items()]
+    return b"\r\n".join([b" ".join([method, target, version]), *lines, b"", b""])
+
+
+FIELDS = st.fixed_dictionaries(
+    {
+        b"Host": seasoned(b"localhost", b"localhost", b"localhost:80", b"a.example.com", b"evil"),
+        b"Upgrade": seasoned(b"websocket", b"websocket", b"WebSocket", b"h2c"),
+        b"Connection": seasoned(b"Upgrade", b"Upgrade", b"keep-alive, upgrade"),
+        b"Sec-WebSocket-Version": seasoned(b"13", b"13", b"13", b"8"),
+        b"Sec-WebSocket-Key": seasoned(*[b"dGhlIHNhbXBsZSBub25jZQ=="] * 3, b"x", b"=" * 24),
+    },
+    optional={
+        b"Cookie": COOKIES,
+        b"Origin": seasoned(b"http://localhost", b"http://localhost", b"https://a.example.com"),
+        b"Sec-WebSocket-Protocol": seasoned(b"chat", b"a, b", b"\xff", b","),
+    },
+)
+MORE = st.dictionaries(NAMES, VALUES, max_size=3)
+# One part is fuzzed at a time, mostly: with everything wrong, nothing is reached.
+GOOD_HEAD = handshake_bytes("/ws/foobar?subscribe-broadcast")
+FRAMES_AFTER = st.just(b"") | st.binary(max_size=20)
+
+
+def spoilt(data: bytes, places: list[tuple[int, bytes, int]]) -> bytes:
+    """``data`` with some of its bytes replaced."""
+    for place, odd, length in places:
+        place %= len(data) + 1
+        data = data[:place] + odd + data[place + length :]
+    return data
+
+
+SPOILS = st.lists(
+    st.tuples(st.integers(0, 500), ODD_BYTES | st.binary(max_size=3), st.integers(0, 3)),
+    max_size=3,
+)
+
+
+class HandshakeTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        from django.contrib.auth import get_user_model
+        from django.db import connections
+        from django.test import Client
+
+        browser = Client()
+        browser.force_login(get_user_model().objects.get(username="john"))
+        self.session = browser.cookies["sessionid"].value.encode()
+        self.addCleanup(connections.close_all)
+
+    def shake(self, pieces: list[bytes]) -> int | None:
+        return targets.handshakes(piece.replace(b"JOHN", self.session) for piece in pieces)
+
+    def test_a_request_line_is_answered_or_refused_by_the_contract(self) -> None:
+        outcomes = set()
+        good = dict(line.split(b": ") for line in GOOD_HEAD.split(b"\r\n")[1:-2])
+
+        @fuzz(200, METHODS, TARGETS, VERSIONS, COOKIES, CUTS)
+        def try_one(method: bytes, target: bytes, version: bytes, cookie: bytes, cuts: Any) -> None:
+            data = head({**good, b"Cookie": cookie}, method, target, version)
+            outcomes.add(self.shake(cut(data, cuts)))
+
+        try_one()
+        # That it gets past the first step, and that steps refuse.
+        self.assertLessEqual({101, 400, 404, 405}, outcomes)
+
+    def test_headers_cookies_and_a_query_string_are_too(self) -> None:
+        outcomes = set()
+
+        @fuzz(300, FIELDS, MORE, TARGETS, CUTS)
+        def try_one(fields: Any, more: Any, target: bytes, cuts: Any) -> None:
+            data = head({**fields, **more}, b"GET", target, b"HTTP/1.1")
+            outcomes.add(self.shake(cut(data, cuts)))
+
+        try_one()
+        self.assertLessEqual({101, 400, 404, 426}, outcomes)
+
+    def test_any_facility_is(self) -> None:
+        outcomes = set()
+
+        @fuzz(150, st.lists(FACILITIES | st.binary(max_size=80), max_size=5), FLAGS)
+        def try_one(parts: list[bytes], flags: bytes) -> None:
+            target = b"/ws/" + b"".join(parts) + b"?" + flags
+            data = GOOD_HEAD.replace(b"/ws/foobar?subscribe-broadcast", target)
+            outcomes.add(self.shake([data]))
+
+        try_one()
+        self.assertLessEqual({101, 400}, outcomes)
+
+    def test_so_are_any_bytes_at_all(self) -> None:
+        outcomes = set()
+
+        @fuzz(200, SPOILS, CUTS, FRAMES_AFTER)
+        def try_one(spoils: Any, cuts: Any, after: bytes) -> None:
+            pieces = cut(spoilt(GOOD_HEAD, spoils), cuts)
+            outcomes.add(self.shake([*pieces, *([after] if after else [])]))
+
+        try_one()
+        self.assertLessEqual({101, 400}, outcomes)
+
+        @fuzz(100, in_pieces(st.binary(max_size=300)))
+        def try_noise(pieces: list[bytes]) -> None:
+            self.shake(pieces)
+
+        try_noise()
+
+
+# Frames
+
+
+def frame(first: int, size: int | None, mask: bytes, payload: bytes) -> bytes:
+    """Any frame: its first byte as it is, a size that may lie, a mask that may be missing."""
+    real = len(payload) if size is None else size
+    bit = 0x80 if mask else 0
+    if real < 126:
+        head = bytes([first, bit | real])
+    elif real < 65536:
+        head = bytes([first, bit | 126]) + real.to_bytes(2, "big")
+    else:
+        head = bytes([first, bit | 127]) + real.to_bytes(8, "big")
+    if mask:
+        payload = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
+    return head + mask + payload
+
+
+PAYLOADS = (
+    st.binary(max_size=130)
+    | st.text(max_size=40).map(str.encode)
+    | st.sampled_from(
+        [b"\x03\xe8", b"\x03\xf5", b"\x03\xfcbye", b"\x03\xe8\xff", b"\0", b"x" * 4097]
+    )
+    | st.integers(0, 65535).map(lambda code: code.to_bytes(2, "big"))
+)
+FRAMES = st.builds(
+    frame,
+    st.sampled_from([0x81, 0x82, 0x01, 0x02, 0x00, 0x80, 0x88, 0x89, 0x8A]) | st.integers(0, 255),
+    st.none() | st.none() | st.none() | st.integers(0, 1 << 63),
+    st.sampled_from([b"\1\2\3\4", b"\0\0\0\0", b"\1\2\3\4", b""]),
+    PAYLOADS,
+)
+CLOSING = st.builds(
+    lambda code, reason: client_frame(8, code.to_bytes(2, "big") + reason),
+    st.sampled_from([1000, 1001, 1014, 3000, 4999]),
+    st.sampled_from([b"", b"bye", "é".encode()]),
+)
+
+
+class FrameTests(SynchronousTestCase):
+    def test_whatever_follows_a_101_is_answered_with_whole_frames_or_a_close_code(self) -> None:
+        outcomes = set()
+        sane = st.sampled_from([client_frame(1, b"hi"), client_frame(2, b"\xff"), b""])
+
+        @fuzz(300, in_pieces(st.lists(sane | FRAMES | CLOSING, max_size=5).map(b"".join)))
+        def try_one(pieces: list[bytes]) -> None:
+            outcomes.add(targets.frames(pieces))
+
+        try_one()
+        self.assertLessEqual({None, 1000, 1002}, outcomes)
+
+        @fuzz(100, in_pieces(st.binary(max_size=200)))
+        def try_noise(pieces: list[bytes]) -> None:
+            targets.frames(pieces)
+
+        try_noise()
+
+
+# Redis
+
+
+def array(values: list[bytes]) -> bytes:
+    return b"*%d\r\n" % len(values) + b"".join(values)
+
+
+def bulk(value: bytes) -> bytes:
+    return b"$%d\r\n%s\r\n" % (len(value), value)
+
+
+WORDS = st.sampled_from(
+    [b"message", b"subscribe", b"unsubscribe", b"pong", b"PONG", b"pmessage", b"c", b"broadcast:f",
+     b"user:u:f", b"PROBE", b"123", b"\xff", b""]
+)  # fmt: skip
+SCALARS = st.one_of(
+    (WORDS | st.binary(max_size=20)).map(bulk),
+    st.sampled_from(
+        [b":1\r\n", b":-7\r\n", b"$-1\r\n", b"*-1\r\n", b"+OK\r\n", b"+PONG\r\n", b"-ERR no\r\n",
+         b"-NOPERM no\r\n", b"-READONLY no\r\n", b"-LOADING\r\n", b"_\r\n", b"#t\r\n", b",1.5\r\n",
+         b":99999999999999999999\r\n", b"+QUEUED\r\n", b"*0\r\n", b"(123\r\n", b"-\r\n", b"+\r\n"]
+    ),
+)  # fmt: skip
+REPLIES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4).map(array), max_leaves=8)
+# What is nearly a reply that is waited for.
+KINDS = [b"message", b"subscribe", b"unsubscribe", b"pong"]
+NEARLY = st.builds(
+    lambda kind, rest: array([bulk(kind), *rest]),
+    st.sampled_from(KINDS),
+    st.lists(WORDS.map(bulk) | REPLIES, min_size=0, max_size=3),
+)
+SAID = REPLIES | NEARLY | st.binary(max_size=30)
+RIGHT = b"".join(
+    [array([bulk(b"subscribe"), bulk(b"c"), b":1\r\n"]), array([bulk(b"pong"), bulk(b"")]),
+     array([bulk(b"unsubscribe"), bulk(b"c"), b":0\r\n"]), b"+PONG\r\n"]
+)  # fmt: skip
+
+
+class RedisTests(SynchronousTestCase):
+    def test_nobody_who_asked_over_pubsub_waits_for_ever(self) -> None:
+        heard = []
+        message = array([bulk(b"message"), bulk(b"c"), bulk(b"hello")])
+        right = st.sampled_from([message, RIGHT, message + RIGHT])
+        parts = st.lists(SAID | right, max_size=6).map(b"".join)
+
+        @fuzz(200, in_pieces(parts))
+        def try_one(pieces: list[bytes]) -> None:
+            heard.extend(targets.pubsub_replies(pieces))
+
+        try_one()
+        self.assertIn((b"c", b"hello"), heard)
+
+    def test_nobody_who_asked_a_command_does(self) -> None:
+        @fuzz(150, in_pieces(st.lists(SAID, max_size=6).map(b"".join)))
+        def try_one(pieces: list[bytes]) -> None:
+            targets.command_replies(pieces)
+
+        try_one()
+
+    def test_whatever_redis_says_websockets_work_once_it_speaks_sense(self) -> None:
+        places = st.sampled_from(targets.PLACES)
+
+        @fuzz(150, st.lists(st.tuples(places, SAID), min_size=1, max_size=5))
+        def try_one(said: list[tuple[str, bytes]]) -> None:
+            targets.broker(said)
+
+        try_one()
+        self.flushLoggedErrors(BrokerRefused)
