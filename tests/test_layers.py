@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -49,7 +51,9 @@ def imports() -> dict[str, set[str]]:
 
     Django's part is imported as Django does it, by a process with settings.
     """
-    return {name: imported_by(name) for name in module_names()}
+    names = module_names()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(names, pool.map(imported_by, names), strict=True))
 
 
 def imported_by(name: str) -> set[str]:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import DeferredList, gatherResults, inlineCallbacks
+from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.demo import SETTINGS, environment
 from tests.processes import TWISTD, Program, children, twistd, wait_readable
 from tests.support import RedisServer, open_websocket, shared_redis, write_file
+from ws4redis_tx.options import Options
 from ws4redis_tx.server.embedded_redis import free_port
 
 LISTEN = "--listen=tcp:0:interface=127.0.0.1"
@@ -34,7 +38,20 @@ class ErrorTests(TestCase):
         return program.printed
 
     @inlineCallbacks
-    def test_each_wrong_option_names_itself_and_the_remedy(self) -> Any:
+    def test_what_is_wrong_ends_it_with_a_sentence(self) -> Any:
+        for options, expected in (
+            (["--redis=redis://user:secret@localhost/0"], "--redis @FILE"),
+            (["--listen=udp:1"], "tcp:8080:interface=127.0.0.1"),
+            (["--settings=no.such.module"], "--settings mysite.settings"),
+            (["--settings=tests.django_project.failing"], "KeyError: 'NO_SUCH_VARIABLE'"),
+            (["--bogus"], "--bogus"),
+        ):
+            printed = yield self.complaint(*options)
+            self.assertIn(expected, printed)
+            self.assertNotIn("secret", printed)
+
+    def test_each_wrong_option_names_itself_and_the_remedy(self) -> None:
+        self.patch(sys, "path", list(sys.path))
         for options, expected in (
             (["--redis=http://localhost"], "Write redis://host:6379/0"),
             (["--redis=redis://user:secret@localhost/0"], "--redis @FILE"),
@@ -52,15 +69,14 @@ class ErrorTests(TestCase):
             (["--workers=two"], "--workers is 'two'"),
             (["--websocket-url=ws"], "starts and ends with '/'"),
             (["--origin=example.com"], "https://example.com"),
-            (["--listen=udp:1"], "tcp:8080:interface=127.0.0.1"),
-            (["--settings=no.such.module"], "--settings mysite.settings"),
-            (["--settings=tests.django_project.failing"], "KeyError: 'NO_SUCH_VARIABLE'"),
             (["--serve-django"], "--settings MODULE"),
-            (["--bogus"], "--bogus"),
+            (["--trusted-proxy=example.com"], "WS4REDIS_TRUSTED_PROXIES holds 'example.com'"),
         ):
-            printed = yield self.complaint(*options)
-            self.assertIn(expected, printed)
-            self.assertNotIn("secret", printed)
+            with mock.patch.dict(os.environ):
+                os.environ.pop("DJANGO_SETTINGS_MODULE", None)
+                error = self.assertRaises(UsageError, Options().parseOptions, options)
+            self.assertIn(expected, str(error))
+            self.assertNotIn("secret", str(error))
 
     @inlineCallbacks
     def test_dotted_names_in_the_settings_that_cannot_be_imported_are_named(self) -> Any:
@@ -198,8 +214,6 @@ class PluginTests(TestCase):
 
 class OptionTests(SynchronousTestCase):
     def test_help_names_every_option(self) -> None:
-        from ws4redis_tx.tap import Options
-
         text = str(Options())
         for option in (
             "listen", "redis", "embedded-redis", "settings", "websocket-url", "prefix", "expire",
