@@ -294,6 +294,7 @@ class EndingTests(WorkersTestCase):
             ends = [wire.ended for wire in (yield self.open_wires(400))]
             os.killpg(self.program.pid, number)
             yield DeferredList(ends, fireOnOneCallback=True)
+            yield self.program.wait_for(r"\[-\] \(TCP Port \d+ Closed")  # the parent's
             os.killpg(self.program.pid, number)
             yield self.program.ended.addTimeout(TIMEOUT, reactor)
             yield self.assert_nothing_is_left()
