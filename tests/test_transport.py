@@ -1,0 +1,197 @@
+"""Sent at once or in its turn: nothing lost, doubled or out of order, whatever a socket takes."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from cryptography import x509
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    SSL4ServerEndpoint,
+    TCP4ServerEndpoint,
+    connectProtocol,
+    wrapClientTLS,
+)
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import implementer
+
+from tests.support import TIMEOUT
+from tests.test_tls import make_certificate
+from ws4redis_tx.server.transport import immediate_write
+
+CHUNKS = [b"%06d" % number * 100 for number in range(2000)]
+
+
+class Server(Protocol):
+    def connectionMade(self) -> None:
+        self.write = immediate_write(self.transport)
+        self.lost: Deferred[None] = Deferred()
+        self.factory.connected.callback(self)
+
+    def connectionLost(self, reason: Any = connectionDone) -> None:
+        self.lost.callback(None)
+
+
+class Reader(Protocol):
+    """Reads when it is told to."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.ended: Deferred[bytes] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.data += data
+
+    def connectionLost(self, reason: Any = connectionDone) -> None:
+        self.ended.callback(self.data)
+
+
+@implementer(IPushProducer)
+class Producer:
+    """Counts the pauses that the transport asks for."""
+
+    def __init__(self) -> None:
+        self.pauses = 0
+        self.resumed: Deferred[None] = Deferred()
+
+    def pauseProducing(self) -> None:
+        self.pauses += 1
+
+    def resumeProducing(self) -> None:
+        if not self.resumed.called:
+            self.resumed.callback(None)
+
+    def stopProducing(self) -> None:
+        pass
+
+
+class SocketTests(TestCase):
+    timeout = 60
+
+    @inlineCallbacks
+    def connect(self, options: Any = None, client_options: Any = None) -> Any:
+        factory = Factory.forProtocol(Server)
+        factory.noisy = False
+        factory.connected = Deferred()
+        if options is None:
+            endpoint: Any = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+        else:
+            endpoint = SSL4ServerEndpoint(reactor, 0, options, interface="127.0.0.1")
+        port = yield endpoint.listen(factory)
+        self.addCleanup(port.stopListening)
+        client: Any = HostnameEndpoint(reactor, "localhost", port.getHost().port)
+        if client_options is not None:
+            client = wrapClientTLS(client_options, client)
+        self.reader = yield connectProtocol(client, Reader())
+        self.server = yield factory.connected
+        return self.server
+
+    @inlineCallbacks
+    def connect_narrow(self) -> Any:
+        """With 4 KiB of buffer at either end, and a reader that does not read."""
+        yield self.connect()
+        self.server.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        self.reader.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.reader.transport.pauseProducing()
+
+    @inlineCallbacks
+    def end(self) -> Any:
+        """Fire with all that arrived."""
+        self.server.transport.loseConnection()
+        self.reader.transport.resumeProducing()
+        data = yield self.reader.ended.addTimeout(TIMEOUT, reactor)
+        yield self.server.lost.addTimeout(TIMEOUT, reactor)
+        return data
+
+    @inlineCallbacks
+    def test_what_the_socket_takes_is_gone_when_it_returns(self) -> Any:
+        yield self.connect()
+        self.server.write(b"at once")
+        self.assertEqual(self.server.transport.dataBuffer, b"")
+        self.assertEqual(self.server.transport._tempDataBuffer, [])
+        self.assertEqual((yield self.end()), b"at once")
+
+    @inlineCallbacks
+    def test_what_it_does_not_take_follows_in_order(self) -> Any:
+        yield self.connect_narrow()
+        for chunk in CHUNKS:
+            self.server.write(chunk)
+        self.assertEqual((yield self.end()), b"".join(CHUNKS))
+
+    @inlineCallbacks
+    def test_one_large_piece_is_taken_in_parts(self) -> Any:
+        yield self.connect_narrow()
+        self.server.write(b"".join(CHUNKS))
+        self.assertEqual((yield self.end()), b"".join(CHUNKS))
+
+    @inlineCallbacks
+    def test_it_keeps_its_order_with_what_others_write(self) -> Any:
+        for narrow in (False, True):
+            yield self.connect_narrow() if narrow else self.connect()
+            for number, chunk in enumerate(CHUNKS):
+                write = self.server.transport.write if number % 3 == 0 else self.server.write
+                write(chunk)
+            self.assertEqual((yield self.end()), b"".join(CHUNKS))
+
+    @inlineCallbacks
+    def test_a_producer_is_paused_when_much_waits_and_resumed_when_it_is_gone(self) -> Any:
+        yield self.connect_narrow()
+        producer = Producer()
+        self.server.transport.registerProducer(producer, True)
+        written = 0
+        while not producer.pauses:
+            self.server.write(CHUNKS[0])
+            written += len(CHUNKS[0])
+        self.assertEqual(producer.pauses, 1)
+        self.reader.transport.resumeProducing()
+        yield producer.resumed
+        self.server.write(b"last")
+        self.server.transport.unregisterProducer()
+        data = yield self.end()
+        self.assertEqual(data, CHUNKS[0] * (written // len(CHUNKS[0])) + b"last")
+
+    @inlineCallbacks
+    def test_writing_to_a_connection_that_is_over_does_nothing(self) -> Any:
+        yield self.connect()
+        self.reader.transport.abortConnection()
+        yield self.reader.ended
+        for chunk in CHUNKS[:10]:  # the first ones may still be taken
+            self.server.write(chunk)
+        yield self.server.lost.addTimeout(TIMEOUT, reactor)
+        self.server.write(b"after its end")
+
+    @inlineCallbacks
+    def test_on_a_connection_that_is_closing_it_still_goes_before_the_end(self) -> Any:
+        yield self.connect_narrow()
+        for chunk in CHUNKS:
+            self.server.write(chunk)
+        self.server.transport.loseConnection()
+        self.server.write(b"x")  # as with the transport's own: it is written, if it can be
+        data = yield self.end()
+        self.assertTrue(data.startswith(b"".join(CHUNKS)))
+
+    @inlineCallbacks
+    def test_under_tls_it_is_the_transports_own(self) -> Any:
+        public, both = make_certificate(x509.DNSName("localhost"))
+        yield self.connect(
+            PrivateCertificate.loadPEM(both).options(),
+            optionsForClientTLS("localhost", trustRoot=Certificate.loadPEM(public)),
+        )
+        self.assertEqual(self.server.write, self.server.transport.write)
+        for chunk in CHUNKS:
+            self.server.write(chunk)
+        self.assertEqual((yield self.end()), b"".join(CHUNKS))
+
+
+class OtherTransportTests(SynchronousTestCase):
+    def test_what_is_no_socket_is_written_to_by_itself(self) -> None:
+        transport = StringTransport()
+        immediate_write(transport)(b"hello")
+        self.assertEqual(transport.value(), b"hello")
