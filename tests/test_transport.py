@@ -26,7 +26,7 @@ from tests.support import TIMEOUT
 from tests.test_tls import make_certificate
 from ws4redis_tx.server.transport import immediate_write
 
-CHUNKS = [b"%06d" % number * 100 for number in range(2000)]
+CHUNKS = [b"%06d" % number * 100 for number in range(300)]
 
 
 class Server(Protocol):
@@ -105,6 +105,10 @@ class SocketTests(TestCase):
     def end(self) -> Any:
         """Fire with all that arrived."""
         self.server.transport.loseConnection()
+        # Wide again, or each 4 KiB would take a delayed acknowledgement.
+        for end, name in ((self.server, socket.SO_SNDBUF), (self.reader, socket.SO_RCVBUF)):
+            if end.transport.connected and hasattr(end.transport, "socket"):
+                end.transport.socket.setsockopt(socket.SOL_SOCKET, name, 1 << 20)
         self.reader.transport.resumeProducing()
         data = yield self.reader.ended.addTimeout(TIMEOUT, reactor)
         yield self.server.lost.addTimeout(TIMEOUT, reactor)
