@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from functools import cache, partial
 from importlib import import_module
 from threading import Thread
@@ -40,7 +42,7 @@ from ws4redis_tx.core.admission import Admission, Identity, default_policy
 from ws4redis_tx.core.channels import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake
-from ws4redis_tx.redis_store import identity_of
+from ws4redis_tx.redis_store import identity_of, user_id_of
 
 
 class DjangoAuthorizer:
@@ -103,7 +105,8 @@ class DjangoAuthorizer:
             request = make_request(handshake)
             identity = _identify(request)
             request.ws4redis_identity = identity  # type: ignore[attr-defined]
-            return Admission(identity, self._granted(request, rights), request)
+            granted = self._granted(request, rights)
+            return Admission(identity, granted, request, _expires(request.session))
         finally:
             close_old_connections()
 
@@ -180,7 +183,9 @@ def _identity_by_session(request: WSGIRequest) -> Identity:
     if not request.user.is_authenticated:
         return Identity(session_key)
     groups = tuple(request.session.get("ws4redis:memberof", ()))
-    return Identity(session_key, request.user.get_username() or None, groups)
+    return Identity(
+        session_key, request.user.get_username() or None, groups, user_id_of(request.user)
+    )
 
 
 def _look_up(request: WSGIRequest) -> tuple[SessionBase, Any]:
@@ -213,6 +218,19 @@ def _user(session: SessionBase) -> Any:
     return user
 
 
+def _expires(session: Any) -> float | None:
+    """When the session ends, in seconds since the epoch: its row says it, or the session itself, if
+    it was given a date; the other engines know an age at most. Asks nothing of the database.
+    """
+    when = getattr(session, "_ws4redis_expires", None)
+    if when is None and isinstance(session, SessionBase) and session.session_key:
+        when = session.get("_session_expiry")
+        if isinstance(when, str):  # as the JSON serializer keeps it
+            with suppress(ValueError):
+                when = datetime.fromisoformat(when)
+    return when.timestamp() if isinstance(when, datetime) else None
+
+
 def _session_store() -> type[SessionBase]:
     return _read_only(settings.SESSION_ENGINE)
 
@@ -227,8 +245,15 @@ def _read_only(engine: str) -> type[SessionBase]:
     def lose(self: SessionBase) -> None:
         self._session_key = None
 
+    def remember_expiry(self: Any) -> Any:
+        row = store._get_session_from_db(self)
+        self._ws4redis_expires = getattr(row, "expire_date", None)
+        return row
+
     store = import_module(engine).SessionStore
     methods: dict[str, Any] = dict.fromkeys(("save", "delete", "flush", "cycle_key"), ignore)
     # The name is part of the salt that session data is signed with.
     methods |= {"create": lose, "__qualname__": store.__qualname__}
+    if hasattr(store, "_get_session_from_db"):
+        methods["_get_session_from_db"] = remember_expiry
     return type(store.__name__, (store,), methods)

@@ -32,6 +32,7 @@ _IDS = {
     "WS4REDIS_MAX_AUTHORIZATIONS": "ws4redis_tx.E020",
     "WS4REDIS_RATE": "ws4redis_tx.E021",
     "WS4REDIS_COMPRESSION": "ws4redis_tx.E022",
+    "WS4REDIS_RECHECK": "ws4redis_tx.E023",
 }
 
 

@@ -16,6 +16,7 @@ from ws4redis_tx.core.config import (
     ServerConfig,
     check_count,
     check_expire,
+    check_recheck,
     check_slow_reader,
     check_websocket_url,
 )
@@ -50,6 +51,7 @@ DEFAULTS: dict[str, Any] = {
     "WS4REDIS_RATE": DEFAULT_RATE,
     "WS4REDIS_SLOW_READER": "close",
     "WS4REDIS_COMPRESSION": False,
+    "WS4REDIS_RECHECK": 300,
 }
 
 
@@ -182,6 +184,7 @@ _CHECKS: tuple[Callable[[], object], ...] = (
     get_rate,
     lambda: check_slow_reader(get("WS4REDIS_SLOW_READER")),
     lambda: get_flag("WS4REDIS_COMPRESSION"),
+    lambda: check_recheck(get("WS4REDIS_RECHECK")),
     lambda: get_flag("WS4REDIS_REQUIRE_ORIGIN"),
     lambda: TrustedProxies(get_trusted_proxies()),
     lambda: get_flag("WS4REDIS_ON_COMMIT"),
@@ -225,4 +228,5 @@ def server_config(listen: tuple[str, ...] = DEFAULT_LISTEN) -> ServerConfig:
         rate=get_rate(),
         slow_reader=check_slow_reader(get("WS4REDIS_SLOW_READER")),
         compression=get_flag("WS4REDIS_COMPRESSION"),
+        recheck=check_recheck(get("WS4REDIS_RECHECK")),
     )

@@ -57,6 +57,13 @@ class Options(UsageOptions):
             "message, or keep the latest one of each channel.",
         ],
         [
+            "recheck",
+            None,
+            None,
+            "Seconds after which a visitor's rights are looked up again; 0: only when they are "
+            "known to have changed (default: 300).",
+        ],
+        [
             "drain",
             None,
             "5",
@@ -168,12 +175,14 @@ _LIMITS = {
     "WS4REDIS_MAX_CONNECTIONS": "max_connections",
     "WS4REDIS_SLOW_READER": "slow_reader",
     "WS4REDIS_COMPRESSION": "compression",
+    "WS4REDIS_RECHECK": "recheck",
 }
 _NUMBERS = {
     "WS4REDIS_EXPIRE": "expire",
     "WS4REDIS_MAX_MESSAGE_SIZE": "max-message-size",
     "WS4REDIS_MAX_PENDING": "max-pending",
     "WS4REDIS_MAX_CONNECTIONS": "max-connections",
+    "WS4REDIS_RECHECK": "recheck",
 }
 
 

@@ -116,7 +116,15 @@ def identity_of(request: Any) -> Identity:
     user = _logged_in(request)
     if user is None:
         return Identity(_session_key(request))
-    return Identity(_session_key(request), user.get_username() or None, _groups_of(user))
+    return Identity(
+        _session_key(request), user.get_username() or None, _groups_of(user), user_id_of(user)
+    )
+
+
+def user_id_of(user: Any) -> str | None:
+    """What stays the same when the user is renamed."""
+    primary_key = getattr(user, "pk", None)
+    return None if primary_key is None else str(primary_key)
 
 
 def _session_key(request: Any) -> str | None:

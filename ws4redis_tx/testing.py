@@ -20,6 +20,7 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ws4redis_tx.core.channels import is_control_channel
 from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.hub import EchoNotes, Hub
 from ws4redis_tx.core.interfaces import IAuthorizer, IListener
@@ -44,13 +45,18 @@ class MemoryBroker:
         self.hub = Hub(lambda: _log.failure("A listener failed; the others get the message"))
         self.persisted: dict[bytes, bytes] = {}
         self._notes = EchoNotes()
+        # Between servers: not among the channels of ``hub``, which are those of websockets.
+        self.control = Hub(lambda: _log.failure("A listener of a control channel failed"))
 
     def listen(self, channel: bytes, listener: IListener) -> Deferred[None]:
-        self.hub.add(channel, listener)
+        self._hub(channel).add(channel, listener)
         return succeed(None)
 
     def unlisten(self, channel: bytes, listener: IListener) -> None:
-        self.hub.discard(channel, listener)
+        self._hub(channel).discard(channel, listener)
+
+    def _hub(self, channel: bytes) -> Hub:
+        return self.control if is_control_channel(channel) else self.hub
 
     def publish(
         self,
@@ -65,8 +71,9 @@ class MemoryBroker:
                 self._notes.note(channel, message, sender)
             if expire:
                 self.persisted[channel] = message
-            receivers += channel in self.hub.channels
-            self.hub.dispatch(Publication(channel, message, self._notes.take(channel, message)))
+            hub = self._hub(channel)
+            receivers += channel in hub.channels
+            hub.dispatch(Publication(channel, message, self._notes.take(channel, message)))
         return succeed(receivers)
 
     def get(self, channel: bytes) -> Deferred[PersistedMessage | None]:

@@ -16,11 +16,15 @@ from ws4redis_tx.core.handshake import Handshake
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A visitor. ``None``: no session, or not logged in."""
+    """A visitor. ``None``: no session, or not logged in.
+
+    ``user_id`` is what stays the same when a user is renamed: the primary key, as a string.
+    """
 
     session_key: str | None = None
     username: str | None = None
     groups: tuple[str, ...] = ()
+    user_id: str | None = None
 
     def __repr__(self) -> str:
         # A session key is a credential.
@@ -33,11 +37,16 @@ ANONYMOUS = Identity()
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What an authorizer granted: the rights, to whom, and the request the subscriber gets."""
+    """What an authorizer granted: the rights, to whom, and the request the subscriber gets.
+
+    ``expires`` is when the visitor's session ends, in seconds since the epoch, as far as is known:
+    then the authorizer is asked again.
+    """
 
     identity: Identity
     rights: tuple[str, ...]
     request: object
+    expires: float | None = None
 
 
 @dataclass(slots=True)
@@ -87,6 +96,23 @@ def check_admission(handshake: Handshake, admission: Admission) -> None:
         check_facility(handshake.facility, audiences)
     except ValueError as error:
         raise Denied(400, str(error)) from None
+
+
+def lost(then: Identity, rights: Iterable[str], now: Admission) -> str:
+    """What a visitor who was let in as ``then``, with ``rights``, has lost by ``now``; ``""`` for
+    nothing. To have gained something is no loss.
+    """
+    rights = set(rights)
+    for name in ("session_key", "user_id", "username"):
+        before = getattr(then, name)
+        if before is not None and getattr(now.identity, name) != before:
+            return "the session" if name == "session_key" else "the user"
+    if not rights.issubset(now.rights):
+        return "a right"
+    uses_groups = any(right.endswith("-group") for right in rights)
+    if uses_groups and not set(then.groups).issubset(now.identity.groups):
+        return "a group"
+    return ""
 
 
 class AnonymousAuthorizer:

@@ -70,6 +70,12 @@ def control_channel(prefix: str, name: str) -> bytes:
     return (f"{prefix}:ctl:{name}" if prefix else f"ctl:{name}").encode()
 
 
+def is_control_channel(channel: bytes) -> bool:
+    """Whether it is one of ``control_channel``, whatever the prefix."""
+    first, _, rest = channel.decode(errors="replace").partition(":")
+    return first == "ctl" or (first not in AUDIENCES and rest.startswith("ctl:"))
+
+
 def check_facility(facility: str, audiences: Iterable[str]) -> None:
     """Raise ``ValueError``, saying why, unless ``facility`` may be used for all ``audiences``.
 

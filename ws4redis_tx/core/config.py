@@ -53,6 +53,8 @@ class ServerConfig:
     :param max_connections: open websockets of this process; further ones get 503. ``None``: as
         many as it has file descriptors for.
     :param compression: accept permessage-deflate from clients that offer it.
+    :param recheck: seconds after which each websocket is authorized again; ``0`` or ``None``:
+        only when something is known to have changed.
     """
 
     redis: RedisAddress = field(default_factory=RedisAddress)
@@ -76,6 +78,7 @@ class ServerConfig:
     max_authorizations: int = 1000
     rate: tuple[float, float] | None = DEFAULT_RATE
     compression: bool = False
+    recheck: int = 300
 
     def __post_init__(self) -> None:
         check_websocket_url(self.websocket_url)
@@ -90,6 +93,7 @@ class ServerConfig:
                 check_count(f"WS4REDIS_MAX_CONNECTIONS{field_name.upper()}", most)
         make_rate(self.rate)
         check_slow_reader(self.slow_reader)
+        object.__setattr__(self, "recheck", check_recheck(self.recheck))
         for name in ("allowed_origins", "allowed_hosts", "trusted_proxies"):
             if isinstance(getattr(self, name), str):
                 raise ConfigError(name, f"is {getattr(self, name)!r}", "Use a tuple of strings.")
@@ -124,6 +128,19 @@ def check_slow_reader(policy: object) -> str:
             f"Use one of {', '.join(SLOW_READER_POLICIES)}.",
         )
     return str(policy)
+
+
+def check_recheck(recheck: object) -> int:
+    """Seconds between two looks at a visitor's rights; ``None`` means ``0``, never."""
+    if recheck is None:
+        return 0
+    if isinstance(recheck, bool) or not isinstance(recheck, int) or not 0 <= recheck < 2**31:
+        raise ConfigError(
+            "WS4REDIS_RECHECK",
+            f"is {recheck!r}",
+            "Use whole seconds, or 0 to look only when something is known to have changed.",
+        )
+    return recheck
 
 
 def check_expire(expire: object) -> int:

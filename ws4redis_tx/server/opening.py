@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.logger import Logger
 
 from ws4redis_tx.core.admission import check_admission
@@ -88,12 +88,14 @@ class Opening:
             handshake = factory.proxies.see_through(handshake)
             websocket.claim(factory.addresses, handshake.peer)
             factory.origins.check(handshake)
+            mark = factory.revocations.mark
             admission = yield self._authorize(handshake)
             if websocket.ended:
                 return
             check_admission(handshake, admission)
             identity = admission.identity
             websocket.claim(factory.visitors, identity.username or identity.session_key)
+            factory.admit(websocket, handshake, admission, mark)
             yield websocket.subscribe(handshake, admission)
             factory.check_capacity()
         except Denied as denied:
@@ -110,11 +112,10 @@ class Opening:
     @inlineCallbacks
     def _authorize(self, handshake: Handshake) -> Any:
         factory = self._factory
-        rights = [flag for flag in handshake.flags if flag in factory.known_rights]
         if not factory.authorizations.take(None):
             raise unavailable("WS4REDIS_MAX_AUTHORIZATIONS handshakes wait for the authorizer")
         try:
-            self._authorization = maybeDeferred(factory.authorizer.authorize, handshake, rights)
+            self._authorization = factory.authorize(handshake)
             return (yield self._authorization)
         finally:
             factory.authorizations.give_back(None)

@@ -18,6 +18,7 @@ class Rounds(Generic[Member]):
     anywhere in the first period, so that those who came together do not stay together.
 
     :param visit: called with the member.
+    :param tick: seconds between two portions.
     :param check_after: seconds after a visit at which ``check`` is called with the member.
     """
 
@@ -28,16 +29,18 @@ class Rounds(Generic[Member]):
         clock: Any,
         random: Random,
         *,
+        tick: float = _TICK,
         check_after: float = 0.0,
         check: Callable[[Member], object] | None = None,
     ) -> None:
         self._visit = visit
         self._check = check
-        self._check_after = round(check_after / _TICK)
+        self._check_after = round(check_after / tick)
         self._random = random
-        self._slots: list[set[Member]] = [set() for _ in range(round(period / _TICK))]
+        self._slots: list[set[Member]] = [set() for _ in range(max(1, round(period / tick)))]
         self._slot_of: dict[Member, int] = {}
         self._now = 0
+        self._tick = tick
         self._timer = LoopingCall.withCount(self._turn)
         self._timer.clock = clock
 
@@ -46,7 +49,7 @@ class Rounds(Generic[Member]):
         self._slot_of[member] = slot
         self._slots[slot].add(member)
         if not self._timer.running:
-            self._timer.start(_TICK, now=False)
+            self._timer.start(self._tick, now=False)
 
     def discard(self, member: Member) -> None:
         slot = self._slot_of.pop(member, None)

@@ -25,6 +25,7 @@ from ws4redis_tx.core.errors import BrokerUnavailable, Denied
 from ws4redis_tx.core.handshake import Handshake, HttpRequest, refusal
 from ws4redis_tx.core.limits import Allowance, Quota
 from ws4redis_tx.core.messages import PING, RedisMessage, pong_frame
+from ws4redis_tx.server.admitted import Admitted
 from ws4redis_tx.server.opening import Opening, unavailable
 from ws4redis_tx.server.replay import Replay
 from ws4redis_tx.server.subscription import SubscriberConnection
@@ -54,6 +55,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
     factory: Any
 
     ended = False
+    admitted: Admitted | None = None
     _opening: Opening | None = None
     _subscriber: Any = None
     _connection: SubscriberConnection | None = None
@@ -219,6 +221,13 @@ class WebSocketProtocol(WebSocketServerProtocol):
         """Begin the close handshake. What is not written yet is dropped."""
         if self.state == self.STATE_OPEN:
             self.sendCloseFrame(code, reason.encode()[:123])
+
+    def revoke(self) -> None:
+        """End, as the visitor may not have this any more; may be called before it is open."""
+        if self._opening is None:
+            self.close(1008, "This is not allowed any more.")
+        else:
+            self.refuse(Denied(403, "This is not allowed any more.", detail="it was revoked"))
 
     def onPing(self, payload: bytes) -> None:
         # Not past the pause of a client that does not read: pongs would pile up without end.

@@ -7,17 +7,20 @@ from collections.abc import Callable
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import LoopingCall
 
+from ws4redis_tx.core.admission import Admission, AnonymousAuthorizer
 from ws4redis_tx.core.channels import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
 from ws4redis_tx.core.config import ServerConfig
+from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.interfaces import IAuthorizer, IBroker
 from ws4redis_tx.core.limits import Quota, make_rate
 from ws4redis_tx.core.messages import server_frame
 from ws4redis_tx.core.origins import OriginPolicy
 from ws4redis_tx.core.proxies import TrustedProxies
 from ws4redis_tx.server.opening import unavailable
+from ws4redis_tx.server.revocation import Revocations
 from ws4redis_tx.server.rounds import Rounds
 from ws4redis_tx.server.subscription import SubscriberConnection
 from ws4redis_tx.server.websocket import WebSocketProtocol
@@ -96,6 +99,8 @@ class WebSocketFactory(WebSocketServerFactory):
             )
         self._opening: set[WebSocketProtocol] = set()
         self._websockets: set[WebSocketProtocol] = set()
+        self.revocations = Revocations(config, broker, reactor, self.authorize, self._all, chance)
+        self.revocations.start()
         self._draining = False
         self._drainer: LoopingCall | None = None
         self._all_gone: list[Deferred[None]] = []
@@ -113,7 +118,20 @@ class WebSocketFactory(WebSocketServerFactory):
         if not self.broker.available:
             raise unavailable("Redis is unavailable")
 
+    def authorize(self, handshake: Handshake) -> Deferred[Admission]:
+        """Ask the authorizer about the rights that the URL names."""
+        rights = [flag for flag in handshake.flags if flag in self.known_rights]
+        ask: Callable[..., Any] = self.authorizer.authorize
+        return maybeDeferred(ask, handshake, rights)
+
     # Told by the websockets
+
+    def admit(
+        self, websocket: WebSocketProtocol, handshake: Handshake, admission: Admission, mark: int
+    ) -> None:
+        """Have its rights watched from now on, and those checked that it had at ``mark``."""
+        fixed = isinstance(self.authorizer, AnonymousAuthorizer)
+        self.revocations.admit(websocket, handshake, admission, mark, fixed=fixed)
 
     def connected(self, websocket: WebSocketProtocol) -> None:
         self._opening.add(websocket)
@@ -129,10 +147,13 @@ class WebSocketFactory(WebSocketServerFactory):
         self._opening.discard(websocket)
         self._websockets.discard(websocket)
         self._pings.discard(websocket)
+        self.revocations.closed(websocket)
         if self._beats is not None:
             self._beats.discard(websocket)
         if not self._websockets and not self._opening:
             self._stop_draining()
+            if self._draining:
+                self.revocations.stop()
             all_gone, self._all_gone = self._all_gone, []
             for waiting in all_gone:
                 waiting.callback(None)
@@ -141,6 +162,7 @@ class WebSocketFactory(WebSocketServerFactory):
 
     def open_up(self) -> None:
         """Let websockets in, after a ``drain``."""
+        self.revocations.start()
         self._draining = False
 
     def drain(self, code: int, seconds: float = 0.0) -> Deferred[None]:
@@ -154,6 +176,7 @@ class WebSocketFactory(WebSocketServerFactory):
             websocket.refuse(unavailable("the server is going down"))
         self._stop_draining()
         if not self._websockets and not self._opening:
+            self.revocations.stop()
             return succeed(None)
         all_gone: Deferred[None] = Deferred()
         self._all_gone.append(all_gone)
@@ -182,6 +205,9 @@ class WebSocketFactory(WebSocketServerFactory):
         self._stop_draining()
         for websocket in (*self._opening, *self._websockets):
             websocket.transport.abortConnection()
+
+    def _all(self) -> list[WebSocketProtocol]:
+        return [*self._opening, *self._websockets]
 
     def _stop_draining(self) -> None:
         if self._drainer is not None and self._drainer.running:

@@ -1,0 +1,123 @@
+"""What is said on the control channel when a visitor loses something, and whom it concerns.
+
+A message is a JSON object with one verb, which names one kind of thing and the values it concerns:
+
+    {"logout": {"session": [H]}}       these sessions ended
+    {"recheck": {"user": [PK, …]}}     something about these users changed; or "group": [NAME, …]
+    {"disconnect": {KIND: [VALUE]}}    "user", "username", "session", "group" or "facility"
+
+``PK`` is a user's primary key as a string. ``H`` is the SHA-256 of a session key, in hexadecimal
+digits: the key itself is a credential, and whoever may listen to Redis' channels is not to have it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from ws4redis_tx.core.admission import Identity
+
+LOGOUT, RECHECK, DISCONNECT = "logout", "recheck", "disconnect"
+KINDS: dict[str, tuple[str, ...]] = {
+    LOGOUT: ("session",),
+    RECHECK: ("user", "group"),
+    DISCONNECT: ("user", "username", "session", "group", "facility"),
+}
+
+# The last word of the control channel's name.
+CONTROL_NAME = "revoke"
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """One message. A ``session`` is given by its digest."""
+
+    verb: str
+    kind: str
+    values: tuple[str, ...]
+
+    @property
+    def payload(self) -> bytes:
+        return json.dumps({self.verb: {self.kind: self.values}}).encode()
+
+    def concerns(self, identity: Identity, facility: str) -> bool:
+        if self.kind == "group":
+            return any(group in self.values for group in identity.groups)
+        if self.kind == "facility":
+            return facility in self.values
+        if self.kind == "user":
+            return identity.user_id in self.values
+        if self.kind == "username":
+            return identity.username in self.values
+        return identity.session_key is not None and digest(identity.session_key) in self.values
+
+
+def digest(session_key: str) -> str:
+    """How a session is called on the control channel."""
+    return hashlib.sha256(session_key.encode(errors="surrogatepass")).hexdigest()
+
+
+def read_revocation(payload: bytes) -> Revocation:
+    """Raises ``ValueError`` for anything that is not such a message."""
+    try:
+        [(verb, named)] = json.loads(payload).items()
+        [(kind, values)] = named.items()
+    except (AttributeError, RecursionError, ValueError) as error:
+        raise ValueError("not a JSON object with one verb and one kind") from error
+    if kind not in KINDS.get(verb, ()):
+        raise ValueError("an unknown verb or kind")
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError("its values are not a list of strings")
+    return Revocation(verb, kind, tuple(values))
+
+
+def disconnection(
+    *, user: object = None, session: object = None, group: object = None, facility: object = None
+) -> Revocation:
+    """The message that closes the websockets of a user, session or group, or on a facility.
+
+    ``user`` is a username, or an object with a ``pk``, whose name may have changed since; ``group``
+    a name, or an object with one; ``session`` a session key, or an object with one.
+
+    Raises ``TypeError`` unless exactly one is given, and for what is none of these.
+    """
+    given = {
+        name: value
+        for name, value in (
+            ("user", user),
+            ("session", session),
+            ("group", group),
+            ("facility", facility),
+        )
+        if value is not None
+    }
+    if len(given) != 1:
+        raise TypeError(
+            "Say whom to disconnect by exactly one of user=…, session=…, group=… and facility=…, "
+            f"not by {', '.join(given) or 'none'}."
+        )
+    [(kind, value)] = given.items()
+    if kind == "user":
+        if isinstance(value, str):
+            kind = "username"
+        else:
+            primary_key = getattr(value, "pk", None)
+            value = None if primary_key is None else str(primary_key)
+    elif kind == "group" and not isinstance(value, str):
+        value = getattr(value, "name", None)
+    elif kind == "session" and not isinstance(value, str):
+        value = getattr(value, "session_key", None)
+    if not isinstance(value, str):
+        raise TypeError(
+            f"{next(iter(given))}= names nobody: it takes "
+            + {
+                "user": "a saved user, or a username",
+                "username": "a saved user, or a username",
+                "session": "a session key, or a session that has one",
+                "group": "a group, or its name",
+                "facility": "a string",
+            }[kind]
+            + "."
+        )
+    return Revocation(DISCONNECT, kind, (digest(value) if kind == "session" else value,))

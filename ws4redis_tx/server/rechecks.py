@@ -1,0 +1,78 @@
+"""Asking the authorizer again, about many websockets, without getting in the way of handshakes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from twisted.internet.defer import Deferred
+
+Member = TypeVar("Member")
+
+AT_ONCE = 2
+"""How many are asked about at the same time: a handshake waits for that many at most."""
+
+_A_TURN = 50  # an authorizer that answers at once would keep the reactor busy
+
+
+class Rechecks(Generic[Member]):
+    """A queue in which each member waits once. What is urgent goes before what is routine. Who is
+    asked for while its check runs is checked again: what that reads may be from before.
+
+    :param check: called with the member; the next one's turn comes when its Deferred fires, which
+        must not fail.
+    """
+
+    def __init__(self, check: Callable[[Member], Deferred[None]], reactor: Any) -> None:
+        self._check = check
+        self._reactor = reactor
+        self._urgent: dict[Member, None] = {}
+        self._routine: dict[Member, None] = {}
+        self._running: set[Member] = set()
+        self._turn: Any = None
+
+    def soon(self, member: Member) -> None:
+        self._routine.pop(member, None)
+        self._urgent[member] = None
+        self._wake()
+
+    def eventually(self, member: Member) -> None:
+        if member not in self._urgent:
+            self._routine[member] = None
+            self._wake()
+
+    def discard(self, member: Member) -> None:
+        self._urgent.pop(member, None)
+        self._routine.pop(member, None)
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._urgent) + len(self._routine)
+
+    def _wake(self) -> None:
+        if self._turn is None:
+            self._turn = self._reactor.callLater(0, self._go)
+
+    def _go(self) -> None:
+        self._turn = None
+        for _ in range(_A_TURN):
+            member = self._next()
+            if member is None:
+                return
+            self._running.add(member)
+            self._check(member).addBoth(self._done, member)
+        self._wake()
+
+    def _next(self) -> Member | None:
+        if len(self._running) < AT_ONCE:
+            for queue in (self._urgent, self._routine):
+                for member in queue:
+                    if member not in self._running:
+                        del queue[member]
+                        return member
+        return None
+
+    def _done(self, _: object, member: Member) -> None:
+        self._running.discard(member)
+        if self._urgent or self._routine:
+            self._wake()
