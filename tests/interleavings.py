@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
+from ws4redis_tx.core.channels import is_control_channel
 from ws4redis_tx.server.websocket_factory import WebSocketFactory
 from ws4redis_tx.testing import MemoryClient, connect
 
@@ -92,6 +93,11 @@ class Redis:
     def lose(self, message: Message) -> None:
         message.swallowed = True
         self.lost.add(message)
+
+
+def of_websockets(channels: Iterable[bytes]) -> set[bytes]:
+    """Those that are not between servers."""
+    return {channel for channel in channels if not is_control_channel(channel)}
 
 
 class Pipe:

@@ -21,6 +21,7 @@ from tests.interleavings import (
     Pipe,
     Redis,
     Story,
+    of_websockets,
     stories,
 )
 from ws4redis_tx.core.config import ServerConfig
@@ -232,8 +233,8 @@ class ScriptedWorld:
 
     def remembered(self) -> dict[str, object]:
         return {
-            "listeners": tuple(self.broker.hub.channels),
-            "subscriptions": self.redis.subscribed,
+            "listeners": of_websockets(self.broker.hub.channels),
+            "subscriptions": of_websockets(self.redis.subscribed),
             "notes": len(self.broker.notes),
             "websockets": self.factory._websockets,
         }

@@ -17,7 +17,17 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interleavings import CALM, TROUBLE, Authorizer, Message, Pipe, Redis, Story, stories
+from tests.interleavings import (
+    CALM,
+    TROUBLE,
+    Authorizer,
+    Message,
+    Pipe,
+    Redis,
+    Story,
+    of_websockets,
+    stories,
+)
 from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.server import commands
@@ -272,10 +282,9 @@ class RedisWorld:
             self.clock.attempts.pop(0).clientConnectionFailed(self.clock, failure)
 
     def remembered(self) -> dict[str, object]:
-        control = self.broker._subscriptions._control
         return {
-            "listeners": tuple(self.broker.hub.channels),
-            "subscriptions": self.redis.subscribed - {control},
+            "listeners": of_websockets(self.broker.hub.channels),
+            "subscriptions": of_websockets(self.redis.subscribed),
             "awaited": self.broker._subscriptions._subscribing,
             "notes": len(self.broker._notes),
             "websockets": self.factory._websockets,

@@ -26,6 +26,7 @@ EVERYWHERE = {
     "ws4redis_tx.publisher",
     "ws4redis_tx.receivers",
     "ws4redis_tx.redis_store",
+    "ws4redis_tx.revoking",
     "ws4redis_tx.settings",
     "ws4redis_tx.subscriber",
 }

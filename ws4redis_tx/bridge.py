@@ -24,13 +24,27 @@ if TYPE_CHECKING:
     from ws4redis_tx.server.commands import Commands
 
 
-def wait_for(work: Callable[[Commands], Any]) -> Any:
+def wait_for(
+    work: Callable[[Commands], Any],
+    *,
+    instead: tuple[str, str] = (
+        "await publisher.apublish_message(…)",
+        "ws4redis_tx.service.Publisher",
+    ),
+) -> Any:
     """Run ``work`` in the reactor thread, wait for what its Deferred brings, and return it.
 
     Raises ``BrokerUnavailable`` after ``WS4REDIS_TIMEOUT`` seconds, and ``RuntimeError`` in a
-    thread that must not wait.
+    thread that must not wait: ``instead`` is what to use on an event loop, and in the reactor
+    thread.
     """
     timeout = conf.get_timeout()
+    must_not_wait_on_event_loop(instead[0])
+    if in_reactor_thread():
+        raise RuntimeError(
+            f"This is the reactor thread, which this would block: {instead[1]} returns a Deferred "
+            "instead."
+        )
     run_in_reactor = _way_to_the_reactor()
     call = _Call(conf.get_redis_address(), conf.get_prefix(), work)
     import crochet
@@ -49,6 +63,27 @@ def wait_for(work: Callable[[Commands], Any]) -> Any:
         raise BrokerUnavailable(
             "The reactor of this process was stopped.", maybe_published=call.sent
         ) from None
+
+
+def send(work: Callable[[Commands], Any], patience: float, done: Callable[[Any], object]) -> bool:
+    """Have ``work`` done in the reactor thread, and call ``done`` there with what its Deferred
+    brings, a result or a ``Failure``.
+
+    Waits for that ``patience`` seconds at most; ``0`` in a thread that must not wait. Returns
+    whether it was done by then. It goes on without us, up to ``WS4REDIS_TIMEOUT``.
+    """
+    timeout = conf.get_timeout()
+    call = _Call(conf.get_redis_address(), conf.get_prefix(), work)
+    finished = threading.Event()
+
+    def run() -> None:
+        from twisted.internet.defer import maybeDeferred
+
+        working = maybeDeferred(call.run).addTimeout(timeout, _reactor())
+        working.addBoth(done).addBoth(lambda _: finished.set())
+
+    _way_to_the_reactor()(run)()
+    return finished.wait(patience)
 
 
 class _Call:
@@ -135,30 +170,33 @@ def on_event_loop() -> bool:
     return True
 
 
-def must_not_wait_on_event_loop() -> None:
+def must_not_wait_on_event_loop(instead: str = "await publisher.apublish_message(…)") -> None:
     if on_event_loop():
         raise RuntimeError(
-            "This thread runs an event loop, which a publish would block: "
-            "await publisher.apublish_message(…) instead."
+            f"This thread runs an event loop, which this would block: {instead} instead."
         )
 
 
+def in_reactor_thread() -> bool:
+    """Whether this thread runs the reactor that talks to Redis."""
+    if _was_forked:
+        return _forked_loop is not None and _forked_loop.thread is threading.current_thread()
+    from twisted.internet import reactor
+    from twisted.python.threadable import isInIOThread
+
+    running: bool = reactor.running
+    return running and isInIOThread()
+
+
 def _way_to_the_reactor() -> Callable[[Callable[[], Any]], Callable[[], Any]]:
-    """crochet's ``run_in_reactor`` for a reactor that runs in another thread."""
-    must_not_wait_on_event_loop()
+    """crochet's ``run_in_reactor``, of a reactor that runs."""
     if _was_forked:
         return _loop_after_fork().run_in_reactor
     import crochet
     from twisted.internet import reactor
-    from twisted.python.threadable import isInIOThread
 
     if not reactor.running:
         crochet.setup()
-    elif isInIOThread():
-        raise RuntimeError(
-            "This is the reactor thread, which a publish would block: "
-            "ws4redis_tx.service.Publisher returns a Deferred instead."
-        )
     else:
         with contextlib.suppress(RuntimeError):  # raised when crochet is set up already
             crochet.no_setup()
@@ -176,12 +214,13 @@ class _LoopAfterFork:
         loop = EventLoop(lambda: self.reactor, lambda *_: None)
         loop.no_setup()
         self.run_in_reactor = loop.run_in_reactor
-        threading.Thread(
+        self.thread = threading.Thread(
             target=self.reactor.run,
             kwargs={"installSignalHandlers": False},
             name="ws4redis-reactor",
             daemon=True,
-        ).start()
+        )
+        self.thread.start()
 
 
 def _loop_after_fork() -> _LoopAfterFork:

@@ -13,9 +13,11 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny
 
 from ws4redis_tx.core.admission import AnonymousAuthorizer
+from ws4redis_tx.core.channels import control_channel
 from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.interfaces import IAuthorizer, IBroker
+from ws4redis_tx.core.revocation import CONTROL_NAME, disconnection
 from ws4redis_tx.redis_store import Names, RedisMessage, RedisStore
 from ws4redis_tx.server.broker import RedisBroker
 from ws4redis_tx.server.resource import WebSocketResource
@@ -27,6 +29,7 @@ __all__ = [
     "RedisBroker",
     "ServerConfig",
     "WebSocketService",
+    "disconnect",
     "make_broker",
     "make_factory",
     "make_resource",
@@ -71,6 +74,22 @@ class Publisher(RedisStore):
             *self._prepared(message, expire, self._config.expire)
         )
         return published
+
+
+def disconnect(
+    config: ServerConfig,
+    broker: IBroker,
+    *,
+    user: Any = None,
+    session: Any = None,
+    group: Any = None,
+    facility: str | None = None,
+) -> Deferred[int]:
+    """``ws4redis_tx.disconnect`` for the reactor thread: fires with how many server processes were
+    told, or fails with ``BrokerUnavailable``. Raises ``TypeError`` unless exactly one is given.
+    """
+    revocation = disconnection(user=user, session=session, group=group, facility=facility)
+    return broker.publish([control_channel(config.prefix, CONTROL_NAME)], revocation.payload, 0)
 
 
 def make_broker(config: ServerConfig, *, reactor: Any = None) -> RedisBroker:
