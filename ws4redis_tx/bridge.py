@@ -130,12 +130,22 @@ _shared_commands: Commands | None = None
 # The loop of a forked process; None where crochet's own serves.
 _forked_loop: Any = None
 _was_forked = False
+_reserved = False
 _lock = threading.Lock()
+
+
+def reserve_reactor() -> None:
+    """This process is going to run the reactor itself, and then to call ``share_commands``. Until
+    then nobody may start it in a thread: who would publish gets a ``RuntimeError``.
+    """
+    global _reserved
+    _reserved = True
 
 
 def share_commands(commands: Commands | None) -> None:
     """Let the publishers of this process use a server's connection instead of one of their own."""
-    global _shared_commands, _was_forked
+    global _reserved, _shared_commands, _was_forked
+    _reserved = False
     _shared_commands = commands
     # The server's reactor runs in this process, however the process came about.
     _was_forked = _was_forked and commands is None
@@ -190,6 +200,8 @@ def in_reactor_thread() -> bool:
 
 def _way_to_the_reactor() -> Callable[[Callable[[], Any]], Callable[[], Any]]:
     """crochet's ``run_in_reactor``, of a reactor that runs."""
+    if _reserved:
+        raise RuntimeError("The server of this process has not started yet: nothing is published.")
     if _was_forked:
         return _loop_after_fork().run_in_reactor
     import crochet

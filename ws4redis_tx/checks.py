@@ -33,6 +33,7 @@ _IDS = {
     "WS4REDIS_RATE": "ws4redis_tx.E021",
     "WS4REDIS_COMPRESSION": "ws4redis_tx.E022",
     "WS4REDIS_RECHECK": "ws4redis_tx.E023",
+    "WS4REDIS_REVOKE": "ws4redis_tx.E024",
 }
 
 

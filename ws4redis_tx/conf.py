@@ -52,6 +52,7 @@ DEFAULTS: dict[str, Any] = {
     "WS4REDIS_SLOW_READER": "close",
     "WS4REDIS_COMPRESSION": False,
     "WS4REDIS_RECHECK": 300,
+    "WS4REDIS_REVOKE": True,
 }
 
 
@@ -188,6 +189,7 @@ _CHECKS: tuple[Callable[[], object], ...] = (
     lambda: get_flag("WS4REDIS_REQUIRE_ORIGIN"),
     lambda: TrustedProxies(get_trusted_proxies()),
     lambda: get_flag("WS4REDIS_ON_COMMIT"),
+    lambda: get_flag("WS4REDIS_REVOKE"),
 )
 
 

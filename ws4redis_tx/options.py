@@ -224,6 +224,9 @@ def _django_config(module: str, overrides: dict[str, Any], listen: list[str]) ->
     import django
     from django.conf import settings
 
+    from ws4redis_tx import bridge
+
+    bridge.reserve_reactor()
     try:
         for name, value in overrides.items():
             setattr(settings, name, value)

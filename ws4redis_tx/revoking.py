@@ -27,12 +27,13 @@ def publish(**whom: Any) -> int:
 
 
 def tell(revocation: Revocation) -> None:
-    """Publish it if that can be done; never raises.
+    """Publish it if that can be done; never raises. Not at all without ``WS4REDIS_REVOKE``.
 
     While Redis is away that is logged once, and nobody waits.
     """
     try:
-        _outage.tell(revocation)
+        if conf.get_flag("WS4REDIS_REVOKE"):
+            _outage.tell(revocation)
     except Exception:
         _log.exception("The websocket servers could not be told of a change")
 

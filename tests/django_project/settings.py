@@ -21,3 +21,5 @@ from chatserver.settings import *  # noqa: F403
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 WS4REDIS_HEARTBEAT = None
+# Most tests save users where there is no server to tell, nor a Redis.
+WS4REDIS_REVOKE = False
