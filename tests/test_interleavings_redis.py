@@ -343,9 +343,9 @@ class OneStoryTests(SynchronousTestCase):
             ("lose_pubsub",),
             ("recover",),
             ("recover",),
-            ("execute", "pubsub", 2),
+            ("execute", "pubsub", 3),
             PUBLISH,
-            ("arrive", "pubsub", 3),
+            ("arrive", "pubsub", 4),
             ("lose_pubsub",),
             PUBLISH,
         )
@@ -359,8 +359,8 @@ class OneStoryTests(SynchronousTestCase):
             PUBLISH,
             ("recover",),
             ("recover",),
-            ("execute", "pubsub", 4),
-            ("arrive", "pubsub", 4),
+            ("execute", "pubsub", 5),
+            ("arrive", "pubsub", 5),
             ("lose_pubsub",),
         )
         self.assertEqual(heard, [["1"]])
