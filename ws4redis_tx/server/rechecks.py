@@ -44,6 +44,9 @@ class Rechecks(Generic[Member]):
     def discard(self, member: Member) -> None:
         self._urgent.pop(member, None)
         self._routine.pop(member, None)
+        if self._turn is not None and not len(self):
+            self._turn.cancel()
+            self._turn = None
 
     def __len__(self) -> int:
         """How many wait."""

@@ -82,14 +82,22 @@ class Revocations:
         """How much was heard so far: what a handshake that begins now does not know yet."""
         self._recent: deque[tuple[float, int, Revocation]] = deque()
         self._again: dict[tuple[str, tuple[str, ...]], float] = {}
-        self._failures: dict[Any, int] = {}
+        self._again_timer: Any = None
+        # How often it failed, and the timer of the next try.
+        self._failures: dict[Any, tuple[int, Any]] = {}
         self._failing = False
         control = ControlChannel(config.prefix, broker, reactor, self._heard, self._recheck_all)
         self.start = control.start
-        self.stop = control.stop
+        self._stop_listening = control.stop
         self._generation = broker.generation
         self._watch = LoopingCall(self._look_for_an_outage)
         self._watch.clock = reactor
+
+    def stop(self) -> None:
+        """Hear nothing more; the websockets are gone already."""
+        self._stop_listening()
+        self._again.clear()
+        _cancel(self._again_timer)
 
     # What is heard
 
@@ -166,7 +174,7 @@ class Revocations:
         self._set_timer(websocket, None)
         self._roster.discard(websocket)
         self._rechecks.discard(websocket)
-        self._failures.pop(websocket, None)
+        self._forget_failures(websocket)
         if self._rounds is not None:
             self._rounds.discard(websocket)
         if not self._roster.size:
@@ -189,7 +197,7 @@ class Revocations:
         """Once more, also those that open meanwhile: what they were judged by may be old."""
         key = (revocation.kind, revocation.values)
         if not self._again:
-            self._reactor.callLater(AGAIN_AFTER, self._recheck_due)
+            self._again_timer = self._reactor.callLater(AGAIN_AFTER, self._recheck_due)
         self._again.pop(key, None)
         self._again[key] = self._reactor.seconds() + AGAIN_AFTER
 
@@ -197,7 +205,7 @@ class Revocations:
         now = self._reactor.seconds()
         for key, due in tuple(self._again.items()):
             if due > now:
-                self._reactor.callLater(due - now, self._recheck_due)
+                self._again_timer = self._reactor.callLater(due - now, self._recheck_due)
                 return
             del self._again[key]
             self._recheck_concerned(Revocation(RECHECK, *key))
@@ -214,8 +222,7 @@ class Revocations:
     def _set_timer(self, websocket: Any, expires: float | None) -> None:
         """Recheck when the session ends, if that is before its next turn."""
         admitted = websocket.admitted
-        if admitted.expiry is not None and admitted.expiry.active():
-            admitted.expiry.cancel()
+        _cancel(admitted.expiry)
         admitted.expiry = None
         if expires is None:
             return
@@ -245,7 +252,7 @@ class Revocations:
             return
         check_admission(handshake, admission)
         self._failing = False
-        self._failures.pop(websocket, None)
+        self._forget_failures(websocket)
         loss = lost(admitted.identity, admitted.rights, admission)
         if loss:
             self._end([websocket], f"a recheck found that {loss} is gone")
@@ -269,13 +276,19 @@ class Revocations:
                 failure=failure,
                 seconds=sum(RETRIES),
             )
-        tried = self._failures.get(websocket, 0)
+        tried, timer = self._failures.get(websocket, (0, None))
+        _cancel(timer)
         if tried < len(RETRIES):
-            self._failures[websocket] = tried + 1
-            self._reactor.callLater(RETRIES[tried], self._retry, websocket)
+            timer = self._reactor.callLater(RETRIES[tried], self._rechecks.eventually, websocket)
+            self._failures[websocket] = tried + 1, timer
         else:
             websocket.close(1011, "The server failed.")
 
-    def _retry(self, websocket: Any) -> None:
-        if websocket.admitted is not None:
-            self._rechecks.eventually(websocket)
+    def _forget_failures(self, websocket: Any) -> None:
+        _, timer = self._failures.pop(websocket, (0, None))
+        _cancel(timer)
+
+
+def _cancel(timer: Any) -> None:
+    if timer is not None and timer.active():
+        timer.cancel()
