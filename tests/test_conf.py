@@ -69,10 +69,12 @@ class SettingsTests(SynchronousTestCase):
             "WS4REDIS_PROCESS_REQUEST": 7,
             "WS4REDIS_ALLOWED_ORIGINS": "example.com",
             "WS4REDIS_TIMEOUT": 0,
+            "WS4REDIS_RECHECK": "soon",
+            "WS4REDIS_REVOKE": "no",
         }
         with override_settings(**wrong):
             found = complaints()
-        self.assertEqual(sorted(found), [f"ws4redis_tx.E{i:03}" for i in range(1, 11)])
+        self.assertEqual(sorted(found), [f"ws4redis_tx.E{i:03}" for i in (*range(1, 11), 23, 24)])
         for setting, complaint in zip(wrong, found.values(), strict=True):
             self.assertIn(setting, complaint)
             self.assertIn("HINT", complaint)

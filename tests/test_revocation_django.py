@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.trial.unittest import TestCase
 
-from tests.demo import in_thread, set_up_django
+from tests.demo import environment, in_thread, set_up_django
 from tests.support import (
     LISTEN,
     TIMEOUT,
@@ -20,8 +21,10 @@ from tests.support import (
     ServerTestCase,
     exchange,
     handshake_bytes,
+    python,
     status_of,
 )
+from ws4redis_tx.server import revocation
 from ws4redis_tx.server.embedded_redis import free_port
 from ws4redis_tx.service import make_service
 
@@ -294,6 +297,24 @@ def recheck_all(service: Any) -> None:
     for websocket in revocations._roster.all():
         revocations._rechecks.eventually(websocket)
 
+    def test_a_user_model_without_groups(self) -> None:
+        """In a process of its own, as it is a setting that cannot be swapped."""
+        program = (
+            "import django; django.setup()\n"
+            "from django.core.management import call_command\n"
+            "call_command('migrate', run_syncdb=True, verbosity=0)\n"
+            "from ws4redis_tx import receivers\n"
+            "receivers.tell = lambda revocation: print(revocation.payload.decode())\n"
+            "from django.contrib.auth import get_user_model\n"
+            "user, _ = get_user_model().objects.get_or_create(email='she@example.com')\n"
+            "user.save()\n"
+            "print(user.pk)\n"
+        )
+        variables = {**environment(), "DJANGO_SETTINGS_MODULE": "tests.django_project.accounts"}
+        result = python("-c", program, **variables)
+        said, primary_key = result.stdout.split("\n")[:2]
+        self.assertEqual(said, f'{{"recheck": {{"user": ["{primary_key}"]}}}}', result.stderr)
+
 
 class GroupTests(DjangoTests):
     @inlineCallbacks
@@ -409,14 +430,22 @@ class ExpiryTests(DjangoTests):
 
     @inlineCallbacks
     def test_a_session_that_ends_closes_its_websocket_then(self) -> Any:
-        """There is no recheck but the timer's."""
+        """There is no recheck but the timer's. The session has an hour, and the server's clock is
+        almost as far ahead.
+        """
+
+        class Clock:
+            def time(self) -> float:
+                return time.time() + 3599.5
 
         def shorten() -> None:
-            soon = timezone.now() + timedelta(seconds=0.5)
-            Session.objects.filter(pk=self.key("ann")).update(expire_date=soon)
+            in_an_hour = timezone.now() + timedelta(hours=1)
+            Session.objects.filter(pk=self.key("ann")).update(expire_date=in_an_hour)
 
+        self.patch(revocation, "time", Clock())
         yield in_thread(shorten)
         client = yield self.open("foobar?subscribe-broadcast", cookies=self.cookies["ann"])
+        self.assertEqual((yield self.said(Session.objects.filter(pk=self.key("ann")).delete)), 0)
         yield self.assert_closed(client)
         yield self.assert_open(self.bob)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from typing import Any
 
 from ws4redis_tx import bridge, conf
@@ -44,13 +43,11 @@ def _publication(revocation: Revocation) -> Any:
 
 
 class _Outage:
-    """Whether Redis is away, as far as this process knows. Its attribute is written by the reactor
-    thread and by threads that waited in vain.
+    """Whether Redis is away, as far as this process knows. Without a lock, which a fork could
+    inherit while it is held: the worst is a second line in the log.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lasting = False
+    _lasting = False
 
     def tell(self, revocation: Revocation) -> None:
         waits = not (self._lasting or bridge.on_event_loop() or bridge.in_reactor_thread())
@@ -67,8 +64,7 @@ class _Outage:
             self._lasting = False
 
     def _begin(self, problem: str) -> None:
-        with self._lock:
-            begins, self._lasting = not self._lasting, True
+        begins, self._lasting = not self._lasting, True
         if begins:
             _log.warning(
                 "The websocket servers could not be told of a change to a user: %s Until Redis "

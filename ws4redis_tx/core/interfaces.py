@@ -88,5 +88,7 @@ class IAuthorizer(Protocol):
     ) -> Deferred[Admission] | Admission:
         """Decide about the ``rights`` that a client asked for, in the order of its URL.
 
-        Raises or fails with ``Denied`` to refuse; any other failure is answered with 500.
+        Asked at the handshake, and again about the same one while the websocket is open; that may
+        be cancelled. Raises or fails with ``Denied`` to refuse; any other failure is answered with
+        500.
         """
