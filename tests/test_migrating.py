@@ -267,6 +267,7 @@ class BlockTests(SynchronousTestCase):
                 return subscribed
 
         factory = make_memory_factory(broker=SlowBroker(), subscriber=Whole)
+        waiting.clear()  # the server's own
         client = connect(factory, "ws://localhost/ws/news?subscribe-broadcast")
         for stands in waiting:
             self.assertFalse(client.open)

@@ -219,7 +219,8 @@ class WebSocketService(Service):
 
     def when_ready(self) -> Deferred[None]:
         """Fire when websockets can be opened: Redis is there."""
-        return self.factory.broker.when_available()
+        available = self.factory.broker.when_available()
+        return available.addCallback(lambda _: self.factory.revocations.when_listening())
 
     def _listening(self, port: IListeningPort) -> None:
         self.ports.append(port)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -43,6 +43,8 @@ class ControlChannel:
         self._on_listening = listening
         self._listening: Deferred[None] | None = None
         self._said_refused = False
+        self._tried = False
+        self._waiting: list[Deferred[None]] = []
 
     def start(self) -> None:
         if self._listening is None:
@@ -54,6 +56,14 @@ class ControlChannel:
         if listening is not None:
             listening.cancel()
             self._broker.unlisten(self._name, self)
+
+    def when_tried(self) -> Deferred[None]:
+        """Fire when it listens, or was refused for now."""
+        if self._tried:
+            return succeed(None)
+        waiting: Deferred[None] = Deferred(self._waiting.remove)
+        self._waiting.append(waiting)
+        return waiting
 
     def deliver(self, publication: Publication) -> None:
         try:
@@ -75,10 +85,18 @@ class ControlChannel:
                 yield self._broker.listen(self._name, self)
             except BrokerUnavailable as error:
                 self._say_refused(error)
+                self._tell_waiting()
                 yield deferLater(self._reactor, _TRY_AGAIN)
             else:
                 self._on_listening()
+                self._tell_waiting()
                 return
+
+    def _tell_waiting(self) -> None:
+        self._tried = True
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)
 
     def _say_refused(self, error: BrokerUnavailable) -> None:
         if self._broker.available and not self._said_refused:

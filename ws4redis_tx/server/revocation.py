@@ -88,6 +88,7 @@ class Revocations:
         self._failing = False
         control = ControlChannel(config.prefix, broker, reactor, self._heard, self._recheck_all)
         self.start = control.start
+        self.when_listening = control.when_tried
         self._stop_listening = control.stop
         self._generation = broker.generation
         self._watch = LoopingCall(self._look_for_an_outage)
