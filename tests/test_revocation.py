@@ -17,8 +17,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest, lost
 from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.errors import BrokerUnavailable, ConfigError, Denied
-from ws4redis_tx.core.handshake import Handshake, pack, unpack
+from ws4redis_tx.core.handshake import Handshake, judge_request, read_request
 from ws4redis_tx.core.index import Index
+from ws4redis_tx.core.packing import pack, unpack
 from ws4redis_tx.core.revocation import (
     DISCONNECT,
     LOGOUT,
@@ -45,6 +46,7 @@ class Site:
     def __init__(self) -> None:
         self.visitors: dict[str, Any] = {"john": JOHN, "mary": MARY, "nobody": Identity()}
         self.withheld: set[str] = set()
+        self.added: tuple[str, ...] = ()
         self.expires: float | None = None
         self.asked: list[str] = []
         self.handshakes: list[Handshake] = []
@@ -63,7 +65,7 @@ class Site:
     def admit(self, identity: Identity, handshake: Handshake, rights: Any) -> Admission:
         granted = tuple(right for right in rights if right not in self.withheld)
         request = PlainRequest(handshake.path_info, identity)
-        return Admission(identity, granted, request, self.expires)
+        return Admission(identity, granted + self.added, request, self.expires)
 
 
 class RevocationTests(SynchronousTestCase):
@@ -299,6 +301,13 @@ class RecheckTests(RevocationTests):
             self.site.visitors["john"] = now
             self.recheck()
             self.assertEqual(client.close_code, 1008, now)
+
+    def test_what_would_be_refused_at_a_handshake_closes_with_1008(self) -> None:
+        client = self.connect("nobody", "subscribe-broadcast")
+        self.site.added = ("subscribe-user",)  # to nobody: 401
+        self.broker.generation += 1
+        self.clock.pump([1, 0])
+        self.assertEqual(client.close_code, 1008)
 
     def test_a_right_that_is_not_granted_any_more_closes_with_1008(self) -> None:
         client, other = self.connect("john"), self.connect("john", "subscribe-broadcast")
@@ -633,6 +642,28 @@ class PartsTests(SynchronousTestCase):
             secure=True, peer="::1",
         )  # fmt: skip
         self.assertEqual(unpack(pack(handshake)), handshake)
+
+    @given(st.dictionaries(st.text(), st.text()), st.text(), st.booleans())
+    def test_whatever_is_in_it(self, headers: dict[str, str], text: str, secure: bool) -> None:
+        handshake = Handshake(text, text, text, (text,), headers, text, (), secure, text)
+        self.assertEqual(unpack(pack(handshake)), handshake)
+
+    def test_a_browsers_handshake_takes_little_memory(self) -> None:
+        head = (
+            b"GET /ws/foobar?subscribe-broadcast&subscribe-user HTTP/1.1\r\n"
+            b"Host: chat.example.org\r\nConnection: keep-alive, Upgrade\r\nPragma: no-cache\r\n"
+            b"User-Agent: Mozilla/5.0 (X11; Ubuntu; Linux x86_64; rv:128.0) Gecko/20100101 "
+            b"Firefox/128.0\r\nAccept: */*\r\nAccept-Language: de,en-US;q=0.7,en;q=0.3\r\n"
+            b"Accept-Encoding: gzip, deflate, br, zstd\r\nSec-WebSocket-Version: 13\r\n"
+            b"Origin: https://chat.example.org\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
+            b"Sec-WebSocket-Key: AQIDBAUGBwgJCgsMDQ4PEA==\r\n"
+            b"Cookie: csrftoken=Vx2bQm9pR4sK7tYw1cZn8dLf3gHj6aEu; "
+            b"sessionid=q7w2e9r4t1y8u3i6o5p0a2s4d6f8g1h3\r\n"
+            b"Sec-Fetch-Dest: empty\r\nSec-Fetch-Mode: websocket\r\nSec-Fetch-Site: same-origin"
+        )
+        handshake = judge_request(read_request(head), "/ws/", secure=False, peer="203.0.113.7")
+        self.assertLess(len(pack(handshake)), 0.45 * len(head))
 
     def test_an_index_forgets_whom_it_lost(self) -> None:
         index: Index[str, int] = Index()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import marshal
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -79,16 +78,6 @@ class Handshake:
     def path_info(self) -> str:
         """The decoded path; what is not UTF-8 in it is replaced."""
         return unquote_to_bytes(self.path.encode("latin-1")).decode(errors="replace")
-
-
-def pack(handshake: Handshake) -> bytes:
-    """All of a handshake in little memory, for ``unpack`` in this process."""
-    fields = [getattr(handshake, name) for name in Handshake.__slots__]
-    return marshal.dumps([dict(field) if isinstance(field, Mapping) else field for field in fields])
-
-
-def unpack(packed: bytes) -> Handshake:
-    return Handshake(*marshal.loads(packed))
 
 
 def read_request(head: bytes, malformed: str = "") -> HttpRequest:

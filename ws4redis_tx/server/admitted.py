@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ws4redis_tx.core.admission import Identity
+from ws4redis_tx.core.admission import ANONYMOUS, Identity
 from ws4redis_tx.core.index import Index
 from ws4redis_tx.core.revocation import Revocation, digest
 
@@ -94,6 +94,8 @@ def _key(session_digest: str) -> bytes:
 
 
 def _compact(identity: Identity) -> Identity:
-    """The same, its groups' names shared with all who have them."""
+    """The same, its groups' names shared with all who have them, and nobody with everybody."""
+    if identity == ANONYMOUS:
+        return ANONYMOUS
     groups = tuple(sys.intern(str(group)) for group in identity.groups)
     return Identity(identity.session_key, identity.username, groups, identity.user_id)

@@ -22,8 +22,9 @@ from twisted.python.failure import Failure
 from ws4redis_tx.core.admission import Admission, Identity, check_admission, lost
 from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.errors import Denied
-from ws4redis_tx.core.handshake import Handshake, pack, unpack
+from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.interfaces import IBroker
+from ws4redis_tx.core.packing import pack, unpack
 from ws4redis_tx.core.revocation import LOGOUT, RECHECK, Revocation, digest
 from ws4redis_tx.server.admitted import Admitted, Roster
 from ws4redis_tx.server.control import ControlChannel
