@@ -1,4 +1,4 @@
-"""Handshakes in little memory: an open websocket's is kept, to ask the authorizer about it again."""
+"""Handshakes in little memory: that of an open websocket is kept, to ask the authorizer again."""
 
 from __future__ import annotations
 
