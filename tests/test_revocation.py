@@ -399,6 +399,15 @@ class FailureTests(RevocationTests):
         self.assertIsNone(client.close_code)
         self.flushLoggedErrors(LookupError)
 
+    def test_who_leaves_meanwhile_leaves_nothing_behind(self) -> None:
+        client = self.connect("john")
+        self.site.visitors["john"] = LookupError("no database")
+        self.broker.generation += 1
+        self.clock.pump([1, 0])
+        client.close()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.flushLoggedErrors(LookupError)
+
     def test_an_authorizer_that_cannot_serve_now_is_no_refusal(self) -> None:
         client = self.connect("john")
         self.site.visitors["john"] = Denied(503, "busy")
@@ -479,18 +488,32 @@ class TimeTests(RevocationTests):
             self.assertIn("WS4REDIS_RECHECK", str(caught.exception))
 
     def test_when_the_session_ends_it_is_looked_at(self) -> None:
-        for period in (300, 0):
+        for period in (0, 300):
             self.use(recheck=period)
             self.site.expires = time.time() + 20
             client = self.connect("john")
-            self.site.asked.clear()
             self.site.visitors["john"] = Identity()
             self.clock.advance(19)
             self.clock.advance(0)
-            self.assertIsNone(client.close_code)
+            if not period:  # else its turn may have come by chance
+                self.assertIsNone(client.close_code)
             self.clock.advance(1.2)
             self.clock.advance(0)
             self.assertEqual(client.close_code, 1008)
+
+    def test_a_session_that_ends_after_the_next_recheck_needs_no_timer(self) -> None:
+        timers = []
+        for left in (1000, 10_000_000, 100):
+            self.use(recheck=300)
+            self.site.expires = time.time() + left
+            self.connect("john")
+            timers.append(len(self.clock.getDelayedCalls()))
+        self.assertEqual(timers, [timers[2] - 1, timers[2] - 1, timers[2]])
+
+    def test_a_session_that_ends_in_years_is_no_trouble_for_the_reactor(self) -> None:
+        self.site.expires = time.time() + 1e12
+        self.connect("john")
+        self.assertLess(max(each.getTime() for each in self.clock.getDelayedCalls()), 1e6)
 
     def test_a_session_that_was_prolonged_is_looked_at_again_at_its_new_end(self) -> None:
         self.use(recheck=0)
