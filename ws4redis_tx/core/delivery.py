@@ -97,11 +97,8 @@ class Delivery:
             self.deliver(publication)
         elif channel is not None:
             self._replayed.append(publication)
-        elif self.pending and self.pending + cost(publication) > self._max_pending:
-            self._give_up()
         else:
-            self._replayed.append(publication)
-            self._waiting().size += cost(publication)
+            self._keep_own(publication)
 
     def interject(self, frame: bytes) -> None:
         """Write a frame that is no message and keeps no order, unless the client does not read."""
@@ -109,7 +106,8 @@ class Delivery:
             self._write(frame)
 
     def restart(self) -> None:
-        """Forget what was replayed so far; it will be read and sent again.
+        """Forget what was sent so far, in ``send_persisted_messages`` or beside it; that will be
+        called again.
 
         It still goes before what waits: a message that is not among that was published before this
         listener listened, since a broker delivers itself what an outage swallowed.
@@ -167,6 +165,18 @@ class Delivery:
     def _give_up(self) -> None:
         self.close()
         self._overflow()
+
+    def _keep_own(self, publication: Publication) -> None:
+        while self.pending and self.pending + cost(publication) > self._max_pending:
+            oldest = next((each for each in self._replayed if each.channel is None), None)
+            if self._policy == CLOSE or oldest is None:
+                self._give_up()
+                return
+            self._replayed.remove(oldest)
+            self._waiting().size -= cost(oldest)
+            self.dropped += 1
+        self._replayed.append(publication)
+        self._waiting().size += cost(publication)
 
     def _drain(self) -> None:
         """Write what waits, until the transport asks for a pause."""

@@ -9,12 +9,14 @@ from typing import Any
 
 from ws4redis_tx.core.hub import Hub
 from ws4redis_tx.core.messages import Publication
+from ws4redis_tx.core.pending import cost
 
 SLICE = 0.004
 """Seconds after which a fan-out lets others have a turn: handshakes, pings, messages of clients.
 What a slice wrote is flushed in that turn, which takes as long again."""
 
-_AT_ONCE = 64  # receivers, between two looks at the clock
+# Between two looks at the clock: so many receivers, or so many bytes.
+_AT_ONCE, _BYTES_AT_ONCE = 64, 1 << 16
 
 
 class Fanout:
@@ -44,7 +46,7 @@ class Fanout:
 
     @property
     def backlog(self) -> int:
-        """Bytes of the frames that wait for an earlier one's fan-out."""
+        """Bytes that wait for an earlier one's fan-out."""
         return self._backlog
 
     @property
@@ -55,7 +57,7 @@ class Fanout:
     def add(self, publication: Publication) -> None:
         """Take the next one. It goes out with the next ``run``."""
         self._waiting.append(publication)
-        self._backlog += len(publication.frame)
+        self._backlog += cost(publication)
 
     def then(self, function: Callable[[], object]) -> None:
         """Call ``function`` when all that was added before was handed over: now, if it was."""
@@ -72,7 +74,7 @@ class Fanout:
     def _run(self) -> None:
         self._busy = True
         end = self._seconds() + SLICE
-        handed = 0
+        handed = written = 0
         while self._current is not None or self._waiting:
             if self._current is None:
                 following = self._waiting.popleft()
@@ -80,16 +82,19 @@ class Fanout:
                     following()
                     continue
                 assert following.channel is not None
-                self._backlog -= len(following.frame)
+                self._backlog -= cost(following)
                 self._current = following, iter(self._hub.receivers(following.channel))
             publication, receivers = self._current
-            some = tuple(islice(receivers, _AT_ONCE))
+            size = len(publication.frame)
+            most = max(1, min(_AT_ONCE, _BYTES_AT_ONCE // size))
+            some = tuple(islice(receivers, most))
             self._hub.hand_over(publication, some)
-            if len(some) < _AT_ONCE:
+            if len(some) < most:
                 self._current = None
             handed += len(some)
-            if handed >= _AT_ONCE and not self.idle:
-                handed = 0
+            written += len(some) * size
+            if (handed >= _AT_ONCE or written >= _BYTES_AT_ONCE) and not self.idle:
+                handed = written = 0
                 if self._seconds() >= end:
                     self._later(self._run)
                     return

@@ -53,7 +53,7 @@ class Allowance:
 
     def take(self, now: float, *, messages: int = 0, size: int = 0) -> bool:
         """Use it up by that much; return whether it was enough."""
-        rate, passed = self._rate, now - self._at
+        rate, passed = self._rate, max(0.0, now - self._at)  # clocks are set back at times
         self._at = now
         self._messages = min(self._messages + passed * rate.messages, rate.messages * BURST)
         self._size = min(self._size + passed * rate.size, rate.size * BURST)

@@ -121,21 +121,22 @@ class Commands:
         if self._scripts:
             answers = [
                 self._read("EVAL", _RECALL, len(part), *part, count=len(part)).addErrback(
-                    self._read_plainly, part
+                    self._without_stamps, part
                 )
                 for part in parts
             ]
         else:
-            answers = [
-                self._read("MGET", *part, count=len(part)).addErrback(self._read_plainly, part)
-                for part in parts
-            ]
+            answers = [self._read_plainly(part) for part in parts]
         return gather(answers).addCallback(lambda found: _recalled(channels, found))
 
-    def _read_plainly(self, failure: Failure, keys: list[bytes]) -> Deferred[list[bytes | None]]:
-        """Without stamps, which this user may not read."""
+    def _without_stamps(self, failure: Failure, keys: list[bytes]) -> Deferred[list[bytes | None]]:
+        """They are keys that this user may not read."""
         if not _is_no_permission(getattr(failure.value, "__cause__", None)):
             failure.raiseException()
+        return self._read_plainly(keys)
+
+    def _read_plainly(self, keys: list[bytes]) -> Deferred[list[bytes | None]]:
+        """Without stamps: only a script can tell one from that of an older message."""
         return self._read("MGET", *keys[::2], count=len(keys) // 2).addCallback(
             lambda messages: [value for message in messages for value in (message, None)]
         )

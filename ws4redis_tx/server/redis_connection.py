@@ -147,10 +147,12 @@ class RedisConnection:
         some ten seconds, in which what it is told is lost and what others are told is not heard.
         """
         protocol = self._attempt
-        if protocol is not None and protocol.connected:
-            peer = protocol.transport.getPeer()
-            if (peer.host, peer.port) != (host, port):
-                self.drop(protocol)
+        if (
+            protocol is not None
+            and protocol.connected
+            and getattr(self._endpoint, "master", None) != (host, port)
+        ):
+            self.drop(protocol)
 
     def _disconnected(self, protocol: Any) -> None:
         self.protocol = None

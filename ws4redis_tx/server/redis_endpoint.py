@@ -39,6 +39,8 @@ class SentinelEndpoint:
         self._address = address
         self._tcp = _Tcp(address, reactor)
         self._reactor = reactor
+        self.master: tuple[str, int] | None = None
+        """As the sentinel called it that was asked last."""
 
     @inlineCallbacks
     def connect(self, factory: Any) -> Any:
@@ -52,7 +54,8 @@ class SentinelEndpoint:
                 problem = error  # the next one may answer
                 continue
             if found:
-                master = self._tcp.endpoint(found[0].decode(), int(found[1]), CONNECT_TIMEOUT)
+                self.master = found[0].decode(), int(found[1])
+                master = self._tcp.endpoint(*self.master, CONNECT_TIMEOUT)
                 return (yield master.connect(factory))
         raise LOST(
             "no sentinel that answers knows the master" + (f" ({problem})" if problem else "")

@@ -129,7 +129,6 @@ class PubSubProtocol(_InStep):
             self._out_of_step()
 
     def connectionLost(self, reason: Failure) -> None:
-        self.lost = reason
         super().connectionLost(reason)
         expected, self._expected = self._expected, deque()
         for _, _, answered in expected:

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from twisted.internet.task import LoopingCall
 
 _TICK = 0.25
+_STILL_PUNCTUAL = 4  # ticks in one turn
 
 Member = TypeVar("Member")
 
@@ -60,11 +61,14 @@ class Rounds(Generic[Member]):
             self._timer.stop()
 
     def _turn(self, ticks: int) -> None:
-        """Go on by ``ticks``: more than one when the process was busy, and none is left out."""
-        for _ in range(ticks):
+        """Go on by ``ticks``: more than one when the process was busy, and none is left out. But
+        nobody is checked then, as what they answered may not be read yet; their next turn comes.
+        """
+        check = self._check if ticks <= _STILL_PUNCTUAL else None
+        for _ in range(min(ticks, len(self._slots))):
             self._now = (self._now + 1) % len(self._slots)
             for member in tuple(self._slots[self._now]):
                 self._visit(member)
-            if self._check is not None:
+            if check is not None:
                 for member in tuple(self._slots[self._now - self._check_after]):
-                    self._check(member)
+                    check(member)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
@@ -87,6 +88,7 @@ class Subscriptions:
         self._reactor = reactor
         self._probe_sent: float | None = None
         self._heard = False  # anything, since the last probe was sent
+        self._paused = False  # by us, until what has come was handed over
 
     def start(self) -> None:
         self._connection.start()
@@ -164,8 +166,14 @@ class Subscriptions:
         self._dispatch(messages)
         if self._fanout.backlog > _MOST_BACKLOG and self._protocol is not None:
             # The rest waits in Redis. Not sooner: acknowledgements come the same way.
+            self._paused = True
             self._protocol.transport.pauseProducing()
-            self._fanout.then(self._protocol.transport.resumeProducing)
+            self._fanout.then(partial(self._go_on, self._protocol))
+
+    def _go_on(self, protocol: PubSubProtocol) -> None:
+        self._paused = False
+        self._heard = True
+        protocol.transport.resumeProducing()
 
     def _dispatch(self, messages: list[tuple[bytes, bytes]]) -> None:
         for channel, payload in messages:
@@ -184,7 +192,8 @@ class Subscriptions:
         self._fanout.run()
         if len(self._arrivals) > _PROBE_EARLY and self._probe_sent is None:
             self._send_probe()
-            if not self._may_probe:
+            if self._probe_sent is None:
+                # Without a proof. What arrived last, an outage now would bring once more.
                 self._arrivals.forget_recent()
 
     # Outages
@@ -203,7 +212,10 @@ class Subscriptions:
         yield gather([controlled, *(protocol.subscribe(channel) for channel in channels)])
         missed: list[tuple[bytes, bytes]] = []
         if channels:
+            # What comes until then waits in Redis, not here.
+            protocol.transport.pauseProducing()
             yield self._commands.when_connected()
+            protocol.transport.resumeProducing()
             persisted = yield self._commands.recall(channels)
             # What was published before that was read has arrived when this is answered.
             yield protocol.ping()
@@ -245,6 +257,7 @@ class Subscriptions:
     def _lost(self, protocol: PubSubProtocol) -> None:
         if self._protocol is protocol:
             self._protocol = None
+            self._paused = False
             self.notes.clear()
             self._read, self._read_earlier = [], []
 
@@ -255,7 +268,7 @@ class Subscriptions:
         sent = self._probe_sent
         if sent is not None and self._reactor.seconds() - sent < _PROBE_PATIENCE:
             return
-        if sent is not None and self._heard:
+        if sent is not None and (self._heard or self._paused):
             self._heard = False  # behind, not deaf
             return
         if sent is not None and self._commands.connected:

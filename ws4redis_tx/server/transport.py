@@ -7,6 +7,9 @@ is given to it at once.
 
 from __future__ import annotations
 
+import fcntl
+import sys
+import termios
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +25,20 @@ def immediate_write(transport: Any) -> Callable[[bytes], object]:
         return _ImmediateWriter(transport).write
     write: Callable[[bytes], object] = transport.write
     return write
+
+
+def unsent(transport: Any) -> int:
+    """Bytes that the peer has yet to acknowledge, as far as the system tells: to see progress."""
+    while transport is not None and not isinstance(transport, tcp.Connection):
+        transport = getattr(transport, "transport", None)  # below TLS
+    if transport is None:
+        return 0
+    waiting: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+    try:
+        queued = fcntl.ioctl(transport.socket.fileno(), termios.TIOCOUTQ, bytes(4))
+    except (OSError, ValueError):
+        return waiting
+    return waiting + int.from_bytes(queued, sys.byteorder)
 
 
 class _ImmediateWriter:

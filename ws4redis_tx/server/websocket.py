@@ -29,7 +29,7 @@ from ws4redis_tx.server.admitted import Admitted
 from ws4redis_tx.server.opening import Opening, unavailable
 from ws4redis_tx.server.replay import Replay
 from ws4redis_tx.server.subscription import SubscriberConnection
-from ws4redis_tx.server.transport import immediate_write
+from ws4redis_tx.server.transport import immediate_write, unsent
 from ws4redis_tx.server.websocket_inflate import Inflate
 
 _log = Logger()
@@ -43,6 +43,8 @@ DROP_TIMEOUT = 2.0
 
 # A message may have so many fragments, or as many of that many bytes as its size allows.
 FEW_FRAGMENTS, SMALL_FRAGMENT = 1024, 64
+# Of a frame, that are kept apart until it is complete.
+MANY_PIECES = 256
 
 BAD_GATEWAY = 1014
 
@@ -63,6 +65,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
     _unacknowledged = 0
     _reading = True
     _silent = False
+    _unsent = 0
     _claims: tuple[tuple[Quota, str], ...] = ()
     _allowance: Allowance | None = None
     _close_frame: tuple[Any, Any] | None = None
@@ -207,9 +210,13 @@ class WebSocketProtocol(WebSocketServerProtocol):
         if self.state == self.STATE_OPEN:
             self._silent = True
             self.transport.write(PING)
+            self._unsent = unsent(self.transport)
 
     def drop_if_silent(self) -> None:
-        if self._silent and self.state == self.STATE_OPEN:
+        if not self._silent or self.state != self.STATE_OPEN:
+            return
+        # One that reads, slowly, what is before the ping is alive.
+        if not self._delivery.paused or unsent(self.transport) >= self._unsent:
             self.wasNotCleanReason = "it does not answer a ping"
             self.dropConnection(abort=True)
 
@@ -240,6 +247,15 @@ class WebSocketProtocol(WebSocketServerProtocol):
         most = max(FEW_FRAGMENTS, self.factory.config.max_message_size // SMALL_FRAGMENT)
         if len(self.message_data) > most:
             self._max_message_size_exceeded(length, most, "The message has too many fragments.")
+
+    def onMessageFrameData(self, payload: bytes) -> None:
+        super().onMessageFrameData(payload)
+        if self.frame_data is not None and len(self.frame_data) > MANY_PIECES:
+            # As small as the network makes them, they would take many times their size.
+            whole, *pieces = self.frame_data
+            whole = whole if isinstance(whole, bytearray) else bytearray(whole)
+            whole += b"".join(pieces)
+            self.frame_data = [whole]
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if not self._within_rate(messages=1) or payload == self.factory.heartbeat:
