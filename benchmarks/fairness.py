@@ -91,5 +91,5 @@ def measure(number: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--connections", type=int, default=19_900)
+    parser.add_argument("--connections", type=int, default=19_000)
     measure(parser.parse_args().connections)

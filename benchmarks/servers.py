@@ -49,11 +49,6 @@ class Twistd:
             if any(word in line for word in ("warn", "error", "critical", "Could not")):
                 print(line, end="")
 
-    def cpu_seconds(self) -> float:
-        """Of the server process alone."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(") ")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
     def memory(self) -> int:
         """Resident bytes of the server process."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()

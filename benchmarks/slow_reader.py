@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
 
 
 def measure(policy: str, mebibytes: int, rounds: int, readers_number: int = 10) -> Outcome:
-    server = Twistd(f"--slow-reader={policy}", "--drain=0")
+    server = Twistd(f"--slow-reader={policy}")
     clients = Clients()
     redis = valkey.Valkey(port=server.redis_port)
     readers = clients.open(server.port, "/ws/load?subscribe-broadcast", readers_number)

@@ -72,11 +72,10 @@ class DjangoAuthorizer:
             self._at_shutdown = self._reactor.addSystemEventTrigger(
                 "during", "shutdown", self._end_threads
             )
-        wanted = [True]
+        # Emptied when nobody wants it any more: the queue may be long, if the database hangs.
+        wanted: list[Any] = [handshake, rights]
         answer: Deferred[Admission] = Deferred(lambda _: wanted.clear())
-        looked_up = deferToThreadPool(
-            self._reactor, self._threads, self._authorize_if, wanted, handshake, rights
-        )
+        looked_up = deferToThreadPool(self._reactor, self._threads, self._authorize_if, wanted)
         looked_up.addBoth(lambda result: answer.callback(result) if wanted else None)
         return answer
 
@@ -92,12 +91,11 @@ class DjangoAuthorizer:
             # It joins them, which may take as long as the database does.
             Thread(target=threads.stop, daemon=True).start()
 
-    def _authorize_if(
-        self, wanted: list[bool], handshake: Handshake, rights: Sequence[str]
-    ) -> Admission:
-        if not wanted:
+    def _authorize_if(self, wanted: list[Any]) -> Admission:
+        arguments = tuple(wanted)
+        if not arguments:
             raise CancelledError
-        return self._authorize(handshake, rights)
+        return self._authorize(*arguments)
 
     def _authorize(self, handshake: Handshake, rights: Sequence[str]) -> Admission:
         close_old_connections()

@@ -160,7 +160,8 @@ class Options(UsageOptions):
                 raise ConfigError(
                     "--redis", f"names a file that cannot be read: {error}", "Correct its path."
                 ) from error
-        if parse_redis_address(url).password is not None:
+        address = parse_redis_address(url)
+        if address.password is not None or address.sentinel_password is not None:
             raise UsageError(
                 "A Redis URL with a password on the command line can be read by every user of "
                 "this machine. Write it into a file and pass --redis @FILE, or set "

@@ -25,7 +25,7 @@ from ws4redis_tx.service import (
     make_endpoint,
     make_service,
 )
-from ws4redis_tx.worker import inherited_endpoints, obey_parent
+from ws4redis_tx.worker import end_soon, inherited_endpoints, obey_parent
 from ws4redis_tx.workers import Supervisor, Workers, worker_command
 
 _log = Logger()
@@ -66,6 +66,7 @@ def _server(options: Options) -> _Process:
 def _parent(options: Options) -> _Process:
     from twisted.internet import reactor
 
+    _server(options)  # so that what is wrong is said now, and not by each worker
     config: ServerConfig = options["config"]
     redis = str(config.redis) if options["embedded-redis"] else None
     workers = Workers(
@@ -85,6 +86,18 @@ def _embedded_redis(options: Options) -> EmbeddedRedis | None:
     if not options["embedded-redis"]:
         return None
     return EmbeddedRedis(options["config"].redis.port, reactor)
+
+
+class CannotStart(SystemExit, Exception):
+    """Ends the process without a traceback; the log has said why.
+
+    An ``Exception`` as well: a daemon's front process, which waits for word of it, is told of no
+    other.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.code = 1
 
 
 class _Process(Service):
@@ -118,9 +131,9 @@ class _Process(Service):
         try:
             self._websockets.startService()
         except CannotListenError as error:
-            problem = f"{error}. Is something running there already? See --listen."
+            problem = f"{str(error).rstrip('.')}. Is something running there already? See --listen."
             _log.critical("{problem}", problem=problem)
-            raise SystemExit(f"twistd ws4redis: {problem}") from error
+            raise CannotStart(problem) from error
 
     def _start_broker(self, broker: RedisBroker) -> None:
         if self._embedded is None:
@@ -156,8 +169,7 @@ class _Process(Service):
     def _hosts(self) -> list[str]:
         """Where it listens, as what comes after ``ws`` or ``http`` in a URL."""
         return [
-            f"{'s' if description.startswith('ssl:') else ''}://"
-            f"{'localhost' if address.host in ('0.0.0.0', '::') else address.host}:{address.port}"
+            f"{'s' if description.startswith('ssl:') else ''}://{_host(address)}:{address.port}"
             for description, address in self._addresses()
             if isinstance(address, IPv4Address | IPv6Address)
         ]
@@ -179,6 +191,7 @@ class _Process(Service):
         from twisted.internet import reactor
 
         def at_once(number: int, frame: Any) -> None:
+            end_soon()
             reactor.callFromThread(self._websockets.stop_now)  # type: ignore[attr-defined]
 
         for name in (signal.SIGTERM, signal.SIGINT):
@@ -223,6 +236,12 @@ class _Worker(_Process):
 
     def _end_at_the_next_signal(self) -> None:
         pass
+
+
+def _host(address: IPv4Address | IPv6Address) -> str:
+    if address.host in ("0.0.0.0", "::"):
+        return "localhost"
+    return f"[{address.host}]" if isinstance(address, IPv6Address) else address.host
 
 
 def _raise_file_limit() -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+from collections import deque
 from collections.abc import Callable
 from threading import Lock
 from typing import Any
@@ -125,9 +126,7 @@ def obey_parent(reactor: Any, stop_now: Callable[[], object]) -> None:
         return True
 
     def at_once() -> None:
-        # Whatever may hang, such as a view in a thread: the system ends us then.
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(_AT_ONCE)
+        end_soon()
         if stop():
             reactor.addSystemEventTrigger("before", "shutdown", stop_now)
         else:
@@ -139,6 +138,12 @@ def obey_parent(reactor: Any, stop_now: Callable[[], object]) -> None:
 
     # Once it runs, the reactor has put its own handlers in place.
     reactor.callWhenRunning(begin)
+
+
+def end_soon() -> None:
+    """Whatever may hang, such as a view in a thread: the system ends this process then."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(_AT_ONCE)
 
 
 class _Lifeline(FileDescriptor):
@@ -170,21 +175,34 @@ def log_to_parent() -> Any:
 
 @provider(ILogObserver)
 def _tell_parent(event: Any) -> None:
-    if event.get("log_namespace") in _SILENT:
+    level = event.get("log_level", LogLevel.info)
+    if event.get("log_namespace") in _SILENT and level <= LogLevel.info:
         return
     fields = {
-        "level": event.get("log_level", LogLevel.info).name,
+        "level": level.name,
         "namespace": str(event.get("log_system") or event.get("log_namespace") or "-"),
         "text": eventAsText(event, includeTimestamp=False, includeSystem=False)[:_LONGEST_TEXT],
         "ready": bool(event.get("ready")),
     }
-    line = EVENT + json.dumps(fields).encode() + b"\n"
+    line = EVENT + json.dumps(fields, ensure_ascii=False).encode(errors="replace") + b"\n"
+    _lines.append(line)
+    # Whoever is at it writes for all: waiting here could be waiting for oneself, as an object that
+    # is collected in the middle of this may log its own failure.
+    while _lines and _writing.acquire(blocking=False):
+        try:
+            while _lines:
+                _write(_lines.popleft())
+        finally:
+            _writing.release()
+
+
+def _write(line: bytes) -> None:
     try:
-        with _writing:
-            while line:
-                line = line[os.write(1, line) :]
+        while line:
+            line = line[os.write(1, line) :]
     except OSError:
         pass  # The parent is gone, and so shall we be.
 
 
+_lines: deque[bytes] = deque()
 _writing = Lock()

@@ -17,7 +17,6 @@ Knows processes, sockets and logs; neither websockets nor Redis nor Django.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -146,7 +145,7 @@ class Workers(ProcessMonitor):
         self._waiting_for_ready: list[Deferred[None]] = []
         self._waiting_for_end: list[Deferred[None]] = []
         for name in names:
-            self.addProcess(name, command, env=dict(os.environ), cwd=folder)
+            self.addProcess(name, command)
 
     def share(self, ports: list[Any]) -> None:
         """Give the sockets of ``ports`` to all workers that are started from now on."""
@@ -199,7 +198,9 @@ class Workers(ProcessMonitor):
     def ended(self, name: str, reason: Failure) -> None:
         if self.running:
             delay = max(0.0, self.restart[name].getTime() - self._clock.seconds())
-            self.log.error(
+            asked = getattr(reason.value, "exitCode", None) == 0  # by somebody's SIGTERM
+            self.log.emit(
+                LogLevel.info if asked else LogLevel.error,
                 "[{name}] It has ended ({reason}) and is started again{when}.",
                 name=name,
                 reason=_how(reason),
@@ -270,8 +271,8 @@ class _Worker(LoggingProtocol):
             self.transport.signalProcess("KILL")
 
     def _log_line(self, line: bytes, level: Any) -> None:
-        if line.startswith(EVENT):
-            event = json.loads(line[len(EVENT) :])
+        event = _event(line)
+        if event is not None:
             level = LogLevel.lookupByName(event["level"])
             self._log_as(event["namespace"], level, event["text"])
             if event["ready"]:
@@ -281,6 +282,17 @@ class _Worker(LoggingProtocol):
 
     def _log_as(self, namespace: str, level: Any, text: str) -> None:
         Logger(namespace=namespace).emit(level, "[{name}] {text}", name=self.name, text=text)
+
+
+def _event(line: bytes) -> Any:
+    """What a worker logged; ``None`` for a line that somebody else wrote."""
+    if not line.startswith(EVENT):
+        return None
+    try:
+        event = json.loads(line[len(EVENT) :])
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "text" in event else None
 
 
 class _Lines:

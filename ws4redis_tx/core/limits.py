@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ def make_rate(value: object) -> Rate | None:
     if (
         isinstance(value, tuple | list)
         and len(value) == 2
-        and all(isinstance(each, int | float) and each > 0 for each in value)
+        and all(isinstance(each, int | float) and 0 < each < math.inf for each in value)
         and not any(isinstance(each, bool) for each in value)
     ):
         return Rate(*value)

@@ -41,6 +41,16 @@ class RedisAddress:
     certificate_file: str | None = None
     key_file: str | None = None
 
+    def __post_init__(self) -> None:
+        if not self.tls and (self.ca_file or self.certificate_file or self.key_file):
+            raise ConfigError(
+                _SETTING,
+                "names files for TLS without asking for it",
+                "Write rediss://…, sentinel://…?ssl=true, or 'ssl': True.",
+            )
+        if self.tls and self.path is not None:
+            raise ConfigError(_SETTING, "asks for TLS on a Unix socket", "Leave ssl out.")
+
     def __str__(self) -> str:
         """The address as a URL, without its password."""
         if self.path is not None:
@@ -135,8 +145,14 @@ def _from_sentinel_url(url: str) -> RedisAddress:
         )
     sentinels = []
     for each in hosts.split(","):
-        host, _, port = each.rpartition(":")
-        sentinels.append((host or each, _number("port", port if host else 26379)))
+        found = re.fullmatch(r"(?:\[([^\]]+)\]|([^\[\]:]+))(?::([0-9]+))?", each)
+        if found is None:
+            raise ConfigError(
+                _SETTING,
+                "names a sentinel that cannot be read",
+                "Write sentinel://host1:26379,host2:26379/service/0, an IPv6 address in brackets.",
+            )
+        sentinels.append((found[1] or found[2], _number("port", found[3] or 26379)))
     return RedisAddress(
         username=unquote(username) if username else None,
         password=unquote(password) if password else None,
