@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -375,7 +375,9 @@ class RecheckTests(RevocationTests):
         self.recheck()
         client.lose_connection()
         waiting.callback(self.site.admit(JOHN, self.site.handshakes[0], []))
+        self.say_again()
         self.assertEqual(len(self.factory.revocations._roster._by_user), 0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class FailureTests(RevocationTests):
@@ -748,6 +750,16 @@ class RechecksTests(SynchronousTestCase):
         self.assertEqual(self.checked, ["a"])
         self.finish("a")
         self.assertEqual(self.checked, ["a", "a"])
+
+    def test_a_check_of_who_left_is_cancelled_and_another_one_begins(self) -> None:
+        for member in "abc":
+            self.rechecks.soon(member)
+        self.clock.advance(0)
+        cancelled = self.running["a"].addErrback(lambda failure: failure.trap(CancelledError))
+        self.rechecks.discard("a")
+        self.successResultOf(cancelled)
+        self.clock.advance(0)
+        self.assertEqual(self.checked, ["a", "b", "c"])
 
     def test_who_left_is_not_checked(self) -> None:
         self.rechecks.soon("a")

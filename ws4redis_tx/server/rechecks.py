@@ -28,7 +28,7 @@ class Rechecks(Generic[Member]):
         self._reactor = reactor
         self._urgent: dict[Member, None] = {}
         self._routine: dict[Member, None] = {}
-        self._running: set[Member] = set()
+        self._running: dict[Member, Deferred[None] | None] = {}
         self._turn: Any = None
 
     def soon(self, member: Member) -> None:
@@ -42,8 +42,12 @@ class Rechecks(Generic[Member]):
             self._wake()
 
     def discard(self, member: Member) -> None:
+        """It is gone: nobody needs to know any more."""
         self._urgent.pop(member, None)
         self._routine.pop(member, None)
+        checking = self._running.get(member)
+        if checking is not None:
+            checking.cancel()
         if self._turn is not None and not len(self):
             self._turn.cancel()
             self._turn = None
@@ -62,8 +66,9 @@ class Rechecks(Generic[Member]):
             member = self._next()
             if member is None:
                 return
-            self._running.add(member)
-            self._check(member).addBoth(self._done, member)
+            self._running[member] = None
+            checking = self._running[member] = self._check(member)
+            checking.addBoth(self._done, member)
         self._wake()
 
     def _next(self) -> Member | None:
@@ -76,6 +81,6 @@ class Rechecks(Generic[Member]):
         return None
 
     def _done(self, _: object, member: Member) -> None:
-        self._running.discard(member)
+        del self._running[member]
         if self._urgent or self._routine:
             self._wake()
