@@ -68,6 +68,24 @@ class FanoutTests(SynchronousTestCase):
         self.assertTrue(all(listener.heard == [b"1"] for listener in listeners))
         self.assertLess(longest, 1.5 * SLICE)
 
+    def test_large_messages_are_looked_at_more_often(self) -> None:
+        self.cost = SLICE  # a receiver of that much takes as long as a slice
+        listeners = self.listen(b"c", number=10)
+        self.publish(b"x" * (1 << 20))
+        self.fanout.run()
+        self.assertEqual(sum(len(listener.heard) for listener in listeners), 1)
+
+    def test_the_backlog_is_what_waits_with_what_it_costs_to_keep_it(self) -> None:
+        self.cost = SLICE
+        self.listen(b"c", number=1000)
+        for _ in range(100):
+            self.publish(b"")
+        self.fanout.run()
+        self.assertGreater(self.fanout.backlog, 99 * 160)
+        while self.turns:
+            self.turns.popleft()()
+        self.assertEqual(self.fanout.backlog, 0)
+
     def test_many_short_fan_outs_of_one_read_are_sliced_too(self) -> None:
         self.cost = SLICE / 100
         (listener,) = self.listen(b"c")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from hypothesis import given, settings
@@ -28,6 +29,12 @@ class AllowanceTests(SynchronousTestCase):
         for tick in range(10_000):
             self.assertTrue(allowance.take(tick / 10, messages=1, size=100))
 
+    def test_a_clock_that_is_set_back_takes_nothing_away(self) -> None:
+        allowance = Allowance(Rate(1, 1000), 1000)
+        self.assertTrue(allowance.take(1000, messages=1))
+        self.assertTrue(allowance.take(0, messages=1))
+        self.assertTrue(allowance.take(1, messages=1))
+
     def test_bytes_are_counted_as_well(self) -> None:
         allowance = Allowance(Rate(10, 1000), 0)
         self.assertTrue(allowance.take(0, size=10_000))
@@ -47,7 +54,17 @@ class AllowanceTests(SynchronousTestCase):
             self.assertLessEqual(taken, 10 * (BURST + now) + 1e-6)
 
     def test_what_is_no_rate_names_the_setting(self) -> None:
-        for value in (5, "100", (1,), (1, 2, 3), (0, 5), (5, -1), ("1", "2"), (True, 5)):
+        for value in (
+            5,
+            "100",
+            (1,),
+            (1, 2, 3),
+            (0, 5),
+            (5, -1),
+            ("1", "2"),
+            (True, 5),
+            (1, math.inf),
+        ):
             error = self.assertRaises(ConfigError, make_rate, value)
             self.assertIn("WS4REDIS_RATE", str(error))
         self.assertIsNone(make_rate(None))

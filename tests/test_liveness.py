@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.test_websocket import SlowBroker, WebSocketTests
+from ws4redis_tx.server import websocket
 from ws4redis_tx.testing import MemoryClient, client_frame
 
 
@@ -47,6 +48,19 @@ class PingTests(WebSocketTests):
             self.pass_time(8)
             client._server.resumeProducing()
         self.assertTrue(client.open)
+
+    def test_what_the_system_still_sends_of_a_large_message_is_a_sign_of_life(self) -> None:
+        self.use(slow_reader="drop_oldest")
+        waiting = {"bytes": 1000}
+        self.patch(websocket, "unsent", lambda transport: waiting["bytes"])
+        client = self.connect_silent()
+        client._server.pauseProducing()
+        for _ in range(60):
+            self.pass_time(1)
+            waiting["bytes"] -= 1
+        self.assertTrue(client.open)
+        self.pass_time(36)
+        self.assertFalse(client.open)
 
     def test_one_that_reads_nothing_at_all_is_not(self) -> None:
         self.use(slow_reader="drop_oldest")

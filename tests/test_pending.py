@@ -124,3 +124,12 @@ class SlowReaderTests(SynchronousTestCase):
             delivery.deliver(Publication(b"c", b"%02d" % number))
         delivery.go_live()
         self.assertEqual([frame[2:] for frame in self.frames], [b"09"])
+
+    def test_what_an_application_sends_during_the_replay_gives_way_as_well(self) -> None:
+        delivery = self.delivery(DROP_OLDEST)
+        for number in range(10):
+            delivery.send(b"%02d" % number)
+        self.assertEqual((delivery.dropped, delivery.pending), (7, 3 * SIZE))
+        delivery.go_live()
+        self.assertEqual([frame[2:] for frame in self.frames], [b"07", b"08", b"09"])
+        self.assertEqual(delivery.pending, 0)

@@ -244,3 +244,21 @@ class SecrecyTests(SynchronousTestCase):
     def test_an_address_is_frozen(self) -> None:
         with self.assertRaises(FrozenInstanceError):
             RedisAddress().host = "h"  # type: ignore[misc]
+
+
+class ContradictionTests(SynchronousTestCase):
+    def test_tls_files_without_tls_and_tls_without_tcp_are_refused(self) -> None:
+        for value, remedy in (
+            ("redis://h:1/0?ssl_ca_certs=/x", "rediss://"),
+            ("sentinel://h/m/0?ssl_certfile=/x", "ssl=true"),
+            ({"host": "h", "ssl_ca_certs": "/x"}, "'ssl': True"),
+            ({"unix_socket_path": "/x", "ssl": True}, "Leave ssl out"),
+        ):
+            error = self.assertRaises(ConfigError, parse_redis_address, value)
+            self.assertIn(remedy, str(error))
+
+    def test_sentinels_by_ipv6_address_stand_in_brackets_and_none_is_empty(self) -> None:
+        address = parse_redis_address("sentinel://[::1]:26380,h/m/0")
+        self.assertEqual(address.sentinels, (("::1", 26380), ("h", 26379)))
+        for hosts in ("h1,,h2", "::1", "h:x", ""):
+            self.assertRaises(ConfigError, parse_redis_address, f"sentinel://{hosts}/m/0")

@@ -60,6 +60,16 @@ class RoundsTests(SynchronousTestCase):
         self.clock.advance(25)
         self.assertEqual(set(self.visited.values()), {1})
 
+    def test_after_a_stall_nobody_is_checked_who_had_no_time_to_answer(self) -> None:
+        for member in range(1000):
+            self.rounds.add(member)
+        for stall in (11, 20, 40, 400):
+            self.checked.clear()
+            self.clock.advance(stall)
+            self.assertEqual(self.checked.total(), 0)
+            self.clock.pump([0.25] * 100)
+            self.assertEqual(set(self.checked.values()), {1})
+
     def test_who_left_is_not_visited_and_without_members_no_timer_runs(self) -> None:
         self.rounds.add(1)
         self.rounds.add(2)

@@ -7,16 +7,18 @@ import shutil
 import signal
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from twisted.internet import reactor
 from twisted.internet.defer import DeferredList, gatherResults, inlineCallbacks
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.demo import SETTINGS, environment
 from tests.processes import TWISTD, Program, children, twistd, wait_readable
-from tests.support import RedisServer, open_websocket, shared_redis, write_file
+from tests.support import TIMEOUT, RedisServer, open_websocket, shared_redis, write_file
 from ws4redis_tx.options import Options
 from ws4redis_tx.server.embedded_redis import free_port
 
@@ -97,6 +99,33 @@ class ErrorTests(TestCase):
             self.assertEqual(program.status, 1)
             self.assertIn("Is something running there already?", program.printed)
             self.assertNotIn("Traceback", program.printed)
+
+    @inlineCallbacks
+    def test_a_daemon_says_it_too_and_leaves_no_pid_file(self) -> Any:
+        redis = shared_redis()
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        for workers in "1", "2":
+            program = Program(
+                *(TWISTD, f"--pidfile={folder}/pid", f"--logfile={folder}/log", "ws4redis"),
+                f"--redis={redis.address}",
+                f"--listen=tcp:{redis.port}:interface=127.0.0.1",
+                f"--workers={workers}",
+            )
+            self.addCleanup(program.end)
+            yield program.ended.addTimeout(TIMEOUT, reactor)
+            self.assertEqual(program.status, 1)
+            self.assertIn("Address already in use", program.printed)
+            self.assertNotIn("Traceback", program.printed)
+            log = Path(folder, "log").read_text()
+            self.assertIn("Is something running there already?", log)
+            self.assertEqual(os.listdir(folder), ["log"])
+
+    def test_a_sentinels_password_is_not_taken_from_the_command_line_either(self) -> None:
+        url = "sentinel://h:26379/mymaster/0?sentinel_password=hunter2"
+        error = self.assertRaises(UsageError, Options().parseOptions, [f"--redis={url}"])
+        self.assertIn("--redis @FILE", str(error))
+        self.assertNotIn("hunter2", str(error))
 
 
 class RunningTests(TestCase):

@@ -485,6 +485,16 @@ class PublishingTests(WebSocketTests):
         client.send_bytes(begin + more * 20_000)
         self.assertEqual(client.close_code, 1009)
 
+    def test_a_message_in_tiny_pieces_is_kept_in_few(self) -> None:
+        other = self.connect()
+        client = self.connect("publish-broadcast")
+        data = client_frame(1, b"x" * 5000)
+        for at in range(0, len(data) - 2, 2):
+            client.send_bytes(data[at : at + 2])
+        self.assertLess(len(client._server.frame_data), 300)
+        client.send_bytes(data[-2:])
+        self.assertEqual(other.messages, ["x" * 5000])
+
     def test_text_that_is_not_utf_8_closes_with_1007(self) -> None:
         client = self.connect("publish-broadcast")
         client.send_bytes(client_frame(1, b"\xff"))

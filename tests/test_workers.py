@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -33,12 +34,13 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import CertificateOptions
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.processes import TWISTD, Program, children, wait_readable
 from tests.support import TIMEOUT, handshake_bytes, open_websocket, shared_redis, write_file
 from tests.test_load import Wire
 from tests.test_tls import make_certificate
+from ws4redis_tx import worker
 from ws4redis_tx import workers as parent
 from ws4redis_tx.testing import client_frame
 from ws4redis_tx.workers import Supervisor, Workers
@@ -448,3 +450,40 @@ class ClosingWire(Wire):
 
 _closing_wires = Factory.forProtocol(ClosingWire)
 _closing_wires.noisy = False
+
+
+class LogTests(SynchronousTestCase):
+    """What a worker logs, whatever it is, and whenever."""
+
+    def setUp(self) -> None:
+        self.written: list[bytes] = []
+        self.patch(worker, "_write", self.written.append)
+
+    def log(self, **event: Any) -> None:
+        worker._tell_parent({"log_level": LogLevel.info, "log_format": "hello", **event})
+
+    def test_a_failure_in_a_timer_is_told_and_what_the_parent_said_is_not(self) -> None:
+        self.log(log_namespace="twisted.internet.base")
+        self.assertEqual(self.written, [])
+        self.log(log_namespace="twisted.internet.base", log_level=LogLevel.critical)
+        self.assertEqual(len(self.written), 1)
+
+    def test_who_logs_in_the_middle_of_logging_waits_for_nobody(self) -> None:
+        def write(line: bytes) -> None:
+            self.written.append(line)
+            if len(self.written) == 1:  # as an object does that is collected now
+                self.log(log_format="within")
+
+        self.patch(worker, "_write", write)
+        self.log(log_format="around")
+        texts = [json.loads(line[1:])["text"] for line in self.written]
+        self.assertEqual(texts, ["around", "within"])
+
+    def test_any_text_fits_a_line(self) -> None:
+        self.log(log_format="\U0001f600" * 200_000)
+        self.assertLess(len(self.written[0]), 500_000)
+        self.assertIsNotNone(parent._event(self.written[0]))
+
+    def test_a_line_that_only_looks_like_an_event_is_a_line(self) -> None:
+        for line in (b"\x1e", b"\x1e{", b"\x1e[]", b'\x1e"text"', b"\x1e\xff", b"plain"):
+            self.assertIsNone(parent._event(line))
