@@ -102,7 +102,7 @@ class Opening:
             websocket.refuse(denied)
         except BrokerUnavailable as error:
             websocket.refuse(unavailable(str(error)))
-        except Exception:
+        except BaseException:  # also sys.exit() in a callback, or an answer that was lost
             if not websocket.ended:
                 _log.failure("A handshake failed; the client was answered with 500")
                 websocket.refuse(Denied(500, "The server failed; its log says why."))
