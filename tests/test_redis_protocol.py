@@ -31,6 +31,8 @@ class OutOfStepTests(SynchronousTestCase):
 
     def test_what_is_no_answer_to_a_ping_ends_the_connection(self) -> None:
         for data in (
+            b"%1\r\n*0\r\n*0\r\n",
+            b"#f\r\n",
             b"*0\r\n",
             b"*1\r\n*0\r\n",
             b":1\r\n",

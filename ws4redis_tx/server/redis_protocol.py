@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import hiredis
 import txredisapi
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
@@ -17,7 +18,7 @@ from twisted.python.failure import Failure
 
 ResponseError = txredisapi.ResponseError
 LOST = txredisapi.ConnectionError
-_NO_REPLY = txredisapi.InvalidData
+_NO_MORE = object()
 
 _log = Logger()
 
@@ -34,14 +35,21 @@ class _InStep(txredisapi.RedisProtocol):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__(charset=None, convertNumbers=False)
+        # Not txredisapi's own, which takes a reply that is false for the end of what arrived.
+        self._replies = hiredis.Reader(replyError=ResponseError, notEnoughData=_NO_MORE)
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
-        if not self._in_step:
-            return
+        if self._in_step:
+            self._replies.feed(data)
+            while self._in_step and (reply := self._next_reply()) is not _NO_MORE:
+                self.replyReceived(reply)
+
+    def _next_reply(self) -> Any:
         try:
-            super().dataReceived(data, unpause)
-        except _NO_REPLY:
+            return self._replies.gets()
+        except Exception:  # also TypeError, for a map whose key is a list
             self._out_of_step()
+            return _NO_MORE
 
     def _out_of_step(self) -> None:
         if self._in_step:
@@ -58,8 +66,7 @@ class CommandProtocol(_InStep):
     """Commands and their answers, in order."""
 
     def replyReceived(self, reply: Any) -> None:
-        # What waits when the connection is lost is told so by this method, too.
-        if self.replyQueue.waiting and (self._in_step or self.lost is not None):
+        if self.replyQueue.waiting:
             super().replyReceived(reply)
         else:
             self._out_of_step()
@@ -102,8 +109,6 @@ class PubSubProtocol(_InStep):
     def replyReceived(self, reply: Any) -> None:
         if self.replyQueue.waiting:  # AUTH and SELECT, before anything else; also if that fails
             self.replyQueue.put(reply)
-        elif not self._in_step:
-            pass  # came in the same read as what nothing had asked for
         elif _is_message(reply):
             self._messages.append((reply[1], reply[2]))
         else:
