@@ -4,10 +4,11 @@ VENV ?= .venv
 PORT ?= 8000
 CASES ?= all
 LOAD ?= 20
+SECONDS ?= 60
 EXTRAS = embedded,test
 BIN = $(VENV)/bin
 
-.PHONY: help demo test chaos conformance lint clean
+.PHONY: help demo test chaos conformance fuzz lint clean
 
 help:
 	@echo "make demo [PORT=8000]   a chat: Django, websockets and Redis from one twistd"
@@ -15,6 +16,8 @@ help:
 	@echo "make chaos [LOAD=20]    the tests of outages with that much more load than make test"
 	@echo "make conformance        the Autobahn Testsuite; needs a Python 2.7 (CASES=plain: without"
 	@echo "                        compression, half a minute instead of 13)"
+	@echo "make fuzz [SECONDS=60]  any bytes, from clients and from Redis, for that long each; needs"
+	@echo "                        Linux and a CPython from 3.11 to 3.13, for atheris"
 	@echo "make lint               ruff and mypy"
 
 $(VENV)/.installed: setup.py
@@ -38,10 +41,13 @@ chaos: $(VENV)/.installed
 conformance: $(VENV)/.installed
 	$(BIN)/python -m tests.conformance --cases $(CASES)
 
+fuzz: $(VENV)/.installed
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv .venv-newest .venv-conformance build dist *.egg-info _trial_temp*
+	rm -rf .venv .venv-newest .venv-fuzz .venv-conformance build dist *.egg-info _trial_temp*

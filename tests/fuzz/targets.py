@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -32,8 +33,9 @@ from ws4redis_tx.testing import make_memory_factory as make_factory
 
 set_up_django()
 
+from django.contrib.auth import get_user_model  # noqa: E402
 from django.core.exceptions import SuspiciousOperation  # noqa: E402
-from django.test import override_settings  # noqa: E402
+from django.test import Client, override_settings  # noqa: E402
 
 from ws4redis_tx.authorizer import DjangoAuthorizer  # noqa: E402
 
@@ -68,6 +70,14 @@ def no_exception_logged(*but: type[Exception]) -> Iterator[None]:
 
 
 # Websockets
+
+
+@cache
+def session() -> bytes:
+    """The session key of a visitor who is logged in; stands for ``JOHN`` in what is sent."""
+    browser = Client()
+    browser.force_login(get_user_model().objects.get(username="john"))
+    return browser.cookies["sessionid"].value.encode()
 
 
 def curious(request: Any, channels: list[str]) -> list[str]:
@@ -138,7 +148,7 @@ def handshakes(pieces: Iterable[bytes]) -> int | None:
     with no_exception_logged():
         server = Server()
         client = Tapped(server.factory)
-        sent = list(pieces)
+        sent = [piece.replace(b"JOHN", session()) for piece in pieces]
         for piece in sent:
             client.send_bytes(piece)
         status = client.refused or (101 if client.wire else None)

@@ -1,0 +1,99 @@
+"""The fuzzer's own environment, made once and kept while what it is made from is the same.
+
+atheris is a compiler's fuzzer in a wheel: there are some for CPython 3.11 to 3.13 on Linux.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+VERSIONS = ("3.12", "3.13", "3.11")
+PACKAGES = ("atheris>=3", "hypothesis", "valkey")
+
+
+class NoAtheris(Exception):
+    """There is no Python that has atheris; says what to do."""
+
+
+def find_python(given: str | None = None) -> str:
+    """The path of a Python that atheris has wheels for: the one given, this one, one on ``PATH``,
+    or one of pyenv's.
+    """
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    candidates: list[str | None] = [given] if given else [sys.executable]
+    if not given:
+        candidates += [shutil.which(f"python{version}") for version in VERSIONS]
+        for version in VERSIONS:
+            candidates += sorted(map(str, versions.glob(f"{version}.*/bin/python{version}")))
+    for candidate in candidates:
+        if candidate and _fits(candidate):
+            return candidate
+    raise NoAtheris(
+        (f"{given!r} is none that it has wheels for. " if given else "")
+        + "atheris needs Linux and a CPython 3.11, 3.12 or 3.13 ('pyenv install 3.12' makes one), "
+        "on PATH, among pyenv's, or named with --python PATH."
+    )
+
+
+def make_environment(folder: Path, python: str) -> str:
+    """The path of the environment's Python; the environment is made anew unless it is as it
+    should be.
+    """
+    inside = str(folder / "bin" / "python")
+    # Written last: an environment that was not finished is not used.
+    label = folder / "made-from.txt"
+    wanted = "\n".join([python, *PACKAGES, (ROOT / "setup.py").read_text()])
+    if label.is_file() and label.read_text() == wanted and _runs(inside, "import atheris"):
+        return inside
+    shutil.rmtree(folder, ignore_errors=True)
+    _run(python, "-m", "venv", str(folder))
+    pip = [inside, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    _run(*pip, "--only-binary=atheris", *PACKAGES)
+    _run(*pip, "--editable", str(ROOT))
+    label.write_text(wanted)
+    return inside
+
+
+def clean_variables() -> dict[str, str]:
+    """The process's environment without what is meant for another Python."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PYTHON") and name != "VIRTUAL_ENV"
+    }
+
+
+def _fits(python: str) -> bool:
+    versions = tuple(tuple(map(int, version.split("."))) for version in VERSIONS)
+    return _runs(
+        python,
+        "import platform, sys; "
+        f"assert sys.platform == 'linux' and sys.version_info[:2] in {versions}; "
+        "assert platform.python_implementation() == 'CPython'",
+    )
+
+
+def _runs(python: str, code: str) -> bool:
+    try:
+        done = subprocess.run([python, "-c", code], env=clean_variables(), capture_output=True)
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(
+        command,
+        env=clean_variables(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    if done.returncode:
+        raise NoAtheris(f"{' '.join(command)} failed:\n{done.stdout}")

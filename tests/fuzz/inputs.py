@@ -1,0 +1,93 @@
+"""Targets that take one string of bytes, as a fuzzer makes them; and what it starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.fuzz import targets
+from tests.support import handshake_bytes
+from ws4redis_tx.testing import client_frame
+
+# Between what a Redis says here and what it says there.
+SEPARATOR = b"\xfe\xfe"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """``seeds`` are inputs that get far; ``words`` are what others are made of."""
+
+    run: Callable[[bytes], object]
+    seeds: tuple[bytes, ...]
+    words: tuple[bytes, ...]
+
+
+def pieces(data: bytes) -> list[bytes]:
+    """The first byte is the size of the pieces in which the rest arrives; 0: all at once."""
+    size, rest = data[0] if data else 0, data[1:]
+    if not size:
+        return [rest]
+    return [rest[start : start + size] for start in range(0, len(rest), size)]
+
+
+def said(data: bytes) -> list[tuple[str, bytes]]:
+    """The first byte of each part is the place where the rest of it is said."""
+    parts = [part for part in data.split(SEPARATOR) if part]
+    return [(targets.PLACES[part[0] % len(targets.PLACES)], part[1:]) for part in parts[:8]]
+
+
+_BULK = (b"$1\r\nc\r\n", b"$7\r\nmessage\r\n", b"$9\r\nsubscribe\r\n", b"$4\r\npong\r\n")
+_RESP = (
+    *_BULK,
+    b"*3\r\n",
+    b":1\r\n",
+    b"$-1\r\n",
+    b"+PONG\r\n",
+    b"-NOPERM no\r\n",
+    b"PROBE",
+    b"%1\r\n",
+    b"#f\r\n",
+)
+_MESSAGE = b"*3\r\n$7\r\nmessage\r\n$11\r\nbroadcast:f\r\n$2\r\nhi\r\n"
+
+TARGETS = {
+    "handshakes": Target(
+        lambda data: targets.handshakes(pieces(data)),
+        (
+            b"\0" + handshake_bytes(),
+            b"\7" + handshake_bytes("/ws/a%20b?subscribe-user&echo", Cookie="sessionid=JOHN"),
+            b"\0" + handshake_bytes(Origin="http://localhost", Sec_WebSocket_Protocol="a, b"),
+        ),
+        (
+            b"\r\n", b": ", b"GET ", b" HTTP/1.1", b"/ws/", b"Cookie", b"sessionid=", b"JOHN",
+            b"Origin", b"Host", b"localhost", b".example.com", b"http://", b"Upgrade",
+            b"Connection",
+            b"Sec-WebSocket-Version", b"Sec-WebSocket-Key", b"Content-Length", b"subscribe-session",
+            b"subscribe-group", b"publish-broadcast", b"%00", b"%ff", b"\x0b", b"\x1c", b"\x85",
+        ),
+    ),
+    "frames": Target(
+        lambda data: targets.frames(pieces(data)),
+        (
+            b"\0" + client_frame(1, b"hi") + client_frame(8, b"\x03\xe8"),
+            b"\1" + client_frame(9, b"ping") + b"\x01\x81\0\0\0\0a\x80\x81\0\0\0\0b",
+        ),
+        (b"\x81\x80\0\0\0\0", b"\x88\x82\0\0\0\0\x03\xe8", b"\x01\xfe", b"\x82\xff", b"\xc3\xa9"),
+    ),
+    "pubsub": Target(
+        lambda data: targets.pubsub_replies(pieces(data)),
+        (
+            b"\0*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n*2\r\n$4\r\npong\r\n$0\r\n\r\n",
+            b"\5" + _MESSAGE,
+        ),
+        _RESP,
+    ),
+    "commands": Target(
+        lambda data: targets.command_replies(pieces(data)), (b"\0$1\r\nc\r\n+OK\r\n:1\r\n",), _RESP
+    ),
+    "broker": Target(
+        lambda data: targets.broker(said(data)),
+        (b"\0" + _MESSAGE + SEPARATOR + b"\2:1\r\n" + SEPARATOR + b"\2*2\r\n$-1\r\n$-1\r\n",),
+        (*_RESP, SEPARATOR, SEPARATOR + b"\0", SEPARATOR + b"\1", SEPARATOR + b"\2"),
+    ),
+}  # fmt: skip
