@@ -20,12 +20,12 @@ from twisted.logger import LogEvent, eventAsText, globalLogPublisher
 from twisted.python.failure import Failure
 
 from tests.demo import set_up_django
-from tests.interleavings import LONGEST
 from tests.support import handshake_bytes
 from tests.test_interleavings_redis import RedisWorld
 from ws4redis_tx.core.admission import Admission
 from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.errors import BrokerRefused
+from ws4redis_tx.server.redis_connection import PREPARE_TIMEOUT
 from ws4redis_tx.server.redis_protocol import LOST, CommandProtocol, PubSubProtocol, ResponseError
 from ws4redis_tx.server.websocket_factory import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT
 from ws4redis_tx.testing import MemoryBroker, MemoryClient, connect
@@ -49,6 +49,11 @@ CLOSE_CODES = frozenset({1002, 1007, 1009})
 TROUBLE_CODES = frozenset({1013, 1011})
 
 MAX_MESSAGE_SIZE = 4096
+
+# Seconds until a connection that is up but deaf is replaced, at most; and until the trouble that
+# lies have left on each connection is over.
+DEAFNESS_NOTICED = 30.0
+LONGEST_RECOVERY = 4 * (PREPARE_TIMEOUT + DEAFNESS_NOTICED)
 
 
 @contextmanager
@@ -382,14 +387,18 @@ class _Story:
         self._judge()
 
     def recover(self) -> None:
-        """Until both connections are there: an answer that does not come is waited for."""
-        started = self.world.clock.seconds()
-        for _ in range(100):
+        """Until both connections are there, and have been for long enough: an answer that does not
+        come is waited for, and half a reply, which makes a connection deaf, is noticed by probes.
+        """
+        clock = self.world.clock
+        started = last_down = clock.seconds()
+        while clock.seconds() - last_down <= DEAFNESS_NOTICED:
+            assert clock.seconds() - started < LONGEST_RECOVERY, "the broker does not come back"
             self.go_on()
-            self.world.clock.advance(0.5)
-            if self.world.clock.seconds() - started > LONGEST and self.world.broker.available:
-                return
-        raise AssertionError("the broker does not come back")
+            clock.advance(0.5)
+            if not self.world.broker.available:
+                last_down = clock.seconds()
+        self.go_on()
 
     def leave(self) -> None:
         for client in self.clients:
