@@ -245,7 +245,7 @@ class FrameTests(SynchronousTestCase):
     def test_what_is_judged_reaches_every_close_code(self) -> None:
         for code, opcode, payload in (
             (None, 1, b"hi"),
-            (1000, 8, b""),
+            (1005, 8, b""),
             (1014, 8, b"\x03\xf6"),
             (3000, 8, b"\x0b\xb8bye"),
             (1002, 8, b"\0"),
