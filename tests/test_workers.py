@@ -40,7 +40,7 @@ from tests.processes import TWISTD, Program, children, wait_readable
 from tests.support import TIMEOUT, handshake_bytes, open_websocket, shared_redis, write_file
 from tests.test_load import Wire
 from tests.test_tls import make_certificate
-from ws4redis_tx import worker
+from ws4redis_tx import worker as child
 from ws4redis_tx import workers as parent
 from ws4redis_tx.testing import client_frame
 from ws4redis_tx.workers import Supervisor, Workers
@@ -457,10 +457,10 @@ class LogTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.written: list[bytes] = []
-        self.patch(worker, "_write", self.written.append)
+        self.patch(child, "_write", self.written.append)
 
     def log(self, **event: Any) -> None:
-        worker._tell_parent({"log_level": LogLevel.info, "log_format": "hello", **event})
+        child._tell_parent({"log_level": LogLevel.info, "log_format": "hello", **event})
 
     def test_a_failure_in_a_timer_is_told_and_what_the_parent_said_is_not(self) -> None:
         self.log(log_namespace="twisted.internet.base")
@@ -474,7 +474,7 @@ class LogTests(SynchronousTestCase):
             if len(self.written) == 1:  # as an object does that is collected now
                 self.log(log_format="within")
 
-        self.patch(worker, "_write", write)
+        self.patch(child, "_write", write)
         self.log(log_format="around")
         texts = [json.loads(line[1:])["text"] for line in self.written]
         self.assertEqual(texts, ["around", "within"])
