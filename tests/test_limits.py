@@ -205,4 +205,4 @@ class RateTests(WebSocketTests):
         self.assertTrue(client.open)
 
     def test_a_client_that_sends_nothing_costs_no_allowance(self) -> None:
-        self.assertIsNone(self.connect()._server._allowance)
+        self.assertIsNone(self.connect()._server.shares._allowance)

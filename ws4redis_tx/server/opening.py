@@ -86,7 +86,7 @@ class Opening:
             )
             factory.check_capacity()
             handshake = factory.proxies.see_through(handshake)
-            websocket.claim(factory.addresses, handshake.peer)
+            websocket.shares.claim(factory.addresses, handshake.peer)
             factory.origins.check(handshake)
             mark = factory.revocations.mark
             admission = yield self._authorize(handshake)
@@ -94,7 +94,7 @@ class Opening:
                 return
             check_admission(handshake, admission)
             identity = admission.identity
-            websocket.claim(factory.visitors, identity.username or identity.session_key)
+            websocket.shares.claim(factory.visitors, identity.username or identity.session_key)
             factory.admit(websocket, handshake, admission, mark)
             yield websocket.subscribe(handshake, admission)
             factory.check_capacity()
@@ -102,6 +102,8 @@ class Opening:
             websocket.refuse(denied)
         except BrokerUnavailable as error:
             websocket.refuse(unavailable(str(error)))
+        except GeneratorExit:
+            raise  # nobody will ever answer what this waits for
         except BaseException:  # also sys.exit() in a callback, or an answer that was lost
             if not websocket.ended:
                 _log.failure("A handshake failed; the client was answered with 500")

@@ -23,11 +23,11 @@ from ws4redis_tx.core.compression import accept_deflate
 from ws4redis_tx.core.delivery import Delivery
 from ws4redis_tx.core.errors import BrokerUnavailable, Denied
 from ws4redis_tx.core.handshake import Handshake, HttpRequest, refusal
-from ws4redis_tx.core.limits import Allowance, Quota
 from ws4redis_tx.core.messages import PING, RedisMessage, pong_frame
 from ws4redis_tx.server.admitted import Admitted
 from ws4redis_tx.server.opening import Opening, unavailable
 from ws4redis_tx.server.replay import Replay
+from ws4redis_tx.server.shares import Shares
 from ws4redis_tx.server.subscription import SubscriberConnection
 from ws4redis_tx.server.transport import immediate_write, unsent
 from ws4redis_tx.server.websocket_inflate import Inflate
@@ -66,8 +66,6 @@ class WebSocketProtocol(WebSocketServerProtocol):
     _reading = True
     _silent = False
     _unsent = 0
-    _claims: tuple[tuple[Quota, str], ...] = ()
-    _allowance: Allowance | None = None
     _close_frame: tuple[Any, Any] | None = None
     _close_timer: Any = None
     _drop_timer: Any = None
@@ -83,6 +81,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
             config.max_pending,
             config.slow_reader,
         )
+        self.shares = Shares()
         self._opening = Opening(self.factory, self)
         self.factory.connected(self)
 
@@ -118,17 +117,6 @@ class WebSocketProtocol(WebSocketServerProtocol):
         self.openHandshakeTimeoutCall = None
         if self._opening is not None and not self.ended:
             self._opening.time_out()
-
-    def claim(self, quota: Quota, key: str | None) -> None:
-        """Take one of what ``key`` may have. Raises ``Denied`` (503) when there is none left."""
-        if not key:
-            return  # somebody who cannot be told from others
-        if not quota.take(key):
-            raise unavailable(
-                "this user, session or address has as many websockets as "
-                "WS4REDIS_MAX_CONNECTIONS_PER_USER or _PER_ADDRESS allows"
-            )
-        self._claims += ((quota, key),)
 
     def subscribe(self, handshake: Handshake, admission: Admission) -> Deferred[Any]:
         """Fire when all that the client may hear is subscribed to."""
@@ -345,13 +333,9 @@ class WebSocketProtocol(WebSocketServerProtocol):
 
     def _within_rate(self, *, messages: int = 0, size: int = 0) -> bool:
         """Count what an open websocket sent, and close it with 1013 when that is too much."""
-        rate = self.factory.rate
-        if rate is None or self.state != self.STATE_OPEN:
-            return True
-        now = self.factory.reactor.seconds()
-        if self._allowance is None:
-            self._allowance = Allowance(rate, now)
-        if self._allowance.take(now, messages=messages, size=size):
+        if self.state != self.STATE_OPEN or self.shares.suffice(
+            self.factory.rate, self.factory.reactor.seconds(), messages=messages, size=size
+        ):
             return True
         self.close(1013, "Too many messages.")
         return False
@@ -379,8 +363,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
         self._answer_close()
         if self._opening is not None:
             self._opening.abandon()
-        for quota, key in self._claims:
-            quota.give_back(key)
+        self.shares.give_back()
         if self.closeHandshakeTimeoutCall is not None:
             # Autobahn forgets it when the client is gone without an answer.
             self.closeHandshakeTimeoutCall.cancel()
