@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -267,6 +268,13 @@ class OpeningTests(WebSocketTests):
         self.assertEqual(client.refused, 500)
         self.assertNotIn("secret", str(client.response_headers) + client._received.decode())
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_one_that_nobody_will_ever_answer_is_collected_without_a_word(self) -> None:
+        self.use(authorizer=Waiting())
+        self.connect()
+        self.setUp()  # forgets it all
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_without_redis_a_handshake_is_answered_with_503(self) -> None:
         self.broker.available = False
