@@ -42,7 +42,7 @@ from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
 from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress
-from ws4redis_tx.server import broker, commands, redis_connection, replay, subscriptions
+from ws4redis_tx.server import broker, commands, probe, redis_connection, replay
 from ws4redis_tx.service import make_service
 
 LOAD = max(1, int(os.environ.get("WS4REDIS_CHAOS", "1")))
@@ -56,8 +56,8 @@ PATIENCE = 45.0
 
 # What a server waits for, in seconds; with its own patience each test would take half a minute.
 SOONER = (
-    (subscriptions, "PROBE_INTERVAL", 1.0),
-    (subscriptions, "_PROBE_PATIENCE", 1.0),
+    (probe, "PROBE_INTERVAL", 1.0),
+    (probe, "_PROBE_PATIENCE", 1.0),
     (broker, "COMMAND_TIMEOUT", 1.0),
     (redis_connection, "PREPARE_TIMEOUT", 1.0),
     (redis_connection, "_LONGEST_DELAY", 0.2),

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ws4redis_tx.core.channels import control_channel, read_stamp
-from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
+from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.fanout import Fanout
 from ws4redis_tx.core.hub import EchoNotes, Hub
 from ws4redis_tx.core.interfaces import IListener
@@ -22,15 +19,11 @@ from ws4redis_tx.core.recovery import Arrivals
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.server.commands import Commands
 from ws4redis_tx.server.deferreds import gather
+from ws4redis_tx.server.probe import Probe
 from ws4redis_tx.server.redis_connection import RedisConnection
-from ws4redis_tx.server.redis_protocol import PubSubProtocol, ResponseError
+from ws4redis_tx.server.redis_protocol import PubSubProtocol
 
 _log = Logger()
-
-PROBE_INTERVAL = 10.0
-"""Seconds between probes; one that is still out when the next is due shows a deaf connection."""
-
-_PROBE_PATIENCE = 5.0  # seconds that a probe is given, if it was sent out of turn
 
 _MOST_BACKLOG = 1 << 20  # bytes that have come from Redis and wait for earlier fan-outs
 
@@ -81,21 +74,20 @@ class Subscriptions:
         self._held: list[tuple[bytes, bytes]] | None = None
         # What attempts to connect that came to nothing had held.
         self._held_earlier: list[tuple[bytes, bytes]] = []
-        self._control = control_channel(prefix, f"probe:{secrets.token_hex(8)}")
-        self._may_probe = True
-        self._prober = LoopingCall(self._probe)
-        self._prober.clock = reactor
-        self._reactor = reactor
-        self._probe_sent: float | None = None
-        self._heard = False  # anything, since the last probe was sent
-        self._paused = False  # by us, until what has come was handed over
+        self.probe = Probe(
+            prefix,
+            commands,
+            reactor,
+            on_deaf=self._deaf,
+            on_refused=self._arrivals.forget_recent,
+        )
 
     def start(self) -> None:
         self._connection.start()
-        self._prober.start(PROBE_INTERVAL, now=False)
+        self.probe.start()
 
     def stop(self) -> Deferred[None]:
-        self._prober.stop()
+        self.probe.stop()
         return self._connection.stop()
 
     @property
@@ -162,37 +154,35 @@ class Subscriptions:
         if self._held is not None:
             self._held += messages
             return
-        self._heard = True
+        self.probe.heard()
         self._dispatch(messages)
         if self._fanout.backlog > _MOST_BACKLOG and self._protocol is not None:
             # The rest waits in Redis. Not sooner: acknowledgements come the same way.
-            self._paused = True
+            self.probe.paused = True
             self._protocol.transport.pauseProducing()
             self._fanout.then(partial(self._go_on, self._protocol))
 
     def _go_on(self, protocol: PubSubProtocol) -> None:
-        self._paused = False
-        self._heard = True
+        self.probe.paused = False
+        self.probe.heard()
         protocol.transport.resumeProducing()
 
     def _dispatch(self, messages: list[tuple[bytes, bytes]]) -> None:
         for channel, payload in messages:
-            if channel == self._control:
-                stamp = read_stamp(payload)
-                if stamp is None:
-                    continue  # somebody else's
-                self._probe_sent = None
-                self._arrivals.prove(stamp)
-                self._read_earlier, self._read = self._read, []
+            if channel == self.probe.channel:
+                moment = self.probe.returned(payload)
+                if moment is not None:
+                    self._arrivals.prove(moment)
+                    self._read_earlier, self._read = self._read, []
                 continue
             if channel not in self.hub.channels or channel in self._subscribing:
                 continue  # it was on its way when the last listener left
             self._arrivals.note(channel, payload)
             self._fanout.add(Publication(channel, payload, self.notes.take(channel, payload)))
         self._fanout.run()
-        if len(self._arrivals) > _PROBE_EARLY and self._probe_sent is None:
-            self._send_probe()
-            if self._probe_sent is None:
+        if len(self._arrivals) > _PROBE_EARLY and not self.probe.out:
+            self.probe.send()
+            if not self.probe.out:
                 # Without a proof. What arrived last, an outage now would bring once more.
                 self._arrivals.forget_recent()
 
@@ -206,10 +196,8 @@ class Subscriptions:
         self._held_earlier += self._held or ()
         self._held = []
         channels = list(self.hub.channels)
-        controlled = protocol.subscribe(self._control).addCallbacks(
-            self._controlled, self._not_controlled
-        )
-        yield gather([controlled, *(protocol.subscribe(channel) for channel in channels)])
+        probed = self.probe.subscribe(protocol)
+        yield gather([probed, *(protocol.subscribe(channel) for channel in channels)])
         missed: list[tuple[bytes, bytes]] = []
         if channels:
             # What comes until then waits in Redis, not here.
@@ -224,23 +212,9 @@ class Subscriptions:
         earlier, self._held_earlier = self._held_earlier, []
         # Whoever published meanwhile may hear itself, as its note cannot be told from an old one.
         self.notes.clear()
-        self._probe_sent = None
+        self.probe.forget()
         self._dispatch(earlier + missed + held)
-        self._send_probe()
-
-    def _controlled(self, _: object) -> None:
-        self._may_probe = True
-
-    def _not_controlled(self, failure: Failure) -> None:
-        failure.trap(ResponseError)
-        if self._may_probe:
-            self._may_probe = False
-            _log.warn(
-                "Redis does not let this user subscribe to {channel}: a connection that is up but "
-                "deaf is not noticed. Grant &{channels} to mend it.",
-                channel=self._control.decode(),
-                channels=self._control.decode().rpartition("probe:")[0] + "*",
-            )
+        self.probe.send()
 
     def _missed(
         self, persisted: list[tuple[bytes, bytes, int | None]]
@@ -257,37 +231,15 @@ class Subscriptions:
     def _lost(self, protocol: PubSubProtocol) -> None:
         if self._protocol is protocol:
             self._protocol = None
-            self._paused = False
+            self.probe.paused = False
             self.notes.clear()
             self._read, self._read_earlier = [], []
 
-    def _probe(self) -> None:
+    def _deaf(self) -> None:
         protocol = self._connection.protocol
-        if protocol is None:
-            return
-        sent = self._probe_sent
-        if sent is not None and self._reactor.seconds() - sent < _PROBE_PATIENCE:
-            return
-        if sent is not None and (self._heard or self._paused):
-            self._heard = False  # behind, not deaf
-            return
-        if sent is not None and self._commands.connected:
+        if protocol is not None:
             _log.warn("Redis is connected but nothing it publishes arrives; connecting anew.")
             self._connection.drop(protocol)
-            return
-        self._send_probe()
-
-    def _send_probe(self) -> None:
-        if self._may_probe and self._commands.connected:
-            self._probe_sent = self._reactor.seconds()
-            self._heard = False
-            self._commands.probe(self._control).addErrback(self._not_probed)
-
-    def _not_probed(self, failure: Failure) -> None:
-        # That the command connection has its own trouble says nothing about this one.
-        self._probe_sent = None
-        if failure.check(BrokerRefused):
-            self._arrivals.forget_recent()
 
     # Fences
 
