@@ -1,4 +1,4 @@
-"""A connection that is deaf is noticed within 20 s; one that is behind, or paused, is left alone."""
+"""A deaf connection is noticed within 20 s; one that is behind, or paused, is left alone."""
 
 from __future__ import annotations
 
