@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from typing import Any
 
 from hypothesis import given, settings
@@ -179,6 +180,28 @@ class RateTests(WebSocketTests):
             for _ in range(11):
                 client.send_bytes(data)
             self.assertEqual(client.close_code, 1013)
+
+    def test_pongs_and_fragments_count_too(self) -> None:
+        fragment = bytes([0x00]) + client_frame(1, b"")[1:]
+        for first, data in ((b"", client_frame(10, b"")), (b"\x01" + fragment[1:], fragment)):
+            self.use(rate=(1, 1_000_000))
+            client = self.connect("publish-broadcast")
+            client.send_bytes(first)
+            for _ in range(11):
+                client.send_bytes(data)
+            self.assertEqual(client.close_code, 1013)
+
+    def test_what_was_compressed_counts_as_it_is(self) -> None:
+        self.use(rate=(1000, 1000), compression=True)
+        offer = {"Sec-WebSocket-Extensions": "permessage-deflate"}
+        client = self.connect("publish-broadcast", headers=offer)
+        deflate = zlib.compressobj(9, wbits=-15)
+        data = deflate.compress(b"x" * 6000) + deflate.flush(zlib.Z_SYNC_FLUSH)
+        frame = bytes([0xC1]) + client_frame(1, data[:-4])[1:]
+        client.send_bytes(frame)
+        self.assertTrue(client.open)
+        client.send_bytes(frame)
+        self.assertEqual(client.close_code, 1013)
 
     def test_bytes_count_even_if_no_message_is_ever_finished(self) -> None:
         self.use(rate=(1000, 100))

@@ -98,6 +98,17 @@ class ReadingTests(WebSocketTests):
         client._server.resumeProducing()
         self.assertEqual(self.state(client), "producing")
 
+    def test_large_messages_wait_for_redis_in_fewer_numbers(self) -> None:
+        broker = SlowBroker("publish")
+        self.use(broker, max_pending=1000)
+        client = self.connect("publish-broadcast")
+        client.send("x" * 600)
+        self.assertEqual(self.state(client), "producing")
+        client.send("x" * 600)
+        self.assertEqual(self.state(client), "paused")
+        broker.answer("publish")
+        self.assertEqual(self.state(client), "producing")
+
     def test_both_reasons_must_be_gone(self) -> None:
         broker = SlowBroker("publish")
         self.use(broker)

@@ -784,3 +784,49 @@ class RechecksTests(SynchronousTestCase):
         self.clock.advance(0)
         self.assertEqual(others, [50])
         self.assertEqual(checked, list(range(1000)))
+
+
+class UnheardTests(RevocationTests):
+    """What was said while nobody could hear it, or before a handshake could know it."""
+
+    def test_a_handshake_that_spans_an_outage_is_looked_at_again(self) -> None:
+        self.connect("mary")
+        self.site.visitors["john"] = waiting = Deferred()
+        client = self.connect("john")
+        # Redis was away, and with it the word that John was logged out.
+        self.broker.generation += 1
+        self.clock.advance(1)
+        waiting.callback(self.site.admit(JOHN, self.site.handshakes[-1], ["subscribe-user"]))
+        self.assertTrue(client.open)
+        self.site.visitors["john"] = Identity()
+        self.clock.advance(0)
+        self.assertEqual(client.close_code, 1008)
+
+    def test_a_handshake_that_takes_longer_than_the_second_look_gets_one_of_its_own(self) -> None:
+        self.say(Revocation(RECHECK, "user", ("1",)))
+        self.site.visitors["john"] = waiting = Deferred()
+        client = self.connect("john")
+        self.say_again()
+        waiting.callback(self.site.admit(JOHN, self.site.handshakes[-1], ["subscribe-user"]))
+        self.site.visitors["john"] = Identity()
+        self.clock.advance(0)
+        self.assertEqual(client.close_code, 1008)
+
+    def test_an_urgent_recheck_that_failed_stays_urgent(self) -> None:
+        client = self.connect("john")
+        self.site.visitors["john"] = RuntimeError("the database is away")
+        self.say(Revocation(RECHECK, "user", ("1",)))
+        self.flushLoggedErrors(RuntimeError)
+        self.site.visitors["john"] = Identity()
+        self.factory.revocations._rechecks.eventually = self.fail
+        self.say_again()
+        self.assertEqual(client.close_code, 1008)
+
+    def test_a_message_that_names_nobody_is_a_line_in_the_log(self) -> None:
+        for verb in (LOGOUT, RECHECK, DISCONNECT):
+            kind = "session" if verb == LOGOUT else "user"
+            self.assertRaises(ValueError, read_revocation, Revocation(verb, kind, ()).payload)
+
+    def test_no_repr_shows_a_cookie(self) -> None:
+        self.connect("john")
+        self.assertNotIn("who=john", repr(self.site.handshakes[0]))

@@ -24,6 +24,7 @@ set_up_django()
 
 from django.conf import settings  # noqa: E402
 from django.contrib.auth.models import User  # noqa: E402
+from django.core.cache import caches  # noqa: E402
 from django.test import Client, override_settings  # noqa: E402
 
 from ws4redis_tx import conf  # noqa: E402
@@ -80,6 +81,16 @@ class SessionTests(ServerTestCase):
     def test_cached_db(self) -> Any:
         yield self.serve_engine("cached_db")
         yield self.assert_served()
+
+    @inlineCallbacks
+    def test_cached_db_is_not_filled_by_looking(self) -> Any:
+        """What is put into the cache after a logout would bring the session back."""
+        yield self.serve_engine("cached_db")
+        caches["default"].clear()
+        client = yield self.open("foobar?subscribe-user", cookies=self.cookies)
+        self.assertTrue(client.opened.called)
+        store = import_module(settings.SESSION_ENGINE).SessionStore(self.key)
+        self.assertIsNone(caches["default"].get(store.cache_key))
 
     @inlineCallbacks
     def test_file(self) -> Any:

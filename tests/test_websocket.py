@@ -488,6 +488,7 @@ class PublishingTests(WebSocketTests):
         self.assertEqual(client.close_code, 1009)
 
     def test_a_message_of_endless_fragments_of_nothing_closes_with_1009(self) -> None:
+        self.use(rate=None)
         client = self.connect("publish-broadcast")
         begin, more = (bytes([opcode]) + client_frame(0, b"")[1:] for opcode in (1, 0))
         client.send_bytes(begin + more * 20_000)

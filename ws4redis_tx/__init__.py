@@ -17,7 +17,8 @@ def disconnect(
 
     Exactly one of them: a user as an object, which finds it also if it was renamed, or by its
     username; a session as an object or by its key; a group as an object or by its name. A client
-    may connect again, and is let in if it still may: take away first what it is not to have.
+    may connect again, and is let in if it still may: take away first what it is not to have, and
+    within a transaction leave this to ``transaction.on_commit``, as it is back before that ends.
 
     Returns how many server processes were told. Raises ``BrokerUnavailable`` when Redis could not
     be asked, and ``TypeError`` for anything else than one of these. Blocks, so not for event loops.

@@ -220,6 +220,8 @@ def _expires(session: Any) -> float | None:
     """When the session ends, in seconds since the epoch: its row says it, or the session itself, if
     it was given a date; the other engines know an age at most. Asks nothing of the database.
     """
+    if isinstance(session, signed_cookies.SessionStore):
+        return None  # Django takes such a cookie also when it is over
     when = getattr(session, "_ws4redis_expires", None)
     if when is None and isinstance(session, SessionBase) and session.session_key:
         when = session.get("_session_expiry")
@@ -233,6 +235,20 @@ def _session_store() -> type[SessionBase]:
     return _read_only(settings.SESSION_ENGINE)
 
 
+class _ReadOnlyCache:
+    """A cache that keeps nothing: one engine puts what it loads there, and so could bring a session
+    back that was logged out meanwhile.
+    """
+
+    def __init__(self, cache: Any) -> None:
+        self.get = cache.get
+
+    def set(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    delete = add = set
+
+
 @cache
 def _read_only(engine: str) -> type[SessionBase]:
     """The engine's store, whose writes do nothing: some engines write while they load."""
@@ -243,6 +259,11 @@ def _read_only(engine: str) -> type[SessionBase]:
     def lose(self: SessionBase) -> None:
         self._session_key = None
 
+    def start(self: Any, *args: Any, **kwargs: Any) -> None:
+        store.__init__(self, *args, **kwargs)
+        if hasattr(self, "_cache"):
+            self._cache = _ReadOnlyCache(self._cache)
+
     def remember_expiry(self: Any) -> Any:
         row = store._get_session_from_db(self)
         self._ws4redis_expires = getattr(row, "expire_date", None)
@@ -251,7 +272,7 @@ def _read_only(engine: str) -> type[SessionBase]:
     store = import_module(engine).SessionStore
     methods: dict[str, Any] = dict.fromkeys(("save", "delete", "flush", "cycle_key"), ignore)
     # The name is part of the salt that session data is signed with.
-    methods |= {"create": lose, "__qualname__": store.__qualname__}
+    methods |= {"create": lose, "__init__": start, "__qualname__": store.__qualname__}
     if hasattr(store, "_get_session_from_db"):
         methods["_get_session_from_db"] = remember_expiry
     return type(store.__name__, (store,), methods)

@@ -62,7 +62,8 @@ def connect() -> None:
         groups_changed, sender=groups.remote_field.through, dispatch_uid="ws4redis_tx.groups"
     )
     for model in _kin(groups.remote_field.model):
-        pre_save.connect(group_saved, sender=model, dispatch_uid="ws4redis_tx.group_saved")
+        pre_save.connect(remember_name, sender=model, dispatch_uid="ws4redis_tx.remember_name")
+        post_save.connect(group_saved, sender=model, dispatch_uid="ws4redis_tx.group_saved")
         post_delete.connect(group_deleted, sender=model, dispatch_uid="ws4redis_tx.group_deleted")
 
 
@@ -106,14 +107,19 @@ def user_deleted(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
 
 
 @_unbreaking
-def group_saved(
+def remember_name(
     sender: Any, instance: Any, using: str, update_fields: Any = None, **kwargs: Any
 ) -> None:
-    """Before it is: who is in it is known to the servers by its old name, which is read here."""
+    """Before a group is saved: who is in it is known to the servers by its old name."""
     if instance.pk is None or (update_fields is not None and "name" not in update_fields):
         return
     old = sender._base_manager.using(using).filter(pk=instance.pk).values_list("name", flat=True)
-    _recheck("group", [name for name in old if name != instance.name], using)
+    instance._ws4redis_renamed = [name for name in old if name != instance.name]
+
+
+@_unbreaking
+def group_saved(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
+    _recheck("group", instance.__dict__.pop("_ws4redis_renamed", ()), using)
 
 
 @_unbreaking

@@ -10,7 +10,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import responses
 from urllib.parse import unquote_plus, unquote_to_bytes
 
@@ -42,7 +42,7 @@ class HttpRequest:
 
     method: str
     target: str
-    headers: tuple[tuple[str, str], ...]
+    headers: tuple[tuple[str, str], ...] = field(repr=False)  # among them a cookie
     malformed: str = ""
 
 
@@ -59,7 +59,7 @@ class Handshake:
     query: str
     websocket_url: str
     flags: tuple[str, ...]
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     key: str
     subprotocols: tuple[str, ...]
     secure: bool

@@ -14,7 +14,9 @@ BURST = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What a client may send: messages (and pings) and bytes a second, on average."""
+    """What a client may send, on average: messages a second, each fragment, ping and pong counted
+    as one, and bytes a second, as they come and, if they were compressed, as they are.
+    """
 
     messages: float
     size: float

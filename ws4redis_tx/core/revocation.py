@@ -67,8 +67,12 @@ def read_revocation(payload: bytes) -> Revocation:
         raise ValueError("not a JSON object with one verb and one kind") from error
     if kind not in KINDS.get(verb, ()):
         raise ValueError("an unknown verb or kind")
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise ValueError("its values are not a list of strings")
+    if (
+        not isinstance(values, list)
+        or not values
+        or not all(isinstance(value, str) for value in values)
+    ):
+        raise ValueError("its values are not a list of strings, one at least")
     return Revocation(verb, kind, tuple(values))
 
 

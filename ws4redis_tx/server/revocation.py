@@ -81,6 +81,7 @@ class Revocations:
         self._logged_out: dict[str, float] = {}
         self.mark = 0
         """How much was heard so far: what a handshake that begins now does not know yet."""
+        self._unheard = 0  # the mark before which something may not have been heard
         self._recent: deque[tuple[float, int, Revocation]] = deque()
         self._again: dict[tuple[str, tuple[str, ...]], float] = {}
         self._again_timer: Any = None
@@ -125,6 +126,15 @@ class Revocations:
             while self._logged_out[oldest := next(iter(self._logged_out))] <= now:
                 del self._logged_out[oldest]
 
+    def _since(self, mark: int) -> list[Revocation]:
+        """What was heard after ``mark``."""
+        heard: list[Revocation] = []
+        for _, number, revocation in reversed(self._recent):
+            if number <= mark:
+                break
+            heard.append(revocation)
+        return heard
+
     def _end(self, websockets: Collection[Any], why: str) -> None:
         """Close them with 1008; many of them by and by, as others want to be served too."""
         if not websockets:
@@ -153,8 +163,7 @@ class Revocations:
         """
         identity, facility = admission.identity, handshake.facility
         self._check_not_logged_out(identity)
-        said = [each for _, number, each in self._recent if number > mark]
-        said = [each for each in said if each.concerns(identity, facility)]
+        said = [each for each in self._since(mark) if each.concerns(identity, facility)]
         if any(each.verb != RECHECK for each in said):
             raise Denied(403, "This is not allowed any more.", detail="it was disconnected")
         packed = None if fixed else pack(handshake)
@@ -166,7 +175,7 @@ class Revocations:
             if self._rounds is not None:
                 self._rounds.add(websocket)
             self._set_timer(websocket, admission.expires)
-        if said:
+        if said or mark < self._unheard:
             self._rechecks.soon(websocket)
 
     def closed(self, websocket: Any) -> None:
@@ -205,12 +214,15 @@ class Revocations:
 
     def _recheck_due(self) -> None:
         now = self._reactor.seconds()
-        for key, due in tuple(self._again.items()):
+        while self._again:
+            key, due = next(iter(self._again.items()))
             if due > now:
                 self._again_timer = self._reactor.callLater(due - now, self._recheck_due)
                 return
             del self._again[key]
-            self._recheck_concerned(Revocation(RECHECK, *key))
+            revocation = Revocation(RECHECK, *key)
+            self._remember(revocation)  # also for handshakes that are still under way
+            self._recheck_concerned(revocation)
 
     def _look_for_an_outage(self) -> None:
         if self._broker.generation != self._generation and self._broker.available:
@@ -218,6 +230,9 @@ class Revocations:
             self._recheck_all()
 
     def _recheck_all(self) -> None:
+        """What was said meanwhile was not heard; handshakes under way do not know it either."""
+        self.mark += 1
+        self._unheard = self.mark
         for websocket in self._roster.all():
             self._rechecks.eventually(websocket)
 
@@ -281,7 +296,7 @@ class Revocations:
         tried, timer = self._failures.get(websocket, (0, None))
         _cancel(timer)
         if tried < len(RETRIES):
-            timer = self._reactor.callLater(RETRIES[tried], self._rechecks.eventually, websocket)
+            timer = self._reactor.callLater(RETRIES[tried], self._rechecks.soon, websocket)
             self._failures[websocket] = tried + 1, timer
         else:
             websocket.close(1011, "The server failed.")

@@ -63,6 +63,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
     _connection: SubscriberConnection | None = None
     _username: str | None = None
     _unacknowledged = 0
+    _unacknowledged_size = 0
     _reading = True
     _silent = False
     _unsent = 0
@@ -229,8 +230,12 @@ class WebSocketProtocol(WebSocketServerProtocol):
         if self.state == self.STATE_OPEN and self._within_rate(messages=1):
             self._delivery.interject(pong_frame(payload))
 
+    def onPong(self, payload: bytes) -> None:
+        self._within_rate(messages=1)
+
     def onMessageFrameBegin(self, length: int) -> None:
         super().onMessageFrameBegin(length)
+        self._within_rate(messages=1)
         # Fragments of nothing add nothing to the message's size, and each is kept.
         most = max(FEW_FRAGMENTS, self.factory.config.max_message_size // SMALL_FRAGMENT)
         if len(self.message_data) > most:
@@ -246,15 +251,18 @@ class WebSocketProtocol(WebSocketServerProtocol):
             self.frame_data = [whole]
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        if not self._within_rate(messages=1) or payload == self.factory.heartbeat:
+        if self._perMessageCompress is not None and not self._within_rate(size=len(payload)):
+            return
+        if payload == self.factory.heartbeat:
             return
         if self._close_frame is not None or self.state != self.STATE_OPEN:
             return  # one of us has said that it is over
         self._unacknowledged += 1
+        self._unacknowledged_size += len(payload)
         self._pace()
         maybeDeferred(self._subscriber.publish_message, RedisMessage(payload)).addErrback(
             self._not_published
-        ).addBoth(self._acknowledged)
+        ).addBoth(self._acknowledged, len(payload))
 
     def _not_published(self, failure: Failure) -> None:
         if failure.check(BrokerUnavailable):
@@ -263,8 +271,9 @@ class WebSocketProtocol(WebSocketServerProtocol):
         else:
             self._failed(failure, "Publishing a client's message failed")
 
-    def _acknowledged(self, _: object) -> None:
+    def _acknowledged(self, _: object, size: int) -> None:
         self._unacknowledged -= 1
+        self._unacknowledged_size -= size
         self._pace()
         if not self._unacknowledged and self._close_frame is not None:
             self._answer_close()
@@ -344,7 +353,11 @@ class WebSocketProtocol(WebSocketServerProtocol):
         """Read nothing from a client that does not read, or whose messages Redis has yet to get:
         what it sends would pile up here.
         """
-        reading = self._unacknowledged < MOST_UNACKNOWLEDGED and not self._delivery.paused
+        reading = (
+            self._unacknowledged < MOST_UNACKNOWLEDGED
+            and self._unacknowledged_size <= self.factory.config.max_pending
+            and not self._delivery.paused
+        )
         if reading is not self._reading and not self.ended:
             self._reading = reading
             if reading:
