@@ -168,6 +168,17 @@ class RedisBrokerTests(BrokerContract, TestCase):
         return self.broker.when_available()
 
     @inlineCallbacks
+    def test_stopping_it_twice_or_before_its_start_is_harmless(self) -> Any:
+        yield self.broker.stopService()
+        yield self.broker.stopService()
+        self.assertFalse(self.broker.available)
+        yield RedisBroker(self.redis.address, "", reactor).stopService()
+        # Of one that was stopped twice, nothing stands in the way of another start.
+        self.broker.startService()
+        yield self.broker.when_available()
+        self.assertEqual((yield self.broker.publish([b"a"], b"hi", 0)), 0)
+
+    @inlineCallbacks
     def test_two_connections_however_many_listeners(self) -> Any:
         yield gatherResults([self.broker.listen(b"%d" % i, Listener()) for i in range(200)])
         self.assertEqual(self.redis.connections(), 2)
