@@ -292,13 +292,6 @@ class UserTests(DjangoTests):
         with override_settings(WS4REDIS_REVOKE=False):
             self.assertEqual((yield self.said(lambda: self.change(is_active=False))), 0)
 
-
-def recheck_all(service: Any) -> None:
-    """As the turn of each websocket comes, once in ``WS4REDIS_RECHECK`` seconds."""
-    revocations = service.factory.revocations
-    for websocket in revocations._roster.all():
-        revocations._rechecks.eventually(websocket)
-
     def test_a_user_model_without_groups(self) -> None:
         """In a process of its own, as it is a setting that cannot be swapped."""
         program = (
@@ -316,6 +309,13 @@ def recheck_all(service: Any) -> None:
         result = python("-c", program, **variables)
         said, primary_key = result.stdout.split("\n")[:2]
         self.assertEqual(said, f'{{"recheck": {{"user": ["{primary_key}"]}}}}', result.stderr)
+
+
+def recheck_all(service: Any) -> None:
+    """As the turn of each websocket comes, once in ``WS4REDIS_RECHECK`` seconds."""
+    revocations = service.factory.revocations
+    for websocket in revocations._roster.all():
+        revocations._rechecks.eventually(websocket)
 
 
 class GroupTests(DjangoTests):
