@@ -7,26 +7,41 @@ modules test in depth, such as every Origin, is attacked here once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import valkey
-from django.test import override_settings
+from cryptography import x509
+from django.conf import settings
+from django.contrib.auth.hashers import make_password
+from django.contrib.auth.signals import user_logged_out
+from django.core.cache import cache
+from django.db import transaction
+from django.test import RequestFactory, override_settings
+from django.utils import timezone
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, inlineCallbacks
-from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
+from twisted.internet.defer import Deferred, DeferredQueue, gatherResults, inlineCallbacks
+from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapClientTLS
 from twisted.internet.interfaces import IPullProducer
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS
+from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread, deferToThreadPool
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
-from tests.demo import SETTINGS, cookies_of, environment, log_in
+import ws4redis_tx
+from tests.demo import SETTINGS, cookies_of, environment, in_thread, log_in, set_up_django
 from tests.processes import children, twistd
 from tests.support import (
+    LISTEN,
+    ROOT,
     TIMEOUT,
     RedisServer,
     exchange,
@@ -35,12 +50,28 @@ from tests.support import (
     status_of,
     write_file,
 )
+from tests.test_compression import COMPRESSED, TEXT, deflate
+from tests.test_compression import _unfinished as unfinished
 from tests.test_contract import PUBLISH_ALL, SUBSCRIBE_ALL, ContractTestCase
 from tests.test_load import CLOSE, open_wire
+from tests.test_revocation_django import ALL, DjangoTests, Lines, recheck_all
+from tests.test_tls import TlsTestCase, make_certificate
+from ws4redis_tx import bridge, conf, revoking
 from ws4redis_tx.core.admission import Identity
 from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.errors import ConfigError
-from ws4redis_tx.core.redis_address import parse_redis_address
+from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
+from ws4redis_tx.server.commands import Commands
+from ws4redis_tx.server.embedded_redis import free_port
+from ws4redis_tx.service import make_service
+from ws4redis_tx.testing import client_frame
+
+set_up_django()
+
+from django.contrib.auth.models import AnonymousUser, User  # noqa: E402
+from django.contrib.sessions.backends.cache import KEY_PREFIX  # noqa: E402
+from django.contrib.sessions.backends.db import SessionStore  # noqa: E402
+from django.contrib.sessions.models import Session  # noqa: E402
 
 # Lines are split at these by Python's own str.splitlines(), and by nobody else.
 LINE_BREAKS = (b"\x0b", b"\x0c", b"\x1c", b"\x1d", b"\x1e", b"\x85")
@@ -152,6 +183,25 @@ class Conversation(Protocol):
 
     def connectionLost(self, reason: Any = connectionDone) -> None:
         self.ended.callback(self.received)
+
+
+class Visit(Conversation):
+    """Sends a handshake, and leaves at once if it is let in."""
+
+    _let_in = False
+
+    def __init__(self, handshake: bytes) -> None:
+        super().__init__()
+        self._handshake = handshake
+
+    def connectionMade(self) -> None:
+        self.transport.write(self._handshake)
+
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        if not self._let_in and self.received.startswith(b"HTTP/1.1 101 "):
+            self._let_in = True
+            self.transport.write(CLOSE)
 
 
 @implementer(IPullProducer)
@@ -431,20 +481,548 @@ class ControlChannelTests(SecurityTestCase):
                 self.assertFalse(channel.startswith(("ctl:", start)), channel)
 
 
-class RevocationTests(SecurityTestCase):
-    """Who is no longer let in does not stay in."""
+class RevocationTests(DjangoTests):
+    """Who is no longer let in does not stay in, whatever cookies and sockets they kept.
+
+    The clock of what is put off stands still unless a test advances it: what happens without that
+    happens at once.
+    """
+
+    @inlineCallbacks
+    def setUp(self) -> Any:
+        yield super().setUp()
+        self.clock = self.stop_clock(self.service)
+
+    def stop_clock(self, service: Any) -> Clock:
+        clock = Clock()
+        self.patch(service.factory.revocations, "_reactor", clock)
+        return clock
+
+    @inlineCallbacks
+    def status(self, flags: str = "subscribe-user", name: str = "ann") -> Any:
+        """Fire with the status of the answer to who still has the cookie; 101 is an open door."""
+        return (yield self.status_at(self.port, flags, name))
+
+    @inlineCallbacks
+    def status_at(self, port: int, flags: str, name: str) -> Any:
+        handshake = handshake_bytes(
+            f"/ws/foobar?{flags}",
+            Host=f"127.0.0.1:{port}",
+            Cookie=f"{settings.SESSION_COOKIE_NAME}={self.key(name)}",
+        )
+        visit = yield connect(port, Visit(handshake))
+        return status_of((yield visit.ended.addTimeout(TIMEOUT, reactor)))
+
+    @inlineCallbacks
+    def test_an_application_that_does_nothing_for_it_gets_it(self) -> Any:
+        with override_settings():
+            del settings.WS4REDIS_REVOKE
+            yield self.assert_ends_ann_alone(self.browsers["ann"].post, "/logout/")
+
+    @inlineCallbacks
+    def test_a_logout_ends_what_was_opened_with_the_stolen_cookie(self) -> Any:
+        stolen = yield self.open("news?subscribe-session", cookies=self.cookies["ann"])
+        _, cookies = yield in_thread(lambda: self.log_in(self.user()))
+        elsewhere = yield self.open(ALL, cookies=cookies)
+        yield self.assert_ends_ann_alone(self.browsers["ann"].post, "/logout/")
+        yield self.assert_closed(stolen)
+        yield self.assert_open(elsewhere)
+        self.assertEqual((yield self.status()), 401)
+
+    @inlineCallbacks
+    def test_the_stolen_key_is_refused_for_30_s_by_all_servers_although_its_session_is_there(
+        self,
+    ) -> Any:
+        second = make_service(conf.server_config(listen=LISTEN))
+        second.startService()
+        self.addCleanup(second.stopService)
+        yield second.when_ready()
+        clocks = [self.clock, self.stop_clock(second)]
+        request = RequestFactory().get("/")
+        request.session = self.browsers["ann"].session
+        # As in a cache or a replica that is behind, the session itself stays.
+        yield in_thread(lambda: user_logged_out.send(User, request=request, user=self.user()))
+        yield self.assert_closed(self.ann)
+        yield second.factory.broker.fence()
+        for passed, status in ((0.0, 403), (29.9, 403), (0.2, 101)):
+            for clock in clocks:
+                clock.advance(passed)
+            for port in (self.port, second.ports[0].getHost().port):
+                for flags in ("subscribe-user", "subscribe-broadcast"):
+                    self.assertEqual((yield self.status_at(port, flags, "ann")), status, passed)
+        self.assertEqual((yield self.status(name="bob")), 101)
+
+    @inlineCallbacks
+    def test_password_lock_deletion_and_groups_take_effect_at_once_and_for_good(self) -> Any:
+        def save(**values: Any) -> None:
+            user = self.user()
+            for name, value in values.items():
+                setattr(user, name, value)
+            user.save()
+
+        changes: list[tuple[Callable[[], Any], int]] = [
+            (lambda: save(password=make_password("new")), 401),
+            (lambda: save(is_active=False), 401),
+            (lambda: self.user().delete(), 401),
+            (lambda: self.user().groups.clear(), 101),
+            (lambda: self.group.user_set.remove(self.user()), 101),
+        ]
+        for change, status in changes:
+            yield in_thread(self.prepare)
+            ann = yield self.open(ALL, cookies=self.cookies["ann"])
+            bob = yield self.open(ALL, cookies=self.cookies["bob"])
+            yield in_thread(change)
+            yield self.assert_closed(ann)
+            yield self.assert_open(bob)
+            self.assertEqual((yield self.status()), status)
+        # Who lost the group alone comes back, and hears nothing of it.
+        ann = yield self.open(ALL, cookies=self.cookies["ann"])
+        self.redis.command("PUBLISH", "group:revoked testers:foobar", "of the group")
+        yield self.assert_open(ann)
+
+    @inlineCallbacks
+    def test_nobody_is_rechecked_before_the_commit_or_for_what_was_rolled_back(self) -> Any:
+        def roll_back() -> None:
+            with contextlib.suppress(LookupError), transaction.atomic():
+                user = self.user()
+                user.is_active = False
+                user.save()
+                user.groups.clear()
+                user.delete()
+                raise LookupError
+
+        self.assertEqual((yield self.said(roll_back)), 0)
+        self.assertEqual((yield self.said(self.user_is_saved)), 1)
+        self.assertIn(b"recheck", self.ear.heard[0])
+        yield self.assert_open(self.ann)
+
+    def user_is_saved(self) -> None:
+        with transaction.atomic():
+            self.user().save()
+
+    @inlineCallbacks
+    def test_who_was_rechecked_too_early_is_rechecked_2_s_later(self) -> Any:
+        authorizer, answered = self.service.factory.authorizer, DeferredQueue()
+        authorize = authorizer.authorize
+
+        def watched(handshake: Any, rights: Any) -> Any:
+            def tell(answer: Any) -> Any:
+                answered.put(None)
+                return answer
+
+            return authorize(handshake, rights).addBoth(tell)
+
+        self.patch(authorizer, "authorize", watched)
+        yield in_thread(self.user_is_saved)
+        yield answered.get().addTimeout(TIMEOUT, reactor)
+        # What the replica did not know yet; nothing more is said.
+        yield in_thread(lambda: User.objects.filter(username="ann").update(is_active=False))
+        yield self.assert_open(self.ann)
+        self.clock.advance(1.9)
+        yield self.assert_open(self.ann)
+        self.assertEqual(answered.pending, [])
+        self.clock.advance(0.2)
+        yield self.assert_closed(self.ann)
+        yield self.assert_open(self.bob)
+
+    @inlineCallbacks
+    def test_who_takes_redis_away_keeps_nobody_from_logging_out(self) -> Any:
+        commands = Commands(RedisAddress(port=free_port()), "", reactor, timeout=5)
+        commands.start()
+        self.addCleanup(commands.stop)
+        bridge.share_commands(commands)
+        self.patch(revoking, "_outage", revoking._Outage())
+        waits: list[float] = []
+        send = bridge.send
+
+        def watched(work: Any, patience: float, done: Any) -> bool:
+            waits.append(patience)
+            return send(work, patience, done)
+
+        self.patch(bridge, "send", watched)
+        log = Lines(self)
+
+        def log_out_and_be_locked() -> Any:
+            answer = self.browsers["ann"].post("/logout/")
+            user = self.user()
+            user.is_active = False
+            user.save()
+            user.groups.clear()
+            return answer
+
+        answer = yield in_thread(log_out_and_be_locked)
+        self.assertEqual(answer.status_code, 302)
+        self.assertEqual((yield self.status()), 401)
+        self.assertLessEqual(max(waits), 0.5)
+        self.assertEqual(waits[1:], [0.0] * (len(waits) - 1), "one waits, no more")
+        yield self.assertFailure(commands.when_connected(), Exception)  # all have failed
+        self.assertEqual(len(log.lines), 1)
+        # The server was told nothing; it finds out by itself.
+        recheck_all(self.service)
+        yield self.assert_closed(self.ann)
+
+    @inlineCallbacks
+    def test_logins_and_new_users_cannot_be_used_to_have_others_rechecked(self) -> Any:
+        def storm() -> None:
+            for _ in range(3):
+                self.browsers["bob"].post("/login/", {"username": "bob", "password": "secret"})
+                User.objects.create_user("new", password="secret").groups.set([])
+                with override_settings(WS4REDIS_REVOKE=False):
+                    User.objects.filter(username="new").delete()
+
+        self.assertEqual((yield self.said(storm)), 0)
+
+    @inlineCallbacks
+    def test_a_websocket_does_not_outlive_its_session(self) -> Any:
+        def ends_in(seconds: float, name: str) -> None:
+            end = timezone.now() + timedelta(seconds=seconds)
+            Session.objects.filter(pk=self.key(name)).update(expire_date=end)
+
+        for name in ("ann", "bob"):
+            yield in_thread(ends_in, 100, name)
+        flags = "foobar?subscribe-broadcast"
+        ann = yield self.open(flags, cookies=self.cookies["ann"])
+        bob = yield self.open(flags, cookies=self.cookies["bob"])
+        self.clock.advance(90)
+        yield in_thread(ends_in, 1000, "bob")  # its visitor was active meanwhile
+        yield in_thread(ends_in, -1, "ann")  # as time does
+        yield self.assert_open(ann)
+        self.clock.advance(11)
+        yield self.assert_closed(ann)
+        yield self.assert_open(bob)
+
+    @inlineCallbacks
+    def test_disconnect_ends_whom_it_names_by_user_session_group_and_facility(self) -> Any:
+        news = yield self.open("news?subscribe-user", cookies=self.cookies["bob"])
+        for whom in ({"user": "ann"}, {"session": self.key("ann")}):
+            ann = yield self.open(ALL, cookies=self.cookies["ann"])
+            yield in_thread(lambda whom=whom: ws4redis_tx.disconnect(**whom))
+            yield self.assert_closed(ann)
+            yield self.assert_open(self.bob)
+        ann = yield self.open(ALL, cookies=self.cookies["ann"])
+        yield in_thread(lambda: ws4redis_tx.disconnect(facility="foobar"))
+        yield self.assert_closed(ann)
+        yield self.assert_closed(self.bob)
+        self.redis.command("PUBLISH", "user:bob:news", "still here")
+        self.assertEqual((yield news.next()), "still here")
+        guest = yield self.open("foobar?subscribe-broadcast")
+        yield in_thread(lambda: ws4redis_tx.disconnect(group=self.group))
+        yield self.assert_closed(news)
+        yield self.assert_open(guest)
+
+    @inlineCallbacks
+    def test_what_sends_no_signal_is_found_at_the_next_recheck(self) -> Any:
+        caches = "django.contrib.sessions.backends.cache"
+        cookies = "django.contrib.sessions.backends.signed_cookies"
+        locked = User.objects.filter(username="ann")
+        for engine, change in (
+            (settings.SESSION_ENGINE, lambda: locked.update(is_active=False)),
+            (caches, lambda: cache.delete(KEY_PREFIX + self.key())),
+            (cookies, lambda: locked.update(password="!")),
+        ):
+            with override_settings(SESSION_ENGINE=engine):
+                yield in_thread(self.prepare)
+                ann = yield self.open(
+                    "foobar?subscribe-broadcast&subscribe-user", cookies=self.cookies["ann"]
+                )
+                bob = yield self.open(
+                    "foobar?subscribe-broadcast&subscribe-user", cookies=self.cookies["bob"]
+                )
+                self.assertEqual((yield self.said(change)), 0)
+                yield self.assert_open(ann)
+                self.assertEqual((yield self.status()), 401)
+                recheck_all(self.service)
+                yield self.assert_closed(ann)
+                yield self.assert_open(bob)
+
+    def test_the_documentation_lists_which_is_which(self) -> None:
+        text = (ROOT / "docs" / "security.md").read_text()
+        section = text.partition("## What takes effect when")[2].partition("\n## ")[0]
+        rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| ")]
+        for event, when in (
+            ("logout (`django", "at once"),
+            ("password:", "at once"),
+            ("`is_active = False`", "at once"),
+            ("`user.delete()`", "at once"),
+            ("`user.groups.remove", "at once"),
+            ("`ws4redis_tx.disconnect", "at once"),
+            ("the session ends (database", "when it ends"),
+            ("`QuerySet.update()`", "next recheck"),
+            ("cache entry is deleted", "next recheck"),
+            ("logout with signed cookies", "when the cookie ends"),
+        ):
+            (told,) = [then for what, then in rows if event in what]
+            self.assertTrue(told.strip().startswith(when), (event, told))
 
 
 class PeerLimitTests(SecurityTestCase):
     """No client, user or address gets more than its share."""
 
+    @inlineCallbacks
+    def serve(self, **limits: Any) -> Any:
+        limits = {f"WS4REDIS_{name}": value for name, value in limits.items()}
+        limits.setdefault("WS4REDIS_ALLOWED_CHANNELS", "ws4redis_tx.policies.allow_all")
+        return (yield super().serve(**limits))
 
-class TransportTests(SecurityTestCase):
+    @inlineCallbacks
+    def assert_flood_is_cut(self, flood: bytes) -> Any:
+        """``flood`` closes with 1013, and harms nobody else."""
+        other = yield self.open("foobar?subscribe-broadcast")
+        client = yield self.open("foobar?publish-broadcast")
+        client.transport.write(flood)
+        self.assertEqual((yield client.closed.addTimeout(TIMEOUT, reactor)), 1013)
+        self.redis.command("PUBLISH", "broadcast:foobar", "the end")
+        heard = []
+        while not heard or heard[-1] != "the end":
+            heard.append((yield other.next()))
+        self.assertFalse(other.closed.called)
+        return heard[:-1]
+
+    @inlineCallbacks
+    def test_a_flood_of_messages_is_cut_off(self) -> Any:
+        yield self.serve(RATE=(1, 10**6))
+        heard = yield self.assert_flood_is_cut(client_frame(1, b"flood") * 1000)
+        self.assertLess(len(heard), 100)
+        yield self.assert_flood_is_cut(client_frame(9, b"") * 1000)
+
+    @inlineCallbacks
+    def test_a_flood_of_bytes_is_cut_off_although_no_message_ever_ends(self) -> Any:
+        yield self.serve(RATE=(10**6, 1000))
+        heard = yield self.assert_flood_is_cut(
+            unfinished(1, b"x" * 100) + unfinished(0, b"x" * 100) * 5000
+        )
+        self.assertEqual(heard, [])
+
+    @inlineCallbacks
+    def test_who_is_merely_busy_is_within_the_default(self) -> Any:
+        yield self.serve()
+        client = yield self.open("foobar?publish-broadcast&subscribe-broadcast&echo")
+        client.transport.write(client_frame(1, b"busy") * 2000)
+        self.assertEqual((yield client.take(2000)), ["busy"] * 2000)
+
+    @inlineCallbacks
+    def test_a_user_gets_no_more_websockets_by_logging_in_again(self) -> Any:
+        yield self.serve(MAX_CONNECTIONS_PER_USER=2)
+        for _ in range(2):
+            yield self.open("foobar?subscribe-user", cookies=(yield self.log_in("john")))
+        for flags in ("subscribe-user", "subscribe-broadcast", ""):
+            status, answer = yield self.refusal(f"/ws/a?{flags}", Cookie=(yield self.john()))
+            self.assertEqual(status, 503)
+            self.assertIn(b"Retry-After: ", answer)
+        yield self.open("foobar?subscribe-user", cookies=(yield self.log_in("mary")))
+
+    @inlineCallbacks
+    def test_nor_does_a_session_of_nobody(self) -> Any:
+        yield self.serve(MAX_CONNECTIONS_PER_USER=2)
+
+        def visit() -> dict[str, str]:
+            session = SessionStore()
+            session.create()
+            return {"sessionid": session.session_key}
+
+        visitor, other = (yield in_thread(visit)), (yield in_thread(visit))
+        for facility in ("a", "b"):
+            yield self.open(f"{facility}?subscribe-session", cookies=visitor)
+        cookie = f"sessionid={visitor['sessionid']}"
+        status, _ = yield self.refusal("/ws/c?subscribe-broadcast", Cookie=cookie)
+        self.assertEqual(status, 503)
+        yield self.open("a?subscribe-session", cookies=other)
+
+    @inlineCallbacks
+    def test_an_address_gets_no_more_by_pretending_to_be_many(self) -> Any:
+        asked: list[str] = []
+
+        def ask(request: Any, channels: list[str]) -> list[str]:
+            asked.append(request.META["REMOTE_ADDR"])
+            return channels
+
+        yield self.serve(MAX_CONNECTIONS_PER_ADDRESS=2, ALLOWED_CHANNELS=ask)
+        yield self.open("a?subscribe-broadcast")
+        yield self.open("a?subscribe-broadcast", cookies=(yield self.log_in("john")))
+        for number in range(5):
+            status, answer = yield self.refusal(
+                Cookie=(yield self.john()),
+                X_Forwarded_For=f"192.0.2.{number}",
+                X_Real_IP=f"192.0.2.{number}",
+                Forwarded=f"for=192.0.2.{number}",
+            )
+            self.assertEqual(status, 503)
+            self.assertIn(b"Retry-After: ", answer)
+        self.assertEqual(asked, ["127.0.0.1"] * 2)
+
+    @inlineCallbacks
+    def test_a_storm_of_handshakes_is_refused_before_it_costs_a_query(self) -> Any:
+        go_on = threading.Event()
+        self.addCleanup(go_on.set)
+        looked_up: DeferredQueue[str] = DeferredQueue()
+
+        def look_up(request: Any) -> None:
+            reactor.callFromThread(looked_up.put, request.path_info)
+            go_on.wait(TIMEOUT)
+            request.session, request.user = SessionStore(), AnonymousUser()
+
+        yield self.serve(MAX_AUTHORIZATIONS=1, PROCESS_REQUEST=look_up)
+        first = yield connect(
+            self.port, Visit(handshake_bytes("/ws/first", Host=f"127.0.0.1:{self.port}"))
+        )
+        self.assertEqual((yield looked_up.get().addTimeout(TIMEOUT, reactor)), "/ws/first")
+        answers = yield gatherResults([self.refusal("/ws/storm") for _ in range(50)])
+        for status, answer in answers:
+            self.assertEqual(status, 503)
+            self.assertRegex(answer, rb"\r\nRetry-After: [1-5]\r\n")
+        go_on.set()
+        yield self.open("after")
+        self.assertEqual((yield looked_up.get()), "/ws/after")
+        self.assertEqual(looked_up.pending, [])
+        self.assertEqual(status_of((yield first.ended)), 101)
+
+
+class Thief(Protocol):
+    """Stands where Redis should, and keeps what it is told."""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.factory.told.append(data)
+        self.transport.write(b"+OK\r\n" * data.count(b"*"))
+
+
+class TransportTests(SecurityTestCase, TlsTestCase):
     """TLS, towards browsers and towards Redis."""
+
+    @inlineCallbacks
+    def assert_no_service(self, url: str) -> Any:
+        """With Redis at ``url`` nobody is served; fire with the log's reason."""
+        complaint = self.complaint()
+        self.override(WS4REDIS_CONNECTION=url)
+        self.launch(make_service(conf.server_config(LISTEN)))
+        why = yield complaint
+        status, answer = yield self.refusal()
+        self.assertEqual(status, 503)
+        self.assertNotIn(b"s3cret", answer)
+        self.assertNotIn("s3cret", why)
+        return why
+
+    @inlineCallbacks
+    def set_a_trap(self, name: str) -> Any:
+        """Fire with the port of a thief who has a certificate for ``name``, and all it is told."""
+        public, both = make_certificate(x509.DNSName(name))
+        self.ca_file = write_file(self, public)
+        trap = Factory.forProtocol(Thief)
+        trap.told = []
+        port = yield self.listen(trap, PrivateCertificate.loadPEM(both).options())
+        return port, trap.told
+
+    @inlineCallbacks
+    def test_a_false_redis_with_a_certificate_of_its_own_making_learns_no_password(self) -> Any:
+        port, told = yield self.set_a_trap("localhost")
+        why = yield self.assert_no_service(f"rediss://web:s3cret@localhost:{port}/0")
+        self.assertIn("certificate", why)
+        self.assertEqual(told, [])
+
+    @inlineCallbacks
+    def test_nor_does_one_with_a_good_certificate_for_another_host(self) -> Any:
+        port, told = yield self.set_a_trap("evil.example")
+        yield self.assert_no_service(
+            f"rediss://web:s3cret@localhost:{port}/0?ssl_ca_certs={self.ca_file}"
+        )
+        self.assertEqual(told, [])
+        # The same thief, where the name is right, is told all: the trap works.
+        port, told = yield self.set_a_trap("localhost")
+        broker = self.broker(f"rediss://web:s3cret@localhost:{port}/0?ssl_ca_certs={self.ca_file}")
+        yield broker.commands.when_connected()
+        self.assertIn(b"s3cret", b"".join(told))
+
+    @inlineCallbacks
+    def test_who_has_no_client_certificate_is_not_served_and_who_has_it_is(self) -> Any:
+        mine, both = make_certificate(x509.DNSName("client"))
+        _, forged = make_certificate(x509.DNSName("client"))
+        yield self.open_door(x509.DNSName("localhost"), lets_in=mine)
+        url = f"rediss://localhost:{self.port}/0?ssl_ca_certs={self.ca_file}"
+        yield self.assert_no_service(url)
+        yield self.assert_no_service(f"{url}&ssl_certfile={write_file(self, forged)}")
+        yield self.serve_redis(f"{url}&ssl_certfile={write_file(self, both)}")
+
+    @inlineCallbacks
+    def test_a_wrong_password_serves_nobody_and_is_in_no_answer_and_no_log(self) -> Any:
+        self.redis.command("ACL", "SETUSER", "web", "on", ">right", "~*", "&*", "+@all")
+        self.addCleanup(self.redis.command, "ACL", "DELUSER", "web")
+        why = yield self.assert_no_service(f"redis://web:s3cret@127.0.0.1:{self.redis.port}/0")
+        self.assertIn("WRONGPASS", why)
+        yield self.serve_redis(f"redis://web:right@127.0.0.1:{self.redis.port}/0")
+
+    @inlineCallbacks
+    def serve_redis(self, url: str) -> Any:
+        self.override(WS4REDIS_CONNECTION=url)
+        yield self.start_server(conf.server_config(LISTEN))
+        client = yield self.open("foobar?subscribe-broadcast")
+        self.redis.command("PUBLISH", "broadcast:foobar", "hello")
+        self.assertEqual((yield client.next()), "hello")
+
+    @inlineCallbacks
+    def test_where_the_server_speaks_tls_nothing_without_it_gets_in(self) -> Any:
+        public, both = make_certificate(x509.DNSName("localhost"))
+        file = write_file(self, both)
+        self.override(WS4REDIS_CONNECTION=str(self.redis.address))
+        door = f"ssl:0:interface=127.0.0.1:privateKey={file}:certKey={file}"
+        yield self.start_server(conf.server_config((door,)))
+        host, john = f"localhost:{self.port}", (yield self.john())
+        told = yield exchange(self.port, handshake_bytes(Host=host, Cookie=john))
+        self.assertNotIn(b"HTTP/", told)
+        options = optionsForClientTLS("localhost", trustRoot=Certificate.loadPEM(public))
+        way = wrapClientTLS(options, HostnameEndpoint(reactor, "localhost", self.port))
+        for origin, status in (
+            (f"http://{host}", 403),  # whoever sits in between can write such a page
+            ("https://localhost", 403),
+            (f"https://{host}", 101),
+        ):
+            target = "/ws/foobar?subscribe-user"
+            handshake = handshake_bytes(target, Host=host, Cookie=john, Origin=origin)
+            visit = yield connectProtocol(way, Visit(handshake))
+            answer = yield visit.ended.addTimeout(TIMEOUT, reactor)
+            self.assertEqual(status_of(answer), status, origin)
 
 
 class CompressionTests(SecurityTestCase):
     """What is small on the wire and large in memory."""
+
+    @inlineCallbacks
+    def code_for(self, *frames: bytes) -> Any:
+        """Fire with the code that the server closes with after ``frames``."""
+        handshake = handshake_bytes(
+            "/ws/foobar?publish-broadcast&subscribe-broadcast&echo",
+            Host=f"127.0.0.1:{self.port}",
+            Sec_WebSocket_Extensions="permessage-deflate",
+        )
+        wire = yield open_wire(self.port, handshake)
+        wire.transport.write(b"".join(frames) + CLOSE)
+        answer = yield wire.ended
+        self.assertEqual(answer[:1], b"\x88", "only a close frame")
+        return int.from_bytes(answer[2:4], "big")
+
+    @inlineCallbacks
+    def test_nobody_can_make_the_server_inflate_unless_that_is_switched_on(self) -> Any:
+        yield self.serve(WS4REDIS_ALLOWED_CHANNELS="ws4redis_tx.policies.allow_all")
+        code = yield self.code_for(client_frame(COMPRESSED | TEXT, deflate(b"small")))
+        self.assertEqual(code, 1002)
+        self.assert_nothing_was_had()
+
+    @inlineCallbacks
+    def test_a_bomb_is_refused_at_the_size_limit_and_takes_no_memory(self) -> Any:
+        yield self.serve(
+            WS4REDIS_ALLOWED_CHANNELS="ws4redis_tx.policies.allow_all",
+            WS4REDIS_COMPRESSION=True,
+            WS4REDIS_MAX_MESSAGE_SIZE=200_000,
+        )
+        bomb = deflate(bytes(100_000_000))
+        pieces = [bomb[start : start + 10_000] for start in range(0, len(bomb), 10_000)]
+        in_frames = [unfinished(COMPRESSED | TEXT, pieces[0])]
+        in_frames += [unfinished(0, piece) for piece in pieces[1:]]
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        code = yield self.code_for(client_frame(COMPRESSED | TEXT, bomb))
+        self.assertEqual(code, 1009)
+        self.assertEqual((yield self.code_for(*in_frames)), 1009)
+        self.assertLess(tracemalloc.get_traced_memory()[1], 5_000_000)
+        self.assert_nothing_was_had()
 
 
 class WireTests(SecurityTestCase):
