@@ -871,10 +871,10 @@ class PeerLimitTests(SecurityTestCase):
             self.assertEqual(status, 503)
             self.assertRegex(answer, rb"\r\nRetry-After: [1-5]\r\n")
         go_on.set()
+        self.assertEqual(status_of((yield first.ended)), 101)
         yield self.open("after")
         self.assertEqual((yield looked_up.get()), "/ws/after")
         self.assertEqual(looked_up.pending, [])
-        self.assertEqual(status_of((yield first.ended)), 101)
 
 
 class Thief(Protocol):
