@@ -95,7 +95,11 @@ class DjangoAuthorizer:
         arguments = tuple(wanted)
         if not arguments:
             raise CancelledError
-        return self._authorize(*arguments)
+        try:
+            return self._authorize(*arguments)
+        except GeneratorExit as error:
+            # To whoever waits for this it would mean something else.
+            raise RuntimeError("a callback raised GeneratorExit") from error
 
     def _authorize(self, handshake: Handshake, rights: Sequence[str]) -> Admission:
         close_old_connections()
