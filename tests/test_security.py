@@ -63,6 +63,7 @@ from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
 from ws4redis_tx.server.commands import Commands
 from ws4redis_tx.server.embedded_redis import free_port
+from ws4redis_tx.server.websocket_factory import HANDSHAKE_TIMEOUT, _Timer
 from ws4redis_tx.service import make_service
 from ws4redis_tx.testing import client_frame
 
@@ -411,7 +412,8 @@ class PermissionTests(SecurityTestCase):
     @inlineCallbacks
     def test_a_timeout_refuses_and_a_late_answer_changes_nothing(self) -> Any:
         service = yield self.serve()
-        service.factory.openHandshakeTimeout = 0.01
+        clock = Clock()
+        self.patch(service.factory, "_batched_timer", _Timer(clock))
         for setting in ("WS4REDIS_ALLOWED_CHANNELS", "WS4REDIS_PROCESS_REQUEST"):
             go_on = threading.Event()
             self.addCleanup(go_on.set)
@@ -423,6 +425,7 @@ class PermissionTests(SecurityTestCase):
                 go_on: threading.Event = go_on,
                 late: Deferred[None] = late,
             ) -> Any:
+                reactor.callFromThread(clock.advance, HANDSHAKE_TIMEOUT)
                 go_on.wait(TIMEOUT)
                 reactor.callFromThread(late.callback, None)
                 return channels
