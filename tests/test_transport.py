@@ -26,7 +26,7 @@ from tests.support import TIMEOUT
 from tests.test_tls import make_certificate
 from ws4redis_tx.server.transport import immediate_write
 
-CHUNKS = [b"%06d" % number * 100 for number in range(300)]
+CHUNKS = [b"%06d" % number * 100 for number in range(150)]
 
 
 class Server(Protocol):
