@@ -125,6 +125,23 @@ class FanoutTests(SynchronousTestCase):
             self.turns.popleft()()
         self.assertEqual(seen, ["idle", "all 1"])
 
+    def test_a_function_that_fails_stalls_nothing(self) -> None:
+        failures: list[str] = []
+        self.hub.on_failure = lambda: failures.append("failed")
+        self.cost = SLICE / 100
+        (listener, *_) = self.listen(b"c", number=1000)
+        self.publish(b"1")
+        self.fanout.run()
+        self.fanout.then(lambda: self.fail("deliberate"))
+        self.publish(b"2")
+        while self.turns:
+            self.turns.popleft()()
+        self.publish(b"3")
+        self.fanout.run()
+        while self.turns:
+            self.turns.popleft()()
+        self.assertEqual((failures, listener.heard), (["failed"], [b"1", b"2", b"3"]))
+
     def test_who_leaves_meanwhile_gets_nothing_more_and_who_comes_gets_the_next(self) -> None:
         self.cost = SLICE / 100
         listeners = self.listen(b"c", number=1000)

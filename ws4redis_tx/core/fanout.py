@@ -71,6 +71,12 @@ class Fanout:
         if not self._busy:
             self._run()
 
+    def _call(self, function: Callable[[], object]) -> None:
+        try:
+            function()
+        except Exception:  # the next ones shall have their turn
+            self._hub.on_failure()
+
     def _run(self) -> None:
         self._busy = True
         end = self._seconds() + SLICE
@@ -79,7 +85,7 @@ class Fanout:
             if self._current is None:
                 following = self._waiting.popleft()
                 if not isinstance(following, Publication):
-                    following()
+                    self._call(following)
                     continue
                 assert following.channel is not None
                 self._backlog -= cost(following)

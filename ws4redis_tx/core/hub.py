@@ -16,7 +16,7 @@ class Hub:
     """
 
     def __init__(self, on_failure: Callable[[], object]) -> None:
-        self._on_failure = on_failure
+        self.on_failure = on_failure
         self._listeners: dict[bytes, dict[IListener, None]] = {}
 
     @property
@@ -68,7 +68,7 @@ class Hub:
             try:
                 listener.deliver(publication)
             except Exception:
-                self._on_failure()
+                self.on_failure()
 
 
 class EchoNotes:
