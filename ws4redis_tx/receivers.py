@@ -137,10 +137,13 @@ def groups_changed(
     using: str,
     **kwargs: Any,
 ) -> None:
-    """``user.groups`` (``instance`` is the user), or ``group.user_set`` (it is the group)."""
-    if not reverse and action in ("post_add", "post_remove", "post_clear"):
+    """``user.groups`` (``instance`` is the user), or ``group.user_set`` (it is the group).
+
+    Who joins one has it at the next connection.
+    """
+    if not reverse and action in ("post_remove", "post_clear"):
         _recheck("user", [instance.pk], using)
-    elif reverse and action in ("post_add", "post_remove"):
+    elif reverse and action == "post_remove":
         _recheck("user", pk_set, using)
     elif reverse and action == "post_clear":
         _recheck("group", [instance.name], using)
