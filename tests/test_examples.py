@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import urllib.request
 from typing import Any
 
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.processes import TWISTD, Program
-from tests.support import ROOT, exchange, handshake_bytes, open_websocket, shared_redis, status_of
+from tests.support import (
+    ROOT,
+    exchange,
+    handshake_bytes,
+    open_websocket,
+    python,
+    shared_redis,
+    status_of,
+)
 
 
 class EmbeddedTests(TestCase):
@@ -47,3 +57,20 @@ class EmbeddedTests(TestCase):
         self.assertEqual(status_of(plain), 426)
         yield program.signal_and_wait("TERM")
         self.assertEqual((yield client.closed), 1001)
+
+
+class ChatTests(SynchronousTestCase):
+    def test_its_preparation_says_how_to_log_in_and_nothing_of_a_redis_yet_to_start(self) -> None:
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        manage = str(ROOT / "examples" / "chatserver" / "manage.py")
+        for _ in range(2):
+            done = python(
+                manage,
+                "prepare_demo",
+                CHATSERVER_DB=f"{folder}/db",
+                DJANGO_SETTINGS_MODULE="chatserver.settings",
+            )
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertRegex(done.stdout, r"\AReady: log in as john or mary[^\n]*\n\Z")
+            self.assertEqual(done.stderr, "")
