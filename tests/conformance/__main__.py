@@ -21,14 +21,13 @@ from twisted.python.failure import Failure
 
 from tests.conformance.environment import (
     TESTSUITE,
-    EnvironmentFailed,
     NoPython2,
-    clean_variables,
     find_python2,
     make_environment,
 )
 from tests.conformance.report import SELECTIONS, Selection, read_report
 from tests.conformance.server import make_echo_service
+from tests.environments import EnvironmentFailed, clean_variables
 
 ROOT = Path(__file__).resolve().parents[2]
 # What test runners take for "skipped".

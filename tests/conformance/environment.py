@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from tests.environments import run, succeeds
 
 HERE = Path(__file__).parent
 REQUIREMENTS = HERE / "requirements.txt"
@@ -21,10 +22,6 @@ VIRTUALENV = "virtualenv<20.22"
 
 class NoPython2(Exception):
     """There is no Python 2.7, hence no Testsuite."""
-
-
-class EnvironmentFailed(Exception):
-    """The environment could not be made; says which command failed, and what it printed."""
 
 
 def find_python2(given: str | None = None) -> str:
@@ -49,48 +46,19 @@ def make_environment(folder: Path, python2: str) -> Path:
     # Written last: an environment that was not finished is not used.
     label = folder / "made-from.txt"
     wanted = f"{python2}\n{TESTSUITE}\n{REQUIREMENTS.read_text()}"
-    if label.is_file() and label.read_text() == wanted and _runs([str(wstest), "-a"]):
+    if label.is_file() and label.read_text() == wanted and succeeds(str(wstest), "-a"):
         return wstest
     shutil.rmtree(folder, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="ws4redis-tx-") as tool:
-        _run(sys.executable, "-m", "venv", tool)
-        _run(f"{tool}/bin/python", "-m", "pip", "install", VIRTUALENV)
-        _run(f"{tool}/bin/virtualenv", "--python", python2, str(folder))
+        run(sys.executable, "-m", "venv", tool)
+        run(f"{tool}/bin/python", "-m", "pip", "install", VIRTUALENV)
+        run(f"{tool}/bin/virtualenv", "--python", python2, str(folder))
     pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install"]
-    _run(*pip, "--requirement", str(REQUIREMENTS))
-    _run(*pip, "--no-deps", "--no-build-isolation", TESTSUITE)
+    run(*pip, "--requirement", str(REQUIREMENTS))
+    run(*pip, "--no-deps", "--no-build-isolation", TESTSUITE)
     label.write_text(wanted)
     return wstest
 
 
-def clean_variables() -> dict[str, str]:
-    """The process's environment without what is meant for another Python."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("PYTHON") and name != "VIRTUAL_ENV"
-    }
-
-
 def _is_python2(path: str) -> bool:
-    return _runs([path, "-c", "import sys; assert sys.version_info[:2] == (2, 7)"])
-
-
-def _runs(command: list[str]) -> bool:
-    try:
-        return subprocess.run(command, env=clean_variables(), capture_output=True).returncode == 0
-    except OSError:
-        return False
-
-
-def _run(*command: str) -> None:
-    done = subprocess.run(
-        command,
-        env=clean_variables(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
-    if done.returncode:
-        raise EnvironmentFailed(f"{' '.join(command)} failed:\n{done.stdout}")
+    return succeeds(path, "-c", "import sys; assert sys.version_info[:2] == (2, 7)")

@@ -10,10 +10,10 @@ import argparse
 import subprocess
 from pathlib import Path
 
+from tests.environments import EnvironmentFailed, clean_variables
 from tests.fuzz.environment import (
     ROOT,
     NoAtheris,
-    clean_variables,
     find_python,
     make_environment,
 )
@@ -70,7 +70,7 @@ def main(options: argparse.Namespace) -> None:
         return
     try:
         python = make_environment(options.environment, find_python(options.python))
-    except NoAtheris as error:
+    except (NoAtheris, EnvironmentFailed) as error:
         print(f"NOTHING was fuzzed with atheris (the tests fuzz with hypothesis). {error}")
         raise SystemExit(NOT_FUZZED) from None
     outcomes = [fuzz(python, name, options.folder, options.seconds) for name in names]

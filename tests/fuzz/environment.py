@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+
+from tests.environments import run, succeeds
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSIONS = ("3.12", "3.13", "3.11")
@@ -48,52 +49,23 @@ def make_environment(folder: Path, python: str) -> str:
     # Written last: an environment that was not finished is not used.
     label = folder / "made-from.txt"
     wanted = "\n".join([python, *PACKAGES, (ROOT / "setup.py").read_text()])
-    if label.is_file() and label.read_text() == wanted and _runs(inside, "import atheris"):
+    if label.is_file() and label.read_text() == wanted and succeeds(inside, "-c", "import atheris"):
         return inside
     shutil.rmtree(folder, ignore_errors=True)
-    _run(python, "-m", "venv", str(folder))
+    run(python, "-m", "venv", str(folder))
     pip = [inside, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    _run(*pip, "--only-binary=atheris", *PACKAGES)
-    _run(*pip, "--editable", str(ROOT))
+    run(*pip, "--only-binary=atheris", *PACKAGES)
+    run(*pip, "--editable", str(ROOT))
     label.write_text(wanted)
     return inside
 
 
-def clean_variables() -> dict[str, str]:
-    """The process's environment without what is meant for another Python."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("PYTHON") and name != "VIRTUAL_ENV"
-    }
-
-
 def _fits(python: str) -> bool:
     versions = tuple(tuple(map(int, version.split("."))) for version in VERSIONS)
-    return _runs(
+    return succeeds(
         python,
+        "-c",
         "import platform, sys; "
         f"assert sys.platform == 'linux' and sys.version_info[:2] in {versions}; "
         "assert platform.python_implementation() == 'CPython'",
     )
-
-
-def _runs(python: str, code: str) -> bool:
-    try:
-        done = subprocess.run([python, "-c", code], env=clean_variables(), capture_output=True)
-    except OSError:
-        return False
-    return done.returncode == 0
-
-
-def _run(*command: str) -> None:
-    done = subprocess.run(
-        command,
-        env=clean_variables(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
-    if done.returncode:
-        raise NoAtheris(f"{' '.join(command)} failed:\n{done.stdout}")

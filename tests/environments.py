@@ -1,0 +1,39 @@
+"""Making environments for programs that need a Python of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+
+class EnvironmentFailed(Exception):
+    """It could not be made; says which command failed, and what it printed."""
+
+
+def clean_variables() -> dict[str, str]:
+    """The process's environment without what is meant for another Python."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PYTHON") and name != "VIRTUAL_ENV"
+    }
+
+
+def succeeds(*command: str) -> bool:
+    try:
+        return subprocess.run(command, env=clean_variables(), capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(
+        command,
+        env=clean_variables(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    if done.returncode:
+        raise EnvironmentFailed(f"{' '.join(command)} failed:\n{done.stdout}")
