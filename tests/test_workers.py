@@ -40,7 +40,7 @@ from tests.processes import TWISTD, Program, children, wait_readable
 from tests.support import TIMEOUT, handshake_bytes, open_websocket, shared_redis, write_file
 from tests.test_load import Wire
 from tests.test_tls import make_certificate
-from ws4redis_tx import worker as child
+from ws4redis_tx import worker_log
 from ws4redis_tx import workers as parent
 from ws4redis_tx.testing import client_frame
 from ws4redis_tx.workers import Supervisor, Workers
@@ -390,7 +390,7 @@ class ParentTests(TestCase):
     def test_an_event_keeps_its_level_its_namespace_and_its_lines(self) -> Any:
         self.workers(
             "import sys; from twisted.logger import Logger, globalLogPublisher;"
-            "from ws4redis_tx.worker import log_to_parent;"
+            "from ws4redis_tx.worker_log import log_to_parent;"
             "globalLogPublisher.addObserver(log_to_parent());"
             "Logger('some.where').warn('{a}', a='\u00e9\\n{b}'); sys.stdin.read()"
         )
@@ -457,10 +457,10 @@ class LogTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.written: list[bytes] = []
-        self.patch(child, "_write", self.written.append)
+        self.patch(worker_log, "_write", self.written.append)
 
     def log(self, **event: Any) -> None:
-        child._tell_parent({"log_level": LogLevel.info, "log_format": "hello", **event})
+        worker_log._tell_parent({"log_level": LogLevel.info, "log_format": "hello", **event})
 
     def test_a_failure_in_a_timer_is_told_and_what_the_parent_said_is_not(self) -> None:
         self.log(log_namespace="twisted.internet.base")
@@ -474,7 +474,7 @@ class LogTests(SynchronousTestCase):
             if len(self.written) == 1:  # as an object does that is collected now
                 self.log(log_format="within")
 
-        self.patch(child, "_write", write)
+        self.patch(worker_log, "_write", write)
         self.log(log_format="around")
         texts = [json.loads(line[1:])["text"] for line in self.written]
         self.assertEqual(texts, ["around", "within"])
@@ -482,8 +482,8 @@ class LogTests(SynchronousTestCase):
     def test_any_text_fits_a_line(self) -> None:
         self.log(log_format="\U0001f600" * 200_000)
         self.assertLess(len(self.written[0]), 500_000)
-        self.assertIsNotNone(parent._event(self.written[0]))
+        self.assertIsNotNone(worker_log.read_event(self.written[0]))
 
     def test_a_line_that_only_looks_like_an_event_is_a_line(self) -> None:
         for line in (b"\x1e", b"\x1e{", b"\x1e[]", b'\x1e"text"', b"\x1e\xff", b"plain"):
-            self.assertIsNone(parent._event(line))
+            self.assertIsNone(worker_log.read_event(line))

@@ -1,18 +1,14 @@
 """One of several processes that serve the same sockets: its dealings with its parent, ``workers``,
 which tells what they say to each other.
 
-Knows processes, sockets and logs; neither websockets nor Redis nor Django.
+Knows processes and sockets; neither websockets nor Redis nor Django.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import socket
-from collections import deque
 from collections.abc import Callable
-from threading import Lock
 from typing import Any
 
 from twisted.internet import unix
@@ -20,16 +16,9 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionDone, ReactorNotRunning
 from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.tcp import Port
-from twisted.logger import ILogObserver, LogLevel, eventAsText
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
-from zope.interface import provider
 
-# Begins a line that holds an event; other lines were written by who knows whom.
-EVENT = b"\x1e"
-_LONGEST_TEXT = 100_000
-# What each process says of itself, and the parent has said already.
-_SILENT = {"twisted.internet.base", "twisted.scripts._twistd_unix.UnixAppLogger"}
 # How long we may take for an end at once, in seconds.
 _AT_ONCE = 5
 
@@ -163,46 +152,3 @@ class _Lifeline(FileDescriptor):
         super().connectionLost(reason)
         if reason.check(ConnectionDone):  # and not the reactor's own end
             self._ended()
-
-
-# Its log
-
-
-def log_to_parent() -> Any:
-    """For the ``--logger`` option of ``twistd``."""
-    return _tell_parent
-
-
-@provider(ILogObserver)
-def _tell_parent(event: Any) -> None:
-    level = event.get("log_level", LogLevel.info)
-    if event.get("log_namespace") in _SILENT and level <= LogLevel.info:
-        return
-    fields = {
-        "level": level.name,
-        "namespace": str(event.get("log_system") or event.get("log_namespace") or "-"),
-        "text": eventAsText(event, includeTimestamp=False, includeSystem=False)[:_LONGEST_TEXT],
-        "ready": bool(event.get("ready")),
-    }
-    line = EVENT + json.dumps(fields, ensure_ascii=False).encode(errors="replace") + b"\n"
-    _lines.append(line)
-    # Whoever is at it writes for all: waiting here could be waiting for oneself, as an object that
-    # is collected in the middle of this may log its own failure.
-    while _lines and _writing.acquire(blocking=False):
-        try:
-            while _lines:
-                _write(_lines.popleft())
-        finally:
-            _writing.release()
-
-
-def _write(line: bytes) -> None:
-    try:
-        while line:
-            line = line[os.write(1, line) :]
-    except OSError:
-        pass  # The parent is gone, and so shall we be.
-
-
-_lines: deque[bytes] = deque()
-_writing = Lock()

@@ -16,10 +16,8 @@ Knows processes, sockets and logs; neither websockets nor Redis nor Django.
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -33,7 +31,7 @@ from twisted.python.failure import Failure
 from twisted.runner.procmon import LoggingProtocol, ProcessMonitor
 
 from ws4redis_tx.server.embedded_redis import EmbeddedRedis
-from ws4redis_tx.worker import EVENT
+from ws4redis_tx.worker_log import Lines, read_event
 
 _log = Logger()
 
@@ -48,7 +46,6 @@ _FIRST = 3
 _PATIENCE = 10.0
 # How long a worker that was told to end at once may take.
 _AT_ONCE = 1.0
-_LONGEST_LINE = 1_000_000
 
 
 class Supervisor(Service):
@@ -230,8 +227,8 @@ class _Worker(LoggingProtocol):
     def __init__(self, name: str, service: Workers) -> None:
         self.name = name
         self.service = service
-        self._output_lines = _Lines()
-        self._error_lines = _Lines()
+        self._output_lines = Lines()
+        self._error_lines = Lines()
         self._timers: list[Any] = []
 
     def connectionMade(self) -> None:
@@ -271,7 +268,7 @@ class _Worker(LoggingProtocol):
             self.transport.signalProcess("KILL")
 
     def _log_line(self, line: bytes, level: Any) -> None:
-        event = _event(line)
+        event = read_event(line)
         if event is not None:
             level = LogLevel.lookupByName(event["level"])
             self._log_as(event["namespace"], level, event["text"])
@@ -284,31 +281,6 @@ class _Worker(LoggingProtocol):
         Logger(namespace=namespace).emit(level, "[{name}] {text}", name=self.name, text=text)
 
 
-def _event(line: bytes) -> Any:
-    """What a worker logged; ``None`` for a line that somebody else wrote."""
-    if not line.startswith(EVENT):
-        return None
-    try:
-        event = json.loads(line[len(EVENT) :])
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and "text" in event else None
-
-
-class _Lines:
-    """Bytes, as lines. What comes after the last end of a line waits for its own."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def of(self, data: bytes) -> Iterator[bytes]:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        yield from lines
-        if len(self._rest) > _LONGEST_LINE:
-            yield self._rest
-            self._rest = b""
-
-
 def worker_command(arguments: list[str], sockets: int, redis: str | None) -> list[str]:
     """The command of a worker whose parent was given ``arguments``.
 
@@ -316,7 +288,7 @@ def worker_command(arguments: list[str], sockets: int, redis: str | None) -> lis
     """
     inherited = ",".join(str(_FIRST + i) for i in range(sockets))
     own = [f"--inherit={inherited}", *([] if redis is None else [f"--redis={redis}"])]
-    twistd = ["--nodaemon", "--pidfile=", "--logger=ws4redis_tx.worker.log_to_parent"]
+    twistd = ["--nodaemon", "--pidfile=", "--logger=ws4redis_tx.worker_log.log_to_parent"]
     return [sys.executable, "-c", _PROGRAM, *twistd, "ws4redis", *own, *arguments]
 
 
