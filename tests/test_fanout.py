@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ws4redis_tx.core.fanout import SLICE, Fanout
 from ws4redis_tx.core.hub import Hub
-from ws4redis_tx.core.messages import Publication
+from ws4redis_tx.core.messages import Publication, server_frame
+from ws4redis_tx.core.pending import MESSAGE_COST
 
 
 class Listener:
@@ -78,10 +79,11 @@ class FanoutTests(SynchronousTestCase):
     def test_the_backlog_is_what_waits_with_what_it_costs_to_keep_it(self) -> None:
         self.cost = SLICE
         self.listen(b"c", number=1000)
+        self.publish(b"")
+        self.fanout.run()
         for _ in range(100):
             self.publish(b"")
-        self.fanout.run()
-        self.assertGreater(self.fanout.backlog, 99 * 160)
+        self.assertEqual(self.fanout.backlog, 100 * (len(server_frame(b"")) + MESSAGE_COST))
         while self.turns:
             self.turns.popleft()()
         self.assertEqual(self.fanout.backlog, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ws4redis_tx.core.messages import PersistedMessage, Publication
+from ws4redis_tx.core.messages import Joined, PersistedMessage, Publication
 from ws4redis_tx.core.pending import CLOSE, IPending, cost, make_pending
 
 _REPLAYING, _LIVE, _CLOSED = "replaying", "live", "closed"
@@ -35,6 +35,8 @@ class Delivery:
         "_write",
         "dropped",
     )
+
+    takes_joined = True
 
     def __init__(
         self,
@@ -74,14 +76,16 @@ class Delivery:
         """Bytes that wait here, persisted messages apart."""
         return 0 if self._pending is None else self._pending.size
 
-    def deliver(self, publication: Publication) -> None:
-        """Take a message from Redis."""
+    def deliver(self, publication: Publication | Joined) -> None:
+        """Take what came from Redis."""
         if publication.sender is self:
             return
         if self._flowing:
             self._write(publication.frame)
-        elif self._state is not _CLOSED:
-            self._keep(publication)
+        else:
+            for each in publication.parts:
+                if self._state is not _CLOSED:
+                    self._keep(each)
 
     def send(self, payload: bytes) -> None:
         """Take a message of the application's own, or one that it read from a channel's key.

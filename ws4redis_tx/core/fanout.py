@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from ws4redis_tx.core.batch import Share, share_out
 from ws4redis_tx.core.hub import Hub
+from ws4redis_tx.core.interfaces import IListener
 from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.pending import cost
 
 SLICE = 0.004
-"""Seconds after which a fan-out lets others have a turn: handshakes, pings, messages of clients.
-What a slice wrote is flushed in that turn, which takes as long again."""
+"""Seconds after which a fan-out lets others have a turn: handshakes, pings, messages of clients."""
 
 # Between two looks at the clock: so many receivers, or so many bytes.
 _AT_ONCE, _BYTES_AT_ONCE = 64, 1 << 16
+
+# What is handed over together: so many bytes, as a socket that takes no more keeps the rest of
+# them; and so many channels, with so many listeners, that it is soon known who gets what.
+_BATCH_BYTES, _BATCH_CHANNELS, _BATCH_LISTENERS = 1 << 16, 256, 20_000
 
 
 class Fanout:
     """Hands publications to the hub's listeners, all in the order they came, in slices of time.
 
-    One that comes while an earlier one is unfinished waits, whatever its channel is: a connection
-    that listens to both gets both in their order. Not reentrant: a listener publishes through
-    Redis, or another hub.
+    What waits together is handed over together, in one piece to whom that suits. One that comes
+    while an earlier one is unfinished waits, whatever its channel is: a connection that listens to
+    both gets both in their order. Not reentrant: a listener publishes through Redis, or another
+    hub.
 
     :param seconds: the time.
     :param later: calls a function when others had their turn.
@@ -40,7 +45,7 @@ class Fanout:
         self._seconds = seconds
         self._later = later
         self._waiting: deque[Publication | Callable[[], object]] = deque()
-        self._current: tuple[Publication, Any] | None = None
+        self._current: Iterator[tuple[Share, Sequence[IListener]]] = iter(())
         self._backlog = 0
         self._busy = False
 
@@ -52,7 +57,7 @@ class Fanout:
     @property
     def idle(self) -> bool:
         """Whether everything was handed over."""
-        return not self._waiting and self._current is None
+        return not self._waiting and not self._busy
 
     def add(self, publication: Publication) -> None:
         """Take the next one. It goes out with the next ``run``."""
@@ -71,37 +76,64 @@ class Fanout:
         if not self._busy:
             self._run()
 
-    def _call(self, function: Callable[[], object]) -> None:
+    def _run(self) -> None:
+        self._busy = True
+        end = self._seconds() + SLICE
+        handed = written = 0
+        while True:
+            for share, receivers in self._current:
+                self._hub.hand_over(share, receivers)
+                handed += len(receivers)
+                written += len(receivers) * len(share.publication.frame)
+                if handed >= _AT_ONCE or written >= _BYTES_AT_ONCE:
+                    handed = written = 0
+                    if self._seconds() >= end:
+                        self._later(self._run)
+                        return
+            if not self._waiting:
+                break
+            batch = self._batch()
+            if batch:
+                self._current = _portions(share_out(batch, self._hub.listeners))
+            else:
+                self._call(self._waiting.popleft())
+        self._busy = False
+
+    def _batch(self) -> list[Publication]:
+        """Take what is handed over next from what waits."""
+        batch: list[Publication] = []
+        channels: set[bytes | None] = set()
+        size = listeners = 0
+        while self._waiting and isinstance(following := self._waiting[0], Publication):
+            size += len(following.frame)
+            if following.channel not in channels:
+                channels.add(following.channel)
+                listeners += self._hub.count(following.channel)
+            if batch and (
+                size > _BATCH_BYTES
+                or len(channels) > _BATCH_CHANNELS
+                or (listeners > _BATCH_LISTENERS and len(channels) > 1)
+            ):
+                break
+            self._waiting.popleft()
+            batch.append(following)
+            self._backlog -= cost(following)
+        return batch
+
+    def _call(self, function: Any) -> None:
         try:
             function()
         except Exception:  # the next ones shall have their turn
             self._hub.on_failure()
 
-    def _run(self) -> None:
-        self._busy = True
-        end = self._seconds() + SLICE
-        handed = written = 0
-        while self._current is not None or self._waiting:
-            if self._current is None:
-                following = self._waiting.popleft()
-                if not isinstance(following, Publication):
-                    self._call(following)
-                    continue
-                assert following.channel is not None
-                self._backlog -= cost(following)
-                self._current = following, iter(self._hub.receivers(following.channel))
-            publication, receivers = self._current
-            size = len(publication.frame)
-            most = max(1, min(_AT_ONCE, _BYTES_AT_ONCE // size))
-            some = tuple(islice(receivers, most))
-            self._hub.hand_over(publication, some)
-            if len(some) < most:
-                self._current = None
-            handed += len(some)
-            written += len(some) * size
-            if (handed >= _AT_ONCE or written >= _BYTES_AT_ONCE) and not self.idle:
-                handed = written = 0
-                if self._seconds() >= end:
-                    self._later(self._run)
-                    return
-        self._busy = False
+
+def _portions(shares: Iterator[Share]) -> Iterator[tuple[Share, Sequence[IListener]]]:
+    """Each share with so many of its receivers as take little time."""
+    for share in shares:
+        most = max(1, min(_AT_ONCE, _BYTES_AT_ONCE // len(share.publication.frame)))
+        receivers = share.receivers
+        if len(receivers) <= most:
+            yield share, receivers
+        else:
+            for start in range(0, len(receivers), most):
+                yield share, receivers[start : start + most]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+from ws4redis_tx.core.batch import Share, share_out
 from ws4redis_tx.core.interfaces import IListener
 from ws4redis_tx.core.messages import Publication
 
@@ -18,6 +19,11 @@ class Hub:
     def __init__(self, on_failure: Callable[[], object]) -> None:
         self.on_failure = on_failure
         self._listeners: dict[bytes, dict[IListener, None]] = {}
+
+    @property
+    def listeners(self) -> Mapping[bytes, Mapping[IListener, None]]:
+        """Of each channel, in the order in which they came."""
+        return self._listeners
 
     @property
     def channels(self) -> Collection[bytes]:
@@ -46,29 +52,41 @@ class Hub:
     def has(self, channel: bytes, listener: IListener) -> bool:
         return listener in self._listeners.get(channel, ())
 
-    def dispatch(self, publication: Publication) -> None:
-        """Hand ``publication`` to every listener of its channel, in the order they came.
+    def dispatch(self, publications: Sequence[Publication]) -> None:
+        """Hand ``publications`` to every listener of their channels, in their order.
 
         A listener may add and discard listeners meanwhile, itself included.
         """
-        assert publication.channel is not None
-        self.hand_over(publication, self.receivers(publication.channel))
+        for share in share_out(publications, self._listeners):
+            self.hand_over(share, share.receivers)
 
-    def receivers(self, channel: bytes) -> Sequence[IListener]:
-        """The listeners of ``channel`` at this moment, in the order they came."""
-        return tuple(self._listeners.get(channel, ()))
+    def count(self, channel: bytes | None) -> int:
+        """How many listen to ``channel``."""
+        return 0 if channel is None else len(self._listeners.get(channel, ()))
 
-    def hand_over(self, publication: Publication, receivers: Iterable[IListener]) -> None:
-        """Give ``publication`` to those ``receivers`` that still listen."""
-        assert publication.channel is not None
-        listeners = self._listeners.get(publication.channel, {})
+    def hand_over(self, share: Share, receivers: Iterable[IListener]) -> None:
+        """Give ``receivers`` their ``share``, except what they do not listen to any more."""
+        publication = share.publication
+        listening, *others = share.listening
         for listener in receivers:
-            if listener not in listeners:
-                continue
             try:
-                listener.deliver(publication)
+                if listener in listening and (
+                    not others or all(listener in each for each in others)
+                ):
+                    listener.deliver(publication)
+                else:
+                    self._one_by_one(listener, publication.parts)
             except Exception:
                 self.on_failure()
+
+    def _one_by_one(self, listener: IListener, publications: Sequence[Publication]) -> None:
+        for publication in publications:
+            assert publication.channel is not None
+            if self.has(publication.channel, listener):
+                try:
+                    listener.deliver(publication)
+                except Exception:
+                    self.on_failure()
 
 
 class EchoNotes:

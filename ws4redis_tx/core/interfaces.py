@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
 
 class IListener(Protocol):
-    """Somebody who wants the messages of a channel. Hashed by identity."""
+    """Somebody who wants the messages of a channel. Hashed by identity.
+
+    One whose attribute ``takes_joined`` is true is given messages that came together as one
+    ``Joined``, which has their frames in one piece, and themselves as ``parts``.
+    """
 
     def deliver(self, publication: Publication) -> None:
-        """Take one message, at once. Must not raise and must not block."""
+        """Take one ``Publication``, at once. Must not raise and must not block."""
 
 
 class IBroker(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 _TEXT, _BINARY = b"\x81", b"\x82"
 PING = b"\x89\x00"
@@ -52,6 +53,22 @@ class Publication:
     def payload(self) -> bytes:
         """The message's bytes. Cut out of the frame: what waits is kept once."""
         return self.frame[_HEADER_SIZES.get(self.frame[1], 2) :]
+
+    @property
+    def parts(self) -> Sequence[Publication]:
+        return (self,)
+
+
+class Joined:
+    """Several publications, in their order, as the bytes that all their receivers get."""
+
+    __slots__ = ("frame", "parts")
+
+    sender = None
+
+    def __init__(self, parts: Sequence[Publication]) -> None:
+        self.parts = parts
+        self.frame = b"".join([each.frame for each in parts])
 
 
 class RedisMessage(bytes):
