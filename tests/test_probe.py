@@ -65,7 +65,7 @@ class ProbeTests(SynchronousTestCase):
     def test_while_other_messages_arrive_it_is_only_behind(self) -> None:
         for _ in range(20):
             self.clock.advance(10)
-            self.probe.heard()
+            self.probe.heard = True
         self.assertEqual((self.commands.probes, self.told), (1, []))
         self.clock.pump([10, 10])
         self.assertEqual(self.told, ["deaf"])

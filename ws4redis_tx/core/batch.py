@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ws4redis_tx.core.interfaces import IListener
@@ -14,13 +14,17 @@ Listeners = Mapping[IListener, None]
 class Share:
     """What some listeners get: a publication, or several joined.
 
-    ``listening`` are the listeners of its channels, at each moment: one may leave before its turn.
+    :param listening: who listens to each of its channels, at each moment: one may leave before its
+        turn.
     """
 
     __slots__ = ("listening", "publication", "receivers")
 
     def __init__(
-        self, publication: Any, receivers: Sequence[IListener], listening: Sequence[Listeners]
+        self,
+        publication: Any,
+        receivers: Sequence[IListener],
+        listening: Sequence[Listeners],
     ) -> None:
         self.publication = publication
         self.receivers = receivers
@@ -29,10 +33,21 @@ class Share:
 
 def share_out(
     publications: Sequence[Publication], listeners: Mapping[bytes, Listeners]
-) -> Iterator[Share]:
+) -> Iterable[Share]:
     """Every listener's share of ``publications``, in their order; one share for all who listen to
     the same of their channels.
     """
+    if len(publications) == 1:
+        (publication,) = publications
+        assert publication.channel is not None
+        everybody = listeners.get(publication.channel, {})
+        return (Share(publication, tuple(everybody), (everybody,)),)
+    return _share_out(publications, listeners)
+
+
+def _share_out(
+    publications: Sequence[Publication], listeners: Mapping[bytes, Listeners]
+) -> Iterator[Share]:
     indices_of: dict[bytes, list[int]] = {}
     for index, publication in enumerate(publications):
         assert publication.channel is not None

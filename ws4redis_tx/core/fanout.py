@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from ws4redis_tx.core.batch import Share, share_out
@@ -46,23 +46,22 @@ class Fanout:
         self._later = later
         self._waiting: deque[Publication | Callable[[], object]] = deque()
         self._current: Iterator[tuple[Share, Sequence[IListener]]] = iter(())
-        self._backlog = 0
-        self._busy = False
+        self.busy = False
+        """Whether a fan-out is unfinished."""
 
     @property
     def backlog(self) -> int:
         """Bytes that wait for an earlier one's fan-out."""
-        return self._backlog
+        return sum([cost(each) for each in self._waiting if isinstance(each, Publication)])
 
     @property
     def idle(self) -> bool:
         """Whether everything was handed over."""
-        return not self._waiting and not self._busy
+        return not self._waiting and not self.busy
 
     def add(self, publication: Publication) -> None:
         """Take the next one. It goes out with the next ``run``."""
         self._waiting.append(publication)
-        self._backlog += cost(publication)
 
     def then(self, function: Callable[[], object]) -> None:
         """Call ``function`` when all that was added before was handed over: now, if it was."""
@@ -73,11 +72,11 @@ class Fanout:
 
     def run(self) -> None:
         """Hand over, for one slice. The rest follows by itself."""
-        if not self._busy:
+        if not self.busy:
             self._run()
 
     def _run(self) -> None:
-        self._busy = True
+        self.busy = True
         end = self._seconds() + SLICE
         handed = written = 0
         while True:
@@ -92,33 +91,35 @@ class Fanout:
                         return
             if not self._waiting:
                 break
-            batch = self._batch()
-            if batch:
-                self._current = _portions(share_out(batch, self._hub.listeners))
+            following = self._waiting.popleft()
+            if isinstance(following, Publication):
+                self._current = _portions(self._shares(following))
             else:
-                self._call(self._waiting.popleft())
-        self._busy = False
+                self._call(following)
+        self.busy = False
 
-    def _batch(self) -> list[Publication]:
-        """Take what is handed over next from what waits."""
-        batch: list[Publication] = []
-        channels: set[bytes | None] = set()
-        size = listeners = 0
+    def _shares(self, first: Publication) -> Iterable[Share]:
+        """What is handed over next: ``first``, and what fits of that which waits behind it."""
+        if not self._waiting:
+            return share_out([first], self._hub.listeners)
+        batch = [first]
+        channels = {first.channel}
+        size = len(first.frame)
+        listeners = self._hub.count(first.channel)
         while self._waiting and isinstance(following := self._waiting[0], Publication):
             size += len(following.frame)
             if following.channel not in channels:
                 channels.add(following.channel)
                 listeners += self._hub.count(following.channel)
-            if batch and (
+            if (
                 size > _BATCH_BYTES
                 or len(channels) > _BATCH_CHANNELS
                 or (listeners > _BATCH_LISTENERS and len(channels) > 1)
             ):
                 break
-            self._waiting.popleft()
             batch.append(following)
-            self._backlog -= cost(following)
-        return batch
+            self._waiting.popleft()
+        return share_out(batch, self._hub.listeners)
 
     def _call(self, function: Any) -> None:
         try:
@@ -127,13 +128,13 @@ class Fanout:
             self._hub.on_failure()
 
 
-def _portions(shares: Iterator[Share]) -> Iterator[tuple[Share, Sequence[IListener]]]:
+def _portions(shares: Iterable[Share]) -> Iterator[tuple[Share, Sequence[IListener]]]:
     """Each share with so many of its receivers as take little time."""
     for share in shares:
-        most = max(1, min(_AT_ONCE, _BYTES_AT_ONCE // len(share.publication.frame)))
         receivers = share.receivers
-        if len(receivers) <= most:
+        if len(receivers) == 1:
             yield share, receivers
-        else:
-            for start in range(0, len(receivers), most):
-                yield share, receivers[start : start + most]
+            continue
+        most = max(1, min(_AT_ONCE, _BYTES_AT_ONCE // len(share.publication.frame)))
+        for start in range(0, len(receivers), most):
+            yield share, receivers[start : start + most]

@@ -66,16 +66,15 @@ class Hub:
 
     def hand_over(self, share: Share, receivers: Iterable[IListener]) -> None:
         """Give ``receivers`` their ``share``, except what they do not listen to any more."""
-        publication = share.publication
-        listening, *others = share.listening
+        publication, listening = share.publication, share.listening
         for listener in receivers:
             try:
-                if listener in listening and (
-                    not others or all(listener in each for each in others)
-                ):
-                    listener.deliver(publication)
+                for listeners in listening:
+                    if listener not in listeners:
+                        self._one_by_one(listener, publication.parts)
+                        break
                 else:
-                    self._one_by_one(listener, publication.parts)
+                    listener.deliver(publication)
             except Exception:
                 self.on_failure()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-_TEXT, _BINARY = b"\x81", b"\x82"
+_TEXT, _BINARY = 0x81, 0x82
+_SMALL, _MEDIUM, _LARGE = struct.Struct("!BB"), struct.Struct("!BBH"), struct.Struct("!BBQ")
 PING = b"\x89\x00"
 # Of a frame whose second byte says that its size follows.
 _HEADER_SIZES = {126: 4, 127: 10}
@@ -24,10 +25,10 @@ def server_frame(payload: bytes) -> bytes:
             opcode = _BINARY
     size = len(payload)
     if size < 126:
-        return opcode + bytes((size,)) + payload
+        return _SMALL.pack(opcode, size) + payload
     if size < 65536:
-        return opcode + b"\x7e" + struct.pack("!H", size) + payload
-    return opcode + b"\x7f" + struct.pack("!Q", size) + payload
+        return _MEDIUM.pack(opcode, 126, size) + payload
+    return _LARGE.pack(opcode, 127, size) + payload
 
 
 def pong_frame(payload: bytes) -> bytes:

@@ -49,7 +49,8 @@ class Probe:
         self._on_refused = on_refused
         self._permitted = True
         self._sent: float | None = None
-        self._heard = False  # anything, since it was sent
+        self.heard = False
+        """Whether anything arrived since it was sent."""
         self._timer = LoopingCall(self._look)
         self._timer.clock = reactor
 
@@ -73,10 +74,6 @@ class Probe:
         """The one on its way will not come."""
         self._sent = None
 
-    def heard(self) -> None:
-        """Something arrived."""
-        self._heard = True
-
     def returned(self, payload: bytes) -> int | None:
         """It is back: the moment, in microseconds of Redis' clock, until which all has arrived.
         ``None`` for what somebody else put there.
@@ -89,7 +86,7 @@ class Probe:
     def send(self) -> None:
         if self._permitted and self._commands.connected:
             self._sent = self._reactor.seconds()
-            self._heard = False
+            self.heard = False
             self._commands.probe(self.channel).addErrback(self._failed)
 
     def _look(self) -> None:
@@ -97,8 +94,8 @@ class Probe:
             self.send()
         elif self._reactor.seconds() - self._sent < _PROBE_PATIENCE:
             pass
-        elif self._heard or self.paused:
-            self._heard = False  # behind, not deaf
+        elif self.heard or self.paused:
+            self.heard = False  # behind, not deaf
         elif self._commands.connected:
             self._on_deaf()
         else:

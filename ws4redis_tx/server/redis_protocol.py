@@ -39,17 +39,18 @@ class _InStep(txredisapi.RedisProtocol):  # type: ignore[misc]
         self._replies = hiredis.Reader(replyError=ResponseError, notEnoughData=_NO_MORE)
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
+        replies = self._replies
         if self._in_step:
-            self._replies.feed(data)
-            while self._in_step and (reply := self._next_reply()) is not _NO_MORE:
-                self.replyReceived(reply)
-
-    def _next_reply(self) -> Any:
-        try:
-            return self._replies.gets()
-        except Exception:  # also TypeError, for a map whose key is a list
-            self._out_of_step()
-            return _NO_MORE
+            replies.feed(data)
+        while self._in_step:
+            try:
+                reply = replies.gets()
+            except Exception:  # also TypeError, for a map whose key is a list
+                self._out_of_step()
+                return
+            if reply is _NO_MORE:
+                return
+            self.replyReceived(reply)
 
     def _out_of_step(self) -> None:
         if self._in_step:
@@ -104,13 +105,19 @@ class PubSubProtocol(_InStep):
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
         super().dataReceived(data, unpause)
-        self._hand_over()
+        if self._messages:
+            self._hand_over()
 
     def replyReceived(self, reply: Any) -> None:
-        if self.replyQueue.waiting:  # AUTH and SELECT, before anything else; also if that fails
-            self.replyQueue.put(reply)
-        elif _is_message(reply):
+        if (
+            type(reply) is list
+            and len(reply) == 3
+            and reply[0] == b"message"
+            and type(reply[1]) is type(reply[2]) is bytes
+        ):
             self._messages.append((reply[1], reply[2]))
+        elif self.replyQueue.waiting:  # AUTH and SELECT, before anything else; also if that fails
+            self.replyQueue.put(reply)
         else:
             self._hand_over()
             self._answered(reply)
@@ -138,15 +145,6 @@ class PubSubProtocol(_InStep):
         expected, self._expected = self._expected, deque()
         for _, _, answered in expected:
             answered.errback(LOST("Lost connection"))
-
-
-def _is_message(reply: Any) -> bool:
-    return (
-        type(reply) is list
-        and len(reply) == 3
-        and reply[0] == b"message"
-        and type(reply[1]) is type(reply[2]) is bytes
-    )
 
 
 def _matches(reply: Any, kind: bytes, channel: bytes | None) -> bool:

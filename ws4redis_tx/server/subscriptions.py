@@ -154,9 +154,13 @@ class Subscriptions:
         if self._held is not None:
             self._held += messages
             return
-        self.probe.heard()
+        self.probe.heard = True
         self._dispatch(messages)
-        if self._fanout.backlog > _MOST_BACKLOG and self._protocol is not None:
+        if (
+            self._fanout.busy
+            and self._fanout.backlog > _MOST_BACKLOG
+            and self._protocol is not None
+        ):
             # The rest waits in Redis. Not sooner: acknowledgements come the same way.
             self.probe.paused = True
             self._protocol.transport.pauseProducing()
@@ -164,27 +168,30 @@ class Subscriptions:
 
     def _go_on(self, protocol: PubSubProtocol) -> None:
         self.probe.paused = False
-        self.probe.heard()
+        self.probe.heard = True
         protocol.transport.resumeProducing()
 
     def _dispatch(self, messages: list[tuple[bytes, bytes]]) -> None:
+        listeners, arrivals, notes = self.hub.listeners, self._arrivals, self.notes
         for channel, payload in messages:
-            if channel == self.probe.channel:
-                moment = self.probe.returned(payload)
-                if moment is not None:
-                    self._arrivals.prove(moment)
-                    self._read_earlier, self._read = self._read, []
-                continue
-            if channel not in self.hub.channels or channel in self._subscribing:
-                continue  # it was on its way when the last listener left
-            self._arrivals.note(channel, payload)
-            self._fanout.add(Publication(channel, payload, self.notes.take(channel, payload)))
+            if channel not in listeners or channel in self._subscribing:
+                if channel == self.probe.channel:
+                    self._proven(payload)
+                continue  # else it was on its way when the last listener left
+            arrivals.note(channel, payload)
+            self._fanout.add(Publication(channel, payload, notes.take(channel, payload)))
         self._fanout.run()
         if len(self._arrivals) > _PROBE_EARLY and not self.probe.out:
             self.probe.send()
             if not self.probe.out:
                 # Without a proof. What arrived last, an outage now would bring once more.
                 self._arrivals.forget_recent()
+
+    def _proven(self, probe: bytes) -> None:
+        moment = self.probe.returned(probe)
+        if moment is not None:
+            self._arrivals.prove(moment)
+            self._read_earlier, self._read = self._read, []
 
     # Outages
 

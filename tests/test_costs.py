@@ -1,0 +1,118 @@
+"""What a message costs, in calls: deterministic, and so a guard that a timing could not be."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import reactor, tcp
+from twisted.internet.protocol import Protocol
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from ws4redis_tx.core.delivery import Delivery
+from ws4redis_tx.core.messages import server_frame
+from ws4redis_tx.core.redis_address import RedisAddress
+from ws4redis_tx.server.commands import Commands
+from ws4redis_tx.server.redis_protocol import PubSubProtocol
+from ws4redis_tx.server.subscriptions import Subscriptions
+from ws4redis_tx.server.transport import immediate_write
+
+
+def python_calls(function: Callable[[], object]) -> int:
+    """How many Python functions ``function`` calls; those in C are not counted."""
+    calls = 0
+
+    def count(frame: Any, event: str, argument: object) -> None:
+        nonlocal calls
+        if event == "call":
+            calls += 1
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+    return calls - 1  # itself
+
+
+def from_redis(*messages: tuple[bytes, bytes]) -> bytes:
+    """Published messages as Redis sends them."""
+    return b"".join(
+        b"*3\r\n$7\r\nmessage\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n"
+        % (len(channel), channel, len(payload), payload)
+        for channel, payload in messages
+    )
+
+
+class FanoutCostTests(SynchronousTestCase):
+    """From Redis' bytes to the sockets, on the parts that a server has; sockets that are real."""
+
+    def setUp(self) -> None:
+        address, clock = RedisAddress(), MemoryReactorClock()
+        self.subscriptions = Subscriptions(
+            address,
+            "",
+            clock,
+            Commands(address, "", clock, timeout=1),
+            on_up=lambda: None,
+            on_down=lambda problem: None,
+        )
+        self.redis = PubSubProtocol(self.subscriptions._on_messages)
+
+    def listen(self, number: int, *channels: bytes) -> list[socket.socket]:
+        """The clients' ends of so many connections."""
+        clients = []
+        for _ in range(number):
+            ours, theirs = socket.socketpair()
+            for end in (ours, theirs):
+                self.addCleanup(end.close)
+                end.setblocking(False)
+            clients.append(theirs)
+            transport = tcp.Connection(ours, Protocol(), reactor)
+            transport.connected = True
+            delivery = Delivery(immediate_write(transport), self.fail, 1 << 20)
+            delivery.go_live()
+            for channel in channels:
+                self.subscriptions.hub.add(channel, delivery)
+        return clients
+
+    def calls(self, *messages: tuple[bytes, bytes]) -> int:
+        """Python calls for what one read brings; all of it is handed over within them."""
+        received = from_redis(*messages)
+        return python_calls(lambda: self.redis.dataReceived(received))
+
+    def test_a_receiver_costs_two_calls(self) -> None:
+        first = self.listen(64, b"broadcast:x")
+        before = self.calls((b"broadcast:x", b"1"))
+        second = self.listen(64, b"broadcast:x")
+        self.assertEqual((self.calls((b"broadcast:x", b"2")) - before) // 64, 2)
+        for client in first:
+            self.assertEqual(client.recv(99), server_frame(b"1") + server_frame(b"2"))
+        for client in second:
+            self.assertEqual(client.recv(99), server_frame(b"2"))
+
+    def test_so_does_one_of_all_that_a_read_brings(self) -> None:
+        both = [(b"broadcast:x" if n % 3 else b"group:g:x", b"%d" % n) for n in range(150)]
+        self.listen(1, b"broadcast:x", b"group:g:x")
+        self.listen(1, b"broadcast:x")
+        before = self.calls(*both)
+        first = self.listen(32, b"broadcast:x", b"group:g:x")
+        second = self.listen(32, b"broadcast:x")
+        self.assertEqual((self.calls(*both) - before) // 64, 2)
+        for client in first:
+            frames = b"".join(server_frame(payload) for _, payload in both)
+            self.assertEqual(client.recv(1 << 20), frames)
+        for client in second:
+            frames = b"".join(
+                server_frame(payload) for channel, payload in both if channel == b"broadcast:x"
+            )
+            self.assertEqual(client.recv(1 << 20), frames)
+
+    def test_a_message_to_one_client_costs_few_calls(self) -> None:
+        for number in range(100):
+            self.listen(1, b"user:%d:x" % number)
+        self.assertLessEqual(self.calls((b"user:50:x", b"hello")), 25)
