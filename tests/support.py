@@ -14,7 +14,7 @@ from typing import Any
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredQueue, inlineCallbacks
-from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
+from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapClientTLS
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.trial.unittest import TestCase
 
@@ -132,8 +132,9 @@ def open_websocket(
     headers: dict[str, str] | None = None,
     protocols: list[str] | None = None,
     origin: str | None = None,
+    tls: Any = None,
 ) -> Any:
-    """Fire with an open ``Client``."""
+    """Fire with an open ``Client``; ``wss`` needs the options of its ``tls``."""
     fields = dict(headers or {})
     if cookies:
         fields["Cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
@@ -143,7 +144,9 @@ def open_websocket(
     factory.noisy = False
     factory.setProtocolOptions(autoPingInterval=0, failByDrop=False)
     factory.protocol = Client
-    endpoint = HostnameEndpoint(reactor, factory.host, factory.port)
+    endpoint: Any = HostnameEndpoint(reactor, factory.host, factory.port)
+    if tls is not None:
+        endpoint = wrapClientTLS(tls, endpoint)
     client = yield endpoint.connect(factory)
     yield client.opened.addTimeout(TIMEOUT, reactor)
     return client

@@ -20,11 +20,16 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.web.resource import Resource
+from twisted.web.server import Site
 from zope.interface import implementer
 
-from tests.support import TIMEOUT
+from tests.support import TIMEOUT, open_websocket
 from tests.test_tls import make_certificate
+from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.server.transport import immediate_write
+from ws4redis_tx.service import make_factory, make_resource
+from ws4redis_tx.testing import MemoryBroker
 
 CHUNKS = [b"%06d" % number * 100 for number in range(150)]
 
@@ -72,6 +77,13 @@ class Producer:
         pass
 
 
+def endpoint_for(options: Any = None) -> Any:
+    """On a free port; with the ``options`` of a certificate, under TLS."""
+    if options is None:
+        return TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+    return SSL4ServerEndpoint(reactor, 0, options, interface="127.0.0.1")
+
+
 class SocketTests(TestCase):
     timeout = 60
 
@@ -80,11 +92,7 @@ class SocketTests(TestCase):
         factory = Factory.forProtocol(Server)
         factory.noisy = False
         factory.connected = Deferred()
-        if options is None:
-            endpoint: Any = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
-        else:
-            endpoint = SSL4ServerEndpoint(reactor, 0, options, interface="127.0.0.1")
-        port = yield endpoint.listen(factory)
+        port = yield endpoint_for(options).listen(factory)
         self.addCleanup(port.stopListening)
         client: Any = HostnameEndpoint(reactor, "localhost", port.getHost().port)
         if client_options is not None:
@@ -192,6 +200,62 @@ class SocketTests(TestCase):
         for chunk in CHUNKS:
             self.server.write(chunk)
         self.assertEqual((yield self.end()), b"".join(CHUNKS))
+
+
+class SiteTests(TestCase):
+    """A websocket in a ``Site``: the connection was an HTTP server's before."""
+
+    timeout = 60
+
+    @inlineCallbacks
+    def open(self, scheme: str = "ws") -> Any:
+        self.broker = MemoryBroker()
+        self.factory = make_factory(ServerConfig(), broker=self.broker, reactor=reactor)
+        root = Resource()
+        root.putChild(b"ws", make_resource(self.factory))
+        site = Site(root)
+        site.noisy = False
+        options = tls = None
+        if scheme == "wss":
+            public, both = make_certificate(x509.DNSName("localhost"))
+            options = PrivateCertificate.loadPEM(both).options()
+            tls = optionsForClientTLS("localhost", trustRoot=Certificate.loadPEM(public))
+        port = yield endpoint_for(options).listen(site)
+        self.addCleanup(port.stopListening)
+        url = f"{scheme}://localhost:{port.getHost().port}/ws/x?subscribe-broadcast"
+        client = yield open_websocket(url, tls=tls)
+        self.addCleanup(lambda: self.factory.drain(1001))
+        (websocket,) = self.factory._websockets
+        return client, websocket.transport
+
+    @inlineCallbacks
+    def check_that_a_slow_reader_gets_all(self, client: Any, transport: Any) -> Any:
+        transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        client.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.transport.pauseProducing()
+        for chunk in CHUNKS:
+            self.broker.publish([b"broadcast:x"], chunk, 0)
+        for end, name in ((transport, socket.SO_SNDBUF), (client.transport, socket.SO_RCVBUF)):
+            end.socket.setsockopt(socket.SOL_SOCKET, name, 1 << 20)
+        client.transport.resumeProducing()
+        received = yield client.take(len(CHUNKS))
+        self.assertEqual(received, [chunk.decode() for chunk in CHUNKS])
+
+    @inlineCallbacks
+    def test_it_is_sent_at_once(self) -> Any:
+        client, transport = yield self.open()
+        self.broker.publish([b"broadcast:x"], b"hello", 0)
+        self.assertEqual((transport.dataBuffer, transport._tempDataBuffer), (b"", []))
+        self.assertEqual((yield client.next()), "hello")
+
+    @inlineCallbacks
+    def test_a_slow_reader_gets_all_in_order(self) -> Any:
+        yield self.check_that_a_slow_reader_gets_all(*(yield self.open()))
+
+    @inlineCallbacks
+    def test_under_tls_too(self) -> Any:
+        client, transport = yield self.open("wss")
+        yield self.check_that_a_slow_reader_gets_all(client, transport.transport)
 
 
 class OtherTransportTests(SynchronousTestCase):
