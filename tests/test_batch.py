@@ -50,8 +50,12 @@ class BatchTests(SynchronousTestCase):
             self.hub.add(channel, listener)
         return listener
 
-    def dispatch(self, *messages: tuple[bytes, bytes]) -> None:
-        self.hub.dispatch([Publication(*message) for message in messages])
+    def dispatch(self, *messages: tuple[Any, ...]) -> None:
+        self.hand_over([Publication(*message) for message in messages])
+
+    def hand_over(self, publications: list[Publication]) -> None:
+        for share in share_out(publications, self.hub.listeners):
+            self.hub.hand_over(share, share.receivers)
 
     def test_one_piece_for_all_of_a_listeners_channels_in_their_order(self) -> None:
         both, one = self.listen(b"b", b"a"), self.listen(b"a")
@@ -79,13 +83,7 @@ class BatchTests(SynchronousTestCase):
 
     def test_a_sender_gets_all_but_its_own(self) -> None:
         sender, other = self.listen(b"a"), self.listen(b"a")
-        self.hub.dispatch(
-            [
-                Publication(b"a", b"1"),
-                Publication(b"a", b"its own", sender),
-                Publication(b"a", b"2"),
-            ]
-        )
+        self.dispatch((b"a", b"1"), (b"a", b"its own", sender), (b"a", b"2"))
         self.assertEqual(sender.heard, [b"1", b"2"])
         self.assertEqual(other.heard, [b"1", b"its own", b"2"])
 
@@ -159,7 +157,7 @@ class BatchTests(SynchronousTestCase):
                 data.draw(st.lists(st.tuples(st.sampled_from(CHANNELS), senders), min_size=1))
             )
         ]
-        self.hub.dispatch(messages)
+        self.hand_over(messages)
         for listener, channels in listeners.items():
             expected = [
                 message.payload

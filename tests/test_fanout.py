@@ -45,22 +45,21 @@ class FanoutTests(SynchronousTestCase):
     def tick(self) -> None:
         self.now += self.cost
 
-    def publish(self, payload: bytes, channel: bytes = b"c") -> None:
-        self.fanout.add(Publication(channel, payload))
+    def publish(self, *payloads: bytes, channel: bytes = b"c") -> None:
+        """All in one read."""
+        self.fanout.hand_over([Publication(channel, payload) for payload in payloads])
 
     def test_what_is_quickly_done_is_done_at_once(self) -> None:
         listeners = self.listen(b"c", number=1000)
         self.publish(b"1")
-        self.fanout.run()
         self.assertEqual([listener.heard for listener in listeners], [[b"1"]] * 1000)
-        self.assertTrue(self.fanout.idle)
+        self.assertFalse(self.fanout.busy)
         self.assertEqual(len(self.turns), 0)
 
     def test_a_slice_takes_no_longer_than_it_may(self) -> None:
         self.cost = 0.00002
         listeners = self.listen(b"c", number=20_000)
         self.publish(b"1")
-        self.fanout.run()
         longest = self.now
         while self.turns:
             before = self.now
@@ -73,14 +72,18 @@ class FanoutTests(SynchronousTestCase):
         self.cost = SLICE  # a receiver of that much takes as long as a slice
         listeners = self.listen(b"c", number=10)
         self.publish(b"x" * (1 << 20))
-        self.fanout.run()
         self.assertEqual(sum(len(listener.heard) for listener in listeners), 1)
+
+    def test_to_few_it_is_done_without_a_look_at_the_clock(self) -> None:
+        self.fanout = Fanout(self.hub, self.fail, self.turns.append)
+        listeners = self.listen(b"c", number=64)
+        self.publish(b"1")
+        self.assertEqual([listener.heard for listener in listeners], [[b"1"]] * 64)
 
     def test_the_backlog_is_what_waits_with_what_it_costs_to_keep_it(self) -> None:
         self.cost = SLICE
         self.listen(b"c", number=1000)
         self.publish(b"")
-        self.fanout.run()
         for _ in range(100):
             self.publish(b"")
         self.assertEqual(self.fanout.backlog, 100 * (len(server_frame(b"")) + MESSAGE_COST))
@@ -91,9 +94,7 @@ class FanoutTests(SynchronousTestCase):
     def test_many_short_fan_outs_of_one_read_are_sliced_too(self) -> None:
         self.cost = SLICE / 100
         (listener,) = self.listen(b"c")
-        for number in range(1000):
-            self.publish(b"%d" % number)
-        self.fanout.run()
+        self.publish(*(b"%d" % number for number in range(1000)))
         self.assertLess(len(listener.heard), 300)
         while self.turns:
             self.turns.popleft()()
@@ -103,9 +104,7 @@ class FanoutTests(SynchronousTestCase):
         self.cost = SLICE / 100
         listeners = self.listen(b"c", b"d", number=1000)
         self.publish(b"1")
-        self.fanout.run()
-        self.publish(b"2", b"d")
-        self.fanout.run()
+        self.publish(b"2", channel=b"d")
         self.assertEqual(len(self.turns), 1)
         while self.turns:
             self.turns.popleft()()
@@ -119,7 +118,6 @@ class FanoutTests(SynchronousTestCase):
         self.fanout.then(lambda: seen.append("idle"))
         self.assertEqual(seen, ["idle"])
         self.publish(b"1")
-        self.fanout.run()
         self.fanout.then(lambda: seen.append(f"all {len(listeners[-1].heard)}"))
         self.publish(b"2")
         self.assertEqual(seen, ["idle"])
@@ -133,13 +131,11 @@ class FanoutTests(SynchronousTestCase):
         self.cost = SLICE / 100
         (listener, *_) = self.listen(b"c", number=1000)
         self.publish(b"1")
-        self.fanout.run()
         self.fanout.then(lambda: self.fail("deliberate"))
         self.publish(b"2")
         while self.turns:
             self.turns.popleft()()
         self.publish(b"3")
-        self.fanout.run()
         while self.turns:
             self.turns.popleft()()
         self.assertEqual((failures, listener.heard), (["failed"], [b"1", b"2", b"3"]))
@@ -148,7 +144,6 @@ class FanoutTests(SynchronousTestCase):
         self.cost = SLICE / 100
         listeners = self.listen(b"c", number=1000)
         self.publish(b"1")
-        self.fanout.run()
         self.hub.discard(b"c", listeners[-1])
         (late,) = self.listen(b"c")
         self.publish(b"2")
@@ -168,18 +163,20 @@ class FanoutTests(SynchronousTestCase):
             (channels, self.listen(*channels, number=data.draw(st.integers(0, 300))))
             for channels in ((b"a",), (b"b",), (b"a", b"b"))
         ]
-        published = []
-        steps = st.sampled_from(["a", "b", "turn", "run"])
+        published: list[tuple[bytes, bytes]] = []
+        together: list[Publication] = []
+        steps = st.sampled_from(["a", "b", "turn", "read"])
         for number, step in enumerate(data.draw(st.lists(steps, max_size=20))):
             if step == "turn":
                 if self.turns:
                     self.turns.popleft()()
-            elif step == "run":
-                self.fanout.run()
+            elif step == "read":
+                self.fanout.hand_over(together)
+                together = []
             else:
                 published.append((step.encode(), b"%d" % number))
-                self.publish(b"%d" % number, step.encode())
-        self.fanout.run()
+                together.append(Publication(*published[-1]))
+        self.fanout.hand_over(together)
         while self.turns:
             self.turns.popleft()()
         for channels, listeners in groups:

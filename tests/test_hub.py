@@ -60,7 +60,7 @@ class EdgeTests(HubTestCase):
         listener = Listener()
         self.assertTrue(self.hub.add(b"c", listener))
         self.assertFalse(self.hub.add(b"c", listener))
-        self.hub.dispatch([Publication(b"c", b"x")])
+        self.hub.dispatch(Publication(b"c", b"x"))
         self.assertEqual(listener.got, [b"x"])
         self.assertTrue(self.hub.discard(b"c", listener))
         self.assertEqual(list(self.hub.channels), [])
@@ -101,7 +101,7 @@ class EdgeTests(HubTestCase):
                 self.assertEqual(edge, bool(before) and not model[channel])
             self.assertEqual(set(hub.channels), {name for name in model if model[name]})
         for channel, kept in model.items():
-            hub.dispatch([Publication(channel, channel)])
+            hub.dispatch(Publication(channel, channel))
             for index, listener in enumerate(listeners):
                 self.assertEqual(channel in listener.got, index in kept)
 
@@ -112,18 +112,18 @@ class DispatchTests(HubTestCase):
         self.hub.add(b"c", here)
         self.hub.add(b"c", too)
         self.hub.add(b"d", elsewhere)
-        self.hub.dispatch([Publication(b"c", b"x")])
+        self.hub.dispatch(Publication(b"c", b"x"))
         self.assertEqual((here.got, too.got, elsewhere.got), ([b"x"], [b"x"], []))
 
     def test_a_channel_that_nobody_listens_to_is_no_error(self) -> None:
-        self.hub.dispatch([Publication(b"c", b"x")])
+        self.hub.dispatch(Publication(b"c", b"x"))
 
     def test_listeners_get_it_in_the_order_they_came(self) -> None:
         log: list[tuple[str, bytes]] = []
         for name in "bca":
             self.hub.add(b"c", Listener(name, log))
-        self.hub.dispatch([Publication(b"c", b"1")])
-        self.hub.dispatch([Publication(b"c", b"2")])
+        self.hub.dispatch(Publication(b"c", b"1"))
+        self.hub.dispatch(Publication(b"c", b"2"))
         self.assertEqual(
             log,
             [("b", b"1"), ("c", b"1"), ("a", b"1"), ("b", b"2"), ("c", b"2"), ("a", b"2")],
@@ -138,7 +138,7 @@ class DispatchTests(HubTestCase):
 
         for _ in range(2):
             self.hub.add(b"c", Keeper())
-        self.hub.dispatch([Publication(b"c", b"x")])
+        self.hub.dispatch(Publication(b"c", b"x"))
         self.assertIs(got[0], got[1])
 
     def test_a_listener_that_leaves_while_it_gets_a_message_costs_nobody_theirs(self) -> None:
@@ -146,8 +146,8 @@ class DispatchTests(HubTestCase):
         before, after = Listener(), Listener()
         for listener in (before, leaving, after):
             self.hub.add(b"c", listener)
-        self.hub.dispatch([Publication(b"c", b"1")])
-        self.hub.dispatch([Publication(b"c", b"2")])
+        self.hub.dispatch(Publication(b"c", b"1"))
+        self.hub.dispatch(Publication(b"c", b"2"))
         self.assertEqual(before.got, [b"1", b"2"])
         self.assertEqual(leaving.got, [b"1"])
         self.assertEqual(after.got, [b"1", b"2"])
@@ -156,7 +156,7 @@ class DispatchTests(HubTestCase):
         edges: list[bool] = []
         leaving = Listener(then=lambda: edges.append(self.hub.discard(b"c", leaving)))
         self.hub.add(b"c", leaving)
-        self.hub.dispatch([Publication(b"c", b"x")])
+        self.hub.dispatch(Publication(b"c", b"x"))
         self.assertEqual(edges, [True])
         self.assertEqual(list(self.hub.channels), [])
 
@@ -165,7 +165,7 @@ class DispatchTests(HubTestCase):
         victim = Listener()
         self.hub.add(b"c", Listener(then=lambda: self.hub.discard(b"c", victim)))
         self.hub.add(b"c", victim)
-        self.hub.dispatch([Publication(b"c", b"x")])
+        self.hub.dispatch(Publication(b"c", b"x"))
         self.assertEqual(victim.got, [])
 
     def test_a_listener_that_comes_meanwhile_gets_the_next_message(self) -> None:
@@ -177,8 +177,8 @@ class DispatchTests(HubTestCase):
 
         self.hub.add(b"c", Listener(then=join))
         self.hub.add(b"c", other)
-        self.hub.dispatch([Publication(b"c", b"1")])
-        self.hub.dispatch([Publication(b"c", b"2")])
+        self.hub.dispatch(Publication(b"c", b"1"))
+        self.hub.dispatch(Publication(b"c", b"2"))
         self.assertEqual(newcomer.got[-1:], [b"2"])
         self.assertEqual(other.got, [b"1", b"2"])
 
@@ -190,7 +190,7 @@ class DispatchTests(HubTestCase):
         listeners: tuple[IListener, ...] = (before, Listener(then=fail), after)
         for listener in listeners:
             self.hub.add(b"c", listener)
-        self.hub.dispatch([Publication(b"c", b"x")])
+        self.hub.dispatch(Publication(b"c", b"x"))
         self.assertEqual((before.got, after.got), ([b"x"], [b"x"]))
         self.assertEqual([str(failure) for failure in self.failures], ["boom"])
 

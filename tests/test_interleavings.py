@@ -186,7 +186,7 @@ class ScriptedBroker:
         # While a subscription is asked for, what comes is what an earlier one still brings.
         if message.channel not in self._subscribing:
             sender = self.notes.take(message.channel, message.payload)
-            self.hub.dispatch([Publication(message.channel, message.payload, sender)])
+            self.hub.dispatch(Publication(message.channel, message.payload, sender))
 
     def lose_pubsub(self) -> None:
         self.redis.connection_lost("pubsub")

@@ -73,7 +73,7 @@ class MemoryBroker:
                 self.persisted[channel] = message
             hub = self._hub(channel)
             receivers += channel in hub.channels
-            hub.dispatch([Publication(channel, message, self._notes.take(channel, message))])
+            hub.dispatch(Publication(channel, message, self._notes.take(channel, message)))
         return succeed(receivers)
 
     def get(self, channel: bytes) -> Deferred[PersistedMessage | None]:

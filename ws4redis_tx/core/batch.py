@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ws4redis_tx.core.interfaces import IListener
@@ -33,21 +33,10 @@ class Share:
 
 def share_out(
     publications: Sequence[Publication], listeners: Mapping[bytes, Listeners]
-) -> Iterable[Share]:
+) -> Iterator[Share]:
     """Every listener's share of ``publications``, in their order; one share for all who listen to
     the same of their channels.
     """
-    if len(publications) == 1:
-        (publication,) = publications
-        assert publication.channel is not None
-        everybody = listeners.get(publication.channel, {})
-        return (Share(publication, tuple(everybody), (everybody,)),)
-    return _share_out(publications, listeners)
-
-
-def _share_out(
-    publications: Sequence[Publication], listeners: Mapping[bytes, Listeners]
-) -> Iterator[Share]:
     indices_of: dict[bytes, list[int]] = {}
     for index, publication in enumerate(publications):
         assert publication.channel is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ws4redis_tx.core.batch import Share, share_out
@@ -54,26 +54,23 @@ class Fanout:
         """Bytes that wait for an earlier one's fan-out."""
         return sum([cost(each) for each in self._waiting if isinstance(each, Publication)])
 
-    @property
-    def idle(self) -> bool:
-        """Whether everything was handed over."""
-        return not self._waiting and not self.busy
-
-    def add(self, publication: Publication) -> None:
-        """Take the next one. It goes out with the next ``run``."""
-        self._waiting.append(publication)
-
-    def then(self, function: Callable[[], object]) -> None:
-        """Call ``function`` when all that was added before was handed over: now, if it was."""
-        if self.idle:
-            function()
-        else:
-            self._waiting.append(function)
-
-    def run(self) -> None:
-        """Hand over, for one slice. The rest follows by itself."""
+    def hand_over(self, publications: Sequence[Publication]) -> None:
+        """Hand over what came together, for one slice. The rest follows by itself."""
+        if not self.busy and len(publications) == 1:
+            (publication,) = publications
+            if self._hub.count(publication.channel) <= _at_once(publication):
+                self._hub.dispatch(publication)
+                return
+        self._waiting += publications
         if not self.busy:
             self._run()
+
+    def then(self, function: Callable[[], object]) -> None:
+        """Call ``function`` when all that came before was handed over: now, if it was."""
+        if self.busy:
+            self._waiting.append(function)
+        else:
+            function()
 
     def _run(self) -> None:
         self.busy = True
@@ -98,10 +95,8 @@ class Fanout:
                 self._call(following)
         self.busy = False
 
-    def _shares(self, first: Publication) -> Iterable[Share]:
+    def _shares(self, first: Publication) -> Iterator[Share]:
         """What is handed over next: ``first``, and what fits of that which waits behind it."""
-        if not self._waiting:
-            return share_out([first], self._hub.listeners)
         batch = [first]
         channels = {first.channel}
         size = len(first.frame)
@@ -128,13 +123,14 @@ class Fanout:
             self._hub.on_failure()
 
 
-def _portions(shares: Iterable[Share]) -> Iterator[tuple[Share, Sequence[IListener]]]:
+def _at_once(publication: Publication) -> int:
+    """How many receivers of it there may be between two looks at the clock."""
+    return max(1, min(_AT_ONCE, _BYTES_AT_ONCE // len(publication.frame)))
+
+
+def _portions(shares: Iterator[Share]) -> Iterator[tuple[Share, Sequence[IListener]]]:
     """Each share with so many of its receivers as take little time."""
     for share in shares:
-        receivers = share.receivers
-        if len(receivers) == 1:
-            yield share, receivers
-            continue
-        most = max(1, min(_AT_ONCE, _BYTES_AT_ONCE // len(share.publication.frame)))
+        receivers, most = share.receivers, _at_once(share.publication)
         for start in range(0, len(receivers), most):
             yield share, receivers[start : start + most]

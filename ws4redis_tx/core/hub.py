@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from ws4redis_tx.core.batch import Share, share_out
+from ws4redis_tx.core.batch import Share
 from ws4redis_tx.core.interfaces import IListener
 from ws4redis_tx.core.messages import Publication
 
@@ -52,20 +52,26 @@ class Hub:
     def has(self, channel: bytes, listener: IListener) -> bool:
         return listener in self._listeners.get(channel, ())
 
-    def dispatch(self, publications: Sequence[Publication]) -> None:
-        """Hand ``publications`` to every listener of their channels, in their order.
+    def dispatch(self, publication: Publication) -> None:
+        """Hand ``publication`` to every listener of its channel, in the order they came.
 
         A listener may add and discard listeners meanwhile, itself included.
         """
-        for share in share_out(publications, self._listeners):
-            self.hand_over(share, share.receivers)
+        assert publication.channel is not None
+        listeners = self._listeners.get(publication.channel, {})
+        for listener in tuple(listeners):
+            if listener in listeners:
+                try:
+                    listener.deliver(publication)
+                except Exception:
+                    self.on_failure()
 
     def count(self, channel: bytes | None) -> int:
         """How many listen to ``channel``."""
         return 0 if channel is None else len(self._listeners.get(channel, ()))
 
     def hand_over(self, share: Share, receivers: Iterable[IListener]) -> None:
-        """Give ``receivers`` their ``share``, except what they do not listen to any more."""
+        """Give ``receivers`` their ``share`` of a batch, except what they have left meanwhile."""
         publication, listening = share.publication, share.listening
         for listener in receivers:
             try:

@@ -173,14 +173,16 @@ class Subscriptions:
 
     def _dispatch(self, messages: list[tuple[bytes, bytes]]) -> None:
         listeners, arrivals, notes = self.hub.listeners, self._arrivals, self.notes
+        publications = []
         for channel, payload in messages:
             if channel not in listeners or channel in self._subscribing:
                 if channel == self.probe.channel:
                     self._proven(payload)
                 continue  # else it was on its way when the last listener left
             arrivals.note(channel, payload)
-            self._fanout.add(Publication(channel, payload, notes.take(channel, payload)))
-        self._fanout.run()
+            publications.append(Publication(channel, payload, notes.take(channel, payload)))
+        if publications:
+            self._fanout.hand_over(publications)
         if len(self._arrivals) > _PROBE_EARLY and not self.probe.out:
             self.probe.send()
             if not self.probe.out:
