@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred
 
 from ws4redis_tx.core.channels import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
 from ws4redis_tx.redis_store import SELF, RedisMessage, RedisStore
@@ -56,7 +56,6 @@ class RedisSubscriber(RedisStore):
         )
         return subscribed
 
-    @inlineCallbacks
     def send_persisted_messages(self, websocket: Any) -> Any:
         """Replay what is persisted on the subscribed channels, before any live message.
 
@@ -64,10 +63,14 @@ class RedisSubscriber(RedisStore):
         replaced meanwhile. ``websocket.send(message)`` queues; what came from
         ``self._connection.get(channel)`` is left out if it arrived live as well.
         """
+
+        def send(found: list[Any]) -> None:
+            for persisted in found:
+                if persisted is not None:
+                    websocket.send(persisted)
+
         channels = self._subscription.channels
-        for persisted in (yield gather(self._connection.get(channel) for channel in channels)):
-            if persisted is not None:
-                websocket.send(persisted)
+        return gather(self._connection.get(channel) for channel in channels).addCallback(send)
 
     # A spelling that subclasses in the wild use: an override under either name counts.
     send_persited_messages = send_persisted_messages

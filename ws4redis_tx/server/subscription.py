@@ -44,6 +44,8 @@ class SubscriberConnection:
 
         ``None`` also for one that the websocket published itself and, without echo, does not get.
         """
+        if not self._own:
+            return self._broker.get(channel.encode())
         # Commands reach Redis in order: what was published later is not what this reads.
         own = frozenset(self._own)
         return self._broker.get(channel.encode()).addCallback(
@@ -62,11 +64,13 @@ class SubscriberConnection:
     def fileno(self) -> int | None:
         return self._broker.fileno()
 
-    def when_subscribed(self) -> Deferred[Any]:
+    def when_subscribed(self, _: object = None) -> Deferred[Any] | None:
         """Fire when every subscription made so far stands, or fail as the first that does not;
-        also for a subscriber that does not wait for them itself.
+        also for a subscriber that does not wait for them itself. ``None``: they stand.
         """
         outcomes = tuple(self._subscribing)
+        if not outcomes:
+            return None
         self._subscribing.clear()
         return gather(outcomes).addCallback(_raise_failure)
 
@@ -98,6 +102,11 @@ class Subscription:
             return fail(BrokerUnavailable("The websocket is gone."))
         added = [channel for channel in dict.fromkeys(channels) if channel not in self.channels]
         self.channels += added
+        listening = gather(
+            self._broker.listen(channel.encode(), self._delivery) for channel in added
+        )
+        if _stands(listening):
+            return listening
         outcome: Deferred[Any] = Deferred()
         self._subscribing.append(outcome)
 
@@ -105,8 +114,7 @@ class Subscription:
             outcome.callback([result])  # in a list, as a failure would need somebody to handle it
             return result
 
-        listening = [self._broker.listen(channel.encode(), self._delivery) for channel in added]
-        return gather(listening).addBoth(tell)
+        return listening.addBoth(tell)
 
     def unsubscribe(self, *channels: str) -> None:
         """Leave ``channels``, or all."""
@@ -126,6 +134,13 @@ class Subscription:
         self.unsubscribe()
         for pull in self._pulls:
             pull.leave()
+
+
+def _stands(listening: Deferred[Any]) -> bool:
+    """Whether there is nothing to wait for."""
+    return bool(
+        listening.called and not listening.paused and not isinstance(listening.result, Failure)
+    )
 
 
 def _raise_failure(outcomes: list[list[Any]]) -> None:
