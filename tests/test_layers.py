@@ -94,7 +94,13 @@ class LayersTests(TestCase):
 
     def test_autobahn_and_txredisapi_stand_in_their_modules_alone(self) -> None:
         for word, *owners in (
-            ("autobahn", "websocket", "websocket_factory", "websocket_inflate"),
+            (
+                "autobahn",
+                "websocket",
+                "websocket_factory",
+                "websocket_inflate",
+                "websocket_shared",
+            ),
             ("txredisapi", "redis_protocol"),
         ):
             importers = sorted(

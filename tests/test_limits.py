@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support import handshake_bytes
 from tests.test_websocket import AllowAll, Waiting, WebSocketTests
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.limits import BURST, Allowance, Quota, Rate, make_rate
-from ws4redis_tx.testing import client_frame
+from ws4redis_tx.server.turns import AT_ONCE
+from ws4redis_tx.testing import MemoryClient, client_frame
 
 
 class AllowanceTests(SynchronousTestCase):
@@ -133,7 +135,7 @@ class ConnectionLimitTests(WebSocketTests):
             self.assertEqual(self.connect(origin="https://evil.example").refused, 403)
         self.assertEqual(len(authorizer.asked), 5)
         self.assertEqual(len(self.factory.addresses), 0)
-        self.assertEqual(len(self.factory.authorizations), 0)
+        self.assertEqual(len(self.factory.turns), 0)
 
     def test_a_storm_of_reconnects_is_refused_before_it_costs_a_query(self) -> None:
         authorizer = Waiting()
@@ -146,6 +148,54 @@ class ConnectionLimitTests(WebSocketTests):
         self.assertTrue(clients[0].open)
         self.connect()
         self.assertEqual(len(authorizer.asked), 4)
+
+    def test_ten_thousand_at_once_are_all_served_in_the_order_they_came(self) -> None:
+        authorizer = Waiting()
+        self.use(authorizer=authorizer, recheck=0)
+        opened: list[Any] = []
+        tell = self.factory.opened
+        self.patch(self.factory, "opened", lambda each: (opened.append(each), tell(each)))
+        clients = [self.connect("") for _ in range(10_000)]
+        for number in range(10_000):
+            if number % 100 == 0:
+                self.clock.advance(0.5)  # each waits for longer than a handshake may take
+            self.assertLessEqual(len(authorizer.asked), number + AT_ONCE)
+            authorizer.asked[number].callback(None)  # type: ignore[arg-type]
+        self.assertEqual(opened, [client._server for client in clients])
+
+    def test_a_head_that_does_not_end_is_dropped_however_many_wait(self) -> None:
+        self.use(authorizer=Waiting())
+        for _ in range(AT_ONCE + 1):
+            self.connect()
+        slow = MemoryClient(self.factory)
+        for byte in handshake_bytes()[:4]:
+            slow.send_bytes(bytes([byte]))
+            self.clock.advance(1)
+        self.assertFalse(slow._gone)
+        self.clock.advance(1)
+        self.assertTrue(slow._gone)
+        self.assertIsNone(slow.refused)
+
+    def test_an_authorizer_that_answers_nobody_keeps_nobody(self) -> None:
+        authorizer = Waiting()
+        self.use(authorizer=authorizer)
+        clients = [self.connect() for _ in range(AT_ONCE + 50)]
+        self.clock.advance(4.9)
+        self.assertEqual({client.refused for client in clients}, {None})
+        self.clock.advance(0.1)
+        self.assertEqual({client.refused for client in clients}, {503})
+        self.assertEqual(len(authorizer.asked), AT_ONCE)
+        self.assertEqual(len(self.factory.turns), 0)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_those_whose_turn_has_not_come_are_refused_by_a_drain_and_nobody_is_asked(self) -> None:
+        authorizer = Waiting()
+        self.use(authorizer=authorizer)
+        clients = [self.connect() for _ in range(AT_ONCE + 50)]
+        self.factory.drain(1012)
+        self.assertEqual({client.refused for client in clients}, {503})
+        self.assertEqual(len(authorizer.asked), AT_ONCE)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_who_leaves_is_not_looked_up_any_more(self) -> None:
         cancelled: list[object] = []

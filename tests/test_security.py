@@ -62,8 +62,10 @@ from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
 from ws4redis_tx.server.commands import Commands
+from ws4redis_tx.server.deadlines import Deadlines
 from ws4redis_tx.server.embedded_redis import free_port
-from ws4redis_tx.server.websocket_factory import HANDSHAKE_TIMEOUT, _Timer
+from ws4redis_tx.server.websocket import WebSocketProtocol
+from ws4redis_tx.server.websocket_factory import HANDSHAKE_TIMEOUT
 from ws4redis_tx.service import make_service
 from ws4redis_tx.testing import client_frame
 
@@ -413,7 +415,8 @@ class PermissionTests(SecurityTestCase):
     def test_a_timeout_refuses_and_a_late_answer_changes_nothing(self) -> Any:
         service = yield self.serve()
         clock = Clock()
-        self.patch(service.factory, "_batched_timer", _Timer(clock))
+        deadlines = Deadlines(HANDSHAKE_TIMEOUT, WebSocketProtocol.time_out, clock)
+        self.patch(service.factory, "deadlines", deadlines)
         for setting in ("WS4REDIS_ALLOWED_CHANNELS", "WS4REDIS_PROCESS_REQUEST"):
             go_on = threading.Event()
             self.addCleanup(go_on.set)

@@ -75,7 +75,7 @@ class ServerConfig:
     max_connections: int | None = None
     max_connections_per_user: int | None = None
     max_connections_per_address: int | None = None
-    max_authorizations: int = 1000
+    max_authorizations: int = 20_000
     rate: tuple[float, float] | None = DEFAULT_RATE
     compression: bool = False
     recheck: int = 300

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _VERSION = re.compile(rb"HTTP/1\.[0-9]")
 _TARGET = re.compile(rb"[\x21-\x7e\x80-\xff]+")
+
+# What RFC 6455 appends to a key before it is hashed.
+_MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 # Said twice, these would leave it open which one counts.
 _ONCE = frozenset({"host", "origin", "sec-websocket-key", "sec-websocket-version"})
@@ -192,6 +196,21 @@ def judge_request(
         secure=secure,
         peer=peer,
     )
+
+
+def acceptance(handshake: Handshake, subprotocol: str | None, headers: Mapping[str, str]) -> bytes:
+    """The HTTP response that opens a websocket."""
+    digest = hashlib.sha1(handshake.key.encode("latin-1") + _MAGIC, usedforsecurity=False).digest()
+    lines = [
+        "HTTP/1.1 101 Switching Protocols",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Accept: {binascii.b2a_base64(digest, newline=False).decode()}",
+    ]
+    if subprotocol is not None:
+        lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 def refusal(denied: Denied) -> bytes:

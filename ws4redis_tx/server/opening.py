@@ -5,19 +5,25 @@ start another header, and opens twice when it is asked twice.
 
 The steps, each of which can be the last:
 
-    read the head → judge its form → can we serve now? → Host and Origin → who is it, what may they
-    do (the authorizer) → subscribe, and wait until the subscriptions stand → accept.
+    read the head → judge its form → can we serve now? → Host and Origin → wait for its turn → who
+    is it, what may they do (the authorizer) → subscribe, and wait until the subscriptions stand →
+    accept.
+
+The client has 5 s for its head, the authorizer for its answer, and Redis for the subscriptions. A
+handshake that waits for its turn is not late: that is up to us.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from ws4redis_tx.core.admission import check_admission
+from ws4redis_tx.core.admission import Admission, check_admission
 from ws4redis_tx.core.errors import BrokerUnavailable, Denied
 from ws4redis_tx.core.handshake import (
     MAX_HEAD_BYTES,
@@ -37,13 +43,17 @@ class Opening:
     ``refuse``; after every wait it may have ``ended``, as the client left.
     """
 
-    __slots__ = ("_authorization", "_factory", "_websocket", "head_read")
+    __slots__ = ("_authorization", "_factory", "_handshake", "_mark", "_websocket", "head_read")
+
+    _handshake: Handshake
 
     def __init__(self, factory: Any, websocket: Any) -> None:
         self._factory = factory
         self._websocket = websocket
         self.head_read = False
         self._authorization: Deferred[Any] | None = None
+        self._mark = 0
+        factory.deadlines.add(websocket)
 
     def receive(self, data: bytes) -> bytes:
         """Take all that has arrived and was not used yet; return what is not used yet."""
@@ -63,69 +73,97 @@ class Opening:
     def begin(self, request: HttpRequest) -> None:
         """Start with a request whose head was read, by us or by an HTTP server before us."""
         self.head_read = True
-        self._open(request).addErrback(
-            lambda failure: _log.failure("A websocket failed to open", failure=failure)
-        )
+        self._factory.deadlines.discard(self._websocket)
+        self._run(self._judge, request)
+
+    def ask(self) -> None:
+        """Its turn has come."""
+        self._run(self._ask)
+
+    def give_up(self) -> None:
+        """Its turn will not come."""
+        self._websocket.refuse(unavailable("its turn to ask the authorizer did not come"))
 
     def time_out(self) -> None:
-        """The handshake took too long."""
+        """The client, the authorizer or Redis took too long."""
         if self.head_read:
+            self._factory.turns.overdue(self)
             self._websocket.refuse(unavailable("the handshake took longer than its timeout"))
         else:
             self._websocket.drop()
-
-    @inlineCallbacks
-    def _open(self, request: HttpRequest) -> Any:
-        factory, websocket = self._factory, self._websocket
-        try:
-            handshake = judge_request(
-                request,
-                factory.config.websocket_url,
-                secure=websocket.secure,
-                peer=websocket.peer_address,
-            )
-            factory.check_capacity()
-            handshake = factory.proxies.see_through(handshake)
-            websocket.shares.claim(factory.addresses, handshake.peer)
-            factory.origins.check(handshake)
-            mark = factory.revocations.mark
-            admission = yield self._authorize(handshake)
-            if websocket.ended:
-                return
-            check_admission(handshake, admission)
-            identity = admission.identity
-            websocket.shares.claim(factory.visitors, identity.username or identity.session_key)
-            factory.admit(websocket, handshake, admission, mark)
-            yield websocket.subscribe(handshake, admission)
-            factory.check_capacity()
-        except Denied as denied:
-            websocket.refuse(denied)
-        except BrokerUnavailable as error:
-            websocket.refuse(unavailable(str(error)))
-        except GeneratorExit:
-            raise  # nobody will ever answer what this waits for
-        except BaseException:  # also sys.exit() in a callback, or an answer that was lost
-            if not websocket.ended:
-                _log.failure("A handshake failed; the client was answered with 500")
-                websocket.refuse(Denied(500, "The server failed; its log says why."))
-        else:
-            websocket.accept(handshake)
-
-    @inlineCallbacks
-    def _authorize(self, handshake: Handshake) -> Any:
-        factory = self._factory
-        if not factory.authorizations.take(None):
-            raise unavailable("WS4REDIS_MAX_AUTHORIZATIONS handshakes wait for the authorizer")
-        try:
-            self._authorization = factory.authorize(handshake)
-            return (yield self._authorization)
-        finally:
-            factory.authorizations.give_back(None)
 
     def abandon(self) -> None:
         """The websocket has ended: nobody needs to know any more who it is."""
         if self._authorization is not None:
             self._authorization.cancel()
+        self._factory.turns.leave(self)
+
+    def _run(self, step: Callable[[Any], None], argument: Any = None) -> None:
+        """Do a step; what it raises is the answer."""
+        if self._websocket.ended:
+            return
+        try:
+            step(argument)
+        except BaseException:  # also sys.exit() in a callback, or an answer that was lost
+            self._fail(Failure())
+
+    def _fail(self, failure: Failure) -> None:
+        """Answer a step that failed."""
+        websocket, error = self._websocket, failure.value
+        if websocket.ended:
+            return
+        if isinstance(error, BrokerUnavailable):
+            error = unavailable(str(error))
+        elif not isinstance(error, Denied):
+            _log.failure("A handshake failed; the client was answered with 500", failure=failure)
+            error = Denied(500, "The server failed; its log says why.")
+        websocket.refuse(error)
+
+    def _judge(self, request: HttpRequest) -> None:
+        factory, websocket = self._factory, self._websocket
+        handshake = judge_request(
+            request,
+            factory.config.websocket_url,
+            secure=websocket.secure,
+            peer=websocket.peer_address,
+        )
+        factory.check_capacity()
+        handshake = factory.proxies.see_through(handshake)
+        websocket.shares.claim(factory.addresses, handshake.peer)
+        factory.origins.check(handshake)
+        self._handshake = handshake
+        if not factory.turns.join(self):
+            raise unavailable("WS4REDIS_MAX_AUTHORIZATIONS handshakes wait for the authorizer")
+
+    def _ask(self, _: None) -> None:
+        factory = self._factory
+        factory.check_capacity()
+        factory.deadlines.add(self._websocket)
+        self._mark = factory.revocations.mark
+        self._authorization = factory.authorize(self._handshake)
+        self._authorization.addCallbacks(self._admitted, self._not_admitted)
+
+    def _admitted(self, admission: Admission) -> None:
+        self._run(self._subscribe, admission)
+        self._factory.turns.leave(self, served=True)
+
+    def _not_admitted(self, failure: Failure) -> None:
+        self._fail(failure)
+        self._factory.turns.leave(self, served=True)
+
+    def _subscribe(self, admission: Admission) -> None:
+        factory, websocket, handshake = self._factory, self._websocket, self._handshake
+        check_admission(handshake, admission)
+        identity = admission.identity
+        websocket.shares.claim(factory.visitors, identity.username or identity.session_key)
+        factory.admit(websocket, handshake, admission, self._mark)
+        factory.deadlines.add(websocket)
+        subscribed: Deferred[Any] = websocket.subscribe(handshake, admission)
+        subscribed.addCallback(lambda _: self._run(self._accept)).addErrback(self._fail)
+
+    def _accept(self, _: None) -> None:
+        self._factory.check_capacity()
+        self._websocket.accept(self._handshake)
 
 
 def unavailable(detail: str) -> Denied:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from autobahn.twisted.util import peer2str
 from autobahn.twisted.websocket import WebSocketServerProtocol
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IPushProducer, ISSLTransport, ITCPTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -22,7 +23,7 @@ from ws4redis_tx.core.admission import Admission
 from ws4redis_tx.core.compression import accept_deflate
 from ws4redis_tx.core.delivery import Delivery
 from ws4redis_tx.core.errors import BrokerUnavailable, Denied
-from ws4redis_tx.core.handshake import Handshake, HttpRequest, refusal
+from ws4redis_tx.core.handshake import Handshake, HttpRequest, acceptance, refusal
 from ws4redis_tx.core.messages import PING, RedisMessage, pong_frame
 from ws4redis_tx.server.admitted import Admitted
 from ws4redis_tx.server.opening import Opening, unavailable
@@ -51,7 +52,10 @@ BAD_GATEWAY = 1014
 
 @implementer(IPushProducer)
 class WebSocketProtocol(WebSocketServerProtocol):
-    """One websocket. ``send`` and ``close`` are what a subscriber may call."""
+    """One websocket. ``send`` and ``close`` are what a subscriber may call.
+
+    Its factory makes it of a subclass that has what Autobahn would give to each instance.
+    """
 
     transport: Any
     factory: Any
@@ -71,11 +75,23 @@ class WebSocketProtocol(WebSocketServerProtocol):
     _close_timer: Any = None
     _drop_timer: Any = None
     _replay: Replay | None = None
+    _was_open = False
     _perMessageCompress: Any  # noqa: N815, Autobahn's
+    state: int
+
+    # Autobahn's, of an open websocket.
+    websocket_version = 13
+    websocket_protocol_in_use: str | None = None
+    inside_message = False
+    current_frame: Any = None
+
+    def __init__(self) -> None:
+        """In place of Autobahn's, and so is ``connectionMade``: see ``websocket_shared``."""
 
     def connectionMade(self) -> None:
-        super().connectionMade()
         config = self.factory.config
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
         self._delivery = Delivery(
             immediate_write(self.transport),
             self._overflow,
@@ -86,6 +102,12 @@ class WebSocketProtocol(WebSocketServerProtocol):
         self._opening = Opening(self.factory, self)
         self.factory.connected(self)
 
+    @property
+    def peer(self) -> str:  # type: ignore[override]
+        """For Autobahn's log."""
+        name: str = peer2str(self.transport)
+        return name
+
     def dataReceived(self, data: bytes) -> None:
         self._silent = False
         if self._within_rate(size=len(data)):
@@ -95,7 +117,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
 
     @property
     def secure(self) -> bool:
-        return bool(self._transport_details.is_secure)
+        return bool(ISSLTransport.providedBy(self.transport))
 
     @property
     def peer_address(self) -> str:
@@ -114,8 +136,8 @@ class WebSocketProtocol(WebSocketServerProtocol):
         assert self._opening is not None
         self._opening.begin(request)
 
-    def onOpenHandshakeTimeout(self) -> None:
-        self.openHandshakeTimeoutCall = None
+    def time_out(self) -> None:
+        """A step of the handshake took too long."""
         if self._opening is not None and not self.ended:
             self._opening.time_out()
 
@@ -129,7 +151,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
         self._subscriber = factory.make_subscriber(connection)
         return maybeDeferred(
             self._subscriber.set_pubsub_channels, admission.request, list(admission.rights)
-        ).addCallback(lambda _: connection.when_subscribed())
+        ).addCallback(connection.when_subscribed)
 
     def accept(self, handshake: Handshake) -> None:
         """Answer 101, unless it is too late for that."""
@@ -138,13 +160,11 @@ class WebSocketProtocol(WebSocketServerProtocol):
             self.refuse(unavailable("too many messages waited for the handshake's end"))
         elif not self.ended:
             self._opening = None
-            self._wskey = handshake.key
-            self.websocket_version = 13
-            self.websocket_protocols = list(handshake.subprotocols)
-            self.websocket_extensions: list[object] = []
-            self.succeedHandshake(
-                (next(iter(handshake.subprotocols), None), self._agree_on_compression(handshake))
-            )
+            subprotocol = self.websocket_protocol_in_use = next(iter(handshake.subprotocols), None)
+            headers = self._agree_on_compression(handshake)
+            self.transport.write(acceptance(handshake, subprotocol, headers))
+            self.state = self.STATE_OPEN
+            self._was_open = True
             self.transport.registerProducer(self, True)
             self.factory.opened(self)
             self._replay = Replay(self._subscriber, self, self._delivery, self.factory.broker)
@@ -394,7 +414,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
             lambda failure: _log.failure("release() failed", failure=failure)
         )
         connection.release()
-        if self.is_open.called:
+        if self._was_open:
             dropped = self._delivery.dropped
             _log.info(
                 "A websocket ended: user {user!r}, code {code}{dropped}",

@@ -19,13 +19,16 @@ from ws4redis_tx.core.limits import Quota, make_rate
 from ws4redis_tx.core.messages import server_frame
 from ws4redis_tx.core.origins import OriginPolicy
 from ws4redis_tx.core.proxies import TrustedProxies
-from ws4redis_tx.server.opening import unavailable
+from ws4redis_tx.server.deadlines import Deadlines
+from ws4redis_tx.server.opening import Opening, unavailable
 from ws4redis_tx.server.revocation import Revocations
 from ws4redis_tx.server.rounds import Rounds
 from ws4redis_tx.server.subscription import SubscriberConnection
+from ws4redis_tx.server.turns import Turns
 from ws4redis_tx.server.websocket import WebSocketProtocol
+from ws4redis_tx.server.websocket_shared import sharing
 
-# From the connection to the answer, and from our close frame to the client's.
+# For each step of a handshake that is up to others; from our close frame to the client's.
 HANDSHAKE_TIMEOUT = 5
 CLOSE_TIMEOUT = 1
 # Between two heartbeats; the contract allows 5 s of silence.
@@ -58,7 +61,7 @@ class WebSocketFactory(WebSocketServerFactory):
         self.setProtocolOptions(
             failByDrop=False,
             echoCloseCodeReason=True,
-            openHandshakeTimeout=HANDSHAKE_TIMEOUT,
+            openHandshakeTimeout=0,  # ours is `deadlines`
             closeHandshakeTimeout=CLOSE_TIMEOUT,
             maxMessagePayloadSize=config.max_message_size,
             maxFramePayloadSize=config.max_message_size,
@@ -78,7 +81,12 @@ class WebSocketFactory(WebSocketServerFactory):
         )
         self.addresses = Quota(config.max_connections_per_address)
         self.visitors = Quota(config.max_connections_per_user)
-        self.authorizations = Quota(config.max_authorizations)
+        self.deadlines: Deadlines[WebSocketProtocol] = Deadlines(
+            HANDSHAKE_TIMEOUT, WebSocketProtocol.time_out, reactor
+        )
+        self.turns: Turns[Opening] = Turns(
+            config.max_authorizations, Opening.ask, Opening.give_up, reactor
+        )
         self.rate = make_rate(config.rate)
         self.proxies = TrustedProxies(config.trusted_proxies)
         self.heartbeat = None if config.heartbeat is None else config.heartbeat.encode()
@@ -104,6 +112,17 @@ class WebSocketFactory(WebSocketServerFactory):
         self._draining = False
         self._drainer: LoopingCall | None = None
         self._all_gone: list[Deferred[None]] = []
+        self._shared: Any = None
+
+    def setProtocolOptions(self, **options: Any) -> None:  # type: ignore[override]
+        super().setProtocolOptions(**options)
+        self._shared = None
+
+    def buildProtocol(self, addr: object) -> WebSocketProtocol:
+        if self._shared is None or self._shared.__base__ is not self.protocol:
+            self._shared = sharing(self.protocol, self)
+        websocket: WebSocketProtocol = self._shared()
+        return websocket
 
     def check_capacity(self) -> None:
         """Raise ``Denied`` (503) when no websocket can be opened now."""
@@ -137,6 +156,7 @@ class WebSocketFactory(WebSocketServerFactory):
         self._opening.add(websocket)
 
     def opened(self, websocket: WebSocketProtocol) -> None:
+        self.deadlines.discard(websocket)
         self._opening.discard(websocket)
         self._websockets.add(websocket)
         self._pings.add(websocket)
@@ -144,6 +164,7 @@ class WebSocketFactory(WebSocketServerFactory):
             self._beats.add(websocket)
 
     def closed(self, websocket: WebSocketProtocol) -> None:
+        self.deadlines.discard(websocket)
         self._opening.discard(websocket)
         self._websockets.discard(websocket)
         self._pings.discard(websocket)
@@ -152,6 +173,8 @@ class WebSocketFactory(WebSocketServerFactory):
             self._beats.discard(websocket)
         if not self._websockets and not self._opening:
             self._stop_draining()
+            self.deadlines.stop()
+            self.turns.stop()
             if self._draining:
                 self.revocations.stop()
             all_gone, self._all_gone = self._all_gone, []
