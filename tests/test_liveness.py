@@ -41,6 +41,23 @@ class PingTests(WebSocketTests):
             self.pass_time(8)
         self.assertTrue(client.open)
 
+    def test_the_answer_to_a_ping_takes_no_memory(self) -> None:
+        client = self.connect()
+        self.pass_time(60)
+        self.assertGreater(self.sent(), 1)
+        self.assertIsNone(client._server.shares._allowance)
+
+    def test_what_only_looks_like_an_answer_is_read(self) -> None:
+        answer = client_frame(10, b"")
+        client = self.connect("subscribe-broadcast&publish-broadcast&echo")
+        client.answers_pings = False
+        message = client_frame(2, answer)
+        client.send_bytes(message[:6])
+        while not self.sent():
+            self.clock.advance(0.25)
+        client.send_bytes(message[6:])
+        self.assertEqual(client.messages, [answer])
+
     def test_a_reader_that_is_slow_but_reads_is_alive(self) -> None:
         client = self.connect_silent()
         for _ in range(25):

@@ -49,6 +49,9 @@ MANY_PIECES = 256
 
 BAD_GATEWAY = 1014
 
+# A client's pong without a payload: its head, and a mask.
+_PONG, _PONG_SIZE = b"\x8a\x80", 6
+
 
 @implementer(IPushProducer)
 class WebSocketProtocol(WebSocketServerProtocol):
@@ -109,7 +112,10 @@ class WebSocketProtocol(WebSocketServerProtocol):
         return name
 
     def dataReceived(self, data: bytes) -> None:
-        self._silent = False
+        if self._silent:
+            self._silent = False
+            if len(data) == _PONG_SIZE and data.startswith(_PONG) and not self._within_frame():
+                return  # the answer that was asked for, which is all that an idle client says
         if self._within_rate(size=len(data)):
             self._dataReceived(data)
 
@@ -218,16 +224,20 @@ class WebSocketProtocol(WebSocketServerProtocol):
         """Ask the client for a sign of life, which ``drop_if_silent`` looks for later."""
         if self.state == self.STATE_OPEN:
             self._silent = True
-            self.transport.write(PING)
-            self._unsent = unsent(self.transport)
+            self._unsent = unsent(self.transport) if self._delivery.paused else 0
+            self._delivery.interject(PING)
 
     def drop_if_silent(self) -> None:
         if not self._silent or self.state != self.STATE_OPEN:
             return
-        # One that reads, slowly, what is before the ping is alive.
+        # One that reads, slowly, what it has yet to read is alive.
         if not self._delivery.paused or unsent(self.transport) >= self._unsent:
             self.wasNotCleanReason = "it does not answer a ping"
             self.dropConnection(abort=True)
+
+    def _within_frame(self) -> bool:
+        """Whether what comes next from the client is not the start of a frame."""
+        return bool(self.data) or self.current_frame is not None
 
     def beat(self, frame: bytes) -> None:
         """Send a heartbeat, unless the client is not reading what it has."""
