@@ -56,14 +56,27 @@ class Fanout:
 
     def hand_over(self, publications: Sequence[Publication]) -> None:
         """Hand over what came together, for one slice. The rest follows by itself."""
-        if not self.busy and len(publications) == 1:
-            (publication,) = publications
-            if self._hub.count(publication.channel) <= _at_once(publication):
+        if not self.busy and self._are_quick(publications):
+            for publication in publications:
                 self._hub.dispatch(publication)
-                return
+            return
         self._waiting += publications
         if not self.busy:
             self._run()
+
+    def _are_quick(self, publications: Sequence[Publication]) -> bool:
+        """Whether it is one for a few, or a few for one each, of whom nobody gets two."""
+        if len(publications) == 1:
+            return self._hub.count(publications[0].channel) <= _at_once(publications[0])
+        receivers: set[IListener] = set()
+        size = 0
+        for publication in publications:
+            listeners = self._hub.listeners.get(publication.channel or b"", ())
+            size += len(publication.frame)
+            if len(listeners) != 1 or size > _BYTES_AT_ONCE:
+                return False
+            receivers.update(listeners)
+        return len(receivers) == len(publications)
 
     def then(self, function: Callable[[], object]) -> None:
         """Call ``function`` when all that came before was handed over: now, if it was."""

@@ -38,6 +38,13 @@ class _InStep(txredisapi.RedisProtocol):  # type: ignore[misc]
         # Not txredisapi's own, which takes a reply that is false for the end of what arrived.
         self._replies = hiredis.Reader(replyError=ResponseError, notEnoughData=_NO_MORE)
 
+    def makeConnection(self, transport: Any) -> None:
+        outermost = getattr(transport, "protocol", None)
+        if outermost is not None and outermost is not self:
+            # What arrives need not go through the wrappers of endpoint and ClientService.
+            outermost.dataReceived = self.dataReceived
+        super().makeConnection(transport)
+
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
         replies = self._replies
         if self._in_step:
