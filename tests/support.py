@@ -77,6 +77,13 @@ class RedisServer:
         return self.command("CLIENT", "LIST").count(b"\n") - 1
 
 
+class Written(list[bytes]):
+    """A writer that keeps what was written, piece by piece."""
+
+    def write(self, data: bytes) -> None:
+        self.append(data)
+
+
 _shared: RedisServer | None = None
 
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support import Written
 from ws4redis_tx.core.batch import share_out
 from ws4redis_tx.core.delivery import Delivery
 from ws4redis_tx.core.hub import Hub
@@ -119,8 +120,8 @@ class BatchTests(SynchronousTestCase):
         self.assertEqual((good.heard, self.failures), ([b"1", b"2"], 1))
 
     def test_a_delivery_that_cannot_write_keeps_the_parts_by_themselves(self) -> None:
-        written: list[bytes] = []
-        delivery = Delivery(written.append, self._failed, 1000, "latest")
+        written = Written()
+        delivery = Delivery(written, self._failed, 1000, "latest")
         delivery.go_live()
         delivery.pause()
         self.hub.add(b"a", delivery)
@@ -131,10 +132,11 @@ class BatchTests(SynchronousTestCase):
         self.assertEqual(written, [Publication(None, each).frame for each in (b"2", b"3")])
 
     def test_a_delivery_that_overflows_in_the_middle_stops_there(self) -> None:
-        delivery = Delivery(lambda _: self.fail("written"), self._failed, 200)
+        written = Written()
+        delivery = Delivery(written, self._failed, 200)
         self.hub.add(b"a", delivery)
         self.dispatch(*[(b"a", b"x" * 100)] * 5)
-        self.assertEqual((delivery.closed, self.failures), (True, 1))
+        self.assertEqual((delivery.closed, self.failures, written), (True, 1, []))
 
     @given(st.data())
     def test_everybody_hears_what_a_dispatch_of_each_by_itself_would_bring(

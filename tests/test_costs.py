@@ -18,7 +18,7 @@ from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.server.commands import Commands
 from ws4redis_tx.server.redis_protocol import PubSubProtocol
 from ws4redis_tx.server.subscriptions import Subscriptions
-from ws4redis_tx.server.transport import immediate_write
+from ws4redis_tx.server.transport import immediate_writer
 
 
 def python_calls(function: Callable[[], object]) -> int:
@@ -74,7 +74,7 @@ class FanoutCostTests(SynchronousTestCase):
             clients.append(theirs)
             transport = tcp.Connection(ours, Protocol(), reactor)
             transport.connected = True
-            delivery = Delivery(immediate_write(transport), self.fail, 1 << 20)
+            delivery = Delivery(immediate_writer(transport), self.fail, 1 << 20)
             delivery.go_live()
             for channel in channels:
                 self.subscriptions.hub.add(channel, delivery)

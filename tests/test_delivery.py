@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support import Written
 from ws4redis_tx.core.delivery import Delivery
 from ws4redis_tx.core.messages import PersistedMessage, Publication, server_frame
 from ws4redis_tx.core.pending import MESSAGE_COST
@@ -24,9 +25,9 @@ class Wire:
         self.frames: list[bytes] = []
         self.overflows = 0
         self.on_write: Callable[[], object] = lambda: None
-        self.delivery = Delivery(self._write, self._overflow, max_pending)
+        self.delivery = Delivery(self, self._overflow, max_pending)
 
-    def _write(self, frame: bytes) -> None:
+    def write(self, frame: bytes) -> None:
         self.frames.append(frame)
         self.on_write()
 
@@ -291,7 +292,7 @@ class BoundTests(SynchronousTestCase):
 
     def test_it_is_closed_already_when_the_overflow_is_told(self) -> None:
         seen: list[int] = []
-        frames: list[bytes] = []
+        frames = Written()
 
         def overflow() -> None:
             seen.append(delivery.pending)
@@ -299,7 +300,7 @@ class BoundTests(SynchronousTestCase):
             delivery.send(b"x")
             delivery.close()
 
-        delivery = Delivery(frames.append, overflow, 200)
+        delivery = Delivery(frames, overflow, 200)
         delivery.pause()
         delivery.go_live()
         for message in self.messages(3):

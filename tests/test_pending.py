@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support import Written
 from ws4redis_tx.core.delivery import Delivery
 from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.pending import (
@@ -104,8 +105,8 @@ class SlowReaderTests(SynchronousTestCase):
     """The same, as a connection's delivery has it."""
 
     def delivery(self, policy: str) -> Delivery:
-        self.frames: list[bytes] = []
-        return Delivery(self.frames.append, self.fail, 3 * SIZE, policy)
+        self.frames = Written()
+        return Delivery(self.frames, self.fail, 3 * SIZE, policy)
 
     def test_a_slow_reader_gets_the_newest_messages_when_it_reads_again(self) -> None:
         delivery = self.delivery(DROP_OLDEST)

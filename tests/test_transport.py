@@ -27,7 +27,7 @@ from zope.interface import implementer
 from tests.support import TIMEOUT, open_websocket
 from tests.test_tls import make_certificate
 from ws4redis_tx.core.config import ServerConfig
-from ws4redis_tx.server.transport import immediate_write
+from ws4redis_tx.server.transport import immediate_writer
 from ws4redis_tx.service import make_factory, make_resource
 from ws4redis_tx.testing import MemoryBroker
 
@@ -36,7 +36,7 @@ CHUNKS = [b"%06d" % number * 100 for number in range(150)]
 
 class Server(Protocol):
     def connectionMade(self) -> None:
-        self.write = immediate_write(self.transport)
+        self.write = immediate_writer(self.transport).write
         self.lost: Deferred[None] = Deferred()
         self.factory.connected.callback(self)
 
@@ -144,13 +144,27 @@ class SocketTests(TestCase):
         self.assertEqual((yield self.end()), b"".join(CHUNKS))
 
     @inlineCallbacks
-    def test_it_keeps_its_order_with_what_others_write(self) -> Any:
+    def test_what_others_wrote_before_goes_first(self) -> Any:
         for narrow in (False, True):
             yield self.connect_narrow() if narrow else self.connect()
             for number, chunk in enumerate(CHUNKS):
-                write = self.server.transport.write if number % 3 == 0 else self.server.write
+                write = self.server.transport.write if number < 50 else self.server.write
                 write(chunk)
             self.assertEqual((yield self.end()), b"".join(CHUNKS))
+
+    @inlineCallbacks
+    def test_it_is_at_once_again_when_nothing_waits(self) -> Any:
+        yield self.connect_narrow()
+        producer = Producer()
+        self.server.transport.registerProducer(producer, True)
+        while not producer.pauses:
+            self.server.write(CHUNKS[0])
+        self.reader.transport.resumeProducing()
+        yield producer.resumed
+        self.server.write(b"last")
+        self.assertEqual(self.server.transport._tempDataBuffer, [])
+        self.server.transport.unregisterProducer()
+        self.assertTrue((yield self.end()).endswith(CHUNKS[0] + b"last"))
 
     @inlineCallbacks
     def test_a_producer_is_paused_when_much_waits_and_resumed_when_it_is_gone(self) -> Any:
@@ -261,5 +275,5 @@ class SiteTests(TestCase):
 class OtherTransportTests(SynchronousTestCase):
     def test_what_is_no_socket_is_written_to_by_itself(self) -> None:
         transport = StringTransport()
-        immediate_write(transport)(b"hello")
+        immediate_writer(transport).write(b"hello")
         self.assertEqual(transport.value(), b"hello")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ws4redis_tx.core.interfaces import IWriter
 from ws4redis_tx.core.messages import Joined, PersistedMessage, Publication
 from ws4redis_tx.core.pending import CLOSE, IPending, cost, make_pending
 
@@ -13,8 +14,8 @@ _REPLAYING, _LIVE, _CLOSED = "replaying", "live", "closed"
 class Delivery:
     """A connection's listener: replaying → live → closed.
 
-    While replaying, live messages wait behind what is persisted. When live, each goes straight
-    to ``write``, unless the transport asked for a pause; then it waits. At most ``max_pending``
+    While replaying, live messages wait behind what is persisted. When live, each goes straight to
+    the ``writer``, unless the transport asked for a pause; then it waits. At most ``max_pending``
     bytes wait; what happens when they would be more is up to the ``policy``, one of
     ``core.pending.SLOW_READER_POLICIES``. With ``close``, ``overflow`` is called, once, and nothing
     further is sent. Persisted messages do not count: there is one a channel, and a client that
@@ -32,7 +33,7 @@ class Delivery:
         "_policy",
         "_replayed",
         "_state",
-        "_write",
+        "_writer",
         "dropped",
     )
 
@@ -40,12 +41,12 @@ class Delivery:
 
     def __init__(
         self,
-        write: Callable[[bytes], object],
+        writer: IWriter,
         overflow: Callable[[], object],
         max_pending: int,
         policy: str = CLOSE,
     ) -> None:
-        self._write = write
+        self._writer = writer
         self._overflow = overflow
         self._max_pending = max_pending
         self._policy = policy
@@ -81,7 +82,7 @@ class Delivery:
         if publication.sender is self:
             return
         if self._flowing:
-            self._write(publication.frame)
+            self._writer.write(publication.frame)
         else:
             for each in publication.parts:
                 if self._state is not _CLOSED:
@@ -107,7 +108,7 @@ class Delivery:
     def interject(self, frame: bytes) -> None:
         """Write a frame that is no message and keeps no order, unless the client does not read."""
         if self._state is not _CLOSED and not self._paused:
-            self._write(frame)
+            self._writer.write(frame)
 
     def restart(self) -> None:
         """Forget what was sent so far, in ``send_persisted_messages`` or beside it; that will be
@@ -188,9 +189,9 @@ class Delivery:
             publication = self._replayed.pop()
             if publication.channel is None:
                 self._waiting().size -= cost(publication)
-            self._write(publication.frame)
+            self._writer.write(publication.frame)
         while self._pending and not self._paused:
-            self._write(self._pending.popleft().frame)
+            self._writer.write(self._pending.popleft().frame)
         if self._state is _LIVE and not self._paused:
             self._pending = None
             self._flowing = True

@@ -29,6 +29,13 @@ class IListener(Protocol):
         """Take one ``Publication``, at once. Must not raise and must not block."""
 
 
+class IWriter(Protocol):
+    """Where the frames of one connection go. A Twisted transport is one."""
+
+    def write(self, data: bytes) -> object:
+        """Take all of it, in order. Must not raise; what has no way any more is dropped."""
+
+
 class IBroker(Protocol):
     """The one door to Redis of a process."""
 

@@ -10,21 +10,23 @@ from __future__ import annotations
 import fcntl
 import sys
 import termios
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import tcp
 
+from ws4redis_tx.core.interfaces import IWriter
 
-def immediate_write(transport: Any) -> Callable[[bytes], object]:
-    """A function that writes like ``transport.write`` does, in order with it, but at once.
 
-    For a plain socket; for what is encrypted or no socket, ``transport.write`` itself.
+def immediate_writer(transport: Any) -> IWriter:
+    """Something that writes to ``transport``, but at once. From then on all must be written by it:
+    a frame written to the transport could end up within another.
+
+    For a plain socket; for what is encrypted or no socket, ``transport`` itself.
     """
     if isinstance(transport, tcp.Connection) and not transport.TLS:
-        return _ImmediateWriter(transport).write
-    write: Callable[[bytes], object] = transport.write
-    return write
+        return _ImmediateWriter(transport)
+    writer: IWriter = transport
+    return writer
 
 
 def unsent(transport: Any) -> int:
@@ -42,20 +44,27 @@ def unsent(transport: Any) -> int:
 
 
 class _ImmediateWriter:
-    __slots__ = ("_send", "_transport")
+    # Few objects, as each is another place in memory to wait for in a fan-out: the transport is
+    # not looked at as long as it has nothing to send.
+    __slots__ = ("_clear", "_send", "_transport")
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
         self._send = transport.socket.send
+        self._clear = False
 
     def write(self, data: bytes) -> None:
-        transport = self._transport
-        if transport.dataBuffer or transport._tempDataBuffer or not transport.connected:
-            transport.write(data)
-            return
+        if not self._clear:
+            transport = self._transport
+            if transport.dataBuffer or transport._tempDataBuffer:
+                transport.write(data)
+                return
+            self._clear = True
+        send = self._send
         try:
-            sent = self._send(data)
+            sent = send(data)
         except OSError:
             sent = 0  # full, or lost: the transport finds out which
         if sent < len(data):
-            transport.write(data[sent:])
+            self._clear = False
+            self._transport.write(data[sent:])

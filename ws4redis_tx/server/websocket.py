@@ -30,7 +30,7 @@ from ws4redis_tx.server.opening import Opening, unavailable
 from ws4redis_tx.server.replay import Replay
 from ws4redis_tx.server.shares import Shares
 from ws4redis_tx.server.subscription import SubscriberConnection
-from ws4redis_tx.server.transport import immediate_write, unsent
+from ws4redis_tx.server.transport import immediate_writer, unsent
 from ws4redis_tx.server.websocket_inflate import Inflate
 
 _log = Logger()
@@ -95,8 +95,9 @@ class WebSocketProtocol(WebSocketServerProtocol):
         config = self.factory.config
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
+        self._writer = immediate_writer(self.transport)
         self._delivery = Delivery(
-            immediate_write(self.transport),
+            self._writer,
             self._overflow,
             config.max_pending,
             config.slow_reader,
@@ -168,7 +169,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
             self._opening = None
             subprotocol = self.websocket_protocol_in_use = next(iter(handshake.subprotocols), None)
             headers = self._agree_on_compression(handshake)
-            self.transport.write(acceptance(handshake, subprotocol, headers))
+            self._writer.write(acceptance(handshake, subprotocol, headers))
             self.state = self.STATE_OPEN
             self._was_open = True
             self.transport.registerProducer(self, True)
@@ -203,7 +204,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
             status=denied.status,
             detail=denied.detail or denied.reason,
         )
-        self.transport.write(refusal(denied))
+        self._writer.write(refusal(denied))
         self.drop()
 
     def drop(self) -> None:
@@ -346,6 +347,10 @@ class WebSocketProtocol(WebSocketServerProtocol):
             self._close_timer.cancel()
         if not self.ended:
             self._end_by(*frame)
+
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
+        # All that Autobahn sends.
+        self._writer.write(data)
 
     def sendCloseFrame(
         self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
