@@ -52,8 +52,8 @@ class Delivery:
         self._policy = policy
         self._state = _REPLAYING
         self._paused = False
-        # Live, not paused, and nothing waits.
-        self._flowing = False
+        # The writer while it is live, not paused, and nothing waits.
+        self._flowing: IWriter | None = None
         # Made when something has to wait: most connections never need it.
         self._pending: IPending | None = None
         self._replayed: list[Publication] = []
@@ -81,8 +81,9 @@ class Delivery:
         """Take what came from Redis."""
         if publication.sender is self:
             return
-        if self._flowing:
-            self._writer.write(publication.frame)
+        flowing = self._flowing
+        if flowing is not None:
+            flowing.write(publication.frame)
         else:
             for each in publication.parts:
                 if self._state is not _CLOSED:
@@ -140,7 +141,7 @@ class Delivery:
 
     def pause(self) -> None:
         self._paused = True
-        self._flowing = False
+        self._flowing = None
 
     def resume(self) -> None:
         self._paused = False
@@ -150,7 +151,7 @@ class Delivery:
     def close(self) -> None:
         """Final: nothing is written from here on."""
         self._state = _CLOSED
-        self._flowing = False
+        self._flowing = None
         self._pending = None
         self._replayed.clear()
 
@@ -194,4 +195,4 @@ class Delivery:
             self._writer.write(self._pending.popleft().frame)
         if self._state is _LIVE and not self._paused:
             self._pending = None
-            self._flowing = True
+            self._flowing = self._writer

@@ -46,11 +46,11 @@ def unsent(transport: Any) -> int:
 class _ImmediateWriter:
     # Few objects, as each is another place in memory to wait for in a fan-out: the transport is
     # not looked at as long as it has nothing to send.
-    __slots__ = ("_clear", "_send", "_transport")
+    __slots__ = ("_clear", "_socket", "_transport")
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
-        self._send = transport.socket.send
+        self._socket = transport.socket
         self._clear = False
 
     def write(self, data: bytes) -> None:
@@ -60,9 +60,8 @@ class _ImmediateWriter:
                 transport.write(data)
                 return
             self._clear = True
-        send = self._send
         try:
-            sent = send(data)
+            sent = self._socket.send(data)
         except OSError:
             sent = 0  # full, or lost: the transport finds out which
         if sent < len(data):
