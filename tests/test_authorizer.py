@@ -7,7 +7,13 @@ import threading
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred, gatherResults, inlineCallbacks
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredQueue,
+    gatherResults,
+    inlineCallbacks,
+)
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
@@ -22,11 +28,13 @@ set_up_django()
 from django.conf import settings  # noqa: E402
 from django.contrib.auth import get_user_model  # noqa: E402
 from django.contrib.auth.models import AnonymousUser, Group  # noqa: E402
+from django.contrib.sessions.backends.db import SessionStore  # noqa: E402
 from django.core.exceptions import PermissionDenied  # noqa: E402
-from django.db import connection  # noqa: E402
+from django.db import connection, connections  # noqa: E402
 from django.test import Client, override_settings  # noqa: E402
 from django.test.utils import CaptureQueriesContext  # noqa: E402
 
+from ws4redis_tx import authorizer  # noqa: E402
 from ws4redis_tx.authorizer import DjangoAuthorizer  # noqa: E402
 from ws4redis_tx.policies import allow_all  # noqa: E402
 
@@ -276,7 +284,7 @@ class RequestTests(AuthorizerTests):
 
 
 class QueueTests(AuthorizerTests):
-    """Two lookups at a time, the others in a queue."""
+    """One lookup at a time, the others in a queue; two while they are slow."""
 
     @inlineCallbacks
     def test_a_lookup_that_nobody_waits_for_any_more_is_not_made(self) -> Any:
@@ -314,3 +322,59 @@ class QueueTests(AuthorizerTests):
         self.assertFalse(lookup.called)
         gate.set()
         yield lookup
+
+    @inlineCallbacks
+    def test_one_connection_serves_a_row_of_lookups_and_is_closed_after_it(self) -> Any:
+        made: list[Any] = []
+        closed: DeferredQueue[None] = DeferredQueue()
+        gate = threading.Event()
+        self.addCleanup(gate.set)
+
+        def close(self: Any) -> None:
+            original(self)
+            reactor.callFromThread(closed.put, None)
+
+        def process_request(request: Any) -> None:
+            gate.wait(TIMEOUT)
+            request.session, request.user = SessionStore(), User.objects.get(pk=self.john.pk)
+            made.append(connection.connection)
+
+        original = type(connections["default"]).close
+        self.patch(type(connections["default"]), "close", close)
+        self.override(WS4REDIS_PROCESS_REQUEST=process_request)
+        self.authorizer = one_thread(self)
+        lookups = [self.authorize() for _ in range(3)]
+        gate.set()
+        yield gatherResults(lookups)
+        self.assertIsNotNone(made[0])
+        self.assertEqual(len(set(map(id, made))), 1)
+        yield closed.get().addTimeout(TIMEOUT, reactor)
+
+    @inlineCallbacks
+    def test_a_connection_that_a_callback_broke_serves_no_other_lookup(self) -> Any:
+        broken: list[Any] = []
+        gate = threading.Event()
+        self.addCleanup(gate.set)
+
+        def process_request(request: Any) -> None:
+            gate.wait(TIMEOUT)
+            used = connection.connection
+            request.session, request.user = SessionStore(), User.objects.get(pk=self.john.pk)
+            broken.append((used, connection.get_autocommit()))
+            if len(broken) == 1:
+                connection.set_autocommit(False)
+
+        self.override(WS4REDIS_PROCESS_REQUEST=process_request)
+        self.authorizer = one_thread(self)
+        lookups = [self.authorize() for _ in range(2)]
+        gate.set()
+        yield gatherResults(lookups)
+        self.assertEqual(broken[1], (None, True))
+
+
+def one_thread(test: AuthorizerTests) -> DjangoAuthorizer:
+    """An authorizer that asks nobody to help, however slow this machine is."""
+    test.patch(authorizer, "_THREADS", 1)
+    made = DjangoAuthorizer(reactor)
+    test.addCleanup(made.stop)
+    return made

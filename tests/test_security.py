@@ -31,8 +31,8 @@ from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapCl
 from twisted.internet.interfaces import IPullProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS
-from twisted.internet.task import Clock
-from twisted.internet.threads import deferToThread, deferToThreadPool
+from twisted.internet.task import Clock, deferLater
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
@@ -90,11 +90,12 @@ class SecurityTestCase(ContractTestCase):
     def assert_nothing_was_had(self) -> None:
         self.assertEqual((self.channels(), self.keys()), (set(), set()))
 
+    @inlineCallbacks
     def drained(self, service: Any) -> Any:
         """Fire when the authorizer's threads have handed over what they had to say."""
-        threads = service.factory.authorizer._threads
-        done = [deferToThreadPool(reactor, threads, lambda: None) for _ in range(threads.max)]
-        return done[-1].addCallback(lambda _: service.factory.broker.fence())
+        while service.factory.authorizer._lookups.outstanding:
+            yield deferLater(reactor, 0)
+        yield service.factory.broker.fence()
 
 
 class OriginAndHostTests(SecurityTestCase):

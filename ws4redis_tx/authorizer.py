@@ -12,9 +12,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from functools import cache, partial
+from functools import cache
 from importlib import import_module
-from threading import Thread
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -31,11 +30,9 @@ from django.contrib.sessions.backends import signed_cookies
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import PermissionDenied
 from django.core.handlers.wsgi import WSGIRequest
-from django.db import close_old_connections
+from django.db import close_old_connections, connections
 from django.utils.crypto import constant_time_compare
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.threads import deferToThreadPool
-from twisted.python.threadpool import ThreadPool
+from twisted.internet.defer import Deferred
 
 from ws4redis_tx import conf
 from ws4redis_tx.core.admission import Admission, Identity, default_policy
@@ -43,6 +40,9 @@ from ws4redis_tx.core.channels import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.redis_store import identity_of, user_id_of
+from ws4redis_tx.server.lookups import Lookups
+
+_THREADS = 2
 
 
 class DjangoAuthorizer:
@@ -50,7 +50,8 @@ class DjangoAuthorizer:
 
     It has threads of its own: apart from WSGI's, so that slow views keep no handshake waiting, and
     few, as lookups get slower when more of them compete. They end with the reactor, or by
-    ``stop()``. A lookup that is cancelled before its turn comes costs nothing.
+    ``stop()``, and keep no process from ending. A lookup that is cancelled before its turn comes
+    costs nothing.
 
     :param known_rights: what a callback may grant.
     """
@@ -60,49 +61,29 @@ class DjangoAuthorizer:
     ) -> None:
         self._reactor = reactor
         self._known_rights = frozenset(known_rights)
-        self._threads: ThreadPool | None = None
+        self._lookups: Lookups | None = None
         self._at_shutdown: Any = None
 
     def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
-        if self._threads is None:
-            self._threads = ThreadPool(minthreads=0, maxthreads=2, name="ws4redis-authorizer")
-            # A database that does not answer shall not keep the process from ending.
-            self._threads.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
-            self._threads.start()
+        if self._lookups is None:
+            self._lookups = Lookups(self._reactor, _THREADS, "ws4redis-authorizer", _close)
             self._at_shutdown = self._reactor.addSystemEventTrigger(
                 "during", "shutdown", self._end_threads
             )
-        # Emptied when nobody wants it any more: the queue may be long, if the database hangs.
-        wanted: list[Any] = [handshake, rights]
-        answer: Deferred[Admission] = Deferred(lambda _: wanted.clear())
-        looked_up = deferToThreadPool(self._reactor, self._threads, self._authorize_if, wanted)
-        looked_up.addBoth(lambda result: answer.callback(result) if wanted else None)
-        return answer
+        return self._lookups.ask(self._authorize, handshake, rights)
 
     def stop(self) -> None:
         """End the threads, after what they are at; waits for nothing."""
-        if self._threads is not None:
+        if self._lookups is not None:
             self._reactor.removeSystemEventTrigger(self._at_shutdown)
             self._end_threads()
 
     def _end_threads(self) -> None:
-        threads, self._threads = self._threads, None
-        if threads is not None:
-            # It joins them, which may take as long as the database does.
-            Thread(target=threads.stop, daemon=True).start()
-
-    def _authorize_if(self, wanted: list[Any]) -> Admission:
-        arguments = tuple(wanted)
-        if not arguments:
-            raise CancelledError
-        try:
-            return self._authorize(*arguments)
-        except GeneratorExit as error:
-            # To whoever waits for this it would mean something else.
-            raise RuntimeError("a callback raised GeneratorExit") from error
+        lookups, self._lookups = self._lookups, None
+        if lookups is not None:
+            lookups.stop()
 
     def _authorize(self, handshake: Handshake, rights: Sequence[str]) -> Admission:
-        close_old_connections()
         try:
             request = make_request(handshake)
             identity = _identify(request)
@@ -110,7 +91,7 @@ class DjangoAuthorizer:
             granted = self._granted(request, rights)
             return Admission(identity, granted, request, _expires(request.session))
         finally:
-            close_old_connections()
+            _close_broken()
 
     def _granted(self, request: WSGIRequest, rights: Sequence[str]) -> tuple[str, ...]:
         callback = conf.get_callable("WS4REDIS_ALLOWED_CHANNELS")
@@ -131,6 +112,24 @@ class DjangoAuthorizer:
         if unknown:
             raise ValueError(f"WS4REDIS_ALLOWED_CHANNELS granted unknown rights: {unknown}")
         return granted
+
+
+def _close(ending: bool) -> None:
+    """What Django does before and after a request, for all of one row: by default it closes its
+    connections, and to make a new one takes a third of a lookup.
+    """
+    if ending:
+        connections.close_all()
+    else:
+        close_old_connections()
+
+
+def _close_broken() -> None:
+    """Leave the next one no connection that failed, or whose transaction a callback left open."""
+    for connection in connections.all(initialized_only=True):
+        as_configured = connection.settings_dict["AUTOCOMMIT"]
+        if connection.errors_occurred or connection.autocommit != as_configured:
+            connection.close_if_unusable_or_obsolete()
 
 
 def make_request(handshake: Handshake) -> WSGIRequest:

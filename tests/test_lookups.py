@@ -1,0 +1,190 @@
+"""Lookups in threads: in order, handed over together, and one that hangs stops nobody."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
+from twisted.internet.task import Clock, deferLater
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+from tests.support import TIMEOUT
+from ws4redis_tx.server.deferreds import gather
+from ws4redis_tx.server.lookups import COLLECT, Lookups
+
+
+class Wakes(Clock):
+    """A reactor that is woken when the test says so; its clock stands still."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.woken: list[Callable[[], object]] = []
+        self.called = threading.Semaphore(0)
+
+    def callFromThread(self, function: Callable[[], object]) -> None:  # noqa: N802
+        self.woken.append(function)
+        self.called.release()
+
+    def wake(self) -> None:
+        assert self.called.acquire(timeout=TIMEOUT)
+        self.woken.pop(0)()
+
+
+class LookupsTests(TestCase):
+    timeout = 60
+
+    def setUp(self) -> None:
+        self.tidied: list[bool] = []
+
+    def make(self, on: Any = reactor, threads: int = 2) -> Lookups:
+        lookups = Lookups(on, threads, "test", self.tidied.append)
+        self.addCleanup(lookups.stop)
+        return lookups
+
+    def gate(self) -> threading.Event:
+        gate = threading.Event()
+        self.addCleanup(gate.set)
+        return gate
+
+    @inlineCallbacks
+    def test_each_gets_its_answer_or_its_failure_and_in_order(self) -> Any:
+        lookups = self.make(threads=1)
+        order: list[int] = []
+        asked = [lookups.ask(divmod, 7, number % 3) for number in range(300)]
+        for number, each in enumerate(asked):
+            each.addBoth(lambda found, number=number: (order.append(number), found)[1])
+            each.addErrback(lambda failure: failure.type)
+        answers = yield gather(asked).addTimeout(TIMEOUT, reactor)
+        self.assertEqual(answers, [ZeroDivisionError, (7, 0), (3, 1)] * 100)
+        self.assertEqual(order, list(range(300)))
+
+    @inlineCallbacks
+    def test_they_are_done_in_the_order_in_which_they_were_asked_for(self) -> Any:
+        lookups = self.make(threads=1)
+        done: list[int] = []
+        yield gather(lookups.ask(done.append, number) for number in range(1000))
+        self.assertEqual(done, list(range(1000)))
+
+    @inlineCallbacks
+    def test_one_that_hangs_keeps_nobody_else_waiting(self) -> Any:
+        lookups = self.make()
+        gate = self.gate()
+        hanging = lookups.ask(gate.wait, TIMEOUT)
+        answers = yield gather(lookups.ask(str, number) for number in range(50))
+        self.assertEqual(answers, [str(number) for number in range(50)])
+        self.assertNoResult(hanging)
+        gate.set()
+        self.assertTrue((yield hanging))
+
+    @inlineCallbacks
+    def test_what_is_answered_already_does_not_wait_for_one_that_hangs(self) -> Any:
+        lookups = self.make(threads=1)
+        gate, begun = self.gate(), threading.Event()
+        lookups.ask(lambda: begun.wait(TIMEOUT))
+        first = lookups.ask(int, "7")
+        lookups.ask(gate.wait, TIMEOUT)
+        begun.set()
+        self.assertEqual((yield first.addTimeout(TIMEOUT, reactor)), 7)
+        gate.set()
+
+    @inlineCallbacks
+    def test_there_are_never_more_threads_than_allowed_and_helpers_end(self) -> Any:
+        lookups = self.make(threads=3)
+        gate, names, both = self.gate(), set(), threading.Semaphore(0)
+
+        def hang() -> None:
+            names.add(threading.get_ident())
+            both.release()
+            gate.wait(TIMEOUT)
+
+        asked = [lookups.ask(hang) for _ in range(10)]
+        for _ in range(3):
+            while not both.acquire(blocking=False):
+                yield deferLater(reactor, 0)
+        yield deferLater(reactor, 3 * COLLECT)
+        self.assertEqual(len(names), 3)
+        gate.set()
+        yield gather(asked)
+        while lookups._threads > 1:
+            yield deferLater(reactor, 0)
+        self.assertEqual(self.tidied.count(True), 2)
+
+    @inlineCallbacks
+    def test_a_thread_wakes_the_reactor_once_for_all_that_it_has_done(self) -> Any:
+        clock = Wakes()
+        lookups = self.make(on=clock)
+        begin = self.gate()
+        asked = [lookups.ask(begin.wait, TIMEOUT) for _ in range(200)]
+        begin.set()
+        clock.wake()
+        for each in asked:
+            self.assertTrue(self.successResultOf(each))
+        self.assertEqual(clock.woken, [])
+        self.assertEqual(clock.getDelayedCalls(), [])
+        yield None
+
+    def test_what_is_cancelled_before_its_turn_is_not_looked_up(self) -> None:
+        clock = Wakes()
+        lookups = self.make(on=clock)
+        begin, done = self.gate(), list[int]()
+        first = lookups.ask(begin.wait, TIMEOUT)
+        second = lookups.ask(done.append, 2)
+        third = lookups.ask(done.append, 3)
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        begin.set()
+        clock.wake()
+        self.successResultOf(third)
+        self.assertEqual(done, [3])
+
+    @inlineCallbacks
+    def test_whatever_is_raised_fails_that_lookup_alone(self) -> Any:
+        lookups = self.make()
+
+        def fail(error: type[BaseException]) -> None:
+            raise error("deliberate")
+
+        for raised, told in (
+            (SystemExit, SystemExit),
+            (KeyboardInterrupt, KeyboardInterrupt),
+            (GeneratorExit, RuntimeError),
+        ):
+            failing: Deferred[Any] = lookups.ask(fail, raised)
+            failure = yield failing.addErrback(lambda failure: [failure])
+            self.assertIsInstance(failure[0], Failure)
+            self.assertIs(failure[0].type, told)
+        self.assertEqual((yield lookups.ask(int, "7")), 7)
+
+    @inlineCallbacks
+    def test_a_thread_tidies_before_and_after_a_row_and_when_it_ends(self) -> Any:
+        lookups = self.make(threads=1)
+        begin = self.gate()
+        asked = [lookups.ask(begin.wait, TIMEOUT), lookups.ask(list, self.tidied)]
+        begin.set()
+        self.assertEqual((yield gather(asked))[1], [False])
+        while len(self.tidied) < 2:
+            yield deferLater(reactor, 0)
+        lookups.stop()
+        while len(self.tidied) < 5:  # it was waiting
+            yield deferLater(reactor, 0)
+        self.assertEqual(self.tidied, [False, False, False, False, True])
+
+    def test_after_a_stop_what_is_under_way_is_answered_and_nothing_else_begun(self) -> None:
+        clock = Wakes()
+        lookups = self.make(on=clock)
+        begin, begun = self.gate(), self.gate()
+        first = lookups.ask(lambda: (begun.set(), begin.wait(TIMEOUT)))
+        second = lookups.ask(int, "7")
+        self.assertTrue(begun.wait(TIMEOUT))
+        lookups.stop()
+        self.assertEqual(clock.getDelayedCalls(), [])
+        begin.set()
+        clock.wake()
+        self.assertEqual(self.successResultOf(first), (None, True))
+        self.assertNoResult(second)
