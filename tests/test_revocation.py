@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import time
 from typing import Any
 
@@ -19,7 +20,7 @@ from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.errors import BrokerUnavailable, ConfigError, Denied
 from ws4redis_tx.core.handshake import Handshake, judge_request, read_request
 from ws4redis_tx.core.index import Index
-from ws4redis_tx.core.packing import pack, unpack
+from ws4redis_tx.core.packing import Packer, unpack
 from ws4redis_tx.core.revocation import (
     DISCONNECT,
     LOGOUT,
@@ -666,12 +667,12 @@ class PartsTests(SynchronousTestCase):
             headers={"host": "x", "cookie": "a=\x80\x85"}, key="k", subprotocols=("p",),
             secure=True, peer="::1",
         )  # fmt: skip
-        self.assertEqual(unpack(pack(handshake)), handshake)
+        self.assertEqual(unpack(Packer().pack(handshake)), handshake)
 
     @given(st.dictionaries(st.text(), st.text()), st.text(), st.booleans())
     def test_whatever_is_in_it(self, headers: dict[str, str], text: str, secure: bool) -> None:
         handshake = Handshake(text, text, text, (text,), headers, text, (), secure, text)
-        self.assertEqual(unpack(pack(handshake)), handshake)
+        self.assertEqual(unpack(Packer().pack(handshake)), handshake)
 
     def test_a_browsers_handshake_takes_little_memory(self) -> None:
         head = (
@@ -687,8 +688,33 @@ class PartsTests(SynchronousTestCase):
             b"sessionid=q7w2e9r4t1y8u3i6o5p0a2s4d6f8g1h3\r\n"
             b"Sec-Fetch-Dest: empty\r\nSec-Fetch-Mode: websocket\r\nSec-Fetch-Site: same-origin"
         )
-        handshake = judge_request(read_request(head), "/ws/", secure=False, peer="203.0.113.7")
-        self.assertLess(len(pack(handshake)), 0.45 * len(head))
+
+        def packed(number: int, more: bytes = b"") -> Any:
+            own = head.replace(b"AQID", b"%04d" % number).replace(b"q7w2", b"%04d" % number)
+            peer = f"203.0.113.{number % 50}"
+            request = read_request(own + more % number if more else own)
+            handshake = judge_request(request, "/ws/", secure=False, peer=peer)
+            kept.append(packer.pack(handshake))
+            self.assertEqual(unpack(kept[-1]), handshake)
+
+        for more, most in ((b"", 500), (b"\r\nX-Request-Id: %036d", 1000)):
+            packer, kept = Packer(), []
+            for number in range(100):
+                packed(number, more)
+            self.assertLess(memory_of(kept) / 100, most)
+
+    def test_what_handshakes_have_in_common_is_remembered_within_bounds(self) -> None:
+        packer = Packer()
+        for number in range(10_000):
+            handshake = Handshake(
+                path=f"/ws/{number}" + "x" * 10_000 * (number % 2), query="", websocket_url="/ws/",
+                flags=(), headers={"a": f"{number}", "cookie": f"b={number}"}, key="",
+                subprotocols=(), secure=True, peer=f"{number}",
+            )  # fmt: skip
+            self.assertEqual(unpack(packer.pack(handshake)), handshake)
+        self.assertLess(len(packer), 5000)
+        self.assertLess(memory_of(packer._known), 5_000_000)
+        self.assertFalse([value for value in packer._known if "b=" in str(value)])
 
     def test_an_index_forgets_whom_it_lost(self) -> None:
         index: Index[str, int] = Index()
@@ -830,3 +856,14 @@ class UnheardTests(RevocationTests):
     def test_no_repr_shows_a_cookie(self) -> None:
         self.connect("john")
         self.assertNotIn("who=john", repr(self.site.handshakes[0]))
+
+
+def memory_of(thing: Any, seen: set[int] | None = None) -> int:
+    """Of a tree of tuples, lists, dictionaries and strings; what it holds twice, once."""
+    seen = set() if seen is None else seen
+    if id(thing) in seen or thing is None or isinstance(thing, bool):
+        return 0
+    seen.add(id(thing))
+    parts = (*thing, *thing.values()) if isinstance(thing, dict) else thing
+    parts = () if isinstance(thing, str) else parts
+    return sys.getsizeof(thing) + sum(memory_of(part, seen) for part in parts)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ws4redis_tx.core.admission import ANONYMOUS, Identity
 from ws4redis_tx.core.index import Index
+from ws4redis_tx.core.packing import Packed
 from ws4redis_tx.core.revocation import Revocation, digest
 
 
@@ -21,7 +22,7 @@ class Admitted:
     __slots__ = ("expiry", "facility", "identity", "packed", "rights")
 
     def __init__(
-        self, identity: Identity, rights: Iterable[str], facility: str, packed: bytes | None
+        self, identity: Identity, rights: Iterable[str], facility: str, packed: Packed | None
     ) -> None:
         self.identity = _compact(identity)
         self.rights = tuple(map(sys.intern, rights))

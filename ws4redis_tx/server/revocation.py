@@ -24,7 +24,7 @@ from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.interfaces import IBroker
-from ws4redis_tx.core.packing import pack, unpack
+from ws4redis_tx.core.packing import Packer, unpack
 from ws4redis_tx.core.revocation import LOGOUT, RECHECK, Revocation, digest
 from ws4redis_tx.server.admitted import Admitted, Roster
 from ws4redis_tx.server.control import ControlChannel
@@ -69,6 +69,7 @@ class Revocations:
         self._reactor = reactor
         self._authorize = authorize
         self._roster = Roster(websockets)
+        self._packer = Packer()
         self._period = config.recheck
         self._rechecks: Rechecks[Any] = Rechecks(self._recheck, reactor)
         self._rounds: Rounds[Any] | None = None
@@ -166,7 +167,7 @@ class Revocations:
         said = [each for each in self._since(mark) if each.concerns(identity, facility)]
         if any(each.verb != RECHECK for each in said):
             raise Denied(403, "This is not allowed any more.", detail="it was disconnected")
-        packed = None if fixed else pack(handshake)
+        packed = None if fixed else self._packer.pack(handshake)
         self._roster.add(websocket, Admitted(identity, admission.rights, facility, packed))
         if self._roster.size == 1:
             self._generation = self._broker.generation
