@@ -1,4 +1,4 @@
-"""The programs under measurement, started as their users start them."""
+"""The programs under measurement, started as their users start them, and what they use up."""
 
 from __future__ import annotations
 
@@ -6,40 +6,73 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from ws4redis_tx.server.embedded_redis import free_port
+import valkey
+
+from benchmarks.build import compiled
+from ws4redis_tx.server.embedded_redis import find_server, free_port, server_command, watched
 
 ROOT = Path(__file__).resolve().parent.parent
+FACILITY = "load"
+SETTINGS = "benchmarks.site.settings"
+
+# Linux: the number of the clock of a process's CPU time, all its threads, in ns.
+_SCHEDULED = 2
 
 
-class Twistd:
-    """``twistd ws4redis --embedded-redis`` with more ``options``, from here to ``end()``."""
+def cpu_seconds(pid: int) -> float:
+    """CPU that a process has used, with the threads that it has and had."""
+    return time.clock_gettime(~pid << 3 | _SCHEDULED)
 
-    def __init__(self, *options: str) -> None:
-        self.port = free_port()
+
+def resident_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that descend from it."""
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += family(int(child))
+    return found
+
+
+class Program:
+    """A process, the ones that it starts, and what they use up. ``command`` runs until ``end()``.
+
+    Waits until it prints what ``ready`` matches; ``match`` is that.
+    """
+
+    def __init__(self, command: Sequence[str], ready: str, **environment: str) -> None:
         self._process = subprocess.Popen(
-            [
-                str(Path(sys.executable).with_name("twistd")),
-                *("-n", "--pidfile=", "ws4redis", "--embedded-redis"),
-                f"--listen=tcp:{self.port}:interface=127.0.0.1",
-                *options,
-            ],
+            command,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **environment},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
         )
         assert self._process.stdout is not None
+        said = []
         for line in self._process.stdout:
-            ready = re.search(r"Redis at redis://127\.0\.0\.1:(\d+)", line)
-            if ready:
-                self.redis_port = int(ready[1])
+            said.append(line)
+            match = re.search(ready, line)
+            if match:
+                self.match = match
                 break
         else:
-            raise SystemExit("twistd did not start")
-        # A pipe that nobody reads would stop the server.
+            raise SystemExit(f"{command[0]} did not start:\n{''.join(said)}")
+        # A pipe that nobody reads would stop it.
         self._log = threading.Thread(target=self._read_log, daemon=True)
         self._log.start()
 
@@ -49,16 +82,191 @@ class Twistd:
             if any(word in line for word in ("warn", "error", "critical", "Could not")):
                 print(line, end="")
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def cpu(self) -> float:
+        """CPU seconds that it has used, and the processes that it started and still run."""
+        return sum(map(cpu_seconds, family(self.pid)))
+
     def memory(self) -> int:
-        """Resident bytes of the server process."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+) kB", status)
-        assert found is not None
-        return int(found[1]) * 1024
+        """Resident bytes, of it and the processes that it started."""
+        return sum(map(resident_bytes, family(self.pid)))
 
     def end(self) -> None:
+        for pid in reversed(family(self.pid)[1:]):
+            os.kill(pid, 9)
         self._process.kill()
         self._process.wait()
         self._log.join()
-        assert self._process.stdout is not None
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
         self._process.stdout.close()
+
+
+class Redis(Program):
+    """A Redis of our own, whose CPU is not the server's."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        command = watched(server_command(find_server(), self.port))
+        super().__init__(command, "Ready to accept connections")
+        self.client = valkey.Valkey(port=self.port)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def publish(self, channel: str, messages: Sequence[bytes]) -> None:
+        """Publish all in one write."""
+        with self.client.pipeline(transaction=False) as pipeline:
+            for message in messages:
+                pipeline.execute_command("PUBLISH", channel, message)
+            pipeline.execute()
+
+    def end(self) -> None:
+        self.client.close()
+        super().end()
+
+
+class Site:
+    """A Django site's database with ``visitors`` who are logged in; ``cookies`` is one of each."""
+
+    def __init__(self, visitors: int) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="ws4redis-tx-")
+        self.environment = {
+            "WS4REDIS_BENCHMARK_DB": f"{self._folder.name}/site.sqlite3",
+            "DJANGO_SETTINGS_MODULE": SETTINGS,
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.site.visitors", str(visitors)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **self.environment},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        self.cookies = done.stdout.split("\n")[:visitors]
+
+    def end(self) -> None:
+        self._folder.cleanup()
+
+
+class Server:
+    """What a program measures: a websocket server on ``port``, with a Redis of its own."""
+
+    name: str
+    port: int
+    cookies: Sequence[str] = ()
+    """Cookie headers for its clients, in turn."""
+
+    def targets(self) -> list[str]:
+        """What its clients ask for, to hear all that ``publish`` sends."""
+        return [f"/ws/{FACILITY}?subscribe-broadcast"]
+
+    def publish(self, messages: Sequence[bytes]) -> None:
+        """Send ``messages`` to all clients of ``targets()``."""
+        raise NotImplementedError
+
+    def cpu(self) -> float:
+        """CPU seconds of the server, without its Redis."""
+        raise NotImplementedError
+
+    def redis_cpu(self) -> float:
+        return 0.0
+
+    def memory(self) -> int:
+        """Resident bytes of the server, without its Redis."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        raise NotImplementedError
+
+
+class RedisServer(Server):
+    """A server that hears what ours hears, from a Redis that is started for it."""
+
+    def __init__(self, redis: Redis | None = None) -> None:
+        self._owned = None if redis else Redis()
+        self.redis = redis or self._owned
+        self.port = free_port()
+
+    @property
+    def redis_port(self) -> int:
+        return self.redis.port
+
+    def run(self, command: Sequence[str], ready: str, **environment: str) -> None:
+        self.program = Program(command, ready, **environment)
+
+    def publish(self, messages: Sequence[bytes]) -> None:
+        self.redis.publish(f"broadcast:{FACILITY}", messages)
+
+    def cpu(self) -> float:
+        return self.program.cpu()
+
+    def redis_cpu(self) -> float:
+        return self.redis.cpu()
+
+    def memory(self) -> int:
+        return self.program.memory()
+
+    def end(self) -> None:
+        self.program.end()
+        if self._owned is not None:
+            self._owned.end()
+
+
+class Twistd(RedisServer):
+    """``twistd ws4redis`` with more ``options``; with a ``site``, it authorizes its visitors."""
+
+    name = "ws4redis_tx"
+
+    def __init__(self, *options: str, site: Site | None = None, redis: Redis | None = None) -> None:
+        super().__init__(redis)
+        if site is not None:
+            self.cookies = site.cookies
+            options = (f"--settings={SETTINGS}", *options)
+        self.run(
+            [
+                str(Path(sys.executable).with_name("twistd")),
+                *("-n", "--pidfile=", "ws4redis", f"--redis={self.redis.url}"),
+                f"--listen=tcp:{self.port}:interface=127.0.0.1",
+                *options,
+            ],
+            r"Ready: ",
+            **({} if site is None else site.environment),
+        )
+
+
+class CLoop(RedisServer):
+    """``send()`` on each socket, in C, and nothing else."""
+
+    name = "C loop over send()"
+
+    def __init__(self, redis: Redis | None = None) -> None:
+        super().__init__(redis)
+        program = compiled("peers/c_loop.c")
+        self.run([program, str(self.port), str(self.redis.port)], "ready")
+
+
+class PythonLoop(RedisServer):
+    """``socket.send`` on each socket, in Python, and nothing else."""
+
+    name = "Python loop over socket.send"
+
+    def __init__(self, redis: Redis | None = None) -> None:
+        super().__init__(redis)
+        program = ["-m", "benchmarks.peers.python_loop", str(self.port), str(self.redis.port)]
+        self.run([sys.executable, *program], "ready")
+
+
+class MinimalRelay(RedisServer):
+    """hiredis, a dictionary and ``socket.send`` on Twisted's reactor, and nothing else."""
+
+    name = "minimal relay"
+
+    def __init__(self, redis: Redis | None = None) -> None:
+        super().__init__(redis)
+        program = ["-m", "benchmarks.peers.minimal_relay", str(self.port), str(self.redis.port)]
+        self.run([sys.executable, *program], "ready")

@@ -1,0 +1,90 @@
+"""A server with clients: messages in, CPU out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from benchmarks.load import Heard, Load
+from benchmarks.servers import Server
+
+SIZE = 128
+# Messages that may be on their way before the next one waits: for servers that do not keep up.
+_OUTSTANDING = 2
+_FEWEST = 5
+
+
+def payload(number: int, size: int = SIZE) -> bytes:
+    """A message with its number, for the order, and the time, for the latency."""
+    return f"{number} {time.monotonic_ns()} ".encode().ljust(size, b"x")
+
+
+class Clock:
+    """CPU that a server, and its Redis, use from here on."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._server_before, self._redis_before = server.cpu(), server.redis_cpu()
+
+    def per(self, count: int) -> tuple[float, float]:
+        """µs of the server and of its Redis, for each of ``count``."""
+        used = self._server.cpu() - self._server_before
+        redis = self._server.redis_cpu() - self._redis_before
+        return used / count * 1e6, redis / count * 1e6
+
+
+class Audience:
+    """A server and ``number`` clients that hear what it publishes, from here to ``end()``."""
+
+    def __init__(
+        self, make_server: Callable[[], Server], number: int, targets: Sequence[str] | None = None
+    ) -> None:
+        self.server = make_server()
+        self.load = Load()
+        self.number = number
+        try:
+            self.load.open(
+                self.server.port,
+                self.server.targets() if targets is None else targets,
+                number,
+                cookies=self.server.cookies,
+            )
+            self.fan_out(1.0, 20.0)  # so that all is warm
+        except BaseException:
+            self.end()
+            raise
+
+    def fan_out(
+        self, seconds: float, rate: float, receivers: int | None = None
+    ) -> dict[str, float]:
+        """Publish ``rate`` messages a second, one by one, to all; fewer to who is slower than that.
+
+        ``receivers``: how many of the clients hear them.
+        """
+        receivers = receivers or self.number
+        self.load.start(ordered=True)
+        clock = Clock(self.server)
+        begun = time.monotonic()
+        sent = 0
+        while sent < _FEWEST or (sent < seconds * rate and time.monotonic() < begun + seconds):
+            time.sleep(max(0.0, begun + sent / rate - time.monotonic()))
+            if sent >= _OUTSTANDING:
+                self.load.total((sent - _OUTSTANDING + 1) * receivers)
+            self.server.publish([payload(sent)])
+            sent += 1
+        heard = self.load.total(sent * receivers)
+        cpu, redis = clock.per(sent * receivers)
+        check(heard, sent, receivers, self.number)
+        return {"cpu": cpu, "redis": redis, "p50": heard.p50 / 1e6, "p99": heard.p99 / 1e6}
+
+    def end(self) -> None:
+        self.load.end()
+        self.server.end()
+
+
+def check(heard: Heard, sent: int, receivers: int, number: int) -> None:
+    """Raise unless everything was delivered, once and in order."""
+    if receivers == number:
+        heard.check(sent)
+    else:
+        heard.check_total(sent * receivers)

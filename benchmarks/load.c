@@ -1,0 +1,412 @@
+/* Holds very many websockets and tells what they heard: one thread, one epoll.
+ *
+ * Knows as much of RFC 6455 as the client's side of a measurement needs: the handshake, frames that
+ * are not fragmented, pings. It does not check Sec-WebSocket-Accept. load.py drives it with lines
+ * on standard input, each answered by one line:
+ *
+ *   open PORT NUMBER AT_ONCE MILLISECONDS FILE
+ *                                   open websockets, at most AT_ONCE handshakes at a time (0: all);
+ *                                   a line of FILE is a target and header lines, between tabs
+ *   start SEQUENCE ORDERED          count anew; ORDERED: a message starts with its number, and
+ *                                   every connection's next one is SEQUENCE, and then one more each
+ *   every FRAMES MILLISECONDS       wait until every connection has FRAMES messages
+ *   total FRAMES MILLISECONDS       wait until all together have FRAMES messages
+ *   handshakes                      of each websocket: status, begin and duration in ns
+ *   close                           close all
+ *
+ * A message whose second word is a number has been sent at that CLOCK_MONOTONIC time, in ns.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MOST = 65536, READ = 65536, KEPT = 1024, PREFIX = 48, HEAD = 8192, EVENTS = 512 };
+
+enum state { CONNECTING, OPENING, OPEN, GONE };
+
+struct connection {
+    int socket, status;
+    enum state state;
+    unsigned kept; /* bytes of a head or frame that has not come completely */
+    uint64_t skip; /* bytes of the current message that are still to come, and do not matter */
+    uint64_t frames, next;
+    int64_t begun, took;
+    const char *line;
+    char bytes[KEPT];
+};
+
+static struct connection *all;
+static unsigned opened, number, at_once, handshaking, failed, gone;
+static char **lines;
+static unsigned line_count;
+static struct sockaddr_in server = {.sin_family = AF_INET};
+static int poll_set;
+
+/* What is waited for. */
+static enum { NOTHING, HANDSHAKES, EVERY, TOTAL } waiting;
+static uint64_t wanted;
+static unsigned complete;
+static int64_t deadline;
+
+/* What has been heard since the last start. */
+static int ordered;
+static uint64_t frames, bytes, compressed, pings, lost, disordered;
+static uint64_t histogram[64 * 32], timed;
+static int64_t slowest;
+
+static char space[KEPT + READ];
+static char *const arrival = space + KEPT; /* what was kept is copied to right before it */
+
+static int64_t now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * 1000000000LL + time.tv_nsec;
+}
+
+static void die(const char *what) {
+    fprintf(stderr, "load: %s: %s\n", what, strerror(errno));
+    exit(1);
+}
+
+static void watch(struct connection *c, int operation, uint32_t events) {
+    struct epoll_event event = {.events = events, .data.ptr = c};
+    if (epoll_ctl(poll_set, operation, c->socket, &event) < 0) die("epoll_ctl");
+}
+
+/* Latencies: 32 classes for each power of two, so that each is known to 3 %. */
+
+static unsigned class_of(uint64_t value) {
+    if (value < 32) return value;
+    unsigned power = 63 - __builtin_clzll(value);
+    return ((power - 4) << 5) + ((value >> (power - 5)) & 31);
+}
+
+static int64_t highest_of(unsigned class) {
+    if (class < 32) return class;
+    unsigned power = (class >> 5) + 4;
+    return ((int64_t)(32 + (class & 31) + 1) << (power - 5)) - 1;
+}
+
+static int64_t percentile(double share) {
+    uint64_t seen = 0;
+    for (unsigned i = 0; i < sizeof histogram / sizeof *histogram; i++) {
+        seen += histogram[i];
+        if (seen && seen >= share * timed) return highest_of(i) < slowest ? highest_of(i) : slowest;
+    }
+    return 0;
+}
+
+/* One connection. */
+
+static void end(struct connection *c) {
+    if (c->state == CONNECTING || c->state == OPENING) {
+        handshaking--;
+        failed++;
+        c->took = now() - c->begun;
+    } else {
+        gone++;
+    }
+    if (c->frames < wanted) complete++; /* nobody shall wait for it */
+    c->state = GONE;
+    close(c->socket);
+}
+
+static void begin(struct connection *c, unsigned index) {
+    c->line = lines[index % line_count];
+    c->begun = now();
+    c->state = CONNECTING;
+    c->socket = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    if (c->socket < 0) die("socket");
+    handshaking++;
+    if (connect(c->socket, (struct sockaddr *)&server, sizeof server) < 0 && errno != EINPROGRESS)
+        end(c);
+    else
+        watch(c, EPOLL_CTL_ADD, EPOLLOUT);
+}
+
+static void ask(struct connection *c) {
+    static char head[HEAD];
+    const char *headers = strchr(c->line, '\t');
+    int target = headers ? headers - c->line : (int)strlen(c->line);
+    int size = snprintf(head, HEAD,
+                        "GET %.*s HTTP/1.1\r\nHost: 127.0.0.1:%u\r\nUpgrade: websocket\r\n"
+                        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+                        target, c->line, ntohs(server.sin_port));
+    for (const char *each = headers; each && size < HEAD; each = strchr(each + 1, '\t'))
+        size += snprintf(head + size, HEAD - size, "%.*s\r\n", (int)strcspn(each + 1, "\t"), each + 1);
+    if (size < HEAD) size += snprintf(head + size, HEAD - size, "\r\n");
+    if (size >= HEAD) {
+        errno = EMSGSIZE;
+        die("a request's head");
+    }
+    c->state = OPENING;
+    if (send(c->socket, head, size, MSG_NOSIGNAL) == size)
+        watch(c, EPOLL_CTL_MOD, EPOLLIN);
+    else
+        end(c);
+}
+
+/* Returns how much of the data was the answer to the handshake: 0 when more must come. */
+static size_t answered(struct connection *c, const char *data, size_t size) {
+    if (size < 12) return 0;
+    c->status = atoi(data + 9);
+    const char *rest = c->status == 101 ? memmem(data, size, "\r\n\r\n", 4) : NULL;
+    if (c->status != 101 || (!rest && size >= KEPT)) {
+        end(c);
+        return size;
+    }
+    if (!rest) return 0;
+    c->state = OPEN;
+    c->took = now() - c->begun;
+    handshaking--;
+    return rest + 4 - data;
+}
+
+static void heard(struct connection *c, const char *message, unsigned known, int64_t at) {
+    char text[PREFIX + 1];
+    char *word;
+    memcpy(text, message, known);
+    text[known] = 0;
+    uint64_t sequence = strtoull(text, &word, 10);
+    if (ordered) {
+        if (word == text || sequence < c->next) {
+            disordered++;
+        } else {
+            lost += sequence - c->next;
+            c->next = sequence + 1;
+        }
+    }
+    char *after;
+    int64_t sent = strtoll(word, &after, 10);
+    if (after == word || word == text) return;
+    int64_t latency = at > sent ? at - sent : 0;
+    histogram[class_of(latency)]++;
+    timed++;
+    if (latency > slowest) slowest = latency;
+}
+
+static void pong(struct connection *c, const unsigned char *ping, unsigned size) {
+    unsigned char frame[6 + 125] = {0x8a, 0x80 | size}; /* its mask is 0 */
+    memcpy(frame + 6, ping, size);
+    pings++;
+    send(c->socket, frame, 6 + size, MSG_NOSIGNAL);
+}
+
+/* Returns how much of the data was frames, or parts of messages that do not matter. */
+static size_t parse(struct connection *c, const char *data, size_t size, int64_t at) {
+    size_t used = 0;
+    while (c->state == OPEN) {
+        if (c->skip) {
+            size_t skipped = c->skip < size - used ? c->skip : size - used;
+            c->skip -= skipped;
+            used += skipped;
+            if (c->skip) break;
+        }
+        const unsigned char *frame = (const unsigned char *)data + used;
+        size_t left = size - used, head = 2;
+        if (left < 2) break;
+        uint64_t length = frame[1];
+        unsigned extended = length == 126 ? 2 : length == 127 ? 8 : 0;
+        head += extended;
+        if (left < head) break;
+        if (extended) length = 0;
+        for (unsigned i = 0; i < extended; i++) length = length << 8 | frame[2 + i];
+        int control = frame[0] & 8;
+        size_t needed = control || length < PREFIX ? length : PREFIX;
+        if (left < head + needed) break;
+        if (frame[0] == 0x89 && length < 126) {
+            pong(c, frame + head, length);
+        } else if (frame[0] == 0x88) {
+            end(c);
+        } else if (!control) {
+            frames++;
+            bytes += length;
+            if (frame[0] & 0x40)
+                compressed++;
+            else
+                heard(c, (const char *)frame + head, needed, at);
+            if (++c->frames == wanted) complete++;
+        }
+        used += head + needed;
+        c->skip = length - needed;
+    }
+    return used;
+}
+
+static void receive(struct connection *c) {
+    ssize_t got = recv(c->socket, arrival, READ, 0);
+    if (got < 0 && errno == EAGAIN) return;
+    if (got <= 0) {
+        end(c);
+        return;
+    }
+    char *data = arrival - c->kept;
+    size_t size = got + c->kept;
+    memcpy(data, c->bytes, c->kept);
+    c->kept = 0;
+    size_t used = c->state == OPENING ? answered(c, data, size) : 0;
+    if (c->state == OPEN) used += parse(c, data + used, size - used, now());
+    if (c->state == GONE) return;
+    c->kept = size - used;
+    if (c->kept > KEPT) end(c);
+    else memcpy(c->bytes, data + used, c->kept);
+}
+
+/* What is asked for. */
+
+static void tell(int timed_out) {
+    uint64_t fewest = UINT64_MAX, most = 0;
+    unsigned open = 0;
+    for (unsigned i = 0; i < opened; i++) {
+        if (all[i].frames < fewest) fewest = all[i].frames;
+        if (all[i].frames > most) most = all[i].frames;
+        open += all[i].state == OPEN;
+    }
+    printf("{\"timed_out\": %s, \"open\": %u, \"failed\": %u, \"gone\": %u, \"frames\": %lu, "
+           "\"bytes\": %lu, \"fewest\": %lu, \"most\": %lu, \"lost\": %lu, \"disordered\": %lu, "
+           "\"compressed\": %lu, \"pings\": %lu, \"timed\": %lu, \"p50\": %ld, \"p99\": %ld, "
+           "\"p999\": %ld, \"slowest\": %ld}\n",
+           timed_out ? "true" : "false", open, failed, gone, frames, bytes, opened ? fewest : 0,
+           most, lost, disordered, compressed, pings, timed, percentile(.5), percentile(.99),
+           percentile(.999), slowest);
+    waiting = NOTHING;
+}
+
+static int is_done(void) {
+    if (waiting == HANDSHAKES) return opened == number && !handshaking;
+    if (waiting == EVERY) return complete >= opened;
+    return waiting == TOTAL && (frames >= wanted || failed + gone == opened);
+}
+
+static void read_lines(const char *path) {
+    static char *text;
+    FILE *file = fopen(path, "r");
+    if (!file) die(path);
+    free(text);
+    text = NULL;
+    size_t room = 0;
+    if (getdelim(&text, &room, 0, file) < 0) die(path);
+    fclose(file);
+    line_count = 0;
+    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+        lines = realloc(lines, (line_count + 1) * sizeof *lines);
+        lines[line_count++] = line;
+    }
+}
+
+static void start(uint64_t sequence) {
+    for (unsigned i = 0; i < opened; i++) {
+        all[i].frames = 0;
+        all[i].next = sequence;
+    }
+    frames = bytes = compressed = pings = lost = disordered = timed = wanted = 0;
+    slowest = 0;
+    memset(histogram, 0, sizeof histogram);
+}
+
+static void obey(char *command) {
+    char path[4096];
+    unsigned port, more;
+    uint64_t count;
+    long milliseconds;
+    if (sscanf(command, "open %u %u %u %ld %4095s", &port, &more, &at_once, &milliseconds, path) == 5) {
+        server.sin_port = htons(port);
+        read_lines(path);
+        number = opened + more;
+        if (number > MOST) exit(2);
+        if (!at_once) at_once = MOST;
+        waiting = HANDSHAKES;
+        deadline = now() + milliseconds * 1000000;
+    } else if (sscanf(command, "start %lu %d", &count, &ordered) == 2) {
+        start(count);
+        tell(0);
+    } else if (sscanf(command, "every %lu %ld", &count, &milliseconds) == 2) {
+        wanted = count;
+        complete = 0;
+        for (unsigned i = 0; i < opened; i++)
+            complete += all[i].state != OPEN || all[i].frames >= wanted;
+        waiting = EVERY;
+        deadline = now() + milliseconds * 1000000;
+    } else if (sscanf(command, "total %lu %ld", &wanted, &milliseconds) == 2) {
+        waiting = TOTAL;
+        deadline = now() + milliseconds * 1000000;
+    } else if (!strncmp(command, "handshakes", 10)) {
+        printf("[");
+        for (unsigned i = 0; i < opened; i++)
+            printf("%s[%d, %ld, %ld]", i ? ", " : "", all[i].status, all[i].begun, all[i].took);
+        printf("]\n");
+    } else if (!strncmp(command, "close", 5)) {
+        for (unsigned i = 0; i < opened; i++)
+            if (all[i].state != GONE) close(all[i].socket);
+        memset(all, 0, opened * sizeof *all);
+        opened = number = failed = gone = handshaking = 0;
+        tell(0);
+    } else {
+        fprintf(stderr, "load: what is %s?\n", command);
+        exit(2);
+    }
+}
+
+static void read_command(void) {
+    static char line[8192];
+    static size_t size;
+    ssize_t got = read(0, line + size, sizeof line - size - 1);
+    if (got <= 0) exit(0); /* whoever started us has ended */
+    size += got;
+    line[size] = 0;
+    if (line[size - 1] != '\n') return;
+    line[--size] = 0;
+    size = 0;
+    obey(line);
+}
+
+static void turn(void) {
+    struct epoll_event events[EVENTS];
+    int64_t left = deadline - now();
+    int ready = epoll_wait(poll_set, events, EVENTS, waiting ? left / 1000000 + 1 : -1);
+    for (int i = 0; i < ready; i++) {
+        struct connection *c = events[i].data.ptr;
+        if (!c) {
+            read_command();
+            return; /* which may have closed what else is ready */
+        }
+        if (c->state == CONNECTING)
+            ask(c);
+        else if (c->state != GONE)
+            receive(c);
+    }
+}
+
+int main(void) {
+    struct rlimit files;
+    getrlimit(RLIMIT_NOFILE, &files);
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+    setvbuf(stdout, NULL, _IOLBF, 1 << 20);
+    inet_pton(AF_INET, "127.0.0.1", &server.sin_addr);
+    poll_set = epoll_create1(0);
+    all = calloc(MOST, sizeof *all);
+    struct epoll_event commands = {.events = EPOLLIN, .data.ptr = NULL};
+    if (!all || epoll_ctl(poll_set, EPOLL_CTL_ADD, 0, &commands) < 0) die("start");
+    for (;;) {
+        while (opened < number && handshaking < at_once) {
+            begin(&all[opened], opened);
+            opened++;
+        }
+        if (is_done())
+            tell(0);
+        else if (waiting && now() >= deadline)
+            tell(1);
+        else
+            turn();
+    }
+}

@@ -1,0 +1,163 @@
+"""The load client: very many websockets, in a C program that costs little (``load.c``)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.build import compiled
+
+# How long a server may take to bring what was sent, or to open all, in seconds.
+PATIENCE = 120.0
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the websockets heard since the last ``start``; latencies are in ns."""
+
+    timed_out: bool
+    open: int
+    failed: int
+    """Handshakes that were refused or not answered."""
+    gone: int
+    """Websockets that the server has closed."""
+    frames: int
+    bytes: int
+    fewest: int
+    """Messages of the websocket with the fewest."""
+    most: int
+    lost: int
+    """Messages that are missing between others."""
+    disordered: int
+    """Messages that came after a later one, or twice."""
+    compressed: int
+    pings: int
+    timed: int
+    p50: int
+    p99: int
+    p999: int
+    slowest: int
+
+    def check(self, frames: int) -> Heard:
+        """Raise unless every websocket is open and has so many messages, each once, in order."""
+        if self.fewest != frames or self.most != frames or self.lost or self.disordered:
+            raise Undelivered(
+                f"Each of {self.open + self.gone} websockets should have {frames} messages. They "
+                f"have {self.fewest} to {self.most}: {self.lost} are missing between others, "
+                f"{self.disordered} are out of order."
+            )
+        return self.check_total(self.frames)
+
+    def check_total(self, frames: int) -> Heard:
+        """Raise unless all together have so many, each once and in order, and none is gone."""
+        if self.frames != frames or self.lost or self.disordered:
+            raise Undelivered(
+                f"{frames} messages should have come, and {self.frames} have: {self.lost} are "
+                f"missing between others, {self.disordered} are out of order."
+            )
+        if self.gone or self.failed:
+            raise Undelivered(f"The server closed {self.gone} websockets and {self.failed} failed.")
+        return self
+
+
+class Undelivered(AssertionError):
+    """The server lost, repeated or reordered messages, or lost websockets."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One handshake: the status (0: no answer), when it began and how long it took, in ns."""
+
+    status: int
+    begun: int
+    took: int
+
+
+class Load:
+    """Websockets to one server, in a process of their own, from here to ``end()``."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [compiled("load.c")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def open(
+        self,
+        port: int,
+        targets: Sequence[str],
+        number: int,
+        *,
+        cookies: Sequence[str] = (),
+        headers: Sequence[str] = (),
+        at_once: int = 100,
+        patience: float = PATIENCE,
+        refusals: bool = False,
+    ) -> Heard:
+        """Open ``number`` more, with the targets and cookies in turn, with at most ``at_once``
+        handshakes at a time; 0: all at once. Raise when one fails, unless ``refusals`` are expected.
+        """
+        lines = []
+        for index in range(max(len(targets), len(cookies))):
+            line = [targets[index % len(targets)], *headers]
+            if cookies:
+                line.append(f"Cookie: {cookies[index % len(cookies)]}")
+            lines.append("\t".join(line))
+        with tempfile.NamedTemporaryFile("w", prefix="ws4redis-tx-") as file:
+            file.write("\n".join(lines))
+            file.flush()
+            heard = self._tell(f"open {port} {number} {at_once} {patience * 1000:.0f} {file.name}")
+        if not refusals and (heard.failed or heard.timed_out):
+            statuses = {opened.status for opened in self.handshakes() if opened.status != 101}
+            raise Undelivered(f"{heard.failed} handshakes failed, with the statuses {statuses}.")
+        return heard
+
+    def start(self, sequence: int = 0, *, ordered: bool = True) -> None:
+        """Count anew. When ``ordered``, each message starts with its number, decimal: ``sequence``
+        for the next one of every websocket, then one more each.
+        """
+        self._tell(f"start {sequence} {int(ordered)}")
+
+    def every(self, frames: int, patience: float = PATIENCE) -> Heard:
+        """Wait until every websocket has so many messages."""
+        return self._tell(f"every {frames} {patience * 1000:.0f}")
+
+    def total(self, frames: int, patience: float = PATIENCE) -> Heard:
+        """Wait until all websockets together have so many messages."""
+        return self._tell(f"total {frames} {patience * 1000:.0f}")
+
+    def heard(self) -> Heard:
+        return self._tell("total 0 0")
+
+    def handshakes(self) -> list[Opened]:
+        """In the order in which they were begun."""
+        return [Opened(*each) for each in self._ask("handshakes")]
+
+    def close(self) -> None:
+        """Close all."""
+        self._tell("close")
+
+    def end(self) -> None:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait()
+
+    def _tell(self, command: str) -> Heard:
+        return Heard(**self._ask(command))
+
+    def _ask(self, command: str) -> Any:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(command + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"The load client ended when it was told: {command}")
+        return json.loads(answer)

