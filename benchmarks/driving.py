@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from benchmarks.load import Heard, Load
 from benchmarks.servers import Server
@@ -49,7 +51,8 @@ class Audience:
                 number,
                 cookies=self.server.cookies,
             )
-            self.fan_out(1.0, 20.0)  # so that all is warm
+            if targets is None:
+                self.fan_out(1.0, 20.0)  # so that all is warm
         except BaseException:
             self.end()
             raise
@@ -80,6 +83,22 @@ class Audience:
     def end(self) -> None:
         self.load.end()
         self.server.end()
+
+
+@contextmanager
+def audiences() -> Iterator[Callable[..., Audience]]:
+    """``Audience``; all that it made are ended at the end."""
+    made: list[Audience] = []
+
+    def make(*arguments: Any) -> Audience:
+        made.append(Audience(*arguments))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for audience in made:
+            audience.end()
 
 
 def check(heard: Heard, sent: int, receivers: int, number: int) -> None:

@@ -6,7 +6,7 @@ C, one in Python, and other servers. Who cannot keep up gets the next message wh
 
 from __future__ import annotations
 
-from benchmarks.driving import Audience
+from benchmarks.driving import audiences
 from benchmarks.report import Figure, Report, Scale, interleave, main
 from benchmarks.servers import CLoop, PythonLoop, Site, Twistd
 
@@ -16,23 +16,13 @@ RATE = 20.0
 def run(scale: Scale) -> Report:
     number, seconds = scale.pick(2000, 200), scale.pick(5, 1)
     report = Report("fanout", scale, clients=number, messages_a_second=RATE, bytes=128)
-    site = Site(number)
-    audiences: dict[str, Audience] = {}
-    try:
-        for make in (lambda: Twistd(site=site), CLoop, PythonLoop):
-            audience = Audience(make, number)
-            audiences[audience.server.name] = audience
+    with Site(number) as site, audiences() as audience:
+        servers = (lambda: Twistd(site=site), CLoop, PythonLoop)
+        driven = [audience(make_server, number) for make_server in servers]
         found = interleave(
-            {
-                name: lambda audience=audience: audience.fan_out(seconds, RATE)
-                for name, audience in audiences.items()
-            },
+            {each.server.name: lambda each=each: each.fan_out(seconds, RATE) for each in driven},
             scale.rounds,
         )
-    finally:
-        for audience in audiences.values():
-            audience.end()
-        site.end()
     cpu = {name: Figure(name, "µs/delivery", values["cpu"]) for name, values in found.items()}
     ours = cpu[Twistd.name]
     report.add(*cpu.values())

@@ -11,6 +11,7 @@
  *                                   every connection's next one is SEQUENCE, and then one more each
  *   every FRAMES MILLISECONDS       wait until every connection has FRAMES messages
  *   total FRAMES MILLISECONDS       wait until all together have FRAMES messages
+ *   lap                             forget the latencies so far, and no count
  *   handshakes                      of each websocket: status, begin and duration in ns
  *   close                           close all
  *
@@ -303,14 +304,18 @@ static void read_lines(const char *path) {
     }
 }
 
+static void forget_latencies(void) {
+    timed = slowest = 0;
+    memset(histogram, 0, sizeof histogram);
+}
+
 static void start(uint64_t sequence) {
     for (unsigned i = 0; i < opened; i++) {
         all[i].frames = 0;
         all[i].next = sequence;
     }
-    frames = bytes = compressed = pings = lost = disordered = timed = wanted = 0;
-    slowest = 0;
-    memset(histogram, 0, sizeof histogram);
+    frames = bytes = compressed = pings = lost = disordered = wanted = 0;
+    forget_latencies();
 }
 
 static void obey(char *command) {
@@ -339,12 +344,15 @@ static void obey(char *command) {
     } else if (sscanf(command, "total %lu %ld", &wanted, &milliseconds) == 2) {
         waiting = TOTAL;
         deadline = now() + milliseconds * 1000000;
-    } else if (!strncmp(command, "handshakes", 10)) {
+    } else if (!strcmp(command, "lap")) {
+        tell(0);
+        forget_latencies();
+    } else if (!strcmp(command, "handshakes")) {
         printf("[");
         for (unsigned i = 0; i < opened; i++)
             printf("%s[%d, %ld, %ld]", i ? ", " : "", all[i].status, all[i].begun, all[i].took);
         printf("]\n");
-    } else if (!strncmp(command, "close", 5)) {
+    } else if (!strcmp(command, "close")) {
         for (unsigned i = 0; i < opened; i++)
             if (all[i].state != GONE) close(all[i].socket);
         memset(all, 0, opened * sizeof *all);

@@ -102,7 +102,8 @@ class Load:
         refusals: bool = False,
     ) -> Heard:
         """Open ``number`` more, with the targets and cookies in turn, with at most ``at_once``
-        handshakes at a time; 0: all at once. Raise when one fails, unless ``refusals`` are expected.
+        handshakes at a time; 0: all at once. Raise when one fails, unless
+        ``refusals`` are expected.
         """
         lines = []
         for index in range(max(len(targets), len(cookies))):
@@ -135,6 +136,10 @@ class Load:
 
     def heard(self) -> Heard:
         return self._tell("total 0 0")
+
+    def lap(self) -> Heard:
+        """What was heard, with the latencies since the last lap; counts no message anew."""
+        return self._tell("lap")
 
     def handshakes(self) -> list[Opened]:
         """In the order in which they were begun."""

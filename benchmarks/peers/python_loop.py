@@ -1,7 +1,8 @@
 """A loop over ``socket.send``: what a fan-out costs in Python at least.
 
 ``python -m benchmarks.peers.python_loop PORT REDIS_PORT``. Whoever connects gets a 101 and from
-then on what is published on one channel. No authorization, no queue for who does not read, no pings.
+then on what is published on one channel. No authorization, no queue for who does not
+read, no pings.
 """
 
 from __future__ import annotations

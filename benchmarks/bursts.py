@@ -1,0 +1,101 @@
+"""150 messages to 1,000 clients, published in one pipeline: CPU for each delivery, and their rate.
+
+What comes in one read from Redis leaves in one write per socket, so that load makes a delivery
+cheaper: beside the fan-out of single messages. Then, for 10 s, single messages at 40 % of that
+rate: whether all come, in order, and whether the latency grows.
+
+The rate is that of this machine, whose CPUs serve the clients as well.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+from benchmarks.driving import Audience, Clock, audiences, payload
+from benchmarks.report import Figure, Report, Scale, interleave, main
+from benchmarks.servers import Site, Twistd
+
+BURST = 150
+SHARE = 0.4
+
+
+def bursts(audience: Audience, number: int) -> dict[str, float]:
+    """Publish so many bursts, each when the one before has reached everybody."""
+    audience.load.start()
+    clock = Clock(audience.server)
+    seconds = 0.0
+    for burst in range(number):
+        messages = [payload(burst * BURST + index) for index in range(BURST)]
+        begun = time.monotonic()
+        audience.server.publish(messages)
+        heard = audience.load.total((burst + 1) * BURST * audience.number)
+        seconds += time.monotonic() - begun
+    deliveries = number * BURST * audience.number
+    cpu, redis = clock.per(deliveries)
+    heard.check(number * BURST)
+    return {"cpu": cpu, "redis": redis, "rate": deliveries / seconds}
+
+
+def sustain(audience: Audience, rate: float, seconds: int) -> list[dict[str, float]]:
+    """Publish ``rate`` messages a second, one by one, or those that are due if it is late; return
+    what was heard in each second.
+    """
+    audience.load.start()
+    begun = time.monotonic()
+    sent = 0
+    laps = []
+    for second in range(1, seconds + 1):
+        clock, before = Clock(audience.server), sent
+        while sent < second * rate:
+            due = begun + sent / rate - time.monotonic()
+            if due > 0:
+                time.sleep(due)
+            number = max(1, int((time.monotonic() - begun) * rate) - sent)
+            audience.server.publish([payload(sent + index) for index in range(number)])
+            sent += number
+        heard = audience.load.lap()
+        cpu, _ = clock.per((sent - before) * audience.number)
+        laps.append({"cpu": cpu, "p50": heard.p50 / 1e6, "p99": heard.p99 / 1e6})
+    audience.load.total(sent * audience.number).check(sent)
+    return laps
+
+
+def run(scale: Scale) -> Report:
+    clients, singles = scale.pick(1000, 100), scale.pick(2000, 200)
+    report = Report("bursts", scale, clients=clients, messages_in_a_burst=BURST, bytes=128)
+    with Site(singles) as site, audiences() as audience:
+        one_by_one = audience(lambda: Twistd(site=site), singles)
+        bursting = audience(lambda: Twistd(site=site), clients)
+        bursts(bursting, 2)  # so that all is warm
+        found = interleave(
+            {
+                "single": lambda: one_by_one.fan_out(scale.pick(5, 1), 20.0),
+                "bursts": lambda: bursts(bursting, scale.pick(20, 5)),
+            },
+            scale.rounds,
+        )
+        rate = statistics.median(found["bursts"]["rate"]) * SHARE / clients
+        laps = sustain(bursting, rate, scale.pick(10, 4))
+    single = Figure("single messages", "µs/delivery", found["single"]["cpu"])
+    burst = Figure("bursts", "µs/delivery", found["bursts"]["cpu"])
+    speed = Figure("bursts, rate", "deliveries/s", found["bursts"]["rate"])
+    report.add(single, burst, speed)
+    report.add(Figure("Redis of the bursts", "µs/delivery", found["bursts"]["redis"]))
+    report.add(Figure("sustained, rate", "deliveries/s", [rate * clients]))
+    report.add(Figure("sustained, each second", "µs/delivery", [lap["cpu"] for lap in laps]))
+    median = Figure("sustained, each second", "ms, median", [lap["p50"] for lap in laps])
+    report.add(median, Figure(median.name, "ms, 99 %", [lap["p99"] for lap in laps]))
+    report.goal("bursts over single messages", burst.over(single), 1 / 8)
+    report.goal("deliveries a second, in bursts", speed, 1e6, least=True)
+    half = len(laps) // 2
+    grown = statistics.median(median.values[half:]) / statistics.median(median.values[:half])
+    name = "sustained, latency of the second half over the first"
+    report.goal(
+        "sustained: none is lost, and latency grows by", Figure(name, "times", [grown]), 1.25
+    )
+    return report
+
+
+if __name__ == "__main__":
+    main(run, __doc__)
