@@ -5,10 +5,11 @@ PORT ?= 8000
 CASES ?= all
 LOAD ?= 20
 SECONDS ?= 60
+OPTIONS ?=
 EXTRAS = embedded,test
 BIN = $(VENV)/bin
 
-.PHONY: help demo test chaos conformance fuzz lint clean
+.PHONY: help demo test chaos conformance fuzz bench lint clean
 
 help:
 	@echo "make demo [PORT=8000]   a chat: Django, websockets and Redis from one twistd"
@@ -18,6 +19,8 @@ help:
 	@echo "                        compression, half a minute instead of 13)"
 	@echo "make fuzz [SECONDS=60]  any bytes, from clients and from Redis, for that long each; needs"
 	@echo "                        Linux and a CPython from 3.11 to 3.13, for atheris"
+	@echo "make bench              all benchmarks, in benchmarks/results/; needs Linux and a C compiler"
+	@echo "                        (OPTIONS=--quick: a minute or two, to see that they run)"
 	@echo "make lint               ruff and mypy"
 
 $(VENV)/.installed: setup.py
@@ -43,6 +46,9 @@ conformance: $(VENV)/.installed
 
 fuzz: $(VENV)/.installed
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks $(OPTIONS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,23 +40,25 @@ class Audience:
     """A server and ``number`` clients that hear what it publishes, from here to ``end()``."""
 
     def __init__(
-        self, make_server: Callable[[], Server], number: int, targets: Sequence[str] | None = None
+        self, make_server: Callable[[], Server], number: int, targets: Sequence[str] = ()
     ) -> None:
         self.server = make_server()
         self.load = Load()
-        self.number = number
+        self.number = 0
+        self._targets = targets or self.server.targets()
         try:
-            self.load.open(
-                self.server.port,
-                self.server.targets() if targets is None else targets,
-                number,
-                cookies=self.server.cookies,
-            )
-            if targets is None:
+            self.grow(number)
+            if not targets:
                 self.fan_out(1.0, 20.0)  # so that all is warm
         except BaseException:
             self.end()
             raise
+
+    def grow(self, number: int) -> None:
+        """Open more, until there are ``number``."""
+        more = number - self.number
+        self.load.open(self.server.port, self._targets, more, cookies=self.server.cookies)
+        self.number = number
 
     def fan_out(
         self, seconds: float, rate: float, receivers: int | None = None
@@ -78,6 +81,33 @@ class Audience:
         heard = self.load.total(sent * receivers)
         cpu, redis = clock.per(sent * receivers)
         check(heard, sent, receivers, self.number)
+        return {"cpu": cpu, "redis": redis, "p50": heard.p50 / 1e6, "p99": heard.p99 / 1e6}
+
+    def in_turn(
+        self, channels: Sequence[str], seconds: float, rate: float, receivers: int | None = None
+    ) -> dict[str, float]:
+        """Publish ``rate`` messages a second, one by one, or those that are due if it is late: one
+        on each of ``channels``, and so on for at least so many seconds.
+
+        ``receivers``: how many of the clients hear them, each on one channel.
+        """
+        receivers = receivers or self.number
+        server: Any = self.server
+        self.load.start()
+        clock = Clock(server)
+        begun = time.monotonic()
+        rounds = math.ceil(seconds * rate / len(channels))
+        sent = 0
+        while sent < rounds * len(channels):
+            time.sleep(max(0.0, begun + sent / rate - time.monotonic()))
+            due = max(sent + 1, int((time.monotonic() - begun) * rate))
+            due = min(due, rounds * len(channels))
+            numbers = [divmod(index, len(channels)) for index in range(sent, due)]
+            server.redis.publish([(channels[index], payload(turn)) for turn, index in numbers])
+            sent = due
+        heard = self.load.total(rounds * receivers)
+        cpu, redis = clock.per(rounds * receivers)
+        check(heard, rounds, receivers, self.number)
         return {"cpu": cpu, "redis": redis, "p50": heard.p50 / 1e6, "p99": heard.p99 / 1e6}
 
     def end(self) -> None:

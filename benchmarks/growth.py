@@ -1,0 +1,144 @@
+"""How a delivery's cost changes with the number of clients, and of channels.
+
+- With the clients: a message to all of them, from 100 to 15,000.
+- With the channels that are known: a message to 1,000 clients of one facility, while 10,000 others
+  are spread over 1 to 10,000 other facilities.
+- With the channels that messages go to: one message to each of those facilities in turn, which
+  makes 10,000 deliveries of 1 to 10,000 messages.
+- A subscription, with 10 and with 100,000 channels known.
+
+The cost is that of ours over that of the C loop, with the same clients and messages.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+from benchmarks.driving import Audience, audiences
+from benchmarks.report import Figure, Report, Scale, interleave, main
+from benchmarks.servers import FACILITY, ROOT, CLoop, Site, Twistd
+
+# Deliveries a second, where the number of messages a second is not the limit.
+DELIVERIES = 40_000
+RATE = 20.0
+SPREAD_DELIVERIES = 10_000
+
+Measure = Callable[[Audience], dict[str, float]]
+
+
+def compare(report: Report, what: str, ours: Audience, loop: Audience, measure: Measure) -> Figure:
+    """The cost of ours over that of the C loop; adds all of it to the report."""
+    found = interleave(
+        {"ours": lambda: measure(ours), "C loop": lambda: measure(loop)}, report.scale.rounds
+    )
+    cpu = {who: Figure(f"{what}: {who}", "µs/delivery", found[who]["cpu"]) for who in found}
+    report.add(*cpu.values())
+    ratio = cpu["ours"].over(cpu["C loop"], f"{what}: ours / C loop")
+    report.add(ratio)
+    return ratio
+
+
+def by_clients(report: Report, site: Site, sizes: list[int]) -> list[Figure]:
+    seconds = report.scale.pick(4, 1)
+    ratios = []
+    with audiences() as audience:
+        both = [audience(make, sizes[0]) for make in (lambda: Twistd(site=site), CLoop)]
+        for size in sizes:
+            for each in both:
+                each.grow(size)
+            rate = min(RATE, DELIVERIES / size)
+            ratios.append(
+                compare(
+                    report,
+                    f"{size:,} clients",
+                    *both,
+                    lambda each, rate=rate: each.fan_out(seconds, rate),
+                )
+            )
+    return ratios
+
+
+def by_channels(
+    report: Report, site: Site, sizes: list[int], listeners: int, others: int
+) -> tuple[list[Figure], list[Figure]]:
+    """With so many channels known; with messages to all of so many."""
+    seconds = report.scale.pick(3, 1)
+    known, spread = [], []
+    for size in sizes:
+        targets = [f"/ws/{FACILITY}?subscribe-broadcast"] * listeners
+        targets += [f"/ws/other{index % size}?subscribe-broadcast" for index in range(others)]
+        channels = [f"broadcast:other{index}" for index in range(size)]
+        rate = SPREAD_DELIVERIES / others * size
+        with audiences() as audience:
+            ours = audience(lambda: Twistd(site=site), len(targets), targets)
+            loop = audience(CLoop, len(targets), targets)
+            known.append(
+                compare(
+                    report,
+                    f"beside {size:,} channel{'s' * (size > 1)}",
+                    ours,
+                    loop,
+                    lambda each: each.fan_out(seconds, RATE, listeners),
+                )
+            )
+            spread.append(
+                compare(
+                    report,
+                    f"to {size:,} channel{'s' * (size > 1)}",
+                    ours,
+                    loop,
+                    lambda each: each.in_turn(channels, seconds, rate, others),  # noqa: B023
+                )
+            )
+    return known, spread
+
+
+def deviation(name: str, ratios: list[Figure]) -> Figure:
+    """How far the ratios are from the middle between the highest and the lowest."""
+    rounds = zip(*(ratio.values for ratio in ratios), strict=True)
+    values = [(max(each) - min(each)) / (max(each) + min(each)) for each in rounds]
+    return Figure(name, "±", values)
+
+
+def subscribing(report: Report, few: int, many: int) -> Figure:
+    numbers = [str(number) for number in (few, many, report.scale.rounds)]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.subscribing", *numbers],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    at_few, at_many = (
+        Figure(f"subscribing, {number:,} channels known", "µs", values)
+        for number, values in zip((few, many), json.loads(done.stdout), strict=True)
+    )
+    report.add(at_few, at_many)
+    return at_many.over(at_few)
+
+
+def run(scale: Scale) -> Report:
+    report = Report("growth", scale, bytes=128)
+    with Site(scale.pick(2000, 200)) as site:
+        sizes = [50, 200] if scale.quick else [100, 1000, 5000, 10_000, 15_000]
+        clients = by_clients(report, site, sizes)
+        sizes = [1, 100] if scale.quick else [1, 100, 10_000]
+        others = scale.pick(10_000, 100)
+        known, spread = by_channels(report, site, sizes, scale.pick(1000, 100), others)
+    report.goal("growth with clients", deviation("deviation, with clients", clients), 0.15)
+    report.goal("growth with channels", deviation("deviation, with channels", known), 0.15)
+    report.goal(
+        "growth with channels that messages go to",
+        deviation("deviation, with messages to channels", spread),
+        0.15,
+    )
+    subscribed = subscribing(report, 10, scale.pick(100_000, 1000))
+    report.goal("subscribing with many channels over few", subscribed, 1.15)
+    return report
+
+
+if __name__ == "__main__":
+    main(run, __doc__)

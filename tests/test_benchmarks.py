@@ -1,0 +1,348 @@
+"""The benchmarks run, and what they count with counts right."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from benchmarks.load import Heard, Load, Undelivered
+from benchmarks.report import Figure, Report, Scale, interleave
+from benchmarks.servers import Redis, cpu_seconds, family, resident_bytes
+from tests.support import python
+from ws4redis_tx.core.messages import PING, server_frame
+
+ACCEPT = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
+CLOSE = b"\x88\x02\x03\xe8"
+
+Script = Callable[[socket.socket], None]
+
+
+class ScriptedServer:
+    """Answers each client's handshake and then does what ``script`` says, one after the other."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.requests: list[bytes] = []
+        self._clients: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            client, _ = self._listener.accept()
+            self._clients.append(client)
+            request = b""
+            while not request.endswith(b"\r\n\r\n"):
+                data = client.recv(65536)
+                if not data:
+                    return  # ``end``
+                request += data
+            self.requests.append(request)
+            self._script(client)
+
+    def end(self) -> None:
+        with socket.create_connection(("127.0.0.1", self.port)):
+            pass
+        self._thread.join()
+        for each in (self._listener, *self._clients):
+            each.close()
+
+
+def sends(*messages: bytes) -> Script:
+    """A script that accepts and sends these, each a text message or, if it is one, a raw frame."""
+    frames = [each if each in (PING, CLOSE) else server_frame(each) for each in messages]
+    return lambda client: client.sendall(ACCEPT + b"".join(frames))
+
+
+class LoadTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.load = Load()
+        self.addCleanup(self.load.end)
+
+    def serve(self, script: Script) -> ScriptedServer:
+        server = ScriptedServer(script)
+        self.addCleanup(server.end)
+        return server
+
+    def ordered(self, *messages: bytes) -> Heard:
+        """What one client hears of ``messages``, the first of which has the number 7."""
+        go_on = threading.Event()
+
+        def script(client: socket.socket) -> None:
+            client.sendall(ACCEPT)
+            go_on.wait()
+            client.sendall(b"".join(map(server_frame, messages)))
+
+        server = self.serve(script)
+        self.addCleanup(go_on.set)
+        self.load.open(server.port, ["/ws/load"], 1)
+        self.load.start(7)
+        go_on.set()
+        return self.load.every(len(messages))
+
+    def test_what_comes_once_and_in_order_is_all_right(self) -> None:
+        heard = self.ordered(b"7", b"8 123", b"9 x", b"10")
+        self.assertEqual((heard.fewest, heard.most, heard.frames), (4, 4, 4))
+        heard.check(4)
+
+    def test_a_message_that_is_left_out_is_noticed(self) -> None:
+        heard = self.ordered(b"7", b"9", b"10")
+        self.assertEqual((heard.lost, heard.disordered), (1, 0))
+        self.assertRaises(Undelivered, heard.check, 3)
+
+    def test_a_first_message_that_is_left_out_is_noticed(self) -> None:
+        heard = self.ordered(b"8", b"9")
+        self.assertEqual((heard.lost, heard.disordered), (1, 0))
+
+    def test_messages_in_another_order_are_noticed(self) -> None:
+        heard = self.ordered(b"7", b"9", b"8", b"10")
+        self.assertEqual((heard.lost, heard.disordered), (1, 1))
+        self.assertRaises(Undelivered, heard.check, 4)
+
+    def test_a_message_that_comes_twice_is_noticed(self) -> None:
+        heard = self.ordered(b"7", b"7", b"8")
+        self.assertEqual((heard.lost, heard.disordered), (0, 1))
+        self.assertRaises(Undelivered, heard.check, 3)
+
+    def test_a_message_without_its_number_is_noticed(self) -> None:
+        self.assertEqual(self.ordered(b"7", b"hello").disordered, 1)
+
+    def test_too_few_messages_are_noticed(self) -> None:
+        self.assertRaises(Undelivered, self.ordered(b"7").check, 2)
+
+    def test_messages_of_every_size_are_counted_however_they_are_cut(self) -> None:
+        sizes = [1, 2, 47, 48, 49, 125, 126, 200, 65535, 65536, 200_000]
+        messages = [str(number).ljust(size, "x").encode() for number, size in enumerate(sizes)]
+        data = ACCEPT + b"".join(map(server_frame, messages))
+
+        def script(client: socket.socket) -> None:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for start in range(1000):
+                client.sendall(data[start : start + 1])
+            for start in range(1000, len(data), 777):
+                client.sendall(data[start : start + 777])
+
+        server = self.serve(script)
+        self.load.start()
+        self.load.open(server.port, ["/ws/load"], 1)
+        heard = self.load.every(len(sizes))
+        self.assertFalse(heard.timed_out)
+        self.assertEqual(heard.bytes, sum(sizes))
+        heard.check(len(sizes))
+
+    def test_clients_are_counted_one_by_one(self) -> None:
+        scripts = [sends(b"0"), sends(b"0", b"1")]
+        server = self.serve(lambda client: scripts.pop()(client))
+        self.load.start()
+        self.load.open(server.port, ["/ws/load"], 2)
+        heard = self.load.total(3)
+        self.assertEqual((heard.fewest, heard.most), (1, 2))
+        self.assertRaises(Undelivered, heard.check, 2)
+
+    def test_targets_cookies_and_headers_are_sent_in_turn(self) -> None:
+        server = self.serve(sends())
+        self.load.open(
+            server.port,
+            ["/ws/a", "/ws/b"],
+            3,
+            cookies=["sessionid=1", "sessionid=2", "sessionid=3"],
+            headers=["User-Agent: x y"],
+            at_once=1,
+        )
+        said = [request.decode().split("\r\n") for request in server.requests]
+        targets = [lines[0].split(" ")[1] for lines in said]
+        self.assertEqual(targets, ["/ws/a", "/ws/b", "/ws/a"])
+        cookies = [lines[-3] for lines in said]
+        self.assertEqual(cookies, [f"Cookie: sessionid={number}" for number in (1, 2, 3)])
+        self.assertTrue(all("User-Agent: x y" in lines for lines in said))
+
+    def test_pings_are_answered(self) -> None:
+        pongs = []
+
+        def script(client: socket.socket) -> None:
+            client.sendall(ACCEPT + b"\x89\x03abc")
+            pongs.append(client.recv(9, socket.MSG_WAITALL))
+            client.sendall(server_frame(b"0"))
+
+        server = self.serve(script)
+        self.load.start()
+        self.load.open(server.port, ["/ws/load"], 1)
+        heard = self.load.every(1)
+        self.assertEqual(pongs, [b"\x8a\x83\0\0\0\0abc"])
+        self.assertEqual((heard.pings, heard.frames), (1, 1))
+
+    def test_a_websocket_that_the_server_ends_is_noticed_and_not_waited_for(self) -> None:
+        server = self.serve(sends(b"0", CLOSE))
+        self.load.start()
+        self.load.open(server.port, ["/ws/load"], 1)
+        heard = self.load.every(2)
+        self.assertEqual((heard.timed_out, heard.gone, heard.open), (False, 1, 0))
+        self.assertRaises(Undelivered, heard.check, 1)
+
+    def test_refusals_are_told_by_their_status(self) -> None:
+        server = self.serve(lambda client: client.sendall(b"HTTP/1.1 403 Forbidden\r\n\r\n"))
+        error = self.assertRaises(Undelivered, self.load.open, server.port, ["/ws/load"], 2)
+        self.assertIn("403", str(error))
+        self.load.close()
+        heard = self.load.open(server.port, ["/ws/load"], 2, at_once=0, refusals=True)
+        self.assertEqual(heard.failed, 2)
+        self.assertEqual([opened.status for opened in self.load.handshakes()], [403, 403])
+
+    def test_each_handshake_is_timed(self) -> None:
+        server = self.serve(sends())
+        before = time.monotonic_ns()
+        self.load.open(server.port, ["/ws/load"], 3, at_once=0)
+        after = time.monotonic_ns()
+        handshakes = self.load.handshakes()
+        self.assertEqual([opened.status for opened in handshakes], [101] * 3)
+        for opened in handshakes:
+            self.assertLessEqual(before, opened.begun)
+            self.assertLess(0, opened.took)
+            self.assertLessEqual(opened.begun + opened.took, after)
+
+    def test_latencies_are_those_since_the_moment_in_the_message(self) -> None:
+        now = time.monotonic_ns()
+        ages = [1_000_000_000, 10_000_000_000, 3_000_000_000]
+        heard = self.ordered(*(b"%d %d" % (7 + i, now - age) for i, age in enumerate(ages)))
+        passed = time.monotonic_ns() - now
+        self.assertEqual(heard.timed, 3)
+        for found, age in ((heard.p50, 3_000_000_000), (heard.slowest, 10_000_000_000)):
+            self.assertLessEqual(age, found)
+            self.assertLessEqual(found, (age + passed) * 1.04)
+        self.assertEqual(heard.p99, heard.slowest)
+
+    def test_a_lap_forgets_the_latencies_and_no_message(self) -> None:
+        self.ordered(b"7 0", b"8 0")
+        self.assertEqual(self.load.lap().timed, 2)
+        heard = self.load.lap()
+        self.assertEqual((heard.timed, heard.slowest, heard.frames), (0, 0, 2))
+
+    def test_whoever_waits_in_vain_is_told(self) -> None:
+        server = self.serve(sends(b"0"))
+        self.load.start()
+        self.load.open(server.port, ["/ws/load"], 1)
+        self.assertTrue(self.load.every(2, patience=0).timed_out)
+        self.assertTrue(self.load.total(2, patience=0.01).timed_out)
+
+    def test_compressed_messages_are_counted_only(self) -> None:
+        server = self.serve(lambda client: client.sendall(ACCEPT + b"\xc1\x03\x01\x02\x03"))
+        self.load.start()
+        self.load.open(server.port, ["/ws/load"], 1)
+        heard = self.load.every(1)
+        self.assertEqual((heard.compressed, heard.frames, heard.disordered), (1, 1, 0))
+
+
+class UsageTests(SynchronousTestCase):
+    def test_the_cpu_of_a_process_is_that_of_all_its_threads_those_that_ended_too(self) -> None:
+        def work() -> None:
+            while time.thread_time() < 0.02:
+                pass
+
+        before = cpu_seconds(os.getpid())
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        first = time.process_time()
+        found = cpu_seconds(os.getpid())
+        self.assertLessEqual(before + 0.02, found)
+        self.assertLessEqual(first, found)
+        self.assertLessEqual(found, time.process_time())
+
+    def test_a_program_is_measured_with_the_processes_that_it_starts(self) -> None:
+        redis = Redis()
+        self.addCleanup(redis.end)
+        pids = family(redis.pid)
+        self.assertEqual(len(pids), 2)
+        before = sum(map(cpu_seconds, pids))
+        self.assertLessEqual(before, redis.cpu())
+        self.assertLess(resident_bytes(redis.pid), redis.memory())
+
+
+class ReportTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="ws4redis-tx-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.report = Report("example", Scale(), clients=2)
+
+    def written(self) -> dict[str, object]:
+        content: dict[str, object] = json.loads(self.report.write(self.folder).read_text())
+        return content
+
+    def test_ratios_are_taken_round_by_round(self) -> None:
+        slow, fast = Figure("slow", "µs", [2.0, 40.0, 6.0]), Figure("fast", "µs", [1.0, 10.0, 2.0])
+        self.assertEqual(slow.over(fast).values, [2.0, 4.0, 3.0])
+        self.assertEqual(slow.over(fast).median, 3.0)
+
+    def test_a_goal_is_met_up_to_its_limit(self) -> None:
+        self.report.goal("low", Figure("a", "times", [1.25]), 1.25)
+        self.report.goal("too high", Figure("b", "times", [1.26]), 1.25)
+        self.report.goal("high", Figure("c", "times", [5.0]), 5.0, least=True)
+        self.report.goal("too low", Figure("d", "times", [4.9]), 5.0, least=True)
+        met = [goal["met"] for goal in self.written()["goals"]]
+        self.assertEqual(met, [True, False, True, False])
+        table = self.report.table()
+        self.assertIn("MISSED too high", table)
+        self.assertIn("met    high", table)
+
+    def test_what_was_not_measured_is_named_with_the_reason(self) -> None:
+        self.report.miss("another server", "it is not installed")
+        self.assertIn("another server not measured: it is not installed", self.report.table())
+        self.assertEqual(self.written()["not measured"], {"another server": "it is not installed"})
+
+    def test_results_tell_what_they_were_measured_with(self) -> None:
+        versions = self.written()["versions"]
+        self.assertLessEqual({"Python", "Twisted", "kernel", "CPU", "ws4redis_tx"}, versions.keys())
+
+    def test_each_is_measured_in_each_round(self) -> None:
+        called: list[str] = []
+
+        def measure(name: str) -> Callable[[], dict[str, float]]:
+            def call() -> dict[str, float]:
+                called.append(name)
+                return {"cpu": float(len(called))}
+
+            return call
+
+        found = interleave({name: measure(name) for name in "ab"}, 2)
+        self.assertEqual(called, ["a", "b", "a", "b"])
+        self.assertEqual(found, {"a": {"cpu": [1.0, 3.0]}, "b": {"cpu": [2.0, 4.0]}})
+
+
+class ProgramTests(SynchronousTestCase):
+    def check(self, program: str, goals: int) -> None:
+        folder = tempfile.mkdtemp(prefix="ws4redis-tx-")
+        self.addCleanup(shutil.rmtree, folder)
+        options = ("--quick", "--no-peers", "--rounds=1", f"--results={folder}")
+        done = python("-m", f"benchmarks.{program}", *options)
+        self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
+        result = json.loads((Path(folder) / f"{program}.json").read_text())
+        self.assertEqual(len(result["goals"]), goals)
+        for figure in result["figures"]:
+            self.assertIn(figure["name"], done.stdout)
+            self.assertLess(0, figure["median"], figure)
+
+    def test_fanout_runs(self) -> None:
+        self.check("fanout", goals=2)
+
+    def test_bursts_runs(self) -> None:
+        self.check("bursts", goals=3)
+
+    def test_relay_runs(self) -> None:
+        self.check("relay", goals=1)
+
+    def test_growth_runs(self) -> None:
+        self.check("growth", goals=4)
+
+    def test_workers_runs(self) -> None:
+        self.check("workers", goals=1)
