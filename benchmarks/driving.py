@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from benchmarks.load import Heard, Load
+from benchmarks.load import Heard, Load, Undelivered
 from benchmarks.servers import Server
 
 SIZE = 128
@@ -80,7 +80,7 @@ class Audience:
             sent += 1
         heard = self.load.total(sent * receivers)
         cpu, redis = clock.per(sent * receivers)
-        check(heard, sent, receivers, self.number)
+        self._check(heard, sent, receivers)
         return {"cpu": cpu, "redis": redis, "p50": heard.p50 / 1e6, "p99": heard.p99 / 1e6}
 
     def in_turn(
@@ -107,8 +107,17 @@ class Audience:
             sent = due
         heard = self.load.total(rounds * receivers)
         cpu, redis = clock.per(rounds * receivers)
-        check(heard, rounds, receivers, self.number)
+        self._check(heard, rounds, receivers)
         return {"cpu": cpu, "redis": redis, "p50": heard.p50 / 1e6, "p99": heard.p99 / 1e6}
+
+    def _check(self, heard: Heard, sent: int, receivers: int) -> None:
+        """Raise unless everything was delivered, once and in order."""
+        try:
+            heard.check_total(sent * receivers)
+            if receivers == self.number:
+                heard.check(sent)
+        except Undelivered as error:
+            raise Undelivered(f"{self.server.name}: {error}") from error
 
     def end(self) -> None:
         self.load.end()
@@ -129,11 +138,3 @@ def audiences() -> Iterator[Callable[..., Audience]]:
     finally:
         for audience in made:
             audience.end()
-
-
-def check(heard: Heard, sent: int, receivers: int, number: int) -> None:
-    """Raise unless everything was delivered, once and in order."""
-    if receivers == number:
-        heard.check(sent)
-    else:
-        heard.check_total(sent * receivers)

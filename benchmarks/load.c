@@ -45,14 +45,13 @@ struct connection {
 };
 
 static struct connection *all;
-static unsigned opened, number, at_once, handshaking, failed, gone;
+static unsigned opened, number, at_once, handshaking, failed, gone, line_count;
 static char **lines;
-static unsigned line_count;
 static struct sockaddr_in server = {.sin_family = AF_INET};
 static int poll_set;
 
 /* What is waited for. */
-static enum { NOTHING, HANDSHAKES, EVERY, TOTAL } waiting;
+static enum what { NOTHING, HANDSHAKES, EVERY, TOTAL } waiting;
 static uint64_t wanted;
 static unsigned complete;
 static int64_t deadline;
@@ -160,12 +159,9 @@ static void ask(struct connection *c) {
 static size_t answered(struct connection *c, const char *data, size_t size) {
     if (size < 12) return 0;
     c->status = atoi(data + 9);
-    const char *rest = c->status == 101 ? memmem(data, size, "\r\n\r\n", 4) : NULL;
-    if (c->status != 101 || (!rest && size >= KEPT)) {
-        end(c);
-        return size;
-    }
-    if (!rest) return 0;
+    const char *rest = memmem(data, size, "\r\n\r\n", 4);
+    if (c->status != 101 || (!rest && size >= KEPT)) end(c);
+    if (c->state == GONE || !rest) return 0;
     c->state = OPEN;
     c->took = now() - c->begun;
     handshaking--;
@@ -173,8 +169,7 @@ static size_t answered(struct connection *c, const char *data, size_t size) {
 }
 
 static void heard(struct connection *c, const char *message, unsigned known, int64_t at) {
-    char text[PREFIX + 1];
-    char *word;
+    char text[PREFIX + 1], *word, *after;
     memcpy(text, message, known);
     text[known] = 0;
     uint64_t sequence = strtoull(text, &word, 10);
@@ -186,7 +181,6 @@ static void heard(struct connection *c, const char *message, unsigned known, int
             c->next = sequence + 1;
         }
     }
-    char *after;
     int64_t sent = strtoll(word, &after, 10);
     if (after == word || word == text) return;
     int64_t latency = at > sent ? at - sent : 0;
@@ -258,8 +252,7 @@ static void receive(struct connection *c) {
     if (c->state == OPEN) used += parse(c, data + used, size - used, now());
     if (c->state == GONE) return;
     c->kept = size - used;
-    if (c->kept > KEPT) end(c);
-    else memcpy(c->bytes, data + used, c->kept);
+    memcpy(c->bytes, data + used, c->kept);
 }
 
 /* What is asked for. */
@@ -309,13 +302,13 @@ static void forget_latencies(void) {
     memset(histogram, 0, sizeof histogram);
 }
 
-static void start(uint64_t sequence) {
-    for (unsigned i = 0; i < opened; i++) {
-        all[i].frames = 0;
-        all[i].next = sequence;
-    }
-    frames = bytes = compressed = pings = lost = disordered = wanted = 0;
-    forget_latencies();
+static void wait_for(enum what what, uint64_t count, long milliseconds) {
+    waiting = what;
+    wanted = count;
+    deadline = now() + milliseconds * 1000000;
+    complete = 0;
+    for (unsigned i = 0; i < opened; i++)
+        complete += all[i].state != OPEN || all[i].frames >= wanted;
 }
 
 static void obey(char *command) {
@@ -327,23 +320,21 @@ static void obey(char *command) {
         server.sin_port = htons(port);
         read_lines(path);
         number = opened + more;
-        if (number > MOST) exit(2);
+        if (number > MOST) die("too many websockets");
         if (!at_once) at_once = MOST;
-        waiting = HANDSHAKES;
-        deadline = now() + milliseconds * 1000000;
+        wait_for(HANDSHAKES, 0, milliseconds);
     } else if (sscanf(command, "start %lu %d", &count, &ordered) == 2) {
-        start(count);
+        for (unsigned i = 0; i < opened; i++) {
+            all[i].frames = 0;
+            all[i].next = count;
+        }
+        frames = bytes = compressed = pings = lost = disordered = wanted = 0;
+        forget_latencies();
         tell(0);
     } else if (sscanf(command, "every %lu %ld", &count, &milliseconds) == 2) {
-        wanted = count;
-        complete = 0;
-        for (unsigned i = 0; i < opened; i++)
-            complete += all[i].state != OPEN || all[i].frames >= wanted;
-        waiting = EVERY;
-        deadline = now() + milliseconds * 1000000;
-    } else if (sscanf(command, "total %lu %ld", &wanted, &milliseconds) == 2) {
-        waiting = TOTAL;
-        deadline = now() + milliseconds * 1000000;
+        wait_for(EVERY, count, milliseconds);
+    } else if (sscanf(command, "total %lu %ld", &count, &milliseconds) == 2) {
+        wait_for(TOTAL, count, milliseconds);
     } else if (!strcmp(command, "lap")) {
         tell(0);
         forget_latencies();
@@ -364,28 +355,18 @@ static void obey(char *command) {
     }
 }
 
-static void read_command(void) {
-    static char line[8192];
-    static size_t size;
-    ssize_t got = read(0, line + size, sizeof line - size - 1);
-    if (got <= 0) exit(0); /* whoever started us has ended */
-    size += got;
-    line[size] = 0;
-    if (line[size - 1] != '\n') return;
-    line[--size] = 0;
-    size = 0;
-    obey(line);
-}
-
 static void turn(void) {
-    struct epoll_event events[EVENTS];
+    static struct epoll_event events[EVENTS];
+    static char command[8192];
     int64_t left = deadline - now();
     int ready = epoll_wait(poll_set, events, EVENTS, waiting ? left / 1000000 + 1 : -1);
     for (int i = 0; i < ready; i++) {
         struct connection *c = events[i].data.ptr;
         if (!c) {
-            read_command();
-            return; /* which may have closed what else is ready */
+            if (!fgets(command, sizeof command, stdin)) exit(0); /* who started us has ended */
+            command[strcspn(command, "\n")] = 0;
+            obey(command);
+            return; /* it may have closed what else is ready */
         }
         if (c->state == CONNECTING)
             ask(c);

@@ -101,9 +101,10 @@ class Load:
         patience: float = PATIENCE,
         refusals: bool = False,
     ) -> Heard:
-        """Open ``number`` more, with the targets and cookies in turn, with at most ``at_once``
-        handshakes at a time; 0: all at once. Raise when one fails, unless
-        ``refusals`` are expected.
+        """Open ``number`` more, at most ``at_once`` handshakes at a time; 0: all at once.
+
+        Targets and cookies are used in turn, by the number of the websocket among all that are
+        open. Raise when a handshake fails, unless ``refusals`` are expected.
         """
         lines = []
         for index in range(max(len(targets), len(cookies))):

@@ -20,7 +20,7 @@ enum { MOST = 65536, ROOM = 1 << 20, NAME = 128, EVENTS = 512 };
 struct channel {
     char name[NAME];
     int *sockets;
-    unsigned count;
+    unsigned count, subscribed;
 };
 
 static struct channel channels[2 * MOST]; /* a hash table, with open addressing */
@@ -55,6 +55,12 @@ static struct channel *find(const char *name, size_t size) {
     }
 }
 
+static void accept_all(int *sockets, unsigned count) {
+    for (unsigned i = 0; i < count; i++)
+        send(sockets[i], ACCEPT, sizeof ACCEPT - 1, MSG_NOSIGNAL);
+}
+
+/* The 101 waits until the channel's subscription stands, so that no message is missed. */
 static void join(int socket, const char *name) {
     struct channel *channel = find(name, strlen(name));
     if (!*channel->name) {
@@ -67,6 +73,7 @@ static void join(int socket, const char *name) {
         channel->sockets = realloc(channel->sockets, (count ? 2 * count : 1) * sizeof(int));
     channel->sockets[count] = socket;
     channel_of[socket] = channel;
+    accept_all(&socket, channel->subscribed);
 }
 
 static void leave(int socket) {
@@ -88,7 +95,6 @@ static void hear(int socket) {
     strcpy(name, "broadcast:");
     if (sscanf(head, "GET /ws/%100[^? ]", name + strlen(name)) != 1) die("a request");
     join(socket, name);
-    send(socket, ACCEPT, sizeof ACCEPT - 1, MSG_NOSIGNAL);
 }
 
 static void publish(const char *name, size_t name_size, char *message, size_t size) {
@@ -126,7 +132,13 @@ static char *reply(char *at, char *end) {
     if (end - at < 4) return NULL;
     at = bulk(bulk(at + 4, end, &kind, &kind_size), end, &name, &name_size);
     if (!at) return NULL;
-    if (*kind == 's') return (line = memchr(at, '\n', end - at)) ? line + 1 : NULL;
+    if (*kind == 's') { /* the number that follows is complete when its line is */
+        line = memchr(at, '\n', end - at);
+        struct channel *channel = find(name, name_size);
+        if (line) accept_all(channel->sockets, channel->count);
+        channel->subscribed |= line != NULL;
+        return line ? line + 1 : NULL;
+    }
     at = bulk(at, end, &message, &size);
     if (at) publish(name, name_size, message, size);
     return at;

@@ -26,7 +26,9 @@ FACILITY = b"load"
 
 
 class Relay(Protocol):
-    """The connection to Redis. ``sends``: channel → the ``send`` of its client's socket."""
+    """The connection to Redis. ``sends``: channel → the ``send`` of its client's socket, which gets
+    its 101 when the channel's subscription stands.
+    """
 
     def __init__(self) -> None:
         self.sends: dict[bytes, Callable[[bytes], int]] = {}
@@ -37,6 +39,8 @@ class Relay(Protocol):
         while reply := self._replies.gets():
             if reply[0] == b"message":
                 self.sends[reply[1]](server_frame(reply[2]))
+            else:
+                self.sends[reply[1]](ACCEPT)
 
     def add(self, user: bytes, send: Callable[[bytes], int]) -> None:
         channel = b"user:%s:%s" % (user, FACILITY)
@@ -51,7 +55,6 @@ class Client(Protocol):
         target = data.split(b" ", 2)[1]
         user = target.rpartition(b"&user=")[2]
         self.factory.relay.add(user, self.transport.socket.send)
-        self.transport.write(ACCEPT)
 
 
 class Clients(Factory):

@@ -43,6 +43,8 @@ def serve(port: int, redis_port: int) -> None:
     redis = socket.create_connection(("127.0.0.1", redis_port))
     redis.sendall(b"SUBSCRIBE %s\r\n" % CHANNEL)
     replies = hiredis.Reader()
+    while not replies.gets():  # that the subscription stands
+        replies.feed(redis.recv(65536))
     poll = select.epoll()
     sockets: dict[int, socket.socket] = {}
     sends: dict[int, Callable[[bytes], int]] = {}
