@@ -30,7 +30,7 @@ from tests.interleavings import (
 )
 from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.redis_address import RedisAddress
-from ws4redis_tx.server import commands
+from ws4redis_tx.server import commands, publishing
 from ws4redis_tx.server.broker import RedisBroker
 from ws4redis_tx.service import make_factory
 
@@ -185,9 +185,12 @@ class SmallRedis(Redis):
     def _plain(self) -> bytes:
         return b":1\r\n"
 
-    def _publishing(self, channel: bytes, stamp: bytes, payload: bytes, expire: bytes) -> bytes:
-        assert stamp == b"at:" + channel
-        return b":%d\r\n" % self.publish(channel, payload, persist=True)
+    def _publishing(self, *arguments: bytes) -> bytes:
+        *keys, payload, _ = arguments
+        channels, stamps = keys[::2], keys[1::2]
+        assert stamps == [b"at:" + channel for channel in channels]
+        counts = [self.publish(channel, payload, persist=True) for channel in channels]
+        return b"*%d\r\n" % len(counts) + b"".join(b":%d\r\n" % count for count in counts)
 
     def _recalling(self, *names: bytes) -> bytes:
         values: list[bytes | None] = []
@@ -208,7 +211,7 @@ class SmallRedis(Redis):
 
     _scripts = {
         b"return 1": _plain,
-        commands._PUBLISH: _publishing,
+        publishing.PUBLISH: _publishing,
         commands._RECALL: _recalling,
         commands._PROBE: _probing,
     }

@@ -95,9 +95,9 @@ class OutageTests(TestCase):
 
     def publish(self, channel: str, payload: str) -> None:
         """As a publisher of ours does it, from outside."""
-        from ws4redis_tx.server import commands
+        from ws4redis_tx.server.publishing import PUBLISH
 
-        self.redis.command("EVAL", commands._PUBLISH, 2, channel, f"at:{channel}", payload, 60)
+        self.redis.command("EVAL", PUBLISH, 2, channel, f"at:{channel}", payload, 60)
 
     def publish_as_of_old(self, channel: str, payload: str) -> None:
         self.redis.command("PUBLISH", channel, payload)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, fail, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -13,21 +13,12 @@ from ws4redis_tx.core.channels import read_stamp, stamp_key
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.messages import PersistedMessage
 from ws4redis_tx.core.redis_address import RedisAddress
+from ws4redis_tx.server import publishing
 from ws4redis_tx.server.deferreds import gather
 from ws4redis_tx.server.redis_connection import RedisConnection
-from ws4redis_tx.server.redis_protocol import LOST, CommandProtocol, ResponseError
+from ws4redis_tx.server.redis_protocol import LOST, Command, CommandProtocol, ResponseError
 
 _log = Logger()
-
-# Persist first: who subscribes and then reads the key sees the message by one way or the other.
-# The stamp is Redis' own clock in microseconds. Sent whole each time: after EVALSHA's NOSCRIPT the
-# call would have to be repeated, behind calls that were made later.
-_PUBLISH = b"""
-local now = redis.call('TIME')
-redis.call('SETEX', KEYS[1], ARGV[2], ARGV[1])
-redis.call('SETEX', KEYS[2], ARGV[2], now[1] .. string.format('%06d', now[2]))
-return redis.call('PUBLISH', KEYS[1], ARGV[1])
-"""
 
 # A persisted message and its stamp, for each pair of keys. One whose keys expire at different times
 # was set by a publisher that knows no stamps, over an older one's; one of another type is nobody's.
@@ -95,10 +86,11 @@ class Commands:
         """As ``IBroker.publish``, without a sender."""
         if not channels:
             return succeed(0)
-        if not self.connected:
-            return fail(BrokerUnavailable("There is no connection to Redis."))
-        answers = [self._publish(channel, message, expire) for channel in channels]
-        return _all_or_perhaps(answers).addCallback(sum)
+        if expire and self._scripts:
+            outcomes = self._publish_atomically(channels, message, expire)
+        else:
+            outcomes = self._publish_plainly(channels, message, expire)
+        return outcomes.addCallback(publishing.receivers)
 
     def get(self, channels: Sequence[bytes]) -> Deferred[list[PersistedMessage | None]]:
         """What is persisted for each channel, read at one moment."""
@@ -131,7 +123,7 @@ class Commands:
 
     def _without_stamps(self, failure: Failure, keys: list[bytes]) -> Deferred[list[bytes | None]]:
         """They are keys that this user may not read."""
-        if not _is_no_permission(getattr(failure.value, "__cause__", None)):
+        if not _is_no_permission(failure.value):
             failure.raiseException()
         return self._read_plainly(keys)
 
@@ -149,20 +141,41 @@ class Commands:
             lambda now: self._execute("PUBLISH", channel, now[0] + now[1].rjust(6, b"0"))
         )
 
-    def _publish(self, channel: bytes, message: bytes, expire: int) -> Deferred[int]:
-        if not expire:
-            return self._count("PUBLISH", channel, message)
-        if not self._scripts:
-            return self._publish_plainly(channel, message, expire)
-        stamp = stamp_key(self._prefix, channel)
-        return self._count("EVAL", _PUBLISH, 2, channel, stamp, message, expire).addErrback(
-            self._without_scripts, channel, message, expire
-        )
+    def _publish_atomically(
+        self, channels: Sequence[bytes], message: bytes, expire: int
+    ) -> Deferred[list[Any]]:
+        parts = list(publishing.portions(channels))
 
-    def _publish_plainly(self, channel: bytes, message: bytes, expire: int) -> Deferred[int]:
-        persisted = self._execute("SETEX", channel, expire, message)
-        published = self._count("PUBLISH", channel, message)
-        return _all_or_perhaps([persisted, published]).addCallback(lambda answers: answers[1])
+        def judge(answers: list[Any]) -> list[Any] | Deferred[list[Any]]:
+            outcomes: list[Any] = []
+            refused: list[bytes] = []
+            for part, answer in zip(parts, answers, strict=True):
+                if isinstance(answer, list):
+                    outcomes += map(self._understood, answer)
+                elif _is_no_permission(answer):
+                    refused += part
+                else:
+                    outcomes.append(answer)
+            if not refused:
+                return outcomes
+            self._note_no_scripts()
+            return (
+                self._publish_plainly(refused, message, expire)
+                .addErrback(lambda failure: [failure.value])
+                .addCallback(lambda more: outcomes + more)
+            )
+
+        commands = [
+            publishing.atomic_command(self._prefix, part, message, expire) for part in parts
+        ]
+        return self._ask(commands, publishing.atomic_answer_fits).addCallback(judge)
+
+    def _publish_plainly(
+        self, channels: Sequence[bytes], message: bytes, expire: int
+    ) -> Deferred[list[Any]]:
+        return self._ask(
+            publishing.plain_commands(channels, message, expire), publishing.plain_answer_fits
+        )
 
     def _probe_scripts(self, protocol: CommandProtocol) -> Deferred[None]:
         """Find out before the first message, so that none overtakes another at a refusal."""
@@ -178,14 +191,6 @@ class Commands:
         answer: Deferred[Any] = protocol.execute_command("EVAL", b"return 1", 0)
         return answer.addCallbacks(allowed, refused)
 
-    def _without_scripts(
-        self, failure: Failure, channel: bytes, message: bytes, expire: int
-    ) -> Deferred[int]:
-        if not _is_no_permission(getattr(failure.value, "__cause__", None)):
-            failure.raiseException()
-        self._note_no_scripts()
-        return self._publish_plainly(channel, message, expire)
-
     def _note_no_scripts(self) -> None:
         if self._scripts:
             self._scripts = False
@@ -194,11 +199,7 @@ class Commands:
                 "published in two steps, not atomically. Grant +eval to mend it."
             )
 
-    def _count(self, *command: object) -> Deferred[int]:
-        """Fire with a number."""
-        return self._execute(*command, fits=lambda answer: type(answer) is int)
-
-    def _read(self, *command: object, count: int) -> Deferred[list[Any]]:
+    def _read(self, *command: Any, count: int) -> Deferred[list[Any]]:
         """Fire with ``count`` values, each bytes or ``None``."""
         return self._execute(
             *command,
@@ -210,51 +211,53 @@ class Commands:
         )
 
     def _execute(
-        self, *command: object, fits: Callable[[Any], bool] = lambda answer: True
+        self, *command: Any, fits: Callable[[Any], bool] = lambda answer: True
     ) -> Deferred[Any]:
-        def judge(answer: Any) -> Any:
-            if not fits(answer):
-                raise LOST("the answer is to something else")
+        def judge(answers: list[Any]) -> Any:
+            (answer,) = answers
+            if isinstance(answer, BrokerRefused):
+                raise answer
             return answer
+
+        return self._ask([command], lambda _, answer: fits(answer)).addCallback(judge)
+
+    def _ask(
+        self, commands: Sequence[Command], fits: Callable[[Command, Any], bool]
+    ) -> Deferred[list[Any]]:
+        """Fire with an answer to each command: one that ``fits``, or a ``BrokerRefused``."""
+
+        def judge(answers: list[Any]) -> list[Any]:
+            understood = list(map(self._understood, answers))
+            for command, answer in zip(commands, understood, strict=True):
+                if not isinstance(answer, BrokerRefused) and not fits(command, answer):
+                    raise LOST("the answer is to something else")
+            return understood
 
         protocol = self._connection.protocol
         if protocol is None:
             return fail(BrokerUnavailable("There is no connection to Redis."))
-        answer: Deferred[Any] = protocol.execute_command(*command)
-        answer.addTimeout(self._timeout, self._reactor)
-        answer.addCallback(judge)
-        return answer.addErrback(self._failed, protocol)
+        answers: Deferred[list[Any]] = protocol.execute_commands(commands)
+        answers.addTimeout(self._timeout, self._reactor)
+        understood: Deferred[list[Any]] = answers.addCallback(judge)
+        return understood.addErrback(self._lost, protocol)
 
-    def _failed(self, failure: Failure, protocol: CommandProtocol) -> None:
-        error = failure.value
-        if isinstance(error, ResponseError):
-            if str(error).startswith("READONLY"):
-                # A replica by now: the master is elsewhere.
-                self._connection.drop(protocol)
-            raise BrokerRefused(f"Redis refused: {error}") from error
+    def _understood(self, answer: Any) -> Any:
+        if not isinstance(answer, ResponseError):
+            return answer
+        if str(answer).startswith("READONLY") and self._connection.protocol is not None:
+            # A replica by now: the master is elsewhere.
+            self._connection.drop(self._connection.protocol)
+        refused = BrokerRefused(f"Redis refused: {answer}")
+        refused.__cause__ = answer
+        return refused
+
+    def _lost(self, failure: Failure, protocol: CommandProtocol) -> list[Any]:
         # Answers that are late could not be told from answers to others.
         self._connection.drop(protocol)
         raise BrokerUnavailable(
             "Redis did not answer; whether it carried out the command is unknown.",
             maybe_published=True,
         ) from None
-
-
-def _all_or_perhaps(answers: list[Deferred[int]]) -> Deferred[list[int]]:
-    """All answers, or the first failure: one of unknown fate if others did not fail."""
-
-    def judge(results: list[tuple[bool, Any]]) -> list[int]:
-        failures = [result for succeeded, result in results if not succeeded]
-        if not failures:
-            return [result for _, result in results]
-        if len(failures) < len(results):
-            raise BrokerUnavailable(
-                f"{failures[0].value} It was carried out in part.", maybe_published=True
-            ) from failures[0].value
-        failures[0].raiseException()
-        raise AssertionError  # pragma: no cover
-
-    return DeferredList(answers, consumeErrors=True).addCallback(judge)
 
 
 def _recalled(
@@ -268,5 +271,7 @@ def _recalled(
     ]
 
 
-def _is_no_permission(error: BaseException | None) -> bool:
-    return isinstance(error, ResponseError) and str(error).startswith("NOPERM")
+def _is_no_permission(error: object) -> bool:
+    """Of a refusal, or of Redis' own answer."""
+    answer = getattr(error, "__cause__", None) or error
+    return isinstance(answer, ResponseError) and str(answer).startswith("NOPERM")

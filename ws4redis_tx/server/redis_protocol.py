@@ -7,7 +7,7 @@ nor survive an error at log-in.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hiredis
@@ -16,6 +16,9 @@ from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ws4redis_tx.server.transport import immediate_write
+
+Command = tuple[bytes | str | int, ...]
 ResponseError = txredisapi.ResponseError
 LOST = txredisapi.ConnectionError
 _NO_MORE = object()
@@ -73,11 +76,65 @@ class _InStep(txredisapi.RedisProtocol):  # type: ignore[misc]
 class CommandProtocol(_InStep):
     """Commands and their answers, in order."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked: deque[_Asked] = deque()
+
+    def connectionMade(self) -> Any:
+        self._write = immediate_write(self.transport)
+        return super().connectionMade()
+
+    def execute_commands(self, commands: Sequence[Command]) -> Deferred[list[Any]]:
+        """Send all in one write. Fire with all their answers, those that are errors included."""
+        if not self.connected:
+            return fail(LOST("Not connected"))
+        asked = _Asked(len(commands))
+        self._asked.append(asked)
+        self._write(b"".join(map(_packed, commands)))
+        return asked.answered
+
+    def execute_command(self, *command: Any) -> Deferred[Any]:
+        """Fire with the answer, or fail with it. In place of txredisapi's own, for its AUTH and
+        SELECT too.
+        """
+        return self.execute_commands([command]).addCallback(_only)
+
     def replyReceived(self, reply: Any) -> None:
-        if self.replyQueue.waiting:
-            super().replyReceived(reply)
-        else:
+        if not self._asked:
             self._out_of_step()
+            return
+        asked = self._asked[0]
+        asked.answers.append(reply)
+        if len(asked.answers) == asked.number:
+            self._asked.popleft().answered.callback(asked.answers)
+
+    def connectionLost(self, reason: Failure) -> None:
+        super().connectionLost(reason)
+        lost, self._asked = self._asked, deque()
+        for asked in lost:
+            asked.answered.errback(LOST("Lost connection"))
+
+
+class _Asked:
+    """Commands that were sent together."""
+
+    __slots__ = ("answered", "answers", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.answers: list[Any] = []
+        self.answered: Deferred[list[Any]] = Deferred()
+
+
+# Its types name tuples of one element alone.
+_packed: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]
+
+
+def _only(answers: list[Any]) -> Any:
+    (answer,) = answers
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 class PubSubProtocol(_InStep):
