@@ -24,6 +24,7 @@ EVERYWHERE = {
     "ws4redis_tx.context_processors",
     "ws4redis_tx.policies",
     "ws4redis_tx.publisher",
+    "ws4redis_tx.reactor_thread",
     "ws4redis_tx.receivers",
     "ws4redis_tx.redis_store",
     "ws4redis_tx.revoking",

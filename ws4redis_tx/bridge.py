@@ -1,27 +1,38 @@
-"""From a thread that waits to the reactor that talks to Redis, and back.
-
-The reactor runs in a thread of its own, which crochet starts at the first use in this process.
-Where one runs already (``twistd``, Daphne, an embedding application), that one is used. In a
-process that was forked from one whose reactor ran, the reactor's thread is gone and its sockets are
-the parent's: a fresh one takes its place, and nothing of the parent's is touched.
-"""
+"""From a thread that waits to the reactor that talks to Redis, and back."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
-import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ws4redis_tx import conf
 from ws4redis_tx.core.errors import BrokerUnavailable
+from ws4redis_tx.reactor_thread import (
+    STOPPED,
+    get_reactor,
+    get_thread,
+    in_reactor_thread,
+    must_not_wait_on_event_loop,
+    on_event_loop,
+    release_reactor,
+    reserve_reactor,
+)
 
 if TYPE_CHECKING:
     from ws4redis_tx.core.redis_address import RedisAddress
     from ws4redis_tx.server.commands import Commands
+
+__all__ = [
+    "in_reactor_thread",
+    "must_not_wait_on_event_loop",
+    "on_event_loop",
+    "reserve_reactor",
+    "send",
+    "share_commands",
+    "wait_for",
+]
 
 
 def wait_for(
@@ -45,24 +56,18 @@ def wait_for(
             f"This is the reactor thread, which this would block: {instead[1]} returns a Deferred "
             "instead."
         )
-    run_in_reactor = _way_to_the_reactor()
+    thread = get_thread()
     call = _Call(conf.get_redis_address(), conf.get_prefix(), work)
-    import crochet
-
-    result = run_in_reactor(call.run)()
-    try:
-        return result.wait(timeout)
-    except crochet.TimeoutError:
+    if not thread.wait_for(call, timeout):
         call.abandoned = True
-        result.cancel()
+        thread.call(call.cancel)
         raise BrokerUnavailable(
             f"Redis at {call.address} did not answer within {timeout:g} s.",
             maybe_published=call.sent,
-        ) from None
-    except crochet.ReactorStopped:
-        raise BrokerUnavailable(
-            "The reactor of this process was stopped.", maybe_published=call.sent
-        ) from None
+        )
+    if call.error is not None:
+        raise call.error
+    return call.result
 
 
 def send(work: Callable[[Commands], Any], patience: float, done: Callable[[Any], object]) -> bool:
@@ -79,10 +84,10 @@ def send(work: Callable[[Commands], Any], patience: float, done: Callable[[Any],
     def run() -> None:
         from twisted.internet.defer import maybeDeferred
 
-        working = maybeDeferred(call.run).addTimeout(timeout, _reactor())
+        working = maybeDeferred(call.run).addTimeout(timeout, get_reactor())
         working.addBoth(done).addBoth(lambda _: finished.set())
 
-    _way_to_the_reactor()(run)()
+    get_thread().call(run)
     return finished.wait(patience)
 
 
@@ -93,22 +98,41 @@ class _Call:
         self.address = address
         self.sent = False
         self.abandoned = False
+        self.done = threading.Event()
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._working: Any = None
         self._prefix = prefix
         self._work = work
+
+    def start(self) -> None:
+        from twisted.internet.defer import maybeDeferred
+
+        self._working = maybeDeferred(self.run)
+        self._working.addCallbacks(self._finish, lambda failure: self.fail(failure.value))
 
     def run(self) -> Any:
         commands = _commands(self.address, self._prefix)
         if commands.connected:
-            return self._send(commands).addErrback(self._failed)
-        return (
-            commands.when_connected()
-            .addCallbacks(lambda _: self._send(commands), self._unreachable)
-            .addErrback(self._failed)
+            return self._send(commands)
+        return commands.when_connected().addCallbacks(
+            lambda _: self._send(commands), self._unreachable
         )
 
-    def _failed(self, failure: Any) -> Any:
-        # Nobody waits any more; crochet would log what nobody asked for.
-        return None if self.abandoned else failure
+    def cancel(self) -> None:
+        if self._working is not None:
+            self._working.cancel()
+
+    def fail(self, error: BaseException) -> None:
+        self._finish(None, error)
+
+    def stopped(self) -> None:
+        self.fail(BrokerUnavailable(STOPPED, maybe_published=self.sent))
+
+    def _finish(self, result: Any, error: BaseException | None = None) -> None:
+        if not self.done.is_set():
+            self.result, self.error = result, error
+            self.done.set()
 
     def _send(self, commands: Commands) -> Any:
         self.sent = True
@@ -127,131 +151,32 @@ class _Call:
 _own_commands: dict[tuple[RedisAddress, str], Commands] = {}
 _shared_commands: Commands | None = None
 
-# The loop of a forked process; None where crochet's own serves.
-_forked_loop: Any = None
-_was_forked = False
-_reserved = False
-_lock = threading.Lock()
-
-
-def reserve_reactor() -> None:
-    """This process is going to run the reactor itself, and then to call ``share_commands``. Until
-    then nobody may start it in a thread: who would publish gets a ``RuntimeError``.
-    """
-    global _reserved
-    _reserved = True
-
 
 def share_commands(commands: Commands | None) -> None:
     """Let the publishers of this process use a server's connection instead of one of their own."""
-    global _reserved, _shared_commands, _was_forked
-    _reserved = False
+    global _shared_commands
+    release_reactor(runs_here=commands is not None)
     _shared_commands = commands
-    # The server's reactor runs in this process, however the process came about.
-    _was_forked = _was_forked and commands is None
 
 
 def _commands(address: RedisAddress, prefix: str) -> Commands:
     if _shared_commands is not None:
         return _shared_commands
-    if (address, prefix) not in _own_commands:
+    commands = _own_commands.get((address, prefix))
+    if commands is None:
         from ws4redis_tx.server.commands import Commands
 
-        commands = Commands(address, prefix, _reactor(), timeout=conf.get_timeout())
+        commands = Commands(address, prefix, get_reactor(), timeout=conf.get_timeout())
         commands.start()
         _own_commands[address, prefix] = commands
-    return _own_commands[address, prefix]
-
-
-def _reactor() -> Any:
-    if _forked_loop is not None:
-        return _forked_loop.reactor
-    from twisted.internet import reactor
-
-    return reactor
-
-
-def on_event_loop() -> bool:
-    """Whether this thread runs an asyncio event loop."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def must_not_wait_on_event_loop(instead: str = "await publisher.apublish_message(…)") -> None:
-    if on_event_loop():
-        raise RuntimeError(
-            f"This thread runs an event loop, which this would block: {instead} instead."
-        )
-
-
-def in_reactor_thread() -> bool:
-    """Whether this thread runs the reactor that talks to Redis."""
-    if _was_forked:
-        return _forked_loop is not None and _forked_loop.thread is threading.current_thread()
-    from twisted.internet import reactor
-    from twisted.python.threadable import isInIOThread
-
-    running: bool = reactor.running
-    return running and isInIOThread()
-
-
-def _way_to_the_reactor() -> Callable[[Callable[[], Any]], Callable[[], Any]]:
-    """crochet's ``run_in_reactor``, of a reactor that runs."""
-    if _reserved:
-        raise RuntimeError("The server of this process has not started yet: nothing is published.")
-    if _was_forked:
-        return _loop_after_fork().run_in_reactor
-    import crochet
-    from twisted.internet import reactor
-
-    if not reactor.running:
-        crochet.setup()
-    else:
-        with contextlib.suppress(RuntimeError):  # raised when crochet is set up already
-            crochet.no_setup()
-    return crochet.run_in_reactor
-
-
-class _LoopAfterFork:
-    """A reactor of this process's own. Its thread ends with the process, and holds it up not."""
-
-    def __init__(self) -> None:
-        from crochet._eventloop import EventLoop
-        from twisted.internet.pollreactor import PollReactor
-
-        self.reactor = PollReactor()
-        loop = EventLoop(lambda: self.reactor, lambda *_: None)
-        loop.no_setup()
-        self.run_in_reactor = loop.run_in_reactor
-        self.thread = threading.Thread(
-            target=self.reactor.run,
-            kwargs={"installSignalHandlers": False},
-            name="ws4redis-reactor",
-            daemon=True,
-        )
-        self.thread.start()
-
-
-def _loop_after_fork() -> _LoopAfterFork:
-    global _forked_loop
-    with _lock:
-        if _forked_loop is None:
-            _forked_loop = _LoopAfterFork()
-    return _forked_loop  # type: ignore[no-any-return]
+    return commands
 
 
 def _after_fork_in_child() -> None:
-    global _forked_loop, _lock, _own_commands, _shared_commands, _was_forked
-    reactor = sys.modules.get("twisted.internet.reactor")
-    started = reactor is not None and (reactor.running or "crochet" in sys.modules)
-    _was_forked = _was_forked or started
+    global _own_commands, _shared_commands
     # The parent's stay where they are, referred to, so that nothing closes them.
-    _inherited.append((_own_commands, _shared_commands, _forked_loop))
-    _own_commands, _shared_commands, _forked_loop = {}, None, None
-    _lock = threading.Lock()
+    _inherited.append((_own_commands, _shared_commands))
+    _own_commands, _shared_commands = {}, None
 
 
 _inherited: list[Any] = []
