@@ -5,7 +5,7 @@ Knows a request by its attributes alone (``user``, ``session``). Importing it im
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from ws4redis_tx.core.admission import Identity
@@ -88,11 +88,13 @@ class RedisStore:
         )
         if channels and facility is None:
             raise ValueError(f"Name the facility: {type(self).__name__}(facility='…', …).")
-        prefix = self.get_prefix()
-        check_facility(
-            facility or "", {channel[len(prefix) :].partition(":")[0] for channel in channels}
-        )
+        check_facility(facility or "", self._audiences(channels))
         self._publishers = set(channels)
+
+    def _audiences(self, channels: Iterable[str]) -> Iterator[str]:
+        start = len(self.get_prefix())
+        for channel in channels:
+            yield channel[start:].partition(":")[0]
 
     def _prepared(
         self, message: object, expire: int | None, default: int

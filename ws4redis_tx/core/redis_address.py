@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
@@ -79,6 +80,7 @@ def parse_redis_address(value: object) -> RedisAddress:
     raise ConfigError(_SETTING, f"is a {type(value).__name__}", _FORMS)
 
 
+@lru_cache(maxsize=8)  # asked for at each publish
 def _from_url(url: str) -> RedisAddress:
     if url.startswith("sentinel://"):
         return _from_sentinel_url(url)
