@@ -192,6 +192,9 @@ class SmallRedis(Redis):
         counts = [self.publish(channel, payload, persist=True) for channel in channels]
         return b"*%d\r\n" % len(counts) + b"".join(b":%d\r\n" % count for count in counts)
 
+    def _publish(self, channel: bytes, payload: bytes) -> bytes:
+        return b":%d\r\n" % self.publish(channel, payload, persist=False)
+
     def _recalling(self, *names: bytes) -> bytes:
         values: list[bytes | None] = []
         for message in self.recall(names[::2]):

@@ -416,6 +416,36 @@ class StoppedRedisTests(ProcessTests):
         self.assertEqual(redis.command("GET", "broadcast:f"), b"4")
 
 
+class StoppedReactorTests(ProcessTests):
+    def test_when_the_reactor_stops_who_waits_is_told_and_so_is_who_comes_later(self) -> None:
+        redis = RedisServer()
+        self.addCleanup(redis.stop)
+        (server,) = children(redis.pid)
+        printed = self.run_script(
+            "import os, signal, threading\n"
+            "from ws4redis_tx.core.errors import BrokerUnavailable\n"
+            "def publish():\n"
+            "    try: RedisPublisher(facility='f', broadcast=True).publish_message('hi')\n"
+            "    except BrokerUnavailable as error: print(error, error.maybe_published)\n"
+            "publish()\n"
+            f"os.kill({server}, signal.SIGSTOP)\n"
+            "from twisted.internet import reactor\n"
+            "from ws4redis_tx.server.redis_protocol import CommandProtocol\n"
+            "execute = CommandProtocol.execute_commands\n"
+            "def execute_and_stop(self, commands):\n"
+            "    reactor.callLater(0, reactor.stop)\n"
+            "    return execute(self, commands)\n"
+            "CommandProtocol.execute_commands = execute_and_stop\n"
+            "waiting = threading.Thread(target=publish)\n"
+            "waiting.start(); waiting.join()\n"
+            "publish()\n"
+            f"os.kill({server}, signal.SIGCONT)\n",
+            redis.address,
+        )
+        said = "The reactor of this process was stopped."
+        self.assertEqual(printed.splitlines(), [f"{said} True", f"{said} False"])
+
+
 class GunicornTests(TestCase):
     """A real server that loads the application before it forks its workers."""
 
