@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.report import folder_of, make_parser
 
-PROGRAMS = ("fanout", "bursts", "relay", "growth", "workers")
+PROGRAMS = ("fanout", "bursts", "relay", "growth", "workers", "publishing")
 
 
 def judged(result: dict[str, Any]) -> list[str]:
