@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ws4redis_tx.server.transport import immediate_write
+from ws4redis_tx.server.transport import immediate_writer
 
 Command = tuple[bytes | str | int, ...]
 ResponseError = txredisapi.ResponseError
@@ -81,7 +81,7 @@ class CommandProtocol(_InStep):
         self._asked: deque[_Asked] = deque()
 
     def connectionMade(self) -> Any:
-        self._write = immediate_write(self.transport)
+        self._writer = immediate_writer(self.transport)
         return super().connectionMade()
 
     def execute_commands(self, commands: Sequence[Command]) -> Deferred[list[Any]]:
@@ -90,7 +90,7 @@ class CommandProtocol(_InStep):
             return fail(LOST("Not connected"))
         asked = _Asked(len(commands))
         self._asked.append(asked)
-        self._write(b"".join(map(_packed, commands)))
+        self._writer.write(b"".join(map(_packed, commands)))
         return asked.answered
 
     def execute_command(self, *command: Any) -> Deferred[Any]:
