@@ -91,6 +91,13 @@ class SecurityTestCase(ContractTestCase):
         self.assertEqual((self.channels(), self.keys()), (set(), set()))
 
     @inlineCallbacks
+    def gone(self, service: Any) -> Any:
+        """Fire when no websocket is left, and Redis knows it."""
+        while service.factory._websockets:
+            yield deferLater(reactor, 0)
+        yield service.factory.broker.fence()
+
+    @inlineCallbacks
     def drained(self, service: Any) -> Any:
         """Fire when the authorizer's threads have handed over what they had to say."""
         while service.factory.authorizer._lookups.outstanding:
@@ -1007,14 +1014,15 @@ class CompressionTests(SecurityTestCase):
 
     @inlineCallbacks
     def test_nobody_can_make_the_server_inflate_unless_that_is_switched_on(self) -> Any:
-        yield self.serve(WS4REDIS_ALLOWED_CHANNELS="ws4redis_tx.policies.allow_all")
+        service = yield self.serve(WS4REDIS_ALLOWED_CHANNELS="ws4redis_tx.policies.allow_all")
         code = yield self.code_for(client_frame(COMPRESSED | TEXT, deflate(b"small")))
         self.assertEqual(code, 1002)
+        yield self.gone(service)
         self.assert_nothing_was_had()
 
     @inlineCallbacks
     def test_a_bomb_is_refused_at_the_size_limit_and_takes_no_memory(self) -> Any:
-        yield self.serve(
+        service = yield self.serve(
             WS4REDIS_ALLOWED_CHANNELS="ws4redis_tx.policies.allow_all",
             WS4REDIS_COMPRESSION=True,
             WS4REDIS_MAX_MESSAGE_SIZE=200_000,
@@ -1029,6 +1037,7 @@ class CompressionTests(SecurityTestCase):
         self.assertEqual(code, 1009)
         self.assertEqual((yield self.code_for(*in_frames)), 1009)
         self.assertLess(tracemalloc.get_traced_memory()[1], 5_000_000)
+        yield self.gone(service)
         self.assert_nothing_was_had()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import hiredis
 import txredisapi
+from twisted.internet import tcp
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -42,10 +43,9 @@ class _InStep(txredisapi.RedisProtocol):  # type: ignore[misc]
         self._replies = hiredis.Reader(replyError=ResponseError, notEnoughData=_NO_MORE)
 
     def makeConnection(self, transport: Any) -> None:
-        outermost = getattr(transport, "protocol", None)
-        if outermost is not None and outermost is not self:
+        if isinstance(transport, tcp.Connection) and transport.protocol is not self:
             # What arrives need not go through the wrappers of endpoint and ClientService.
-            outermost.dataReceived = self.dataReceived
+            transport.protocol.dataReceived = self.dataReceived  # type: ignore[method-assign]
         super().makeConnection(transport)
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
