@@ -72,6 +72,10 @@ class Quota:
         self._most = most
         self._taken: dict[Hashable, int] = {}
 
+    @property
+    def unlimited(self) -> bool:
+        return self._most is None
+
     def take(self, key: Hashable) -> bool:
         """Take one for ``key``; return whether there was one left. Give it back once."""
         if self._most is None:

@@ -18,8 +18,8 @@ class Shares:
 
     def claim(self, quota: Quota, key: str | None) -> None:
         """Take one of what ``key`` may have. Raises ``Denied`` (503) when there is none left."""
-        if not key:
-            return  # somebody who cannot be told from others
+        if not key or quota.unlimited:
+            return  # somebody who cannot be told from others, or need not be
         if not quota.take(key):
             raise unavailable(
                 "this user, session or address has as many websockets as "

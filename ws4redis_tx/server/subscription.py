@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -22,6 +22,12 @@ class SubscriberConnection:
     Everything runs in the reactor thread and returns Deferreds; channels are strings.
     """
 
+    # What hardly any needs is made when it is: there is one of these for each websocket.
+    # What the websocket published before its replay ended: it is not to come back from a key.
+    _own: set[tuple[bytes, bytes]] | None = None
+    _subscriptions: tuple[Subscription, ...] = ()
+    _subscribing: tuple[Deferred[Any], ...] = ()
+
     def __init__(
         self, config: ServerConfig, broker: IBroker, delivery: Delivery, *, echo: bool
     ) -> None:
@@ -29,25 +35,24 @@ class SubscriberConnection:
         self._broker = broker
         self._delivery = delivery
         self._sender = None if echo else delivery
-        self._subscriptions: list[Subscription] = []
-        self._subscribing: list[Deferred[Any]] = []
-        # What the websocket published before its replay ended: it is not to come back from a key.
-        self._own: set[tuple[bytes, bytes]] = set()
 
     def pubsub(self) -> Subscription:
-        subscription = Subscription(self._broker, self._delivery, self._subscribing)
-        self._subscriptions.append(subscription)
+        subscription = Subscription(self._broker, self._delivery, self._note)
+        self._subscriptions += (subscription,)
         return subscription
+
+    def _note(self, outcome: Deferred[Any]) -> None:
+        self._subscribing += (outcome,)
 
     def get(self, channel: str) -> Deferred[PersistedMessage | None]:
         """The message persisted for ``channel``; remembers which channel it is of.
 
         ``None`` also for one that the websocket published itself and, without echo, does not get.
         """
-        if not self._own:
-            return self._broker.get(channel.encode())
         # Commands reach Redis in order: what was published later is not what this reads.
-        own = frozenset(self._own)
+        own = frozenset(self._own or ())
+        if not own:
+            return self._broker.get(channel.encode())
         return self._broker.get(channel.encode()).addCallback(
             lambda found: None if found is not None and (found.channel, found) in own else found
         )
@@ -56,8 +61,9 @@ class SubscriberConnection:
         """Publish and persist; the websocket does not get it back unless it asked for echo."""
         names = [channel.encode() for channel in channels]
         if self._sender is None or not self._delivery.replaying:
-            self._own.clear()
+            self._own = None
         else:
+            self._own = self._own or set()
             self._own.update((name, bytes(message)) for name in names)
         return self._broker.publish(names, message, expire, self._sender)
 
@@ -68,10 +74,9 @@ class SubscriberConnection:
         """Fire when every subscription made so far stands, or fail as the first that does not;
         also for a subscriber that does not wait for them itself. ``None``: they stand.
         """
-        outcomes = tuple(self._subscribing)
+        outcomes, self._subscribing = self._subscribing, ()
         if not outcomes:
             return None
-        self._subscribing.clear()
         return gather(outcomes).addCallback(_raise_failure)
 
     def release(self) -> None:
@@ -82,16 +87,20 @@ class SubscriberConnection:
 
 
 class Subscription:
-    """The channels whose messages one websocket gets."""
+    """The channels whose messages one websocket gets.
+
+    :param note: told of the outcome of each subscription that does not stand at once.
+    """
+
+    _pulls: tuple[_NextMessage, ...] = ()
 
     def __init__(
-        self, broker: IBroker, delivery: Delivery, subscribing: list[Deferred[Any]]
+        self, broker: IBroker, delivery: Delivery, note: Callable[[Deferred[Any]], object]
     ) -> None:
         self._broker = broker
         self._delivery = delivery
-        self._subscribing = subscribing
+        self._note = note
         self.channels: list[str] = []
-        self._pulls: list[_NextMessage] = []
 
     def subscribe(self, *channels: str) -> Deferred[Any]:
         """Fire when all subscriptions stand: what is published from then on arrives.
@@ -108,7 +117,7 @@ class Subscription:
         if _stands(listening):
             return listening
         outcome: Deferred[Any] = Deferred()
-        self._subscribing.append(outcome)
+        self._note(outcome)
 
         def tell(result: Any) -> Any:
             outcome.callback([result])  # in a list, as a failure would need somebody to handle it
@@ -126,7 +135,7 @@ class Subscription:
     def parse_response(self) -> Deferred[bytes]:
         """Fire with the next message on any of the channels."""
         pull = _NextMessage(self._broker, self.channels)
-        self._pulls = [each for each in self._pulls if not each.done] + [pull]
+        self._pulls = (*[each for each in self._pulls if not each.done], pull)
         return pull.arrived
 
     def release(self) -> None:
