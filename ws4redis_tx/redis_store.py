@@ -145,7 +145,9 @@ def _groups_of(user: Any) -> tuple[str, ...]:
 
 def _resolve(audience: str, names: object, request: Any) -> list[str]:
     argument = f"{audience}s"
-    if isinstance(names, str | bytes | bool) or not isinstance(names, Iterable):
+    if not isinstance(names, list | tuple) and (
+        isinstance(names, str | bytes | bool) or not isinstance(names, Iterable)
+    ):
         raise AudienceError(
             f"{argument}={names!r} is not a list of names. Write {argument}=['name'] or "
             f"{argument}=[SELF]."

@@ -88,7 +88,9 @@ def check_facility(facility: str, audiences: Iterable[str]) -> None:
         raise ValueError("The facility is not valid UTF-8.") from None
     if size > MAX_FACILITY_BYTES:
         raise ValueError(f"The facility is longer than {MAX_FACILITY_BYTES} bytes.")
-    if any(unicodedata.category(character) == "Cc" for character in facility):
+    if not facility.isprintable() and any(
+        unicodedata.category(character) == "Cc" for character in facility
+    ):
         raise ValueError("The facility holds a control character.")
     if ":" in facility and any(audience != "broadcast" for audience in audiences):
         raise ValueError("The facility holds a ':', which only a broadcast facility may.")

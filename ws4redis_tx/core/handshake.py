@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.client import responses
 from urllib.parse import unquote_plus, unquote_to_bytes
 
@@ -19,10 +20,17 @@ from ws4redis_tx.core.errors import Denied
 
 MAX_HEAD_BYTES = 16384
 
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
-_VERSION = re.compile(rb"HTTP/1\.[0-9]")
-_TARGET = re.compile(rb"[\x21-\x7e\x80-\xff]+")
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_VERSION = re.compile(r"HTTP/1\.[0-9]")
+_TARGET = re.compile(r"[\x21-\x7e\x80-\xff]+")
+
+# No other byte may be in a value, or end a line.
+_IN_A_CLEAN_HEAD = bytes((9, 10, 13, *range(0x20, 0x7F), *range(0x80, 0x100)))
+
+# Names of headers as they came → in lower case: of those that came first, which are most there are.
+_NAMES: dict[str, str] = {}
+_MOST_NAMES, _LONG_NAME = 512, 64
 
 # What RFC 6455 appends to a key before it is hashed.
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -72,15 +80,19 @@ class Handshake:
     @property
     def facility(self) -> str:
         """Raises ``Denied`` (400) when its escapes are not UTF-8."""
-        raw = self.path[len(self.websocket_url) :].encode("latin-1")
+        raw = self.path[len(self.websocket_url) :]
+        if "%" not in raw and raw.isascii():
+            return raw
         try:
-            return unquote_to_bytes(raw).decode()
+            return unquote_to_bytes(raw.encode("latin-1")).decode()
         except UnicodeDecodeError:
             raise Denied(400, "The facility in the URL is not valid UTF-8.") from None
 
     @property
     def path_info(self) -> str:
         """The decoded path; what is not UTF-8 in it is replaced."""
+        if "%" not in self.path and self.path.isascii():
+            return self.path
         return unquote_to_bytes(self.path.encode("latin-1")).decode(errors="replace")
 
 
@@ -91,8 +103,8 @@ def read_request(head: bytes, malformed: str = "") -> HttpRequest:
 
     Raises ``Denied`` (400) when not even the request line can be read.
     """
-    request_line, *lines = head.split(b"\r\n")
-    parts = request_line.split(b" ")
+    request_line, *lines = head.decode("latin-1").split("\r\n")
+    parts = request_line.split(" ")
     if (
         len(parts) != 3
         or not _VERSION.fullmatch(parts[2])
@@ -102,36 +114,47 @@ def read_request(head: bytes, malformed: str = "") -> HttpRequest:
         raise Denied(400, "This is not an HTTP/1.1 request.")
     pairs = []
     malformed = _wrong_version(parts[2]) or malformed
+    clean = not head.translate(None, _IN_A_CLEAN_HEAD)
     for line in lines:
-        name, colon, value = line.partition(b":")
-        value = value.strip(b" \t")
-        if not colon or not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
+        raw, colon, value = line.partition(":")
+        name = _NAMES.get(raw) or _read_name(raw)
+        value = value.strip(" \t")
+        # After the split, a CR or LF is a stray one, and in a value as in a name.
+        if (
+            not colon
+            or not name
+            or not ((clean and "\r" not in value and "\n" not in value) or _VALUE.fullmatch(value))
+        ):
             malformed = malformed or "A header line is malformed."
             continue
         pairs.append((name, value))
-    return _request(parts[0], parts[1], pairs, malformed)
+    return HttpRequest(parts[0], parts[1], tuple(pairs), malformed)
+
+
+def _read_name(raw: str) -> str:
+    """A header's name in lower case; ``""`` if it is none."""
+    if not _TOKEN.fullmatch(raw):
+        return ""
+    name = raw.lower()
+    if len(_NAMES) < _MOST_NAMES and len(name) < _LONG_NAME:
+        _NAMES[raw] = name
+    return name
 
 
 def make_request(
     method: bytes, target: bytes, version: bytes, headers: Iterable[tuple[bytes, bytes]]
 ) -> HttpRequest:
     """An ``HttpRequest`` from its parts, for whoever has split them already."""
-    return _request(method, target, headers, _wrong_version(version))
-
-
-def _wrong_version(version: bytes) -> str:
-    return "" if version == b"HTTP/1.1" else "A websocket is opened with HTTP/1.1."
-
-
-def _request(
-    method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]], malformed: str
-) -> HttpRequest:
     return HttpRequest(
         method.decode("latin-1"),
         target.decode("latin-1"),
         tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers),
-        malformed,
+        _wrong_version(version.decode("latin-1")),
     )
+
+
+def _wrong_version(version: str) -> str:
+    return "" if version == "HTTP/1.1" else "A websocket is opened with HTTP/1.1."
 
 
 def judge_request(
@@ -180,16 +203,13 @@ def judge_request(
     if not _is_key(key):
         raise Denied(400, "Sec-WebSocket-Key is missing or malformed.")
     subprotocols = _list(headers.get("sec-websocket-protocol", ""))
-    if not all(_TOKEN.fullmatch(name.encode("latin-1")) for name in subprotocols):
+    if not all(_TOKEN.fullmatch(name) for name in subprotocols):
         raise Denied(400, "Sec-WebSocket-Protocol is malformed.")
-    names = (
-        unquote_plus(part.partition("=")[0]).strip().lower() for part in query.split("&") if part
-    )
     return Handshake(
         path=path,
         query=query,
         websocket_url=websocket_url,
-        flags=tuple(dict.fromkeys(names)),
+        flags=_flags(query),
         headers=headers,
         key=key,
         subprotocols=tuple(subprotocols),
@@ -232,8 +252,17 @@ def _list(value: str) -> list[str]:
     return [word for word in (word.strip(" \t") for word in value.split(",")) if word]
 
 
+@lru_cache(maxsize=64)
 def _words(value: str) -> list[str]:
     return [word.lower() for word in _list(value)]
+
+
+@lru_cache(maxsize=64)
+def _flags(query: str) -> tuple[str, ...]:
+    names = (
+        unquote_plus(part.partition("=")[0]).strip().lower() for part in query.split("&") if part
+    )
+    return tuple(dict.fromkeys(names))
 
 
 def _is_key(key: str) -> bool:

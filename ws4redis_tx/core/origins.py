@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from ws4redis_tx.core.errors import ConfigError, Denied
@@ -104,6 +105,7 @@ class OriginPolicy:
         )
 
 
+@lru_cache(maxsize=64)
 def _parse(text: str) -> _Origin | None:
     match = _ORIGIN.fullmatch(text)
     if match is None or match[2]:
@@ -156,6 +158,7 @@ def _host_matches(host: str, pattern: str) -> bool:
     return pattern in ("*", host)
 
 
+@lru_cache(maxsize=64)
 def _is_loopback(host: str) -> bool:
     if host == "localhost" or host.endswith(".localhost"):
         return True
