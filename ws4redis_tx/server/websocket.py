@@ -14,7 +14,9 @@ from typing import Any
 from autobahn.twisted.util import peer2str
 from autobahn.twisted.websocket import WebSocketServerProtocol
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import IPushProducer, ISSLTransport, ITCPTransport
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -173,9 +175,12 @@ class WebSocketProtocol(WebSocketServerProtocol):
             self.state = self.STATE_OPEN
             self._was_open = True
             self.transport.registerProducer(self, True)
-            self.factory.opened(self)
-            self._replay = Replay(self._subscriber, self, self._delivery, self.factory.broker)
-            self._replay.run(self.factory.reactor).addErrback(
+            factory = self.factory
+            factory.opened(self)
+            self._replay = Replay(
+                self._subscriber, self, self._delivery, factory.broker, factory.reactor
+            )
+            self._replay.run().addErrback(
                 self._failed, "Replaying persisted messages failed"
             ).addCallback(self._replayed)
 
@@ -404,6 +409,13 @@ class WebSocketProtocol(WebSocketServerProtocol):
         self._delivery.close()
 
     # The end
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if isinstance(reason.value, ConnectionClosed):
+            # Without what Autobahn formats for its debug log.
+            self._connectionLost(reason)  # type: ignore[arg-type]
+        else:
+            super().connectionLost(reason)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         self.ended = True
