@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
+from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateResponseAccept
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredQueue, inlineCallbacks
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapClientTLS
@@ -105,12 +106,18 @@ class Client(WebSocketClientProtocol):
         self.received: DeferredQueue[str | bytes] = DeferredQueue()
         self.closed: Deferred[int | None] = Deferred()
         self.selected_protocol: str | None = None
+        self.compressed: list[bool] = []
+        """Of each message that came, whether it was compressed."""
 
     def onConnect(self, response: Any) -> None:
         self.selected_protocol = response.protocol
 
     def onOpen(self) -> None:
         self.opened.callback(self)
+
+    def onMessageBegin(self, isBinary: bool) -> None:
+        super().onMessageBegin(isBinary)
+        self.compressed.append(self._isMessageCompressed)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         self.received.put(payload if isBinary else payload.decode())
@@ -140,6 +147,7 @@ def open_websocket(
     protocols: list[str] | None = None,
     origin: str | None = None,
     tls: Any = None,
+    compression: PerMessageDeflateOffer | None = None,
 ) -> Any:
     """Fire with an open ``Client``; ``wss`` needs the options of its ``tls``."""
     fields = dict(headers or {})
@@ -150,6 +158,11 @@ def open_websocket(
     )
     factory.noisy = False
     factory.setProtocolOptions(autoPingInterval=0, failByDrop=False)
+    if compression is not None:
+        factory.setProtocolOptions(
+            perMessageCompressionOffers=[compression],
+            perMessageCompressionAccept=PerMessageDeflateResponseAccept,
+        )
     factory.protocol = Client
     endpoint: Any = HostnameEndpoint(reactor, factory.host, factory.port)
     if tls is not None:

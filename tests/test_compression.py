@@ -1,22 +1,34 @@
-"""permessage-deflate: agreed on only where it is asked for, inflated only within the limit."""
+"""permessage-deflate: agreed on only where it is asked for, inflated only within the limit, and
+deflated once for all.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import sys
 import tracemalloc
 import zlib
 from typing import Any
+from unittest.mock import patch
 
 from autobahn.exception import PayloadCorruptError, PayloadExceededError
+from autobahn.websocket.compress import PerMessageDeflateOffer
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import inlineCallbacks
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.demo import set_up_django
+from tests.support import ServerTestCase, Written
 from tests.test_websocket import AllowAll
-from ws4redis_tx.core.compression import accept_deflate
+from ws4redis_tx.core import compression
+from ws4redis_tx.core.compression import LARGEST, SMALLEST, accept_deflate, fits_all
 from ws4redis_tx.core.config import ServerConfig
+from ws4redis_tx.core.delivery import CompressedDelivery, Delivery
+from ws4redis_tx.core.messages import Joined, PersistedMessage, Publication
+from ws4redis_tx.core.pending import CLOSE, DROP_OLDEST, LATEST, MESSAGE_COST
 from ws4redis_tx.server.websocket_inflate import Inflate
 from ws4redis_tx.tap import Options
 from ws4redis_tx.testing import MemoryClient, client_frame, connect, make_memory_factory
@@ -32,6 +44,17 @@ def deflate(payload: bytes, flush: int = zlib.Z_SYNC_FLUSH) -> bytes:
     compressor = zlib.compressobj(wbits=-15)
     deflated = compressor.compress(payload) + compressor.flush(flush)
     return deflated[:-4] if flush == zlib.Z_SYNC_FLUSH else deflated + b"\x00"
+
+
+def inflate(deflated: bytes) -> bytes:
+    return zlib.decompressobj(wbits=-15).decompress(deflated + b"\x00\x00\xff\xff")
+
+
+def rows(size: int, seed: int = 0) -> bytes:
+    """So many bytes of JSON, or what starts like it: of the kind that applications send."""
+    chance = random.Random(seed)
+    row = [{"id": chance.randrange(10**6), "name": "a client", "at": chance.random()}]
+    return (json.dumps(row).encode() * (size // 40))[:size]
 
 
 class OfferTests(SynchronousTestCase):
@@ -205,6 +228,180 @@ class WebSocketTests(SynchronousTestCase):
         client = self.connect()
         client.send_bytes(client_frame(COMPRESSED | TEXT, deflate(b"\xff")))
         self.assertEqual((client.close_code, client.messages), (1007, []))
+
+
+class DeflateTests(SynchronousTestCase):
+    @given(
+        st.one_of(
+            st.binary(max_size=2000),
+            st.binary(max_size=40).map(lambda piece: piece * 50),
+            st.text(max_size=40).map(lambda piece: piece.encode() * 50),
+        )
+    )
+    def test_what_is_deflated_is_shorter_and_inflates_to_what_it_was(self, payload: bytes) -> None:
+        deflated = compression.deflate(payload)
+        if deflated is not None:
+            self.assertLess(len(deflated), len(payload))
+            self.assertEqual(inflate(deflated), payload)
+
+    def test_long_ones_too_whichever_way_they_are_compressed(self) -> None:
+        for size in (SMALLEST, 511, 512, 1 << 14, (1 << 14) + 1, LARGEST):
+            with self.subTest(size=size):
+                payload = rows(size)
+                self.assertEqual(inflate(compression.deflate(payload) or b""), payload)
+
+    def test_one_that_gains_too_little_or_takes_too_long_is_not_tried(self) -> None:
+        self.patch(compression.zlib, "compressobj", self.fail)
+        self.assertIsNone(compression.deflate(b"x" * (SMALLEST - 1)))
+        self.assertIsNone(compression.deflate(b"x" * (LARGEST + 1)))
+
+    def test_one_that_gets_no_shorter_stays_as_it_is(self) -> None:
+        self.assertIsNone(compression.deflate(random.Random(1).randbytes(5000)))
+
+    def test_a_client_with_a_smaller_window_is_not_one_of_all(self) -> None:
+        self.assertTrue(fits_all(AGREED))
+        self.assertTrue(fits_all(f"{AGREED}; server_max_window_bits=15"))
+        for bits in range(8, 15):
+            self.assertFalse(fits_all(f"{AGREED}; server_max_window_bits={bits}"))
+
+
+class DeliveryTests(SynchronousTestCase):
+    """What waits for one that takes compressed messages, and what it is sent."""
+
+    def delivery(self, most: int = 1 << 20, policy: str = CLOSE) -> CompressedDelivery:
+        self.written = Written()
+        self.overflows: list[None] = []
+        return CompressedDelivery(self.written, lambda: self.overflows.append(None), most, policy)
+
+    def test_it_is_compressed_once_however_many_get_it(self) -> None:
+        receivers = [self.delivery() for _ in range(5)]
+        together = [Publication(b"c", rows(300)), Publication(b"c", rows(400))]
+        with patch.object(compression.zlib, "compressobj", wraps=zlib.compressobj) as made:
+            for receiver in receivers[:3]:
+                receiver.go_live()
+            for receiver in receivers:
+                receiver.deliver(together[0])
+                receiver.deliver(Joined(together))
+        self.assertEqual(made.call_count, 2)
+
+    def test_nothing_is_compressed_when_nobody_takes_it(self) -> None:
+        self.patch(compression.zlib, "compressobj", self.fail)
+        delivery = Delivery(Written(), self.fail, 1 << 20)
+        delivery.deliver(Publication(b"c", rows(300)))
+        delivery.go_live()
+        delivery.deliver(Joined([Publication(b"c", rows(300)), Publication(b"c", rows(400))]))
+
+    def test_several_that_came_together_are_written_in_one_piece(self) -> None:
+        delivery = self.delivery()
+        delivery.go_live()
+        publications = [Publication(b"c", payload) for payload in (rows(300), b"short", rows(400))]
+        delivery.deliver(Joined(publications))
+        self.assertEqual(self.written, [b"".join(each.compress().frame for each in publications)])
+
+    def test_what_waits_counts_as_long_as_it_is_compressed(self) -> None:
+        for policy in (CLOSE, DROP_OLDEST, LATEST):
+            delivery = self.delivery(policy=policy)
+            delivery.go_live()
+            delivery.pause()
+            publication = Publication(b"c", b"x" * 10_000)
+            delivery.deliver(publication)
+            size = len(publication.compress().frame)
+            self.assertLess(size, 100)
+            self.assertEqual(delivery.pending, size + MESSAGE_COST)
+            delivery.resume()
+            self.assertEqual((delivery.pending, len(self.written)), (0, 1))
+
+    def test_when_too_much_waits_the_policy_decides(self) -> None:
+        messages = [rows(300, seed) for seed in range(20)]
+        frames = [Publication(b"c", message).compress().frame for message in messages]
+        most = sum(len(frame) + MESSAGE_COST for frame in frames[:5])
+        for policy, overflows, left in (
+            (CLOSE, [None], []),
+            (DROP_OLDEST, [], frames[-4:]),
+            (LATEST, [], frames[-1:]),
+        ):
+            with self.subTest(policy=policy):
+                delivery = self.delivery(most, policy)
+                delivery.go_live()
+                delivery.pause()
+                for message in messages:
+                    delivery.deliver(Publication(b"c", message))
+                delivery.resume()
+                self.assertEqual(self.overflows, overflows)
+                self.assertEqual(self.written[-4:], left)
+                self.assertEqual(delivery.dropped, 0 if policy == CLOSE else 20 - len(self.written))
+
+    def test_what_is_persisted_is_not_sent_again_if_it_waits(self) -> None:
+        delivery = self.delivery()
+        delivery.deliver(Publication(b"c", rows(300)))
+        delivery.send(PersistedMessage(rows(300), b"c"))
+        delivery.send(PersistedMessage(rows(300), b"other"))
+        delivery.send(rows(400))
+        delivery.go_live()
+        sent = [rows(300), rows(400), rows(300)]
+        self.assertEqual(self.written, [Publication(b"", each).compress().frame for each in sent])
+
+    def test_its_own_message_does_not_come_back(self) -> None:
+        delivery = self.delivery()
+        delivery.go_live()
+        delivery.deliver(Publication(b"c", rows(300), delivery))
+        self.assertEqual(self.written, [])
+
+    def test_what_waits_does_not_keep_the_plain_message_too(self) -> None:
+        delivery = self.delivery()
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(50):
+            delivery.deliver(Publication(b"c", b"%d" % number * 10_000))
+        self.assertLess(tracemalloc.get_traced_memory()[0] - before, delivery.pending * 2)
+
+
+class SendingTests(ServerTestCase):
+    """Real clients, of an independent implementation, with a real Redis."""
+
+    @inlineCallbacks
+    def setUp(self) -> Any:
+        super().setUp()
+        yield self.start_server(compression=True)
+
+    def open_compressing(self, window_bits: int = 0) -> Any:
+        return self.open(
+            "foobar?subscribe-broadcast",
+            compression=PerMessageDeflateOffer(request_max_window_bits=window_bits),
+        )
+
+    def publish(self, *messages: bytes | str) -> None:
+        for message in messages:
+            self.redis.command("PUBLISH", "broadcast:foobar", message)
+
+    @inlineCallbacks
+    def test_every_client_gets_the_message_in_the_form_that_it_agreed_on(self) -> Any:
+        compressing = yield self.open_compressing()
+        plain = yield self.open("foobar?subscribe-broadcast")
+        narrow = yield self.open_compressing(window_bits=9)
+        messages = [
+            rows(1000).decode(),
+            "short",
+            "grüße, 世界 " * 100,
+            b"\xff\x00" * 1000,
+            random.Random(1).randbytes(5000),
+            rows(100_000).decode(),
+            "x" * (LARGEST + 1),
+        ]
+        self.publish(*messages)
+        for client in (compressing, plain, narrow):
+            self.assertEqual((yield client.take(len(messages))), messages)
+        self.assertEqual(compressing.compressed, [True, False, True, True, False, True, False])
+        self.assertEqual(plain.compressed, [False] * len(messages))
+        self.assertEqual(narrow.compressed, [False] * len(messages))
+
+    @inlineCallbacks
+    def test_what_is_persisted_is_compressed_too(self) -> Any:
+        self.redis.command("SET", "broadcast:foobar", rows(1000))
+        client = yield self.open_compressing()
+        self.assertEqual((yield client.next()), rows(1000).decode())
+        self.assertEqual(client.compressed, [True])
 
 
 class SwitchTests(SynchronousTestCase):

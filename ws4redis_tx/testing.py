@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -149,8 +150,8 @@ class MemoryClient:
 
     ``messages`` are the received ones, ``str`` for text and ``bytes`` for binary frames;
     ``refused`` is the HTTP status of a refusal, ``close_code`` the code of the server's close
-    frame; ``None`` if there was none. It answers pings, as browsers do; set ``answers_pings`` to
-    ``False`` for one whose machine is gone.
+    frame; ``None`` if there was none. What is compressed is inflated. It answers pings, as browsers
+    do; set ``answers_pings`` to ``False`` for one whose machine is gone.
     """
 
     answers_pings = True
@@ -222,6 +223,8 @@ class MemoryClient:
         if len(data) < max(start, start + size):
             return False
         opcode, payload = data[0] & 0x0F, data[start : start + size]
+        if data[0] & 0x40:
+            payload = zlib.decompressobj(-15).decompress(payload + b"\x00\x00\xff\xff")
         self._received = data[start + size :]
         if opcode == 1:
             self.messages.append(payload.decode())

@@ -98,7 +98,7 @@ class Delivery:
         if self._state is _CLOSED:
             return
         channel = payload.channel if isinstance(payload, PersistedMessage) else None
-        publication = Publication(channel, payload)
+        publication = self._publication(channel, payload)
         if self._state is _LIVE:
             self.deliver(publication)
         elif channel is not None:
@@ -155,6 +155,9 @@ class Delivery:
         self._pending = None
         self._replayed.clear()
 
+    def _publication(self, channel: bytes | None, payload: bytes) -> Publication:
+        return Publication(channel, payload)
+
     def _waiting(self) -> IPending:
         if self._pending is None:
             self._pending = make_pending(self._policy, self._max_pending)
@@ -196,3 +199,17 @@ class Delivery:
         if self._state is _LIVE and not self._paused:
             self._pending = None
             self._flowing = self._writer
+
+
+class CompressedDelivery(Delivery):
+    """Of a connection that agreed on compression: what it is sent, and what waits for it, is each
+    message's compressed form.
+    """
+
+    __slots__ = ()
+
+    def deliver(self, publication: Publication | Joined) -> None:
+        super().deliver(publication.compressed or publication.compress())
+
+    def _publication(self, channel: bytes | None, payload: bytes) -> Publication:
+        return super()._publication(channel, payload).compress()

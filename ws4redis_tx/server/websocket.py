@@ -22,8 +22,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ws4redis_tx.core.admission import Admission
-from ws4redis_tx.core.compression import accept_deflate
-from ws4redis_tx.core.delivery import Delivery
+from ws4redis_tx.core.compression import accept_deflate, fits_all
+from ws4redis_tx.core.delivery import CompressedDelivery, Delivery
 from ws4redis_tx.core.errors import BrokerUnavailable, Denied
 from ws4redis_tx.core.handshake import Handshake, HttpRequest, acceptance, refusal
 from ws4redis_tx.core.messages import PING, RedisMessage, pong_frame
@@ -81,6 +81,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
     _drop_timer: Any = None
     _replay: Replay | None = None
     _was_open = False
+    _compression: str | None = None
     _perMessageCompress: Any  # noqa: N815, Autobahn's
     state: int
 
@@ -94,19 +95,17 @@ class WebSocketProtocol(WebSocketServerProtocol):
         """In place of Autobahn's, and so is ``connectionMade``: see ``websocket_shared``."""
 
     def connectionMade(self) -> None:
-        config = self.factory.config
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
         self._writer = immediate_writer(self.transport)
-        self._delivery = Delivery(
-            self._writer,
-            self._overflow,
-            config.max_pending,
-            config.slow_reader,
-        )
+        self._delivery = self._make_delivery(Delivery)
         self.shares = Shares()
         self._opening = Opening(self.factory, self)
         self.factory.connected(self)
+
+    def _make_delivery(self, kind: type[Delivery]) -> Delivery:
+        config = self.factory.config
+        return kind(self._writer, self._overflow, config.max_pending, config.slow_reader)
 
     @property
     def peer(self) -> str:  # type: ignore[override]
@@ -154,6 +153,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
         """Fire when all that the client may hear is subscribed to."""
         factory = self.factory
         self._username = admission.identity.username
+        self._agree_on_compression(handshake)
         connection = self._connection = SubscriberConnection(
             factory.config, factory.broker, self._delivery, echo="echo" in handshake.flags
         )
@@ -170,7 +170,10 @@ class WebSocketProtocol(WebSocketServerProtocol):
         elif not self.ended:
             self._opening = None
             subprotocol = self.websocket_protocol_in_use = next(iter(handshake.subprotocols), None)
-            headers = self._agree_on_compression(handshake)
+            headers: dict[str, str] = {}
+            if self._compression is not None:
+                headers["Sec-WebSocket-Extensions"] = self._compression
+                self._perMessageCompress = Inflate(self.factory.config.max_message_size)
             self._writer.write(acceptance(handshake, subprotocol, headers))
             self.state = self.STATE_OPEN
             self._was_open = True
@@ -184,18 +187,16 @@ class WebSocketProtocol(WebSocketServerProtocol):
                 self._failed, "Replaying persisted messages failed"
             ).addCallback(self._replayed)
 
-    def _agree_on_compression(self, handshake: Handshake) -> dict[str, str]:
-        """What the 101 says of it. Ours, as Autobahn's answers 400 to offers that it can decline.
+    def _agree_on_compression(self, handshake: Handshake) -> None:
+        """Decide what the 101 says of it, before messages wait in one form or the other.
 
-        Only the client's messages are compressed as yet: that is up to each message.
+        Ours, as Autobahn's answers 400 to offers that it can decline.
         """
-        config = self.factory.config
-        offers = handshake.headers.get("sec-websocket-extensions", "")
-        answer = accept_deflate(offers) if config.compression else None
-        if answer is None:
-            return {}
-        self._perMessageCompress = Inflate(config.max_message_size)
-        return {"Sec-WebSocket-Extensions": answer}
+        if self.factory.config.compression:
+            offers = handshake.headers.get("sec-websocket-extensions", "")
+            self._compression = accept_deflate(offers)
+            if self._compression is not None and fits_all(self._compression):
+                self._delivery = self._make_delivery(CompressedDelivery)
 
     def refuse(self, denied: Denied) -> None:
         """Answer with a status, and end."""
