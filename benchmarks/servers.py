@@ -11,8 +11,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from benchmarks.build import compiled
 from ws4redis_tx.server.embedded_redis import find_server, free_port, server_command, watched
@@ -94,10 +95,17 @@ class Program:
         """Resident bytes, of it and the processes that it started."""
         return sum(map(resident_bytes, family(self.pid)))
 
+    def tell(self, text: str) -> None:
+        """Write to its standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(text)
+        self._process.stdin.flush()
+
     def end(self) -> None:
-        for pid in reversed(family(self.pid)[1:]):
-            os.kill(pid, 9)
-        self._process.kill()
+        # Parents first: one whose child has ended may start another.
+        for pid in family(self.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, 9)
         self._process.wait()
         self._log.join()
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -143,8 +151,9 @@ class Site:
 
     def __init__(self, visitors: int) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="ws4redis-tx-")
+        self.database = f"{self._folder.name}/site.sqlite3"
         self.environment = {
-            "WS4REDIS_BENCHMARK_DB": f"{self._folder.name}/site.sqlite3",
+            "WS4REDIS_BENCHMARK_DB": self.database,
             "DJANGO_SETTINGS_MODULE": SETTINGS,
         }
         done = subprocess.run(
@@ -171,6 +180,8 @@ class Server:
     port: int
     cookies: Sequence[str] = ()
     """Cookie headers for its clients, in turn."""
+    versions: Mapping[str, str] = MappingProxyType({})
+    """Of what only this server consists of."""
 
     def targets(self) -> list[str]:
         """What its clients ask for, to hear all that ``publish`` sends."""

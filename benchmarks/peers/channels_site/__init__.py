@@ -1,0 +1,1 @@
+"""The least Django site with a websocket by Channels that everyone in a group hears."""

@@ -1,0 +1,128 @@
+"""Where other people's servers are installed: in folders of this one that git does not see.
+
+Nothing of it touches the machine's own Python or starts a service; each is made when it is needed
+and kept while what it was made from is the same. Only nginx wants one empty folder elsewhere.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from benchmarks.build import BUILD
+from tests.environments import clean_variables, succeeds
+
+_REQUIREMENTS = Path(__file__).parent / "requirements.txt"
+_DEBIAN = ("nginx", "libnginx-mod-nchan")
+# nchan has nginx make its default folders too, in this one, whatever the configuration says.
+_NGINX_FOLDER = Path("/var/lib/nginx")
+
+# A reason has to fit into a table.
+_REASON_LENGTH = 300
+
+
+class Unavailable(Exception):
+    """A server cannot be installed here; says why."""
+
+
+@cache
+def python_with_channels() -> str:
+    """The path of a Python that has Channels, Daphne and uvicorn."""
+    folder = BUILD / "channels"
+    python = folder / "bin" / "python"
+    # Written last: an environment that was not finished is not used.
+    label = folder / "made-from.txt"
+    wanted = f"{sys.version}\n{_REQUIREMENTS.read_text()}"
+    if not (label.is_file() and label.read_text() == wanted and succeeds(str(python), "-V")):
+        shutil.rmtree(folder, ignore_errors=True)
+        _make(sys.executable, "-m", "venv", str(folder))
+        pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install"]
+        _make(*pip, "--requirement", str(_REQUIREMENTS))
+        label.write_text(wanted)
+    return str(python)
+
+
+@dataclass(frozen=True)
+class Nginx:
+    program: str
+    module: str
+    """The path of nchan."""
+    versions: Mapping[str, str]
+    """Of Debian's packages."""
+
+
+@cache
+def nginx_with_nchan() -> Nginx:
+    """Debian's packages, unpacked, not installed."""
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        raise Unavailable("nginx and nchan are taken from Debian's packages, and this is no Debian")
+    folder = BUILD / "nginx"
+    nginx = folder / "usr/sbin/nginx"
+    module = folder / "usr/lib/nginx/modules/ngx_nchan_module.so"
+    label = folder / "made-from.txt"
+    if not label.is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        label.write_text("".join(_unpack_debian_packages(folder)))
+    _check_that_it_runs(nginx, module)
+    versions = (line.split() for line in label.read_text().splitlines())
+    return Nginx(str(nginx), str(module), dict(versions))
+
+
+def _unpack_debian_packages(folder: Path) -> list[str]:
+    """Return the name and version of each, in a line."""
+    with tempfile.TemporaryDirectory(prefix="ws4redis-tx-") as packages:
+        try:
+            _make("sh", "-c", 'cd "$0" && exec apt-get download "$@"', packages, *_DEBIAN)
+        except Unavailable as error:
+            raise Unavailable(f"{error} ('apt-get update' may help)") from error
+        found = sorted(map(str, Path(packages).glob("*.deb")))
+        for package in found:
+            _make("dpkg-deb", "--extract", package, str(folder))
+        show = "${Package} ${Version}\n"
+        return [_make("dpkg-deb", "--show", f"--showformat={show}", each) for each in found]
+
+
+def _check_that_it_runs(nginx: Path, module: Path) -> None:
+    try:
+        _NGINX_FOLDER.mkdir(exist_ok=True)
+    except OSError as error:
+        reason = f"nginx wants a folder {_NGINX_FOLDER}, which cannot be made ({error.strerror})"
+        raise Unavailable(reason) from error
+    with tempfile.TemporaryDirectory(prefix="ws4redis-tx-") as folder:
+        settings = Path(folder) / "nginx.conf"
+        settings.write_text(f"load_module {module}; pid {folder}/pid; events {{}}\n")
+        _make(str(nginx), "-e", "stderr", "-t", "-q", "-c", str(settings))
+
+
+def python_versions(python: str) -> dict[str, str]:
+    """Of what is in ``requirements.txt``, as it is installed there."""
+    lines = _REQUIREMENTS.read_text().splitlines()
+    names = [line.partition("==")[0] for line in lines if "==" in line]
+    code = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
+    return dict(zip(names, _make(python, "-c", code, *names).split(), strict=True))
+
+
+def _make(*command: str) -> str:
+    """Run a command; return what it printed."""
+    try:
+        done = subprocess.run(
+            command,
+            env=clean_variables(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+    except OSError as error:
+        raise Unavailable(f"{command[0]}: {error.strerror}") from error
+    if done.returncode:
+        said = " ".join(done.stdout.strip().splitlines()[-3:])
+        raise Unavailable(f"{' '.join(command[:2])}: {said[-_REASON_LENGTH:]}")
+    return done.stdout
