@@ -6,24 +6,66 @@ C, one in Python, and other servers. Who cannot keep up gets the next message wh
 
 from __future__ import annotations
 
-from benchmarks.driving import audiences
+from collections.abc import Callable
+from functools import partial
+
+from benchmarks.driving import Audience, audiences
+from benchmarks.load import Undelivered
+from benchmarks.peers.servers import PEERS, DaphnePubSub, NchanRedis, Unavailable
 from benchmarks.report import Figure, Report, Scale, interleave, main
 from benchmarks.servers import CLoop, PythonLoop, Site, Twistd
 
 RATE = 20.0
 
 
+def start_all(
+    report: Report, make: Callable[..., Audience], site: Site, number: int
+) -> list[Audience]:
+    """Our server, the loops, and of the others those that can be had here."""
+    driven = [make(server, number) for server in (partial(Twistd, site=site), CLoop, PythonLoop)]
+    for peer in PEERS if report.scale.peers else ():
+        try:
+            audience = make(partial(peer, site=site), number)
+        except (Unavailable, Undelivered) as error:
+            report.miss(peer.name, reason(peer.name, error))
+        else:
+            report.versions.update(audience.server.versions)
+            driven.append(audience)
+    return driven
+
+
+def reason(name: str, error: Exception) -> str:
+    return str(error).removeprefix(f"{name}: ")
+
+
+def measure(report: Report, audience: Audience, seconds: float) -> dict[str, float]:
+    """Of another server, that it lost messages is a result and not the end."""
+    name = audience.server.name
+    if name in report.missing:
+        return {}
+    try:
+        return audience.fan_out(seconds, RATE)
+    except Undelivered as error:
+        if name == Twistd.name:
+            raise
+        report.miss(name, reason(name, error))
+        return {}
+
+
 def run(scale: Scale) -> Report:
     number, seconds = scale.pick(2000, 200), scale.pick(5, 1)
     report = Report("fanout", scale, clients=number, messages_a_second=RATE, bytes=128)
-    with Site(number) as site, audiences() as audience:
-        servers = (lambda: Twistd(site=site), CLoop, PythonLoop)
-        driven = [audience(make_server, number) for make_server in servers]
+    with Site(number) as site, audiences() as make:
+        driven = start_all(report, make, site, number)
         found = interleave(
-            {each.server.name: lambda each=each: each.fan_out(seconds, RATE) for each in driven},
+            {each.server.name: partial(measure, report, each, seconds) for each in driven},
             scale.rounds,
         )
-    cpu = {name: Figure(name, "µs/delivery", values["cpu"]) for name, values in found.items()}
+    cpu = {
+        name: Figure(name, "µs/delivery", values["cpu"])
+        for name, values in found.items()
+        if name not in report.missing
+    }
     ours = cpu[Twistd.name]
     report.add(*cpu.values())
     report.add(Figure("ws4redis_tx, latency", "ms, median", found[Twistd.name]["p50"]))
@@ -31,6 +73,9 @@ def run(scale: Scale) -> Report:
     report.add(Figure("Redis of ws4redis_tx", "µs/delivery", found[Twistd.name]["redis"]))
     report.goal("fan-out over the Python loop", ours.over(cpu[PythonLoop.name]), 1.25)
     report.goal("moonshot: over the C loop", ours.over(cpu[CLoop.name]), 1.25)
+    for peer, limit in ((NchanRedis, 1.0), (DaphnePubSub, 1 / 30)):
+        if peer.name in cpu:
+            report.goal(f"fan-out over {peer.name}", ours.over(cpu[peer.name]), limit)
     return report
 
 

@@ -139,6 +139,7 @@ http {{
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
     keepalive_requests 1000000000;
+    keepalive_timeout 1d;
     nchan_message_buffer_length 1000;
     {redis}
     server {{
@@ -167,7 +168,7 @@ class NchanInMemory(Server):
     name = "nginx + nchan, in memory"
     ready = "start worker process [0-9]"
 
-    def __init__(self) -> None:
+    def __init__(self, site: Site | None = None) -> None:  # it has no visitors
         nginx = nginx_with_nchan()
         self.versions = nginx.versions
         self.port = free_port()
@@ -237,10 +238,10 @@ class NchanRedis(NchanInMemory):
     name = "nginx + nchan, Redis"
     ready = "Redis upstream redis: ready"
 
-    def __init__(self, redis: Redis | None = None) -> None:
+    def __init__(self, site: Site | None = None, redis: Redis | None = None) -> None:
         self._owned = None if redis else Redis()
         self.redis = redis or self._owned
-        super().__init__()
+        super().__init__(site)
 
     def redis_settings(self) -> tuple[str, str]:
         redis = f"upstream redis {{ nchan_redis_server redis://127.0.0.1:{self.redis.port}; }}"
