@@ -98,7 +98,7 @@ class Load:
         cookies: Sequence[str] = (),
         headers: Sequence[str] = (),
         at_once: int = 100,
-        patience: float = PATIENCE,
+        patience: float | None = None,
         refusals: bool = False,
     ) -> Heard:
         """Open ``number`` more, at most ``at_once`` handshakes at a time; 0: all at once.
@@ -115,7 +115,7 @@ class Load:
         with tempfile.NamedTemporaryFile("w", prefix="ws4redis-tx-") as file:
             file.write("\n".join(lines))
             file.flush()
-            heard = self._tell(f"open {port} {number} {at_once} {patience * 1000:.0f} {file.name}")
+            heard = self._tell(f"open {port} {number} {at_once} {_ms(patience)} {file.name}")
         if not refusals and (heard.failed or heard.timed_out):
             statuses = {opened.status for opened in self.handshakes() if opened.status != 101}
             raise Undelivered(f"{heard.failed} handshakes failed, with the statuses {statuses}.")
@@ -127,13 +127,13 @@ class Load:
         """
         self._tell(f"start {sequence} {int(ordered)}")
 
-    def every(self, frames: int, patience: float = PATIENCE) -> Heard:
+    def every(self, frames: int, patience: float | None = None) -> Heard:
         """Wait until every websocket has so many messages."""
-        return self._tell(f"every {frames} {patience * 1000:.0f}")
+        return self._tell(f"every {frames} {_ms(patience)}")
 
-    def total(self, frames: int, patience: float = PATIENCE) -> Heard:
+    def total(self, frames: int, patience: float | None = None) -> Heard:
         """Wait until all websockets together have so many messages."""
-        return self._tell(f"total {frames} {patience * 1000:.0f}")
+        return self._tell(f"total {frames} {_ms(patience)}")
 
     def heard(self) -> Heard:
         return self._tell("total 0 0")
@@ -167,3 +167,7 @@ class Load:
         if not answer:
             raise SystemExit(f"The load client ended when it was told: {command}")
         return json.loads(answer)
+
+
+def _ms(patience: float | None) -> int:
+    return round((PATIENCE if patience is None else patience) * 1000)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from benchmarks import load as load_module
 from benchmarks.load import Heard, Load, Undelivered
 from benchmarks.report import Figure, Report, Scale, interleave
 from benchmarks.servers import Redis, cpu_seconds, family, resident_bytes
@@ -22,6 +23,9 @@ from ws4redis_tx.core.messages import PING, server_frame
 
 ACCEPT = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
 CLOSE = b"\x88\x02\x03\xe8"
+
+# Seconds; what has not come by then does not come.
+PATIENCE = 10
 
 Script = Callable[[socket.socket], None]
 
@@ -41,6 +45,7 @@ class ScriptedServer:
     def _serve(self) -> None:
         while True:
             client, _ = self._listener.accept()
+            client.settimeout(PATIENCE)
             self._clients.append(client)
             request = b""
             while not request.endswith(b"\r\n\r\n"):
@@ -67,6 +72,7 @@ def sends(*messages: bytes) -> Script:
 
 class LoadTests(SynchronousTestCase):
     def setUp(self) -> None:
+        self.patch(load_module, "PATIENCE", PATIENCE)
         self.load = Load()
         self.addCleanup(self.load.end)
 
@@ -81,7 +87,7 @@ class LoadTests(SynchronousTestCase):
 
         def script(client: socket.socket) -> None:
             client.sendall(ACCEPT)
-            go_on.wait()
+            go_on.wait(PATIENCE)
             client.sendall(b"".join(map(server_frame, messages)))
 
         server = self.serve(script)
@@ -189,6 +195,24 @@ class LoadTests(SynchronousTestCase):
         heard = self.load.every(2)
         self.assertEqual((heard.timed_out, heard.gone, heard.open), (False, 1, 0))
         self.assertRaises(Undelivered, heard.check, 1)
+
+    def test_a_websocket_that_ends_while_it_is_waited_for_is_not_waited_for(self) -> None:
+        go_on = threading.Event()
+
+        def script(client: socket.socket) -> None:
+            client.sendall(ACCEPT)
+            go_on.wait(PATIENCE)
+            client.sendall(CLOSE)
+
+        server = self.serve(script)
+        self.load.start()
+        self.load.open(server.port, ["/ws/load"], 1)
+        found = []
+        waiting = threading.Thread(target=lambda: found.append(self.load.every(1)))
+        waiting.start()
+        go_on.set()
+        waiting.join()
+        self.assertEqual([(heard.timed_out, heard.gone) for heard in found], [(False, 1)])
 
     def test_refusals_are_told_by_their_status(self) -> None:
         server = self.serve(lambda client: client.sendall(b"HTTP/1.1 403 Forbidden\r\n\r\n"))
