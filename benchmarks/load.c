@@ -12,13 +12,16 @@
  *   every FRAMES MILLISECONDS       wait until every connection has FRAMES messages
  *   total FRAMES MILLISECONDS       wait until all together have FRAMES messages
  *   lap                             forget the latencies so far, and no count
- *   handshakes                      of each websocket: status, begin and duration in ns
+ *   handshakes                      of each websocket, in ns: status, when it was begun, how long
+ *                                   until its request was sent, and until it was answered; and how
+ *                                   often the request was sent again, as the kernel dropped it
  *   close                           close all
  *
  * A message whose second word is a number has been sent at that CLOCK_MONOTONIC time, in ns.
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,7 +42,8 @@ struct connection {
     unsigned kept; /* bytes of a head or frame that has not come completely */
     uint64_t skip; /* bytes of the current message that are still to come, and do not matter */
     uint64_t frames, next;
-    int64_t begun, took;
+    int64_t begun, asked, took;
+    int resent;
     const char *line;
     char bytes[KEPT];
 };
@@ -106,10 +110,18 @@ static int64_t percentile(double share) {
 
 /* One connection. */
 
+static int retransmissions(const struct connection *c) {
+    struct tcp_info info = {0};
+    socklen_t size = sizeof info;
+    getsockopt(c->socket, IPPROTO_TCP, TCP_INFO, &info, &size);
+    return info.tcpi_total_retrans;
+}
+
 static void end(struct connection *c) {
     if (c->state == CONNECTING || c->state == OPENING) {
         handshaking--;
         failed++;
+        if (c->state == OPENING) c->resent += retransmissions(c);
         c->took = now() - c->begun;
     } else {
         gone++;
@@ -149,6 +161,8 @@ static void ask(struct connection *c) {
         die("a request's head");
     }
     c->state = OPENING;
+    c->asked = now() - c->begun;
+    c->resent = -retransmissions(c);
     if (send(c->socket, head, size, MSG_NOSIGNAL) == size)
         watch(c, EPOLL_CTL_MOD, EPOLLIN);
     else
@@ -164,6 +178,7 @@ static size_t answered(struct connection *c, const char *data, size_t size) {
     if (c->state == GONE || !rest) return 0;
     c->state = OPEN;
     c->took = now() - c->begun;
+    c->resent += retransmissions(c);
     handshaking--;
     return rest + 4 - data;
 }
@@ -341,7 +356,8 @@ static void obey(char *command) {
     } else if (!strcmp(command, "handshakes")) {
         printf("[");
         for (unsigned i = 0; i < opened; i++)
-            printf("%s[%d, %ld, %ld]", i ? ", " : "", all[i].status, all[i].begun, all[i].took);
+            printf("%s[%d, %ld, %ld, %ld, %d]", i ? ", " : "", all[i].status, all[i].begun,
+                   all[i].asked, all[i].took, all[i].resent);
         printf("]\n");
     } else if (!strcmp(command, "close")) {
         for (unsigned i = 0; i < opened; i++)

@@ -70,11 +70,16 @@ class Undelivered(AssertionError):
 
 @dataclass(frozen=True)
 class Opened:
-    """One handshake: the status (0: no answer), when it began and how long it took, in ns."""
+    """One handshake: the status (0: no answer), and its times in ns."""
 
     status: int
     begun: int
+    asked: int
+    """How long until TCP had connected and the request was sent."""
     took: int
+    """How long until it was answered."""
+    resent: int
+    """How often the request had to be sent again, as the server's kernel had no room for it."""
 
 
 class Load:

@@ -27,6 +27,7 @@ from ws4redis_tx.server.embedded_redis import free_port
 
 __all__ = [
     "PEERS",
+    "Channels",
     "DaphneCoreLayer",
     "DaphnePubSub",
     "NchanInMemory",
@@ -41,7 +42,7 @@ _TRIES = 100
 _PEERS = Path(__file__).resolve().parent
 
 
-class _Channels(RedisServer):
+class Channels(RedisServer):
     """Django's Channels: a consumer which joins a group, behind sessions and ``request.user``."""
 
     layer = "pubsub"
@@ -92,7 +93,7 @@ def _wait_until_it_listens(port: int) -> None:
     raise SystemExit(f"Nothing listens on port {port}.")
 
 
-class DaphnePubSub(_Channels):
+class DaphnePubSub(Channels):
     name = "Channels, Daphne"
 
     def command(self, folder: Path) -> Sequence[str]:
@@ -110,7 +111,7 @@ class DaphneCoreLayer(DaphnePubSub):
     layer = "core"
 
 
-class UvicornPubSub(_Channels):
+class UvicornPubSub(Channels):
     name = "Channels, uvicorn"
 
     def command(self, folder: Path) -> Sequence[str]:
@@ -239,6 +240,7 @@ class NchanRedis(NchanInMemory):
     ready = "Redis upstream redis: ready"
 
     def __init__(self, site: Site | None = None, redis: Redis | None = None) -> None:
+        nginx_with_nchan()  # or no Redis either
         self._owned = None if redis else Redis()
         self.redis = redis or self._owned
         super().__init__(site)
@@ -276,4 +278,10 @@ class PlainAutobahn(Server):
         self.program.end()
 
 
-PEERS = (NchanRedis, NchanInMemory, DaphnePubSub, DaphneCoreLayer, UvicornPubSub)
+PEERS: tuple[type[Channels | NchanInMemory], ...] = (
+    NchanRedis,
+    NchanInMemory,
+    DaphnePubSub,
+    DaphneCoreLayer,
+    UvicornPubSub,
+)

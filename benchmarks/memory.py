@@ -1,0 +1,64 @@
+"""What an open websocket keeps: resident memory of the server for each, while nothing is said.
+
+Ours with Django: each websocket is of another visitor who is logged in, and is subscribed to what
+reaches their session, their user, their groups and everyone; so 15,000 of them, in a fresh process.
+Beside it other people's servers. Requests are those of a browser. The memory of Redis is apart, and
+so is the kernel's, for the sockets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from benchmarks.load import Undelivered
+from benchmarks.opening import Opening
+from benchmarks.peers.servers import PEERS, Channels, Unavailable
+from benchmarks.report import Figure, Report, Scale, interleave, main
+from benchmarks.servers import FACILITY, Server, Site, Twistd
+
+# It hardly differs from one time to the next.
+MOST_ROUNDS = 3
+EVERYTHING = f"/ws/{FACILITY}?subscribe-session&subscribe-user&subscribe-group&subscribe-broadcast"
+
+
+def kept(server: Server, number: int, targets: Sequence[str] = ()) -> dict[str, float]:
+    """KiB for each of ``number`` websockets."""
+    with Opening(server, targets) as opening:
+        before = server.memory()
+        opening.open(number)
+        return {"kept": (server.memory() - before) / number / 1024}
+
+
+def kept_by(
+    report: Report, peer: Callable[[Site], Server], name: str, site: Site, number: int
+) -> dict[str, float]:
+    """The same of another server; that it cannot is a result and not the end."""
+    if name not in report.missing:
+        try:
+            server = peer(site)
+            report.versions.update(server.versions)
+            return kept(server, number)
+        except (Unavailable, Undelivered) as error:
+            report.miss(name, str(error).removeprefix(f"{name}: "))
+    return {}
+
+
+def run(scale: Scale) -> Report:
+    number, fewer = scale.pick(15_000, 500), scale.pick(5_000, 200)
+    report = Report("memory", scale, clients=number, of_Channels=fewer)
+    with Site(number) as site:
+        measures = {Twistd.name: lambda: kept(Twistd(site=site), number, [EVERYTHING])}
+        for peer in PEERS if scale.peers else ():
+            clients = fewer if issubclass(peer, Channels) else number
+            measures[peer.name] = partial(kept_by, report, peer, peer.name, site, clients)
+        found = interleave(measures, min(scale.rounds, MOST_ROUNDS))
+    for name, values in found.items():
+        if name not in report.missing:
+            report.add(Figure(name, "KiB/websocket", values["kept"]))
+    report.goal("an authorized websocket, KiB", report.figures[0], 9)
+    return report
+
+
+if __name__ == "__main__":
+    main(run, __doc__)
