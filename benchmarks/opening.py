@@ -11,6 +11,8 @@ from benchmarks.servers import Server
 # Opened before anything is measured, so that what is made once for all is there.
 WARM = 100
 
+ALL_AT_ONCE = 0
+
 # A server that uses less than this share of a core for so many seconds, so many times, has done
 # all that a handshake left to do.
 _QUIET, _PAUSE, _TIMES = 0.01, 0.05, 4
@@ -71,8 +73,15 @@ class Opening:
         self.load.end()
         self.server.end()
 
-    def open(self, number: int, at_once: int = 100) -> float:
-        """Open more, so many at a time; return the µs of the server's CPU for each."""
+    def close(self) -> None:
+        self.load.close()
+        settle(self.server)
+
+    def open(self, number: int, at_once: int = 100, *, refusals: bool = False) -> float:
+        """Open more, so many at a time; return the µs of the server's CPU for each.
+
+        Raise when one fails, unless ``refusals`` are expected.
+        """
         before = self.server.cpu()
         self.load.open(
             self.server.port,
@@ -81,6 +90,7 @@ class Opening:
             cookies=self._cookies,
             headers=browser_headers(self.server.port),
             at_once=at_once,
+            refusals=refusals,
         )
         settle(self.server)
         return (self.server.cpu() - before) / number * 1e6

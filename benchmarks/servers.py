@@ -156,15 +156,20 @@ class Site:
             "WS4REDIS_BENCHMARK_DB": self.database,
             "DJANGO_SETTINGS_MODULE": SETTINGS,
         }
+        self.cookies = self.run("visitors", str(visitors)).split("\n")[:visitors]
+
+    def run(self, program: str, *arguments: str, told: str = "") -> str:
+        """Run a program of ``benchmarks.site`` and return what it prints."""
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.site.visitors", str(visitors)],
+            [sys.executable, "-m", f"benchmarks.site.{program}", *arguments],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT), **self.environment},
+            input=told,
             stdout=subprocess.PIPE,
             text=True,
             check=True,
         )
-        self.cookies = done.stdout.split("\n")[:visitors]
+        return done.stdout
 
     def __enter__(self) -> Site:
         return self

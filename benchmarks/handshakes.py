@@ -1,0 +1,119 @@
+"""What opening a websocket costs the server: CPU for each handshake of a browser.
+
+Without Django, beside a server with Autobahn's defaults; with it, beside that and what Django needs
+to find out who a visitor is, in one thread. All websockets stay open. Then 10,000 reconnect at
+once: all are to be served, and in the order in which they came.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from benchmarks.load import Opened
+from benchmarks.opening import ALL_AT_ONCE, Opening
+from benchmarks.peers.servers import PlainAutobahn
+from benchmarks.report import Figure, Report, Scale, interleave, main
+from benchmarks.servers import Site, Twistd
+
+# Handshakes at a time: so few that none waits long, so many that the server does not either.
+_AT_ONCE = 10
+_LOOKUPS = 2000
+_MOST_STORMS = 3
+# In %: so much is up to the kernel, which tells the server of those that came since it last asked.
+_DISORDER = 5.0
+
+
+def look_up(site: Site) -> dict[str, float]:
+    """µs of CPU that Django needs to find out who one visitor is."""
+    keys = [cookie.partition("=")[2] for cookie in site.cookies[:_LOOKUPS]]
+    return {"cpu": float(site.run("lookups", told="\n".join(keys)))}
+
+
+def overtakings(handshakes: Sequence[Opened]) -> list[int]:
+    """How many asked after each one and were answered before it, rising."""
+    in_order = sorted(handshakes, key=lambda each: each.begun + each.asked)
+    answered: list[int] = []  # when those that asked later were, rising
+    found = []
+    for each in reversed(in_order):
+        when = each.begun + each.took
+        found.append(bisect.bisect_left(answered, when))
+        bisect.insort(answered, when)
+    return sorted(found)
+
+
+def handshakes(report: Report, site: Site, number: int) -> None:
+    """Those of ours, one after the other, beside those of others."""
+    bare, ours = "ws4redis_tx, without Django", "ws4redis_tx, with a session"
+    plain, lookup = PlainAutobahn.name, "Django's lookup, in one thread"
+    with ExitStack() as stack:
+        openings = {
+            plain: Opening(PlainAutobahn()),
+            bare: Opening(Twistd()),
+            ours: Opening(Twistd(site=site)),
+        }
+        for opening in openings.values():
+            stack.enter_context(opening)
+        found = interleave(
+            {
+                **{
+                    name: lambda opening=opening: {"cpu": opening.open(number, _AT_ONCE)}
+                    for name, opening in openings.items()
+                },
+                lookup: lambda: look_up(site),
+            },
+            report.scale.rounds,
+        )
+    cpu = {name: Figure(name, "µs/handshake", values["cpu"]) for name, values in found.items()}
+    report.add(*cpu.values())
+    report.goal("a handshake over plain Autobahn's", cpu[bare].over(cpu[plain]), 0.75)
+    both = [a + b for a, b in zip(cpu[bare].values, cpu[lookup].values, strict=True)]
+    allowed = Figure("(without Django + lookup)", "µs/handshake", both)
+    report.goal("with a session, over one without and the lookup", cpu[ours].over(allowed), 1.3)
+
+
+def reconnect(opening: Opening, number: int) -> dict[str, float]:
+    """All close, and come back at once."""
+    opening.close()
+    cpu = opening.open(number, ALL_AT_ONCE, refusals=True)
+    handshakes = opening.load.handshakes()
+    begun = min(each.begun for each in handshakes)
+    ended = max(each.begun + each.took for each in handshakes)
+    overtaken = overtakings(handshakes)
+    return {
+        "failed": sum(each.status != 101 for each in handshakes),
+        "cpu": cpu,
+        "rate": number / (ended - begun) * 1e9,
+        "middle": overtaken[number // 2] / number * 100,
+        "most": overtaken[int(number * 0.99)] / number * 100,
+    }
+
+
+def reconnects(report: Report, site: Site, number: int) -> None:
+    with Opening(Twistd(site=site)) as opening:
+        found = interleave(
+            {"at once": lambda: reconnect(opening, number)}, min(report.scale.rounds, _MOST_STORMS)
+        )["at once"]
+    report.add(
+        Figure("at once", "µs/handshake", found["cpu"]),
+        Figure("at once", "handshakes/s", found["rate"]),
+        Figure("at once, later ones that were served before", "%, median", found["middle"]),
+    )
+    failed = Figure("at once, not served", "handshakes", found["failed"])
+    report.goal("reconnects at once that failed", failed, 0)
+    disorder = Figure("at once, later ones that were served before", "%, 99 of 100", found["most"])
+    report.goal("in order: overtaken by that share of all, but for one in 100", disorder, _DISORDER)
+
+
+def run(scale: Scale) -> Report:
+    number, storm = scale.pick(2000, 200), scale.pick(10_000, 1000)
+    report = Report("handshakes", scale, handshakes=number, reconnects_at_once=storm)
+    with Site(storm) as site:
+        handshakes(report, site, number)
+        reconnects(report, site, storm)
+    return report
+
+
+if __name__ == "__main__":
+    main(run, __doc__)
