@@ -10,7 +10,17 @@ from typing import Any
 
 from benchmarks.report import folder_of, make_parser
 
-PROGRAMS = ("fanout", "bursts", "relay", "growth", "workers", "publishing")
+PROGRAMS = (
+    "fanout",
+    "bursts",
+    "relay",
+    "growth",
+    "memory",
+    "handshakes",
+    "publishing",
+    "workers",
+    "compression",
+)
 
 
 def judged(result: dict[str, Any]) -> list[str]:
