@@ -12,8 +12,8 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from ws4redis_tx.core.delivery import Delivery
-from ws4redis_tx.core.messages import server_frame
+from ws4redis_tx.core.delivery import CompressedDelivery, Delivery
+from ws4redis_tx.core.messages import Publication, server_frame
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.server.commands import Commands
 from ws4redis_tx.server.redis_protocol import PubSubProtocol
@@ -63,7 +63,9 @@ class FanoutCostTests(SynchronousTestCase):
         )
         self.redis = PubSubProtocol(self.subscriptions._on_messages)
 
-    def listen(self, number: int, *channels: bytes) -> list[socket.socket]:
+    def listen(
+        self, number: int, *channels: bytes, kind: type[Delivery] = Delivery
+    ) -> list[socket.socket]:
         """The clients' ends of so many connections."""
         clients = []
         for _ in range(number):
@@ -74,7 +76,7 @@ class FanoutCostTests(SynchronousTestCase):
             clients.append(theirs)
             transport = tcp.Connection(ours, Protocol(), reactor)
             transport.connected = True
-            delivery = Delivery(immediate_writer(transport), self.fail, 1 << 20)
+            delivery = kind(immediate_writer(transport), self.fail, 1 << 20)
             delivery.go_live()
             for channel in channels:
                 self.subscriptions.hub.add(channel, delivery)
@@ -111,6 +113,15 @@ class FanoutCostTests(SynchronousTestCase):
                 server_frame(payload) for channel, payload in both if channel == b"broadcast:x"
             )
             self.assertEqual(client.recv(1 << 20), frames)
+
+    def test_one_who_takes_it_compressed_costs_a_call_more(self) -> None:
+        message = (b"broadcast:x", b"compressible " * 50)
+        self.listen(64, b"broadcast:x", kind=CompressedDelivery)
+        before = self.calls(message)
+        clients = self.listen(64, b"broadcast:x", kind=CompressedDelivery)
+        self.assertEqual((self.calls(message) - before) // 64, 3)
+        for client in clients:
+            self.assertEqual(client.recv(99), Publication(*message).compress().frame)
 
     def test_a_message_to_one_client_costs_few_calls(self) -> None:
         for number in range(100):

@@ -74,7 +74,7 @@ class Options(UsageOptions):
     ]
     optFlags = [
         ["embedded-redis", None, "Start a Redis of our own: in memory, on a free loopback port."],
-        ["compression", None, "Accept permessage-deflate from clients that offer it."],
+        ["compression", None, "Compress messages (permessage-deflate) with clients that offer it."],
         ["serve-django", None, "Serve the Django site on the same port too, for development."],
     ]
 

@@ -52,7 +52,7 @@ class ServerConfig:
         before it is asked.
     :param max_connections: open websockets of this process; further ones get 503. ``None``: as
         many as it has file descriptors for.
-    :param compression: accept permessage-deflate from clients that offer it.
+    :param compression: agree on permessage-deflate with clients that offer it.
     :param recheck: seconds after which each websocket is authorized again; ``0`` or ``None``:
         only when something is known to have changed.
     """
