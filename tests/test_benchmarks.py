@@ -359,6 +359,9 @@ class ProgramTests(SynchronousTestCase):
     def test_fanout_runs(self) -> None:
         self.check("fanout", goals=2)
 
+    def test_compression_runs(self) -> None:
+        self.check("compression", goals=2)
+
     def test_bursts_runs(self) -> None:
         self.check("bursts", goals=3)
 

@@ -250,6 +250,11 @@ class DeflateTests(SynchronousTestCase):
                 payload = rows(size)
                 self.assertEqual(inflate(compression.deflate(payload) or b""), payload)
 
+    def test_the_end_that_each_has_is_left_out(self) -> None:
+        deflated = compression.deflate(rows(1000)) or b""
+        self.assertEqual(deflated[-1:], b"\x00")
+        self.assertFalse(deflated.endswith(b"\x00\x00\xff\xff"))
+
     def test_one_that_gains_too_little_or_takes_too_long_is_not_tried(self) -> None:
         self.patch(compression.zlib, "compressobj", self.fail)
         self.assertIsNone(compression.deflate(b"x" * (SMALLEST - 1)))

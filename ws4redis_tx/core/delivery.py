@@ -209,7 +209,11 @@ class CompressedDelivery(Delivery):
     __slots__ = ()
 
     def deliver(self, publication: Publication | Joined) -> None:
-        super().deliver(publication.compressed or publication.compress())
+        flowing = self._flowing
+        if flowing is not None and publication.sender is not self:
+            flowing.write((publication.compressed or publication.compress()).frame)
+        else:
+            super().deliver(publication.compressed or publication.compress())
 
     def _publication(self, channel: bytes | None, payload: bytes) -> Publication:
         return super()._publication(channel, payload).compress()
