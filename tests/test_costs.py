@@ -126,4 +126,4 @@ class FanoutCostTests(SynchronousTestCase):
     def test_a_message_to_one_client_costs_few_calls(self) -> None:
         for number in range(100):
             self.listen(1, b"user:%d:x" % number)
-        self.assertLessEqual(self.calls((b"user:50:x", b"hello")), 25)
+        self.assertLessEqual(self.calls((b"user:50:x", b"hello")), 14)

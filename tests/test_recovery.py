@@ -61,9 +61,9 @@ class ArrivalsTests(SynchronousTestCase):
     def test_only_what_arrived_since_the_last_probe_is_counted(self) -> None:
         self.arrivals.note(b"c", b"1")
         self.arrivals.note(b"c", b"2")
-        self.assertEqual(len(self.arrivals), 2)
+        self.assertEqual(len(self.arrivals.recent), 2)
         self.arrivals.prove(1)
-        self.assertEqual(len(self.arrivals), 0)
+        self.assertEqual(len(self.arrivals.recent), 0)
 
 
 class OutageTests(TestCase):

@@ -11,7 +11,7 @@ import zlib
 
 SMALLEST, LARGEST = 128, 1 << 17
 """Bytes of a message that is worth compressing, and of one that does not take too long: a shorter
-one gains next to nothing, and the whole process waits while one is compressed, 2 ms at most for
+one gains next to nothing, and the whole process waits while one is compressed: milliseconds for
 this size.
 """
 

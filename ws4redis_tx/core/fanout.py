@@ -67,7 +67,9 @@ class Fanout:
     def _are_quick(self, publications: Sequence[Publication]) -> bool:
         """Whether it is one for a few, or a few for one each, of whom nobody gets two."""
         if len(publications) == 1:
-            return self._hub.count(publications[0].channel) <= _at_once(publications[0])
+            (publication,) = publications
+            number = len(self._hub.listeners.get(publication.channel or b"", ()))
+            return number < 2 or number <= _at_once(publication)
         receivers: set[IListener] = set()
         size = 0
         for publication in publications:

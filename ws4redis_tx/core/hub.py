@@ -19,11 +19,8 @@ class Hub:
     def __init__(self, on_failure: Callable[[], object]) -> None:
         self.on_failure = on_failure
         self._listeners: dict[bytes, dict[IListener, None]] = {}
-
-    @property
-    def listeners(self) -> Mapping[bytes, Mapping[IListener, None]]:
+        self.listeners: Mapping[bytes, Mapping[IListener, None]] = self._listeners
         """Of each channel, in the order in which they came."""
-        return self._listeners
 
     @property
     def channels(self) -> Collection[bytes]:
@@ -103,14 +100,14 @@ class EchoNotes:
 
     def __init__(self) -> None:
         self._senders: dict[tuple[bytes, bytes], deque[object]] = {}
+        self.senders: Mapping[tuple[bytes, bytes], Collection[object]] = self._senders
+        """Those that are not used up, by channel and bytes."""
 
     def note(self, channel: bytes, payload: bytes, sender: object) -> None:
         self._senders.setdefault((channel, payload), deque()).append(sender)
 
     def take(self, channel: bytes, payload: bytes) -> object:
         """Use up and return the oldest note's sender, or ``None``."""
-        if not self._senders:
-            return None
         key = (channel, payload)
         senders = self._senders.get(key)
         if senders is None:

@@ -16,20 +16,21 @@ class Arrivals:
 
     def __init__(self) -> None:
         self._proven = 0
-        self._recent: set[int] = set()
+        self.recent: set[int] = set()
+        """What has arrived since the last probe."""
         self._last: dict[bytes, int] = {}
 
     def note(self, channel: bytes, payload: bytes) -> None:
         """This message has arrived."""
         self._last[channel] = digest = hash((channel, payload))
-        self._recent.add(digest)
+        self.recent.add(digest)
 
     def note_read(self, channel: bytes, payload: bytes) -> None:
         """This message was read from its key, and everybody who listened when it was published
         has it: a fence says so.
         """
         digest = hash((channel, payload))
-        self._recent.add(digest)
+        self.recent.add(digest)
         # One that arrived is the newer one.
         self._last.setdefault(channel, digest)
 
@@ -40,7 +41,7 @@ class Arrivals:
 
     def forget_recent(self) -> None:
         """Remember no more than a probe would leave, where none is permitted."""
-        self._recent.clear()
+        self.recent.clear()
 
     def forget(self, channel: bytes) -> None:
         """Nobody listens to ``channel`` any more."""
@@ -53,12 +54,8 @@ class Arrivals:
         those of the last one on its channel.
         """
         digest = hash((channel, payload))
-        if digest in self._recent:
+        if digest in self.recent:
             return False
         if stamp is None:
             return digest != self._last.get(channel)
         return stamp > self._proven
-
-    def __len__(self) -> int:
-        """How many messages have arrived since the last probe."""
-        return len(self._recent)

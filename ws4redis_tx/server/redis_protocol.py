@@ -170,7 +170,8 @@ class PubSubProtocol(_InStep):
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
         super().dataReceived(data, unpause)
         if self._messages:
-            self._hand_over()
+            messages, self._messages = self._messages, []
+            self._on_messages(messages)
 
     def replyReceived(self, reply: Any) -> None:
         if (
@@ -183,13 +184,10 @@ class PubSubProtocol(_InStep):
         elif self.replyQueue.waiting:  # AUTH and SELECT, before anything else; also if that fails
             self.replyQueue.put(reply)
         else:
-            self._hand_over()
+            if self._messages:
+                messages, self._messages = self._messages, []
+                self._on_messages(messages)
             self._answered(reply)
-
-    def _hand_over(self) -> None:
-        if self._messages:
-            messages, self._messages = self._messages, []
-            self._on_messages(messages)
 
     def _answered(self, reply: Any) -> None:
         if not self._expected:

@@ -74,7 +74,8 @@ class Revocations:
         self._rechecks: Rechecks[Any] = Rechecks(self._recheck, reactor)
         self._rounds: Rounds[Any] | None = None
         if self._period:
-            tick = max(0.25, self._period / 1000)
+            # Some together, as the first of a row opens the connection to the database.
+            tick = max(min(1.0, self._period), self._period / 1000)
             self._rounds = Rounds(
                 self._period, self._rechecks.eventually, reactor, random, tick=tick
             )

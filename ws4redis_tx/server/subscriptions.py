@@ -180,10 +180,11 @@ class Subscriptions:
                     self._proven(payload)
                 continue  # else it was on its way when the last listener left
             arrivals.note(channel, payload)
-            publications.append(Publication(channel, payload, notes.take(channel, payload)))
+            sender = notes.take(channel, payload) if notes.senders else None
+            publications.append(Publication(channel, payload, sender))
         if publications:
             self._fanout.hand_over(publications)
-        if len(self._arrivals) > _PROBE_EARLY and not self.probe.out:
+        if len(arrivals.recent) > _PROBE_EARLY and not self.probe.out:
             self.probe.send()
             if not self.probe.out:
                 # Without a proof. What arrived last, an outage now would bring once more.
