@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.demo import SETTINGS, environment
 from tests.processes import TWISTD, Program, children, twistd, wait_readable
 from tests.support import TIMEOUT, RedisServer, open_websocket, shared_redis, write_file
+from ws4redis_tx import tap
 from ws4redis_tx.options import Options
 from ws4redis_tx.server.embedded_redis import free_port
 
@@ -248,3 +250,13 @@ class OptionTests(SynchronousTestCase):
             "heartbeat", "origin", "serve-django",
         ):  # fmt: skip
             self.assertIn(f"--{option}", text)
+
+
+class CollectorTests(SynchronousTestCase):
+    def test_garbage_is_looked_for_less_often_and_not_among_what_was_imported(self) -> None:
+        before, frozen = gc.get_threshold(), gc.get_freeze_count()
+        self.addCleanup(gc.set_threshold, *before)
+        self.addCleanup(gc.unfreeze)
+        tap._collect_garbage_less_often()
+        self.assertGreater(gc.get_threshold()[0], before[0])
+        self.assertGreater(gc.get_freeze_count(), frozen)
