@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from ws4redis_tx.server.deferreds import gather
+from ws4redis_tx.server.deferreds import gather, waits
 
 
 class GatherTests(SynchronousTestCase):
@@ -44,3 +44,12 @@ class GatherTests(SynchronousTestCase):
             gathered.cancel()
             self.failureResultOf(gathered, CancelledError)
             self.assertEqual(len(cancelled), number)
+
+    def test_one_that_has_fired_waits_while_what_its_callback_returned_does(self) -> None:
+        outer, inner = Deferred[Any](), Deferred[Any]()
+        self.assertTrue(waits(outer))
+        outer.addCallback(lambda _: inner)
+        outer.callback(None)
+        self.assertTrue(waits(outer))
+        inner.callback(None)
+        self.assertFalse(waits(outer))

@@ -8,11 +8,11 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import handshake_bytes
-from tests.test_websocket import AllowAll, Waiting, WebSocketTests
+from tests.test_websocket import AllowAll, SlowBroker, Waiting, WebSocketTests
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.limits import BURST, Allowance, Quota, Rate, make_rate
@@ -187,6 +187,24 @@ class ConnectionLimitTests(WebSocketTests):
         self.assertEqual(len(authorizer.asked), AT_ONCE)
         self.assertEqual(len(self.factory.turns), 0)
         self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_an_authorizer_has_its_time_also_where_its_answer_waits_for_another(self) -> None:
+        class Chained(Waiting):
+            def authorize(self, handshake: Any, rights: Any) -> Any:
+                return succeed(None).addCallback(
+                    lambda _: super(Chained, self).authorize(handshake, rights)
+                )
+
+        self.use(authorizer=Chained())
+        client = self.connect()
+        self.clock.advance(5)
+        self.assertEqual(client.refused, 503)
+
+    def test_subscriptions_have_their_time_too(self) -> None:
+        self.use(SlowBroker("listen"))
+        client = self.connect()
+        self.clock.advance(5)
+        self.assertEqual(client.refused, 503)
 
     def test_those_whose_turn_has_not_come_are_refused_by_a_drain_and_nobody_is_asked(self) -> None:
         authorizer = Waiting()

@@ -59,6 +59,8 @@ class RedisStore:
         prefix = self.get_prefix().removesuffix(":")
         channels = [channel_name(prefix, "broadcast", facility)] if broadcast else []
         for audience, names in (("group", groups), ("user", users), ("session", sessions)):
+            if names in ([], ()):
+                continue
             channels += [
                 channel_name(prefix, audience, facility, name)
                 for name in _resolve(audience, names, request)

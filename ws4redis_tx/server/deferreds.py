@@ -22,6 +22,11 @@ def gather(deferreds: Iterable[Deferred[Any]]) -> Deferred[list[Any]]:
     return _Gathering(waiting).all
 
 
+def waits(deferred: Deferred[Any]) -> bool:
+    """Whether its outcome is not there yet."""
+    return not deferred.called or bool(deferred.paused)
+
+
 class _Gathering:
     def __init__(self, waiting: list[Deferred[Any]]) -> None:
         self.all: Deferred[list[Any]] = Deferred(self._cancel)

@@ -32,6 +32,7 @@ from ws4redis_tx.core.handshake import (
     judge_request,
     read_request,
 )
+from ws4redis_tx.server.deferreds import waits
 
 _log = Logger()
 
@@ -138,10 +139,11 @@ class Opening:
     def _ask(self, _: None) -> None:
         factory = self._factory
         factory.check_capacity()
-        factory.deadlines.add(self._websocket)
         self._mark = factory.revocations.mark
-        self._authorization = factory.authorize(self._handshake)
-        self._authorization.addCallbacks(self._admitted, self._not_admitted)
+        authorization = self._authorization = factory.authorize(self._handshake)
+        if waits(authorization):
+            factory.deadlines.add(self._websocket)
+        authorization.addCallbacks(self._admitted, self._not_admitted)
 
     def _admitted(self, admission: Admission) -> None:
         self._run(self._subscribe, admission)
@@ -157,9 +159,13 @@ class Opening:
         identity = admission.identity
         websocket.shares.claim(factory.visitors, identity.username or identity.session_key)
         factory.admit(websocket, handshake, admission, self._mark)
-        factory.deadlines.add(websocket)
         subscribed: Deferred[Any] = websocket.subscribe(handshake, admission)
-        subscribed.addCallback(lambda _: self._run(self._accept)).addErrback(self._fail)
+        if waits(subscribed):
+            factory.deadlines.add(websocket)
+        subscribed.addCallbacks(self._subscribed, self._fail)
+
+    def _subscribed(self, _: object) -> None:
+        self._run(self._accept)
 
     def _accept(self, _: None) -> None:
         self._factory.check_capacity()

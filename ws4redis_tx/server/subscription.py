@@ -13,7 +13,7 @@ from ws4redis_tx.core.delivery import Delivery
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.interfaces import IBroker
 from ws4redis_tx.core.messages import PersistedMessage, Publication
-from ws4redis_tx.server.deferreds import gather
+from ws4redis_tx.server.deferreds import gather, waits
 
 
 class SubscriberConnection:
@@ -147,9 +147,7 @@ class Subscription:
 
 def _stands(listening: Deferred[Any]) -> bool:
     """Whether there is nothing to wait for."""
-    return bool(
-        listening.called and not listening.paused and not isinstance(listening.result, Failure)
-    )
+    return not waits(listening) and not isinstance(listening.result, Failure)
 
 
 def _raise_failure(outcomes: list[list[Any]]) -> None:
