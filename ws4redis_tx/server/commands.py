@@ -14,6 +14,7 @@ from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.messages import PersistedMessage
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.server import publishing
+from ws4redis_tx.server.deadlines import Deadlines
 from ws4redis_tx.server.deferreds import gather
 from ws4redis_tx.server.redis_connection import RedisConnection
 from ws4redis_tx.server.redis_protocol import LOST, Command, CommandProtocol, ResponseError
@@ -63,8 +64,7 @@ class Commands:
         on_down: Callable[[str], None] = lambda problem: None,
     ) -> None:
         self._prefix = prefix
-        self._reactor = reactor
-        self._timeout = timeout
+        self._outstanding: Deadlines[Deferred[Any]] = Deadlines(timeout, Deferred.cancel, reactor)
         self._connection = RedisConnection(
             address,
             reactor,
@@ -75,8 +75,11 @@ class Commands:
         )
         self._scripts = True
         self.start = self._connection.start
-        self.stop = self._connection.stop
         self.when_connected = self._connection.when_connected
+
+    def stop(self) -> Deferred[Any]:
+        self._outstanding.stop()
+        return self._connection.stop()
 
     @property
     def connected(self) -> bool:
@@ -227,6 +230,7 @@ class Commands:
         """Fire with an answer to each command: one that ``fits``, or a ``BrokerRefused``."""
 
         def judge(answers: list[Any]) -> list[Any]:
+            self._outstanding.discard(asked)
             understood = list(map(self._understood, answers))
             for command, answer in zip(commands, understood, strict=True):
                 if not isinstance(answer, BrokerRefused) and not fits(command, answer):
@@ -236,10 +240,10 @@ class Commands:
         protocol = self._connection.protocol
         if protocol is None:
             return fail(BrokerUnavailable("There is no connection to Redis."))
-        answers: Deferred[list[Any]] = protocol.execute_commands(commands)
-        answers.addTimeout(self._timeout, self._reactor)
-        understood: Deferred[list[Any]] = answers.addCallback(judge)
-        return understood.addErrback(self._lost, protocol)
+        asked: Deferred[list[Any]] = protocol.execute_commands(commands)
+        self._outstanding.add(asked)
+        understood: Deferred[list[Any]] = asked.addCallback(judge)
+        return understood.addErrback(self._lost, protocol, asked)
 
     def _understood(self, answer: Any) -> Any:
         if not isinstance(answer, ResponseError):
@@ -251,7 +255,8 @@ class Commands:
         refused.__cause__ = answer
         return refused
 
-    def _lost(self, failure: Failure, protocol: CommandProtocol) -> list[Any]:
+    def _lost(self, failure: Failure, protocol: CommandProtocol, asked: Deferred[Any]) -> list[Any]:
+        self._outstanding.discard(asked)
         # Answers that are late could not be told from answers to others.
         self._connection.drop(protocol)
         raise BrokerUnavailable(
