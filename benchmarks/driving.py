@@ -62,6 +62,12 @@ class Audience:
         self.load.open(self.server.port, self._targets, more, cookies=self.server.cookies)
         self.number = number
 
+    def idle(self, seconds: float) -> float:
+        """CPU seconds that the server uses a second for clients that hear nothing."""
+        before, begun = self.server.cpu(), time.monotonic()
+        time.sleep(seconds)
+        return (self.server.cpu() - before) / (time.monotonic() - begun)
+
     def fan_out(
         self, seconds: float, rate: float, receivers: int | None = None
     ) -> dict[str, float]:
@@ -81,9 +87,16 @@ class Audience:
             self.server.publish([payload(sent)])
             sent += 1
         heard = self.load.total(sent * receivers, _PATIENCE)
+        passed = time.monotonic() - begun
         cpu, redis = clock.per(sent * receivers)
         self._check(heard, sent, receivers)
-        return {"cpu": cpu, "redis": redis, "p50": heard.p50 / 1e6, "p99": heard.p99 / 1e6}
+        return {
+            "cpu": cpu,
+            "redis": redis,
+            "p50": heard.p50 / 1e6,
+            "p99": heard.p99 / 1e6,
+            "deliveries a second": sent * receivers / passed,
+        }
 
     def in_turn(
         self, channels: Sequence[str], seconds: float, rate: float, receivers: int | None = None

@@ -1,6 +1,7 @@
 """How a delivery's cost changes with the number of clients, and of channels.
 
-- With the clients: a message to all of them, from 100 to 15,000.
+- With the clients: a message to all of them, from 100 to 15,000; without what the pings and the
+  rechecks of so many cost, which is told apart.
 - With the channels that are known: a message to 1,000 clients of one facility, while 10,000 others
   are spread over 1 to 10,000 other facilities.
 - With the channels that messages go to: one message to each of those facilities in turn, which
@@ -30,7 +31,9 @@ Measure = Callable[[Audience], dict[str, float]]
 
 
 def compare(report: Report, what: str, ours: Audience, loop: Audience, measure: Measure) -> Figure:
-    """The cost of ours over that of the C loop; adds all of it to the report."""
+    """The cost of ours, or that of its deliveries alone where that is known, over that of the C
+    loop; adds all of it to the report.
+    """
     found = interleave(
         {"ours": lambda: measure(ours), "C loop": lambda: measure(loop)}, report.scale.rounds
     )
@@ -38,7 +41,24 @@ def compare(report: Report, what: str, ours: Audience, loop: Audience, measure: 
     report.add(*cpu.values())
     ratio = cpu["ours"].over(cpu["C loop"], f"{what}: ours / C loop")
     report.add(ratio)
-    return ratio
+    if "idle" not in found["ours"]:
+        return ratio
+    idle = found["ours"]["idle"]
+    pairs = zip(cpu["ours"].values, idle, strict=True)
+    delivering = Figure(f"{what}: ours, deliveries alone", "µs/delivery", [c - i for c, i in pairs])
+    alone = delivering.over(cpu["C loop"], f"{what}: ours, deliveries alone / C loop")
+    report.add(Figure(f"{what}: ours, pings and rechecks", "µs/delivery", idle), delivering, alone)
+    return alone
+
+
+def fan_out_and_idle(audience: Audience, seconds: float, rate: float) -> dict[str, float]:
+    """A fan-out, with what the clients cost anyway, spread over its deliveries: that they are
+    pinged, and their rights are looked up again, goes on whether there are messages or not.
+    """
+    idle = audience.idle(seconds)
+    found = audience.fan_out(seconds, rate)
+    found["idle"] = idle / found["deliveries a second"] * 1e6
+    return found
 
 
 def by_clients(report: Report, site: Site, sizes: list[int]) -> list[Figure]:
@@ -47,15 +67,16 @@ def by_clients(report: Report, site: Site, sizes: list[int]) -> list[Figure]:
     with audiences() as audience:
         both = [audience(make, sizes[0]) for make in (lambda: Twistd(site=site), CLoop)]
         for size in sizes:
+            rate = min(RATE, DELIVERIES / size)
             for each in both:
                 each.grow(size)
-            rate = min(RATE, DELIVERIES / size)
+                each.fan_out(seconds, rate)  # so that all is warm
             ratios.append(
                 compare(
                     report,
                     f"{size:,} clients",
                     *both,
-                    lambda each, rate=rate: each.fan_out(seconds, rate),
+                    lambda each, rate=rate: fan_out_and_idle(each, seconds, rate),
                 )
             )
     return ratios

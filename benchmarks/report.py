@@ -9,6 +9,7 @@ import platform
 import re
 import statistics
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -150,11 +151,19 @@ def interleave(
 ) -> dict[str, dict[str, list[float]]]:
     """Call each of ``measures`` once in every round; collect what each returns, by name."""
     found: dict[str, dict[str, list[float]]] = {name: {} for name in measures}
-    for _ in range(rounds):
+    for number in range(rounds):
         for name, measure in measures.items():
+            _show(f"{name}, {number + 1} of {rounds}")
             for what, value in measure().items():
                 found[name].setdefault(what, []).append(value)
+    _show("")
     return found
+
+
+def _show(progress: str) -> None:
+    """To whoever watches; the next one replaces it."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{progress}", end="", file=sys.stderr, flush=True)
 
 
 def versions() -> dict[str, str]:
