@@ -194,7 +194,8 @@ def _said(parameters: dict[str, object]) -> str:
 def _short(number: float) -> str:
     if abs(number) >= 1000:
         return f"{number:,.0f}"
-    return f"{number:.3g}" if abs(number) < 1 else f"{number:.2f}"
+    # So many digits that a goal which is just missed does not look met.
+    return f"{number:.3g}" if abs(number) < 1 else f"{number:.3f}"
 
 
 def scale_of(options: argparse.Namespace) -> Scale:
