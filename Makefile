@@ -19,7 +19,8 @@ help:
 	@echo "                        compression, half a minute instead of 13)"
 	@echo "make fuzz [SECONDS=60]  any bytes, from clients and from Redis, for that long each; needs"
 	@echo "                        Linux and a CPython from 3.11 to 3.13, for atheris"
-	@echo "make bench              all benchmarks, in benchmarks/results/; needs Linux and a C compiler"
+	@echo "make bench              all benchmarks, and docs/performance.md; half an hour; needs Linux and"
+	@echo "                        a C compiler"
 	@echo "                        (OPTIONS=--quick: a minute or two, to see that they run)"
 	@echo "make lint               ruff and mypy"
 
@@ -48,7 +49,9 @@ fuzz: $(VENV)/.installed
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m benchmarks $(OPTIONS)
+	$(BIN)/python -m benchmarks.page
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

