@@ -15,7 +15,8 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks import load as load_module
-from benchmarks.load import Heard, Load, Undelivered
+from benchmarks.handshakes import overtakings
+from benchmarks.load import Heard, Load, Opened, Undelivered
 from benchmarks.report import Figure, Report, Scale, interleave
 from benchmarks.servers import Redis, cpu_seconds, family, resident_bytes
 from tests.support import python
@@ -231,6 +232,9 @@ class LoadTests(SynchronousTestCase):
         handshakes = self.load.handshakes()
         self.assertEqual([opened.status for opened in handshakes], [101] * 3)
         for opened in handshakes:
+            self.assertLess(0, opened.asked)
+            self.assertLess(opened.asked, opened.took)
+            self.assertEqual(opened.resent, 0)
             self.assertLessEqual(before, opened.begun)
             self.assertLess(0, opened.took)
             self.assertLessEqual(opened.begun + opened.took, after)
@@ -343,6 +347,31 @@ class ReportTests(SynchronousTestCase):
         self.assertEqual(found, {"a": {"cpu": [1.0, 3.0]}, "b": {"cpu": [2.0, 4.0]}})
 
 
+class OrderTests(SynchronousTestCase):
+    def overtaken(self, *handshakes: tuple[int, int], resent: int = 0) -> list[int]:
+        """``handshakes``: when each asked and was answered; the first one's request was ``resent``
+        so many times.
+        """
+        return overtakings(
+            [
+                Opened(101, 0, asked, answered, 0 if index else resent)
+                for index, (asked, answered) in enumerate(handshakes)
+            ]
+        )
+
+    def test_who_is_answered_in_the_order_of_asking_is_overtaken_by_nobody(self) -> None:
+        self.assertEqual(self.overtaken((1, 10), (2, 11), (3, 12)), [0, 0, 0])
+
+    def test_all_who_asked_later_and_were_answered_before_are_counted(self) -> None:
+        self.assertEqual(self.overtaken((1, 13), (2, 12), (3, 10), (4, 11)), [0, 0, 2, 3])
+
+    def test_the_order_is_that_of_asking_and_not_of_beginning(self) -> None:
+        self.assertEqual(self.overtaken((5, 12), (4, 11), (3, 10)), [0, 0, 0])
+
+    def test_a_request_that_was_sent_again_is_in_no_order(self) -> None:
+        self.assertEqual(self.overtaken((1, 13), (2, 11), (3, 12), resent=1), [0, 0])
+
+
 class ProgramTests(SynchronousTestCase):
     def check(self, program: str, goals: int) -> None:
         folder = tempfile.mkdtemp(prefix="ws4redis-tx-")
@@ -354,7 +383,8 @@ class ProgramTests(SynchronousTestCase):
         self.assertEqual(len(result["goals"]), goals)
         for figure in result["figures"]:
             self.assertIn(figure["name"], done.stdout)
-            self.assertLess(0, figure["median"], figure)
+            if figure["unit"] != "handshakes":  # of which there shall be none
+                self.assertLess(0, figure["median"], figure)
 
     def test_fanout_runs(self) -> None:
         self.check("fanout", goals=2)
@@ -370,6 +400,12 @@ class ProgramTests(SynchronousTestCase):
 
     def test_growth_runs(self) -> None:
         self.check("growth", goals=4)
+
+    def test_memory_runs(self) -> None:
+        self.check("memory", 1)
+
+    def test_handshakes_runs(self) -> None:
+        self.check("handshakes", 4)
 
     def test_workers_runs(self) -> None:
         self.check("workers", goals=1)
