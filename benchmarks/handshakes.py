@@ -115,7 +115,7 @@ def reconnects(report: Report, site: Site, number: int) -> None:
 
 
 def run(scale: Scale) -> Report:
-    number, storm = scale.pick(2000, 200), scale.pick(10_000, 1000)
+    number, storm = scale.pick(2000, 100), scale.pick(10_000, 300)
     report = Report("handshakes", scale, handshakes=number, reconnects_at_once=storm)
     with Site(storm) as site:
         handshakes(report, site, number)

@@ -45,7 +45,7 @@ def kept_by(
 
 
 def run(scale: Scale) -> Report:
-    number, fewer = scale.pick(15_000, 500), scale.pick(5_000, 200)
+    number, fewer = scale.pick(15_000, 200), scale.pick(5_000, 100)
     report = Report("memory", scale, clients=number, of_Channels=fewer)
     with Site(number) as site:
         measures = {Twistd.name: lambda: kept(Twistd(site=site), number, [EVERYTHING])}

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -17,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from benchmarks import load as load_module
 from benchmarks.handshakes import overtakings
 from benchmarks.load import Heard, Load, Opened, Undelivered
+from benchmarks.peers.environments import Unavailable, make, nginx_with_nchan
 from benchmarks.report import Figure, Report, Scale, interleave
 from benchmarks.servers import Redis, cpu_seconds, family, resident_bytes
 from tests.support import python
@@ -370,6 +372,19 @@ class OrderTests(SynchronousTestCase):
 
     def test_a_request_that_was_sent_again_is_in_no_order(self) -> None:
         self.assertEqual(self.overtaken((1, 13), (2, 11), (3, 12), resent=1), [0, 0])
+
+
+class PeerTests(SynchronousTestCase):
+    def test_a_server_that_cannot_be_installed_says_why(self) -> None:
+        self.patch(os, "environ", {**os.environ, "PATH": ""})
+        why = self.assertRaises(Unavailable, nginx_with_nchan.__wrapped__)
+        self.assertIn("this is no Debian", str(why))
+
+    def test_a_command_that_fails_is_named_with_what_it_said(self) -> None:
+        script = "import sys; print('no such package'); sys.exit(1)"
+        why = self.assertRaises(Unavailable, make, sys.executable, "-c", script)
+        self.assertIn(f"{Path(sys.executable).name} -c", str(why))
+        self.assertIn("no such package", str(why))
 
 
 class ProgramTests(SynchronousTestCase):

@@ -23,6 +23,9 @@ _DEBIAN = ("nginx", "libnginx-mod-nchan")
 # nchan has nginx make its default folders too, in this one, whatever the configuration says.
 _NGINX_FOLDER = Path("/var/lib/nginx")
 
+# For one command, in seconds.
+_PATIENCE = 900
+
 # A reason has to fit into a table.
 _REASON_LENGTH = 300
 
@@ -41,9 +44,9 @@ def python_with_channels() -> str:
     wanted = f"{sys.version}\n{_REQUIREMENTS.read_text()}"
     if not (label.is_file() and label.read_text() == wanted and succeeds(str(python), "-V")):
         shutil.rmtree(folder, ignore_errors=True)
-        _make(sys.executable, "-m", "venv", str(folder))
+        make(sys.executable, "-m", "venv", str(folder))
         pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install"]
-        _make(*pip, "--requirement", str(_REQUIREMENTS))
+        make(*pip, "--requirement", str(_REQUIREMENTS))
         label.write_text(wanted)
     return str(python)
 
@@ -79,14 +82,14 @@ def _unpack_debian_packages(folder: Path) -> list[str]:
     """Return the name and version of each, in a line."""
     with tempfile.TemporaryDirectory(prefix="ws4redis-tx-") as packages:
         try:
-            _make("sh", "-c", 'cd "$0" && exec apt-get download "$@"', packages, *_DEBIAN)
+            make("sh", "-c", 'cd "$0" && exec apt-get download "$@"', packages, *_DEBIAN)
         except Unavailable as error:
             raise Unavailable(f"{error} ('apt-get update' may help)") from error
         found = sorted(map(str, Path(packages).glob("*.deb")))
         for package in found:
-            _make("dpkg-deb", "--extract", package, str(folder))
+            make("dpkg-deb", "--extract", package, str(folder))
         show = "${Package} ${Version}\n"
-        return [_make("dpkg-deb", "--show", f"--showformat={show}", each) for each in found]
+        return [make("dpkg-deb", "--show", f"--showformat={show}", each) for each in found]
 
 
 def _check_that_it_runs(nginx: Path, module: Path) -> None:
@@ -98,7 +101,7 @@ def _check_that_it_runs(nginx: Path, module: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="ws4redis-tx-") as folder:
         settings = Path(folder) / "nginx.conf"
         settings.write_text(f"load_module {module}; pid {folder}/pid; events {{}}\n")
-        _make(str(nginx), "-e", "stderr", "-t", "-q", "-c", str(settings))
+        make(str(nginx), "-e", "stderr", "-t", "-q", "-c", str(settings))
 
 
 def python_versions(python: str) -> dict[str, str]:
@@ -106,11 +109,12 @@ def python_versions(python: str) -> dict[str, str]:
     lines = _REQUIREMENTS.read_text().splitlines()
     names = [line.partition("==")[0] for line in lines if "==" in line]
     code = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
-    return dict(zip(names, _make(python, "-c", code, *names).split(), strict=True))
+    return dict(zip(names, make(python, "-c", code, *names).split(), strict=True))
 
 
-def _make(*command: str) -> str:
+def make(*command: str) -> str:
     """Run a command; return what it printed."""
+    name = " ".join([Path(command[0]).name, *command[1:3]])
     try:
         done = subprocess.run(
             command,
@@ -119,10 +123,13 @@ def _make(*command: str) -> str:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            timeout=_PATIENCE,
         )
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(f"{name} was not done after {_PATIENCE} s") from error
     except OSError as error:
-        raise Unavailable(f"{command[0]}: {error.strerror}") from error
+        raise Unavailable(f"{name}: {error.strerror}") from error
     if done.returncode:
         said = " ".join(done.stdout.strip().splitlines()[-3:])
-        raise Unavailable(f"{' '.join(command[:2])}: {said[-_REASON_LENGTH:]}")
+        raise Unavailable(f"{name} failed: {said[-_REASON_LENGTH:]}")
     return done.stdout
