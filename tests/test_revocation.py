@@ -49,6 +49,8 @@ class Site:
         self.withheld: set[str] = set()
         self.added: tuple[str, ...] = ()
         self.expires: float | None = None
+        self.redeemed = ""
+        self.answer: Admission | None = None
         self.asked: list[str] = []
         self.handshakes: list[Handshake] = []
 
@@ -66,7 +68,10 @@ class Site:
     def admit(self, identity: Identity, handshake: Handshake, rights: Any) -> Admission:
         granted = tuple(right for right in rights if right not in self.withheld)
         request = PlainRequest(handshake.path_info, identity)
-        return Admission(identity, granted + self.added, request, self.expires)
+        self.answer = Admission(
+            identity, granted + self.added, request, self.expires, self.redeemed
+        )
+        return self.answer
 
 
 class RevocationTests(SynchronousTestCase):
@@ -360,6 +365,19 @@ class RecheckTests(RevocationTests):
         self.recheck()
         before, after = self.site.handshakes
         self.assertEqual(after, before)
+
+    def test_what_a_credential_was_redeemed_for_is_in_the_handshake_from_then_on(self) -> None:
+        self.site.redeemed = "john's"
+        client = self.connect("john")
+        self.assertEqual(self.site.handshakes[0].redeemed, "")
+        self.site.redeemed = ""
+        for _ in range(2):
+            self.say(Revocation(RECHECK, "user", ("1",)))
+            self.assertEqual(self.site.handshakes[-1].redeemed, "john's")
+        self.assertEqual(len(self.site.handshakes), 3)
+        self.assertTrue(client.open)
+        for text in (repr(self.site.handshakes[-1]), repr(self.site.answer)):
+            self.assertNotIn("john's", text)
 
     def test_who_is_gone_is_not_asked_about(self) -> None:
         client = self.connect("john")
@@ -665,14 +683,42 @@ class PartsTests(SynchronousTestCase):
         handshake = Handshake(
             path="/ws/\xe9", query="a&b=\xff", websocket_url="/ws/", flags=("a", "b"),
             headers={"host": "x", "cookie": "a=\x80\x85"}, key="k", subprotocols=("p",),
-            secure=True, peer="::1",
+            secure=True, peer="::1", redeemed="t\xe9",
         )  # fmt: skip
         self.assertEqual(unpack(Packer().pack(handshake)), handshake)
 
-    @given(st.dictionaries(st.text(), st.text()), st.text(), st.booleans())
-    def test_whatever_is_in_it(self, headers: dict[str, str], text: str, secure: bool) -> None:
-        handshake = Handshake(text, text, text, (text,), headers, text, (), secure, text)
+    @given(
+        st.dictionaries(
+            st.text() | st.sampled_from(["cookie", "sec-websocket-protocol"]), st.text()
+        ),
+        st.text(),
+        st.lists(st.text()),
+        st.booleans(),
+        st.text(),
+    )
+    def test_whatever_is_in_it(
+        self, headers: dict[str, str], text: str, offered: list[str], secure: bool, redeemed: str
+    ) -> None:
+        handshake = Handshake(
+            text, text, text, (text,), headers, text, tuple(offered), secure, text, redeemed
+        )
         self.assertEqual(unpack(Packer().pack(handshake)), handshake)
+
+    def test_credentials_are_not_remembered(self) -> None:
+        headers = {
+            "cookie": "a=s3cret",
+            "authorization": "Bearer s3cret",
+            "sec-websocket-protocol": "chat, s3cret",
+        }
+        packer = Packer()
+        packer.pack(
+            Handshake(
+                path="/ws/", query="", websocket_url="/ws/", flags=(), headers=headers, key="k",
+                subprotocols=("chat", "s3cret"), secure=True, peer="::1", redeemed="s3cret",
+            )
+        )  # fmt: skip
+        self.assertTrue(len(packer))
+        self.assertNotIn("s3cret", str(packer._known))
 
     def test_a_browsers_handshake_takes_little_memory(self) -> None:
         head = (
@@ -859,9 +905,11 @@ class UnheardTests(RevocationTests):
 
 
 def memory_of(thing: Any, seen: set[int] | None = None) -> int:
-    """Of a tree of tuples, lists, dictionaries and strings; what it holds twice, once."""
+    """Of a tree of tuples, lists, dictionaries and strings; what it holds twice, once. Small
+    numbers are everybody's.
+    """
     seen = set() if seen is None else seen
-    if id(thing) in seen or thing is None or isinstance(thing, bool):
+    if id(thing) in seen or thing is None or isinstance(thing, int):
         return 0
     seen.add(id(thing))
     parts = (*thing, *thing.values()) if isinstance(thing, dict) else thing

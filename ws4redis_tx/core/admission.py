@@ -7,7 +7,7 @@ authorizer); here stand the rules that hold for all of them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ws4redis_tx.core.channels import check_facility
 from ws4redis_tx.core.errors import Denied
@@ -41,12 +41,16 @@ class Admission:
 
     ``expires`` is when the visitor's session ends, in seconds since the epoch, as far as is known:
     then the authorizer is asked again.
+
+    ``redeemed`` stands for a credential that is good once: whenever the authorizer is asked about
+    the same handshake again, that has it as its ``redeemed``.
     """
 
     identity: Identity
     rights: tuple[str, ...]
     request: object
     expires: float | None = None
+    redeemed: str = field(default="", repr=False)
 
 
 @dataclass(slots=True)

@@ -64,7 +64,8 @@ class Handshake:
 
     ``path`` is still percent-encoded. ``flags`` are the query's parameter names in lower case, in
     order, without duplicates. ``secure`` tells whether the connection to this process is TLS,
-    ``peer`` is the client's address or ``''``.
+    ``peer`` is the client's address or ``''``. ``redeemed`` never comes from a client: it is what
+    the authorizer answered earlier, ``''`` at first.
     """
 
     path: str
@@ -73,9 +74,10 @@ class Handshake:
     flags: tuple[str, ...]
     headers: Mapping[str, str] = field(repr=False)
     key: str
-    subprotocols: tuple[str, ...]
+    subprotocols: tuple[str, ...] = field(repr=False)  # among them a token
     secure: bool
     peer: str
+    redeemed: str = field(default="", repr=False)
 
     @property
     def facility(self) -> str:

@@ -100,6 +100,7 @@ class IAuthorizer(Protocol):
         """Decide about the ``rights`` that a client asked for, in the order of its URL.
 
         Asked at the handshake, and again about the same one while the websocket is open; that may
-        be cancelled. Raises or fails with ``Denied`` to refuse; any other failure is answered with
-        500.
+        be cancelled. A credential that is good once is redeemed at the first time, and what the
+        ``Admission`` has as ``redeemed`` is the handshake's from then on. Raises or fails with
+        ``Denied`` to refuse; any other failure is answered with 500.
         """

@@ -6,12 +6,13 @@ takes 0.4 KB for each, where a copy takes 2.5; to compress it takes as much, and
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any, TypeVar
 
 from ws4redis_tx.core.handshake import Handshake
 
 # Each visitor's own, and credentials: not remembered here.
-_OWN = frozenset({"authorization", "cookie", "sec-websocket-key"})
+_OWN = frozenset({"authorization", "cookie", "sec-websocket-key", "sec-websocket-protocol"})
 
 # What is remembered at most, and how long each may be: 4 MB, if somebody tries.
 _MOST_REMEMBERED, _LONGEST = 2048, 2048
@@ -35,19 +36,25 @@ class Packer:
             handshake.query,
             handshake.websocket_url,
             handshake.flags,
-            handshake.subprotocols,
             tuple(headers),
             tuple([None if name in _OWN else value for name, value in headers.items()]),
             handshake.secure,
+            len(handshake.subprotocols),
         )
-        own = (handshake.key, *[value for name, value in headers.items() if name in _OWN])
+        own = (
+            handshake.key,
+            *handshake.subprotocols,
+            *[value for name, value in headers.items() if name in _OWN],
+        )
+        if handshake.redeemed:
+            own += (handshake.redeemed,)
         return self._known.get(common) or self._learn(common), own, self._same(handshake.peer)
 
     def _learn(self, common: tuple[Any, ...]) -> tuple[Any, ...]:
         """In parts as well: one header of its own must not have all others kept again."""
-        *parts, values, secure = common
+        *parts, values, secure, offered = common
         values = tuple([value and self._same(value) for value in values])
-        common = (*[self._same(part) for part in parts], values, secure)
+        common = (*[self._same(part) for part in parts], values, secure, offered)
         if sum(map(_length, (*parts, values))) <= _LONGEST:
             self._remember(common)
         return common
@@ -73,13 +80,16 @@ class Packer:
 
 def unpack(packed: Packed) -> Handshake:
     common, (key, *own), peer = packed
-    path, query, websocket_url, flags, subprotocols, names, values, secure = common
+    path, query, websocket_url, flags, names, values, secure, offered = common
     left = iter(own)
+    subprotocols = tuple(islice(left, offered))
     headers = {
         name: next(left) if value is None else value
         for name, value in zip(names, values, strict=True)
     }
-    return Handshake(path, query, websocket_url, flags, headers, key, subprotocols, secure, peer)
+    return Handshake(
+        path, query, websocket_url, flags, headers, key, subprotocols, secure, peer, next(left, "")
+    )
 
 
 def _length(value: str | tuple[Any, ...] | None) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import Any
@@ -168,6 +169,8 @@ class Revocations:
         said = [each for each in self._since(mark) if each.concerns(identity, facility)]
         if any(each.verb != RECHECK for each in said):
             raise Denied(403, "This is not allowed any more.", detail="it was disconnected")
+        if admission.redeemed:
+            handshake = replace(handshake, redeemed=admission.redeemed)
         packed = None if fixed else self._packer.pack(handshake)
         self._roster.add(websocket, Admitted(identity, admission.rights, facility, packed))
         if self._roster.size == 1:
