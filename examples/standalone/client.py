@@ -1,0 +1,49 @@
+"""A program that shows its token in a header, which only browsers cannot, and prints what it hears.
+
+TOKEN=$(python tokens.py robot chat) python client.py
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.task import react
+
+URL = "ws://127.0.0.1:8080/ws/chat?subscribe-broadcast"
+
+
+class Listener(WebSocketClientProtocol):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended: Deferred[None] = Deferred()
+
+    def onOpen(self) -> None:
+        print("Listening", flush=True)
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        print(payload.decode(errors="replace"), flush=True)
+
+    def onClose(self, wasClean: bool, code: int, reason: str) -> None:
+        print(f"Closed ({code}): {reason}", flush=True)
+        self.ended.callback(None)
+
+
+@inlineCallbacks
+def main(reactor: Any, url: str = URL) -> Any:
+    # Not from the command line, which other users of the machine can see.
+    token = os.environ["TOKEN"]
+    factory = WebSocketClientFactory(
+        url, headers={"Authorization": f"Bearer {token}"}, reactor=reactor
+    )
+    factory.protocol = Listener
+    client = yield HostnameEndpoint(reactor, factory.host, factory.port).connect(factory)
+    yield client.ended
+
+
+if __name__ == "__main__":
+    react(main, sys.argv[1:])
