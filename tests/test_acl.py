@@ -47,6 +47,9 @@ class AclTests(TestCase):
         self.assertEqual((yield broker.publish([b"site:a", b"site:b"], b"1", 60)), 2)
         yield broker.publish([b"site:a"], b"2", 0)
         self.assertEqual((yield broker.get(b"site:b")), b"1")
+        yield broker.commands.put(b"site:ticket:x", b"who", 30)
+        for found in (b"who", None):
+            self.assertEqual((yield broker.commands.take(b"site:ticket:x")), found)
         yield listener.wait_for(3)
         self.assertEqual(said, [])
 

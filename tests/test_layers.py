@@ -30,6 +30,7 @@ EVERYWHERE = {
     "ws4redis_tx.revoking",
     "ws4redis_tx.settings",
     "ws4redis_tx.subscriber",
+    "ws4redis_tx.tickets",
 }
 DJANGO = EVERYWHERE - {"ws4redis_tx", "ws4redis_tx.policies", "ws4redis_tx.redis_store"} | {
     "ws4redis_tx.authorizer",

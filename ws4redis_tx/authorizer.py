@@ -8,7 +8,7 @@ browser would be logged out by merely connecting.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -41,6 +41,7 @@ from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.redis_store import identity_of, user_id_of
 from ws4redis_tx.server.lookups import Lookups
+from ws4redis_tx.tickets import Ticket, redeem
 
 _THREADS = 2
 
@@ -86,10 +87,14 @@ class DjangoAuthorizer:
     def _authorize(self, handshake: Handshake, rights: Sequence[str]) -> Admission:
         try:
             request = make_request(handshake)
-            identity = _identify(request)
+            ticket = redeem(handshake)
+            identity = _identify(request, ticket)
             request.ws4redis_identity = identity  # type: ignore[attr-defined]
-            granted = self._granted(request, rights)
-            return Admission(identity, granted, request, _expires(request.session))
+            expires = _expires(request.session)
+            if ticket is None:
+                return Admission(identity, self._granted(request, rights), request, expires)
+            granted = ticket.narrow(self._granted(request, ticket.narrow(rights)))
+            return Admission(identity, granted, request, expires, redeemed=ticket.text)
         finally:
             _close_broken()
 
@@ -158,13 +163,20 @@ def make_request(handshake: Handshake) -> WSGIRequest:
     return WSGIRequest(environ)
 
 
-def _identify(request: WSGIRequest) -> Identity:
+def _identify(request: WSGIRequest, ticket: Ticket | None) -> Identity:
     """Find out who sent ``request``, and load all that a later access of its ``user`` or
     ``session`` would have to ask the database for.
+
+    Who shows a ticket is whom it was made for, or is refused.
     """
+    if ticket is not None and ticket.session is not None:
+        request.COOKIES = {**request.COOKIES, settings.SESSION_COOKIE_NAME: ticket.session}
     process_request = conf.get_callable("WS4REDIS_PROCESS_REQUEST")
     if process_request is None:
-        request.session, request.user = _look_up(request)
+        if ticket is None or ticket.session is not None:
+            request.session, request.user = _look_up(request)
+        else:
+            request.session, request.user = _look_up_by(ticket)
         identity = identity_of(request)
     else:
         process_request(request)
@@ -173,6 +185,8 @@ def _identify(request: WSGIRequest) -> Identity:
         if not hasattr(request, "user"):
             request.user = AnonymousUser()
         identity = _identity_by_session(request)
+    if ticket is not None and identity.username is None:
+        raise Denied(403, "The ticket is not good any more.", detail="its session or user is gone")
     if isinstance(request.session, signed_cookies.SessionStore):
         # The key of such a session is the credential itself.
         identity = replace(identity, session_key=None)
@@ -199,7 +213,12 @@ def _look_up(request: WSGIRequest) -> tuple[SessionBase, Any]:
     return session, user
 
 
-def _user(session: SessionBase) -> Any:
+def _look_up_by(ticket: Ticket) -> tuple[SessionBase, Any]:
+    """The same for one that was made without a session."""
+    return _session_store()(None), _user(ticket.user) or AnonymousUser()
+
+
+def _user(session: SessionBase | Mapping[str, str]) -> Any:
     """The session's user; anonymous without one; ``None`` when the session is no longer good."""
     backend_path = session.get(BACKEND_SESSION_KEY)
     if SESSION_KEY not in session or backend_path not in settings.AUTHENTICATION_BACKENDS:

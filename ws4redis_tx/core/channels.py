@@ -76,6 +76,11 @@ def is_control_channel(channel: bytes) -> bool:
     return first == "ctl" or (first not in AUDIENCES and rest.startswith("ctl:"))
 
 
+def ticket_key(prefix: str, digest: str) -> bytes:
+    """The key that holds what a ticket stands for, until it is redeemed."""
+    return (f"{prefix}:ticket:{digest}" if prefix else f"ticket:{digest}").encode()
+
+
 def check_facility(facility: str, audiences: Iterable[str]) -> None:
     """Raise ``ValueError``, saying why, unless ``facility`` may be used for all ``audiences``.
 

@@ -106,6 +106,16 @@ class Commands:
             ]
         )
 
+    def put(self, key: bytes, value: bytes, seconds: int) -> Deferred[Any]:
+        """Keep ``value``, for whoever takes it within ``seconds``."""
+        return self._execute("SETEX", key, seconds, value)
+
+    def take(self, key: bytes) -> Deferred[bytes | None]:
+        """What was put there, which nobody gets a second time."""
+        return self._execute(
+            "GETDEL", key, fits=lambda answer: answer is None or isinstance(answer, bytes)
+        )
+
     def recall(self, channels: Sequence[bytes]) -> Deferred[list[tuple[bytes, bytes, int | None]]]:
         """For each channel that has a persisted message: channel, message, and when it was
         published, in microseconds of Redis' clock, if that is known.
