@@ -1,4 +1,4 @@
-"""The standalone example's tokens, attacked; and the guide to authorizers, whose blocks are run."""
+"""The standalone example, run and attacked; the guide to authorizers, whose blocks are run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import time
+import urllib.request
 from functools import cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -17,11 +18,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.demo import in_thread, log_in, set_up_django
-from tests.processes import Program
-from tests.support import LISTEN, ROOT, ServerTestCase
+from tests.processes import TWISTD, Program
+from tests.support import (
+    LISTEN,
+    ROOT,
+    ServerTestCase,
+    exchange,
+    handshake_bytes,
+    open_websocket,
+    shared_redis,
+    status_of,
+)
 from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake
@@ -41,6 +52,7 @@ from ws4redis_tx.tickets import make_ticket  # noqa: E402
 
 GUIDE = (ROOT / "docs" / "authorizers.md").read_text()
 
+EXAMPLE = ROOT / "examples" / "standalone"
 KEY = b"k" * 32
 RIGHTS = ["subscribe-user", "subscribe-group", "subscribe-broadcast"]
 FLAGS = "&".join(RIGHTS)
@@ -49,7 +61,7 @@ FLAGS = "&".join(RIGHTS)
 @cache
 def example() -> ModuleType:
     """The module that users copy."""
-    folder = str(ROOT / "examples" / "standalone")
+    folder = str(EXAMPLE)
     sys.path.insert(0, folder)
     try:
         import tokens
@@ -236,6 +248,108 @@ class AttackTests(TokenTestCase):
     def test_what_it_holds_is_readable_and_no_secret(self) -> None:
         payload = self.token().partition(".")[0]
         self.assertEqual(json.loads(self.tokens._decode(payload))["user"], "john")
+
+
+class StandaloneTests(TestCase):
+    """No Django: who shows a signed token gets in."""
+
+    timeout = 60
+    key = KEY.decode()
+
+    @inlineCallbacks
+    def setUp(self) -> Any:
+        self.program = Program(
+            TWISTD,
+            "--nodaemon",
+            "--pidfile=",
+            "--python",
+            str(EXAMPLE / "standalone.tac"),
+            TOKEN_KEY=self.key,
+            WS4REDIS_CONNECTION=str(shared_redis().address),
+            LISTEN="tcp:0:interface=127.0.0.1",
+        )
+        self.addCleanup(self.program.end)
+        self.port = int((yield self.program.wait_for(r"Site starting on (\d+)"))[1])
+        self.url = f"ws://127.0.0.1:{self.port}/ws/chat?subscribe-broadcast"
+
+    @inlineCallbacks
+    def token(self, *options: str, key: str = key) -> Any:
+        """As the program prints it."""
+        command = (sys.executable, str(EXAMPLE / "tokens.py"), "john", *options)
+        program = yield Program(*command, TOKEN_KEY=key).ended
+        self.assertEqual(program.status, 0, program.printed)
+        return program.printed.strip()
+
+    @inlineCallbacks
+    def status(self, target: str = "/ws/chat", **headers: str) -> Any:
+        status = 503
+        while status == 503:  # not connected to Redis yet
+            answer = yield exchange(self.port, handshake_bytes(target, **headers))
+            status = status_of(answer)
+        for header in headers.values():
+            self.assertNotIn(header[-20:].encode(), answer)
+        return status
+
+    @inlineCallbacks
+    def test_the_page_and_a_program_talk(self) -> Any:
+        def get() -> str:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=20) as response:
+                return response.read().decode()
+
+        page = yield deferToThread(get)
+        path = re.search(r"/ws/\S+?(?=`)", page)[0]
+        first, second = re.search(r"\[\"(\w+)\", `(\w+\.)", page).groups()
+        token = yield self.token("chat")
+        yield self.status()
+        client = Program(
+            sys.executable, str(EXAMPLE / "client.py"), self.url, TOKEN=(yield self.token("chat"))
+        )
+        self.addCleanup(client.end)
+        yield client.wait_for("Listening")
+        browser = yield open_websocket(
+            f"ws://127.0.0.1:{self.port}{path}",
+            protocols=[first, second + token],
+            origin=f"http://127.0.0.1:{self.port}",
+        )
+        self.assertEqual(browser.selected_protocol, first)
+        browser.sendMessage(b"hello")
+        self.assertEqual((yield browser.next()), "hello")
+        yield client.wait_for("hello")
+        yield self.program.signal_and_wait("TERM")
+        self.assertEqual((yield browser.closed), 1001)
+        yield client.wait_for(r"Closed \(1001\)")
+        yield client.ended
+
+    @inlineCallbacks
+    def test_who_has_no_good_token_for_the_facility_stays_outside(self) -> Any:
+        good = yield self.token("chat")
+        forged = yield self.token("chat", key="another key" * 4)
+        expired = yield self.token("chat", "--seconds=-1")
+        elsewhere = yield self.token("other")
+        self.assertEqual((yield self.status()), 401)
+        self.assertEqual((yield self.status(f"/ws/chat?token={good}&access_token={good}")), 401)
+        for token, status in ((forged, 401), (expired, 401), (elsewhere, 403)):
+            self.assertEqual((yield self.status(Authorization=f"Bearer {token}")), status)
+            offered = f"chat, token.{token}"
+            self.assertEqual((yield self.status(Sec_WebSocket_Protocol=offered)), status)
+        for _ in range(2):  # it is a token, not a ticket
+            client = yield open_websocket(self.url, headers={"Authorization": f"Bearer {good}"})
+            client.sendClose(1000)
+            yield client.closed
+        foreign = {"Origin": "https://evil.example", "Authorization": f"Bearer {good}"}
+        self.assertEqual((yield self.status(**foreign)), 403)
+        self.assertNotIn(good, self.program.printed)
+
+    @inlineCallbacks
+    def test_a_key_that_can_be_guessed_is_refused_with_the_remedy(self) -> Any:
+        for name in ("tokens.py", "standalone.tac"):
+            command = [sys.executable, str(EXAMPLE / name), "john", "chat"]
+            if name.endswith(".tac"):
+                command = [TWISTD, "--nodaemon", "--pidfile=", "--python", str(EXAMPLE / name)]
+            program = yield Program(*command, TOKEN_KEY="secret").ended
+            self.assertIn("TOKEN_KEY has 6 bytes", program.printed)
+            self.assertIn("secrets.token_hex(32)", program.printed)
+            self.assertNotEqual(program.status, 0)
 
 
 class GuideTests(ServerTestCase):

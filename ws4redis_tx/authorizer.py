@@ -185,7 +185,7 @@ def _identify(request: WSGIRequest, ticket: Ticket | None) -> Identity:
         if not hasattr(request, "user"):
             request.user = AnonymousUser()
         identity = _identity_by_session(request)
-    if ticket is not None and identity.username is None:
+    if ticket is not None and (identity.username is None or identity.user_id != ticket.user_id):
         raise Denied(403, "The ticket is not good any more.", detail="its session or user is gone")
     if isinstance(request.session, signed_cookies.SessionStore):
         # The key of such a session is the credential itself.

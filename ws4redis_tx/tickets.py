@@ -36,6 +36,7 @@ from ws4redis_tx.core.channels import (
 )
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake
+from ws4redis_tx.redis_store import user_id_of
 
 __all__ = ["amake_ticket", "make_ticket"]
 
@@ -92,10 +93,11 @@ _INSTEAD = (
 class Ticket:
     """What a ticket stood for.
 
-    ``session`` is a session key; a user who has none is told by ``user``, the items that a session
-    would have held. ``text`` is all of it, for ``read_ticket``.
+    ``user_id`` is whom it was made for. ``session`` is the key of a session; without one, ``user``
+    has the items that a session would have held. ``text`` is all of it, for ``read_ticket``.
     """
 
+    user_id: str | None
     session: str | None = field(repr=False)
     user: Mapping[str, str] = field(repr=False)
     facility: str | None
@@ -135,6 +137,7 @@ def read_ticket(text: bytes | str) -> Ticket:
     found = json.loads(text)
     rights = found["rights"]
     return Ticket(
+        user_id=found["user_id"],
         session=found["session"],
         user=found["user"],
         facility=found["facility"],
@@ -167,6 +170,7 @@ def _describe(
     session, user = _who(request)
     return json.dumps(
         {
+            "user_id": user_id_of(request.user),
             "session": session,
             "user": user,
             "facility": facility,
