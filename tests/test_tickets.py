@@ -8,9 +8,21 @@ import re
 from typing import Any
 
 from twisted.internet.defer import fail, gatherResults, inlineCallbacks
+from twisted.trial.unittest import TestCase
 
-from tests.demo import in_thread, set_up_django
-from tests.support import LISTEN, exchange, handshake_bytes, status_of
+from tests.demo import SETTINGS, environment, in_thread, set_up_django
+from tests.processes import TWISTD, Program, twistd
+from tests.support import (
+    LISTEN,
+    RedisServer,
+    exchange,
+    handshake_bytes,
+    open_websocket,
+    python,
+    shared_redis,
+    status_of,
+    write_file,
+)
 from ws4redis_tx.service import make_service
 
 set_up_django()
@@ -467,3 +479,74 @@ class MakingTests(TicketTests):
         answer = yield self.show(ticket)
         self.assertEqual(status_of(answer), 503)
         self.assertIn(b"Retry-After", answer)
+
+
+class ProcessTests(TestCase):
+    """Made by one process, shown to another, which nobody told of Redis but its settings."""
+
+    timeout = 60
+
+    @inlineCallbacks
+    def assert_lets_in(self, program: Program, redis: RedisServer) -> Any:
+        port = int((yield program.wait_for(r"starting on (\d+)"))[1])
+        status = 503
+        while status == 503:  # not connected to Redis yet
+            status = status_of((yield exchange(port, handshake_bytes("/ws/?subscribe-user"))))
+        made = python(
+            "-c",
+            "import django; django.setup()\n"
+            "from django.contrib.auth.models import User\n"
+            "from django.test import RequestFactory\n"
+            "from ws4redis_tx.tickets import make_ticket\n"
+            "request = RequestFactory().post('/')\n"
+            "request.user = User.objects.get(username='john')\n"
+            "print(make_ticket(request))\n",
+            DJANGO_SETTINGS_MODULE=SETTINGS,
+            WS4REDIS_CONNECTION=str(redis.address),
+            **environment(),
+        )
+        self.assertEqual(made.returncode, 0, made.stderr)
+        ticket = made.stdout.strip()
+        url = f"ws://127.0.0.1:{port}/ws/foobar?subscribe-user"
+        client = yield open_websocket(url, protocols=["ws4redis", ticket])
+        redis.command("PUBLISH", "user:john:foobar", "for john")
+        self.assertEqual((yield client.next()), "for john")
+        again = open_websocket(url, protocols=["ws4redis", ticket])
+        yield self.assertFailure(again, ConnectionError)
+        yield program.signal_and_wait("TERM")
+        yield client.closed
+        self.assertNotIn(ticket, program.printed)
+        self.assertNotIn("Traceback", program.printed)
+
+    def variables(self, redis: RedisServer) -> dict[str, str]:
+        return {
+            "DJANGO_SETTINGS_MODULE": SETTINGS,
+            "WS4REDIS_CONNECTION": str(redis.address),
+            **environment(),
+        }
+
+    @inlineCallbacks
+    def test_the_server_of_twistd(self) -> Any:
+        redis = shared_redis()
+        program = twistd("--listen=tcp:0:interface=127.0.0.1", **self.variables(redis))
+        self.addCleanup(program.end)
+        yield self.assert_lets_in(program, redis)
+
+    @inlineCallbacks
+    def test_a_server_inside_another_application(self) -> Any:
+        redis = shared_redis()
+        tac = write_file(
+            self,
+            "import django; django.setup()\n"
+            "from twisted.application.service import Application\n"
+            "from ws4redis_tx import conf\n"
+            "from ws4redis_tx.service import make_service\n"
+            "application = Application('own')\n"
+            "service = make_service(conf.server_config(listen=('tcp:0:interface=127.0.0.1',)))\n"
+            "service.setServiceParent(application)\n",
+        )
+        program = Program(
+            *(TWISTD, "--nodaemon", "--pidfile=", "--python", tac), **self.variables(redis)
+        )
+        self.addCleanup(program.end)
+        yield self.assert_lets_in(program, redis)
