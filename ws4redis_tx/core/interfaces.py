@@ -6,8 +6,8 @@ methods run in the reactor thread.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ws4redis_tx.core.messages import PersistedMessage, Publication
 
@@ -96,7 +96,7 @@ class IAuthorizer(Protocol):
 
     def authorize(
         self, handshake: Handshake, rights: Sequence[str]
-    ) -> Deferred[Admission] | Admission:
+    ) -> Deferred[Admission] | Coroutine[Any, Any, Admission] | Admission:
         """Decide about the ``rights`` that a client asked for, in the order of its URL.
 
         Asked at the handshake, and again about the same one while the websocket is open; that may
