@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, suc
 from twisted.trial.unittest import TestCase
 
 from tests.support import TIMEOUT, RedisServer, shared_redis
+from ws4redis_tx.core.channels import stamp_key
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.server.broker import RedisBroker
@@ -146,10 +147,71 @@ class BrokerContract:
         yield gatherResults(fences)
         self.assertEqual(len(listener.heard), 50)
 
+    # Outages
+
+    def lose_connection(self) -> Deferred[None]:
+        """Fire when it is lost; it does not come back before the reactor's next turn."""
+        raise NotImplementedError
+
+    def publish_elsewhere(self, channel: bytes, message: bytes, expire: int) -> None:
+        """As another process does, meanwhile."""
+        raise NotImplementedError
+
+    def restored(self) -> Deferred[None]:
+        """Fire when the broker is available again."""
+        raise NotImplementedError
+
+    @inlineCallbacks
+    def test_listeners_stay_and_get_what_was_persisted_in_an_outage_and_nothing_twice(self) -> Any:
+        listener, leaver = Listener(), Listener()
+        names = [b"heard before", b"b", b"a", b"not persisted", b"nobody's"]
+        yield gatherResults([self.broker.listen(name, listener) for name in names[:-1]])
+        yield self.broker.listen(names[-1], leaver)
+        yield self.broker.publish([b"heard before"], b"0", 60)
+        yield listener.wait_for(1)
+        generation = self.broker.generation
+        yield self.lose_connection()
+        self.broker.unlisten(names[-1], leaver)
+        self.publish_elsewhere(b"a", b"1", 60)
+        self.publish_elsewhere(b"b", b"2", 60)
+        self.publish_elsewhere(b"a", b"3", 60)
+        self.publish_elsewhere(b"not persisted", b"4", 0)
+        self.publish_elsewhere(b"nobody's", b"5", 60)
+        heard = [(b"heard before", b"0")]
+        self.assertEqual(listener.heard, heard)
+        yield self.restored()
+        # Before it is available, in the order of their publication.
+        heard += [(b"b", b"2"), (b"a", b"3")]
+        self.assertEqual(listener.heard, heard)
+        self.assertNotEqual(self.broker.generation, generation)
+        self.publish([b"not persisted"], b"6", 0)
+        yield listener.wait_for(4)
+        self.assertEqual(listener.heard, [*heard, (b"not persisted", b"6")])
+        self.assertEqual(leaver.heard, [])
+
 
 class MemoryBrokerTests(BrokerContract, TestCase):
     def setUp(self) -> None:
         self.broker = MemoryBroker()
+
+    def lose_connection(self) -> Deferred[None]:
+        self.broker.lose_connection()
+        return succeed(None)
+
+    def publish_elsewhere(self, channel: bytes, message: bytes, expire: int) -> None:
+        self.broker.publish_elsewhere([channel], message, expire)
+
+    def restored(self) -> Deferred[None]:
+        self.broker.restore()
+        return self.broker.when_available()
+
+
+class DelayedMemoryBrokerTests(MemoryBrokerTests):
+    """The contract, by a broker whose answers and messages take a while."""
+
+    def setUp(self) -> None:
+        self.broker = MemoryBroker(reactor)
+        self.broker.delay = 0.001
 
 
 class RedisBrokerTests(BrokerContract, TestCase):
@@ -166,6 +228,24 @@ class RedisBrokerTests(BrokerContract, TestCase):
         self.broker.startService()
         self.addCleanup(self.broker.stopService)
         return self.broker.when_available()
+
+    def lose_connection(self) -> Deferred[None]:
+        self.redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+        return succeed(None)
+
+    def publish_elsewhere(self, channel: bytes, message: bytes, expire: int) -> None:
+        if expire:
+            seconds, micros = self.redis.command("TIME")
+            stamp = seconds * 10**6 + micros
+            end = 1000 * (seconds + expire)
+            self.redis.command("SET", channel, message, "PXAT", end)
+            self.redis.command("SET", stamp_key("", channel), stamp, "PXAT", end)
+        self.redis.command("PUBLISH", channel, message)
+
+    @inlineCallbacks
+    def restored(self) -> Any:
+        yield self.assertFailure(self.broker.fence(), BrokerUnavailable)
+        yield self.broker.when_available()
 
     @inlineCallbacks
     def test_stopping_it_twice_or_before_its_start_is_harmless(self) -> Any:

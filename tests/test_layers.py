@@ -89,7 +89,7 @@ class LayersTests(TestCase):
     def test_server_knows_no_django_and_nothing_above_it(self) -> None:
         above = [
             f"ws4redis_tx.{path.stem}" for path in PACKAGE.glob("*.py") if path.stem != "__init__"
-        ]
+        ] + ["ws4redis_tx.testing"]
         for name in imports():
             if name.startswith("ws4redis_tx.server"):
                 self.assert_without(name, "django", *above)
@@ -128,8 +128,17 @@ class LayersTests(TestCase):
             self.assert_without(name, "django")
 
     def test_nothing_imports_testing(self) -> None:
-        for name in set(imports()) - {"ws4redis_tx.testing"}:
-            self.assert_without(name, "ws4redis_tx.testing")
+        for name in imports():
+            if not name.startswith("ws4redis_tx.testing"):
+                self.assert_without(name, "ws4redis_tx.testing")
+
+    def test_testing_itself_imports_nothing(self) -> None:
+        name = "ws4redis_tx.testing"
+        self.assertEqual(
+            {each for each in imports()[name] if each.startswith("ws4redis_tx")},
+            {"ws4redis_tx", name},
+        )
+        self.assert_without(name, "django", "twisted", "autobahn", "txredisapi", "crochet")
 
     def test_no_package_file_hides_the_plugin(self) -> None:
         self.assertEqual(list((ROOT / "twisted").rglob("__init__.py")), [])

@@ -1,7 +1,7 @@
-"""What users test with: the real server on a fake wire, with a broker in memory.
+"""The real server on a fake wire: its own protocol, and a client at the other end.
 
 No socket is opened and no reactor runs: what a call sets off has happened when it returns, except
-what waits for the clock.
+what waits for the clock or for the broker.
 """
 
 from __future__ import annotations
@@ -9,89 +9,21 @@ from __future__ import annotations
 import base64
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ws4redis_tx.core.channels import is_control_channel
 from ws4redis_tx.core.config import ServerConfig
-from ws4redis_tx.core.hub import EchoNotes, Hub
-from ws4redis_tx.core.interfaces import IAuthorizer, IListener
-from ws4redis_tx.core.messages import PersistedMessage, Publication
+from ws4redis_tx.core.interfaces import IAuthorizer
 from ws4redis_tx.server.websocket_factory import WebSocketFactory
 from ws4redis_tx.service import make_factory
-
-_log = Logger()
-
-__all__ = ["MemoryBroker", "MemoryClient", "connect", "make_memory_factory"]
-
-
-class MemoryBroker:
-    """An ``IBroker`` in memory. Subscriptions stand and messages arrive at once; what is
-    persisted does not expire.
-    """
-
-    available = True
-    generation = 0
-
-    def __init__(self) -> None:
-        self.hub = Hub(lambda: _log.failure("A listener failed; the others get the message"))
-        self.persisted: dict[bytes, bytes] = {}
-        self._notes = EchoNotes()
-        # Between servers: not among the channels of ``hub``, which are those of websockets.
-        self.control = Hub(lambda: _log.failure("A listener of a control channel failed"))
-
-    def listen(self, channel: bytes, listener: IListener) -> Deferred[None]:
-        self._hub(channel).add(channel, listener)
-        return succeed(None)
-
-    def unlisten(self, channel: bytes, listener: IListener) -> None:
-        self._hub(channel).discard(channel, listener)
-
-    def _hub(self, channel: bytes) -> Hub:
-        return self.control if is_control_channel(channel) else self.hub
-
-    def publish(
-        self,
-        channels: Sequence[bytes],
-        message: bytes,
-        expire: int,
-        sender: IListener | None = None,
-    ) -> Deferred[int]:
-        receivers = 0
-        for channel in channels:
-            if sender is not None and self.hub.has(channel, sender):
-                self._notes.note(channel, message, sender)
-            if expire:
-                self.persisted[channel] = message
-            hub = self._hub(channel)
-            receivers += channel in hub.channels
-            hub.dispatch(Publication(channel, message, self._notes.take(channel, message)))
-        return succeed(receivers)
-
-    def get(self, channel: bytes) -> Deferred[PersistedMessage | None]:
-        message = self.persisted.get(channel)
-        return succeed(None if message is None else PersistedMessage(message, channel))
-
-    def fence(self) -> Deferred[None]:
-        return succeed(None)
-
-    def forget(self, listener: IListener) -> None:
-        self._notes.forget(listener)
-
-    def when_available(self) -> Deferred[None]:
-        return succeed(None)
-
-    def fileno(self) -> int | None:
-        return None
+from ws4redis_tx.testing.broker import MemoryBroker
 
 
 def make_memory_factory(
@@ -102,13 +34,20 @@ def make_memory_factory(
     subscriber: Any = None,
     clock: Clock | None = None,
 ) -> WebSocketFactory:
-    """The server's own factory over a broker in memory and a clock that stands still."""
+    """The server's own factory over a broker in memory, and a ``clock`` that stands still until a
+    test calls its ``advance``: the server's timers go by it, and the broker's unless that has its
+    own. They are ``factory.broker`` and ``factory.reactor``.
+    """
+    clock = clock or Clock()
+    broker = broker or MemoryBroker()
+    if broker.clock is None:
+        broker.clock = clock
     return make_factory(
         config or ServerConfig(),
-        broker=broker or MemoryBroker(),
+        broker=broker,
         authorizer=authorizer,
         subscriber=subscriber,
-        reactor=clock or Clock(),
+        reactor=clock,
     )
 
 
@@ -122,8 +61,12 @@ def connect(
 ) -> MemoryClient:
     """A client that asked for ``url`` (``ws://localhost/ws/foobar?subscribe-broadcast``).
 
-    It is ``open`` when this returns, or ``refused`` with a status; unless the authorizer or
-    subscriber waits for something.
+    It is ``open`` when this returns, or ``refused`` with a status; unless the authorizer, the
+    subscriber or the broker waits for something.
+
+    :param cookies: by name, as a browser sends them.
+    :param origin: of the page whose script connects; ``None``: no browser.
+    :param headers: further ones, or others than these.
     """
     parts = urlsplit(url)
     fields = {
@@ -164,6 +107,7 @@ class MemoryClient:
         self.close_code: int | None = None
         self._received = b""
         self._gone = False
+        self._factory: Any = factory
         server: Any = factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
         server.makeConnection(_Wire(self))
         self._server = server
@@ -176,6 +120,12 @@ class MemoryClient:
     def close(self, code: int = 1000) -> None:
         """Send a close frame; the server answers it and ends the connection."""
         self.send_bytes(client_frame(8, code.to_bytes(2, "big")))
+
+    def flush(self) -> None:
+        """Have everything arrive that is under way between the server and its broker, and what
+        that sets off: an answer to the handshake, messages, a close frame.
+        """
+        self._factory.broker.flush()
 
     def lose_connection(self) -> None:
         """Be gone without a word."""

@@ -1,0 +1,45 @@
+"""What users test with.
+
+The real server in memory, for Twisted's tests and anybody's: ``connect``, ``MemoryClient``,
+``make_memory_factory``, ``MemoryBroker``. For Django's: ``capture_messages``, ``LiveServer``. For
+pytest: the fixtures of ``pytest_plugin``.
+
+Importing this imports nothing else; each name brings what it needs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ws4redis_tx.testing.broker import MemoryBroker
+    from ws4redis_tx.testing.client import MemoryClient, client_frame, connect, make_memory_factory
+
+__all__ = [
+    "MemoryBroker",
+    "MemoryClient",
+    "client_frame",
+    "connect",
+    "make_memory_factory",
+]
+
+_MODULES = {
+    "MemoryBroker": "broker",
+    "MemoryClient": "client",
+    "client_frame": "client",
+    "connect": "client",
+    "make_memory_factory": "client",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

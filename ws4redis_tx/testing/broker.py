@@ -1,0 +1,255 @@
+"""Redis in memory: an ``IBroker`` that keeps the promises of the real one, and breaks what a test
+tells it to break.
+
+Knows no sockets and no reactor. It keeps the order of Redis and of one connection to it: what is
+under way arrives in the order it was sent, and what arrives together is handed over together.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ws4redis_tx.core.channels import is_control_channel
+from ws4redis_tx.core.errors import BrokerUnavailable
+from ws4redis_tx.core.fanout import Fanout
+from ws4redis_tx.core.hub import EchoNotes, Hub
+from ws4redis_tx.core.interfaces import IListener
+from ws4redis_tx.core.messages import PersistedMessage, Publication
+from ws4redis_tx.testing.persisted import Persisted
+from ws4redis_tx.testing.under_way import Message, UnderWay
+
+_log = Logger()
+
+
+class MemoryBroker:
+    """An ``IBroker`` in memory. What a call sets off has happened when it returns, unless there is
+    a ``delay``.
+
+    :param clock: by which ``delay`` passes, and what is persisted expires; ``make_memory_factory``
+        lends its own. Without one, nothing expires, and what is delayed waits for ``flush``.
+    """
+
+    def __init__(self, clock: Any = None) -> None:
+        self.available = True
+        self.generation = 0
+        self.hub = Hub(lambda: _log.failure("A listener failed; the others get the message"))
+        # Between servers: not among the channels of ``hub``, which are those of websockets.
+        self.control = Hub(lambda: _log.failure("A listener of a control channel failed"))
+        # No time passes while they hand over.
+        self._fanouts = [
+            Fanout(hub, lambda: 0.0, lambda run: run()) for hub in (self.hub, self.control)
+        ]
+        self._under_way = UnderWay(clock, self._arrived)
+        self._persisted = Persisted(lambda: self._under_way.now)
+        self._notes = EchoNotes()
+        self._subscribing: dict[bytes, list[Deferred[None]]] = {}
+        self._faults: deque[bool] = deque()
+        self._waiting: list[Deferred[None]] = []
+
+    @property
+    def persisted(self) -> dict[bytes, bytes]:
+        """The last message of each channel that was to be persisted."""
+        return self._persisted.messages
+
+    @property
+    def clock(self) -> Any:
+        return self._under_way.clock
+
+    @clock.setter
+    def clock(self, clock: Any) -> None:
+        self._under_way.clock = clock
+
+    # What may go wrong
+
+    @property
+    def delay(self) -> float:
+        """Seconds from a call to its answer, and from a publish to its messages' arrival;
+        ``math.inf``: until ``flush``. Initially 0.
+        """
+        return self._under_way.delay
+
+    @delay.setter
+    def delay(self, seconds: float) -> None:
+        self._under_way.delay = seconds
+
+    def fail_next(self, count: int = 1, *, maybe_published: bool = False) -> None:
+        """Have the next ``count`` calls of ``publish``, ``get`` and ``listen`` fail with
+        ``BrokerUnavailable``.
+
+        With ``maybe_published`` a message goes out all the same, as far as nobody can know: only
+        the answer is lost. Else it does not.
+        """
+        self._faults.extend([maybe_published] * count)
+
+    def lose_connection(self) -> None:
+        """Be not ``available`` until ``restore``. What is under way is lost: who waits for an
+        answer gets ``BrokerUnavailable``. Listeners stay.
+        """
+        self.available = False
+        self._notes.clear()
+        for each in self._under_way.lose():
+            if isinstance(each, Message):
+                if each.persisted:
+                    self._persisted.miss(each.channel)
+            else:
+                each.deferred.errback(
+                    BrokerUnavailable("The connection was lost.", maybe_published=each.sent)
+                )
+
+    def restore(self) -> None:
+        """Be ``available`` again, as another ``generation``; before that, deliver what is
+        persisted and was missed.
+        """
+        if self.available:
+            return
+        self.generation += 1
+        self._dispatch(self._persisted.take_missed())
+        self.available = True
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)
+
+    def publish_elsewhere(self, channels: Sequence[bytes], message: bytes, expire: int = 0) -> int:
+        """Publish as another process does, whose connection to Redis is in order whatever happens
+        to this one; return the receiver count.
+        """
+        receivers = self._publish(channels, message, expire)
+        self._under_way.hand_over()
+        return receivers
+
+    def flush(self) -> None:
+        """Have all that is under way arrive now, and what that sets off."""
+        self._under_way.flush()
+
+    # IBroker
+
+    def listen(self, channel: bytes, listener: IListener) -> Deferred[None]:
+        fault = self._fault()
+        if fault is not None:
+            return fail(fault)
+        if self._hub(channel).add(channel, listener):
+            waiting = self._subscribing[channel] = []
+            stands = self._wait_for(channel, listener)
+            self._under_way.answer(None).addBoth(self._subscribed, channel, waiting)
+            return stands
+        if channel in self._subscribing:
+            return self._wait_for(channel, listener)
+        return succeed(None)
+
+    def unlisten(self, channel: bytes, listener: IListener) -> None:
+        if self._hub(channel).discard(channel, listener):
+            self._subscribing.pop(channel, None)
+
+    def publish(
+        self,
+        channels: Sequence[bytes],
+        message: bytes,
+        expire: int,
+        sender: IListener | None = None,
+    ) -> Deferred[int]:
+        fault = self._fault()
+        if fault is not None and not fault.maybe_published:
+            return fail(fault)
+        for channel in channels:
+            if sender is not None and self.hub.has(channel, sender):
+                self._notes.note(channel, message, sender)
+        receivers = self._publish(channels, message, expire)
+        return self._under_way.answer(receivers if fault is None else Failure(fault), sent=True)
+
+    def get(self, channel: bytes) -> Deferred[PersistedMessage | None]:
+        fault = self._fault()
+        if fault is not None:
+            return fail(fault)
+        message = self._persisted.read(channel)
+        return self._under_way.answer(
+            None if message is None else PersistedMessage(message, channel)
+        )
+
+    def fence(self) -> Deferred[None]:
+        return self._under_way.answer(None) if self.available else fail(_unavailable())
+
+    def forget(self, listener: IListener) -> None:
+        self._notes.forget(listener)
+
+    def when_available(self) -> Deferred[None]:
+        if self.available:
+            return succeed(None)
+        waiting: Deferred[None] = Deferred(self._waiting.remove)
+        self._waiting.append(waiting)
+        return waiting
+
+    def fileno(self) -> int | None:
+        return None
+
+    # Subscriptions
+
+    def _hub(self, channel: bytes) -> Hub:
+        return self.control if is_control_channel(channel) else self.hub
+
+    def _wait_for(self, channel: bytes, listener: IListener) -> Deferred[None]:
+        """Fire when the subscription that is under way stands."""
+        stands: Deferred[None] = Deferred()
+        self._subscribing[channel].append(stands)
+
+        def not_subscribed(failure: Failure) -> Failure:
+            self.unlisten(channel, listener)
+            return failure
+
+        return stands.addErrback(not_subscribed)
+
+    def _subscribed(self, answer: object, channel: bytes, waiting: list[Deferred[None]]) -> None:
+        if self._subscribing.get(channel) is waiting:
+            del self._subscribing[channel]
+        for stands in waiting:
+            if isinstance(answer, Failure):
+                stands.errback(answer)
+            else:
+                stands.callback(None)
+
+    # Redis
+
+    def _fault(self) -> BrokerUnavailable | None:
+        """Why this call fails, if it does."""
+        if not self.available:
+            return _unavailable()
+        if self._faults:
+            text = "MemoryBroker.fail_next said so."
+            return BrokerUnavailable(text, maybe_published=self._faults.popleft())
+        return None
+
+    def _publish(self, channels: Sequence[bytes], message: bytes, expire: int) -> int:
+        """Persist, send to the listeners, count them."""
+        receivers = 0
+        for channel in channels:
+            if expire:
+                self._persisted.keep(channel, message, expire)
+            if self.available:
+                receivers += channel in self._hub(channel).channels
+                self._under_way.add(channel, message, persisted=bool(expire))
+            elif expire:
+                self._persisted.miss(channel)
+        return receivers
+
+    def _arrived(self, messages: Iterable[Message]) -> None:
+        self._dispatch([(each.channel, each.payload) for each in messages])
+
+    def _dispatch(self, messages: Iterable[tuple[bytes, bytes]]) -> None:
+        for is_control, part in groupby(messages, lambda each: is_control_channel(each[0])):
+            publications = [
+                Publication(channel, payload, self._notes.take(channel, payload))
+                for channel, payload in part
+                if channel in self._hub(channel).channels and channel not in self._subscribing
+            ]
+            if publications:
+                self._fanouts[is_control].hand_over(publications)
+
+
+def _unavailable() -> BrokerUnavailable:
+    return BrokerUnavailable("There is no connection to Redis: MemoryBroker.restore() makes one.")

@@ -1,0 +1,38 @@
+"""The keys of a Redis in memory: the last message of each channel, and whether it was missed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+
+class Persisted:
+    """What is persisted, until it expires by ``seconds``, a clock's."""
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self.messages: dict[bytes, bytes] = {}
+        self._seconds = seconds
+        self._ends: dict[bytes, float] = {}
+        self._missed: dict[bytes, None] = {}
+
+    def keep(self, channel: bytes, message: bytes, expire: int) -> None:
+        self._ends[channel] = self._seconds() + expire
+        self.messages[channel] = message
+
+    def read(self, channel: bytes) -> bytes | None:
+        if self._ends.get(channel, math.inf) <= self._seconds():
+            self.messages.pop(channel, None)
+        return self.messages.get(channel)
+
+    def miss(self, channel: bytes) -> None:
+        """A message that was persisted did not reach the listeners; nor does any until
+        ``take_missed``.
+        """
+        self._missed.pop(channel, None)
+        self._missed[channel] = None
+
+    def take_missed(self) -> list[tuple[bytes, bytes]]:
+        """Channels and their last messages, in the order in which these were missed."""
+        missed, self._missed = self._missed, {}
+        found = [(channel, self.read(channel)) for channel in missed]
+        return [(channel, message) for channel, message in found if message is not None]
