@@ -37,6 +37,7 @@ DJANGO = EVERYWHERE - {"ws4redis_tx", "ws4redis_tx.policies", "ws4redis_tx.redis
     "ws4redis_tx.django_site",
     "ws4redis_tx.templatetags",
     "ws4redis_tx.templatetags.ws4redis",
+    "ws4redis_tx.testing.capture",
 }
 
 
@@ -113,7 +114,7 @@ class LayersTests(TestCase):
             self.assertEqual(importers, [PACKAGE / "server" / f"{each}.py" for each in owners])
 
     def test_what_django_loads_installs_no_reactor(self) -> None:
-        for name in sorted(EVERYWHERE):
+        for name in sorted(EVERYWHERE | {"ws4redis_tx.testing.capture"}):
             self.assert_without(name, "twisted.internet.reactor", "txredisapi", "autobahn")
 
     def test_the_package_itself_imports_nothing(self) -> None:

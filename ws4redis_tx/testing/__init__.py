@@ -14,19 +14,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ws4redis_tx.testing.broker import MemoryBroker
+    from ws4redis_tx.testing.capture import CapturedMessages, capture_messages
+    from ws4redis_tx.testing.captured import CapturedMessage
     from ws4redis_tx.testing.client import MemoryClient, client_frame, connect, make_memory_factory
 
 __all__ = [
+    "CapturedMessage",
+    "CapturedMessages",
     "MemoryBroker",
     "MemoryClient",
+    "capture_messages",
     "client_frame",
     "connect",
     "make_memory_factory",
 ]
 
 _MODULES = {
+    "CapturedMessage": "captured",
+    "CapturedMessages": "capture",
     "MemoryBroker": "broker",
     "MemoryClient": "client",
+    "capture_messages": "capture",
     "client_frame": "client",
     "connect": "client",
     "make_memory_factory": "client",

@@ -1,0 +1,147 @@
+"""A message that a publisher would have published, and how it is told from others. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+_LONGEST = 200
+_NAMED = ("users", "groups", "sessions")
+
+
+@dataclass(frozen=True)
+class CapturedMessage:
+    """One call of a publisher. ``channels`` are all of its channels, also those of a subclass's
+    own; ``expire`` is in seconds, ``0``: not persisted.
+    """
+
+    payload: bytes
+    expire: int
+    channels: tuple[str, ...]
+    facility: str
+    broadcast: bool
+    users: frozenset[str]
+    groups: frozenset[str]
+    sessions: frozenset[str]
+
+    @property
+    def text(self) -> str:
+        """What a browser gets as text. Raises ``UnicodeDecodeError`` where it would get bytes."""
+        return self.payload.decode()
+
+    def json(self) -> Any:
+        """What the message says in JSON. Raises ``ValueError`` if it is none."""
+        return json.loads(self.payload)
+
+    def __str__(self) -> str:
+        named = {name: getattr(self, name) for name in _NAMED}
+        audience = _audience(self.broadcast, named) or f"channels {list(self.channels)}"
+        lasting = f"persisted for {self.expire} s" if self.expire else "not persisted"
+        return f"{_shown(self.payload)} on facility {self.facility!r} to {audience}, {lasting}"
+
+
+def captured_message(
+    channels: Sequence[bytes], payload: bytes, expire: int, prefix: str
+) -> CapturedMessage:
+    """With the audience that the names of its channels tell."""
+    names = [channel.decode() for channel in channels]
+    facility, broadcast = "", False
+    named: dict[str, set[str]] = {"user": set(), "group": set(), "session": set()}
+    for name in names:
+        kind, _, rest = name.removeprefix(f"{prefix}:" if prefix else "").partition(":")
+        if kind == "broadcast":
+            facility, broadcast = rest, True
+        elif kind in named:
+            who, _, facility = rest.rpartition(":")
+            named[kind].add(who)
+    return CapturedMessage(
+        payload,
+        expire,
+        tuple(names),
+        facility,
+        broadcast,
+        **{f"{kind}s": frozenset(who) for kind, who in named.items()},
+    )
+
+
+class Criteria(TypedDict, total=False):
+    """What a message may be asked for besides its text.
+
+    The audience, if any part of it is given, is compared whole: ``users=["john"]`` is not met by a
+    message that goes to John and Mary, or to everybody.
+    """
+
+    json: Any
+    facility: str
+    broadcast: bool
+    users: Iterable[str]
+    groups: Iterable[str]
+    sessions: Iterable[str]
+    expire: int
+
+
+class Wanted:
+    """A message that is looked for. As text: what its finder would have liked."""
+
+    def __init__(self, message: str | bytes | None, criteria: Criteria) -> None:
+        self._payload = message.encode() if isinstance(message, str) else message
+        self._criteria = criteria
+        self._broadcast = criteria.get("broadcast", False)
+        self._named: dict[str, frozenset[str]] = {}
+        for name in _NAMED:
+            names: Any = criteria.get(name, ())
+            if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+                raise TypeError(f"{name}={names!r} is not a list of names: {name}=['name'].")
+            self._named[name] = frozenset(names)
+        self._to_whom = bool(criteria.keys() & {"broadcast", *_NAMED})
+
+    def fits(self, message: CapturedMessage) -> bool:
+        if self._payload is not None and self._payload != message.payload:
+            return False
+        if self._to_whom and (
+            message.broadcast != self._broadcast
+            or any(getattr(message, name) != names for name, names in self._named.items())
+        ):
+            return False
+        wanted = self._criteria
+        return (
+            ("facility" not in wanted or wanted["facility"] == message.facility)
+            and ("expire" not in wanted or wanted["expire"] == message.expire)
+            and ("json" not in wanted or _says(message, wanted["json"]))
+        )
+
+    def __str__(self) -> str:
+        wanted = self._criteria
+        words = [] if self._payload is None else [_shown(self._payload)]
+        if "json" in wanted:
+            words.append(f"JSON of {wanted['json']!r}")
+        if "facility" in wanted:
+            words.append(f"on facility {wanted['facility']!r}")
+        if self._to_whom:
+            words.append(f"to {_audience(self._broadcast, self._named) or 'nobody'}")
+        if "expire" in wanted:
+            words.append(f"with expire={wanted['expire']}")
+        return " ".join(words) or "any"
+
+
+def _says(message: CapturedMessage, wanted: Any) -> bool:
+    with suppress(ValueError):
+        return bool(message.json() == wanted)
+    return False
+
+
+def _audience(broadcast: bool, named: Mapping[str, Iterable[str]]) -> str:
+    parts = ["everybody"] if broadcast else []
+    parts += [f"{name} {sorted(names)}" for name, names in named.items() if names]
+    return ", ".join(parts)
+
+
+def _shown(payload: bytes) -> str:
+    message: str | bytes = payload
+    with suppress(UnicodeDecodeError):
+        message = payload.decode()
+    shown = repr(message[:_LONGEST])
+    return f"{shown}…" if len(message) > _LONGEST else shown
