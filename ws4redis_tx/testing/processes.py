@@ -1,0 +1,151 @@
+"""A real Redis and a real server, as processes that end with this one, however it ends.
+
+For callers that block: they need no reactor here. Starting takes a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from ws4redis_tx.core.errors import WS4RedisError
+from ws4redis_tx.server.embedded_redis import find_server, free_port, server_command, watched
+
+# Seconds after which a program that has not said that it is ready will not.
+_START_TIMEOUT = 60.0
+_STOP_TIMEOUT = 10.0
+# Somebody else may take a free port before the program does.
+_ATTEMPTS = 5
+
+# In the folder, and with the modules, of who starts it.
+_TWISTD = "import os; os.chdir({folder!r}); from twisted.scripts.twistd import run; run()"
+
+
+class RedisProcess:
+    """An empty Redis on a free loopback port. Raises ``ConfigError`` if none is installed."""
+
+    def __init__(self) -> None:
+        program = find_server()
+        for attempt in range(_ATTEMPTS):
+            self.port = free_port()
+            try:
+                self._program = _Program(
+                    server_command(program, self.port), "Ready to accept connections"
+                )
+            except WS4RedisError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+            else:
+                break
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def empty(self) -> None:
+        """Remove all that is persisted. Subscriptions stay."""
+        with socket.create_connection(("127.0.0.1", self.port), _STOP_TIMEOUT) as connection:
+            connection.sendall(b"FLUSHALL\r\n")
+            with connection.makefile("rb") as answers:
+                answer = answers.readline()
+        if answer != b"+OK\r\n":
+            raise WS4RedisError(f"Redis at {self.url} was not emptied: {answer!r}")
+
+    def stop(self) -> None:
+        self._program.stop()
+
+
+class ServerProcess:
+    """``twistd ws4redis`` on a free loopback port, ready for websockets.
+
+    With the site of ``DJANGO_SETTINGS_MODULE``, if that is set, and the databases that stand in
+    those settings; else for anonymous broadcasts.
+    """
+
+    def __init__(self, redis_url: str) -> None:
+        self.redis_url = redis_url
+        paths = [os.path.abspath(path) for path in sys.path]
+        self._program = _Program(
+            [
+                *(sys.executable, "-c", _TWISTD.format(folder=os.getcwd())),
+                *("--nodaemon", "--pidfile=", "ws4redis", "--redis", redis_url),
+                *("--drain", "0", "--listen", "tcp:0:interface=127.0.0.1"),
+            ],
+            r"Ready: websockets at (\S+?),? ",
+            {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"},
+        )
+        self._url = self._program.ready[1]
+
+    def url(self, facility: str, *flags: str) -> str:
+        """Of a websocket: ``server.url("news", "subscribe-broadcast")``."""
+        query = "&".join(flags)
+        return f"{self._url}{quote(facility)}" + (f"?{query}" if query else "")
+
+    @property
+    def log(self) -> str:
+        """What it has logged until now."""
+        return self._program.said
+
+    def stop(self) -> None:
+        self._program.stop()
+
+
+class _Program:
+    """A process, and all that it says. ``ready`` is the match of what it said when it was."""
+
+    ready: re.Match[str]
+
+    def __init__(
+        self, command: list[str], ready: str, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._process = subprocess.Popen(
+            watched(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env={**os.environ, **(environment or {})},
+        )
+        self._lines: list[str] = []
+        self._decided = threading.Event()
+        # It would stop at a pipe that is full.
+        self._reader = threading.Thread(target=self._read, args=(re.compile(ready),), daemon=True)
+        self._reader.start()
+        self._decided.wait(_START_TIMEOUT)
+        if not hasattr(self, "ready"):
+            self.stop()
+            raise WS4RedisError(f"{command[0]} did not start, but said:\n{self.said}")
+
+    @property
+    def said(self) -> str:
+        return "".join(self._lines)
+
+    def _read(self, ready: re.Pattern[str]) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.append(line)
+            match = ready.search(line)
+            if match and not self._decided.is_set():
+                self.ready = match
+                self._decided.set()
+        self._decided.set()
+
+    def stop(self) -> None:
+        """Wait until it has ended."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(_STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, 9)  # it leads a session of its own
+            self._process.wait()
+        self._reader.join()
+        self._process.stdout.close()

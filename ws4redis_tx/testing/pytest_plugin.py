@@ -1,0 +1,66 @@
+"""Fixtures for pytest, which finds them by itself where this package is installed.
+
+Importing this imports nothing but pytest: a project that uses no fixture of ours pays nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from ws4redis_tx.testing.processes import RedisProcess, ServerProcess
+
+
+@pytest.fixture(scope="session")
+def _ws4redis_redis() -> Iterator[RedisProcess]:
+    from ws4redis_tx.testing.processes import RedisProcess
+
+    redis = RedisProcess()
+    yield redis
+    redis.stop()
+
+
+@pytest.fixture(scope="session")
+def _ws4redis_server(_ws4redis_redis: RedisProcess) -> Iterator[ServerProcess]:
+    from ws4redis_tx.testing.processes import ServerProcess
+
+    server = ServerProcess(_ws4redis_redis.url)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(_ws4redis_redis: RedisProcess) -> str:
+    """The URL of a real Redis on a free port: one for all tests, emptied for each."""
+    _ws4redis_redis.empty()
+    return _ws4redis_redis.url
+
+
+@pytest.fixture
+def ws4redis_server(_ws4redis_server: ServerProcess, redis_url: str) -> Iterator[ServerProcess]:
+    """A real ``twistd ws4redis``, ready, over the Redis of ``redis_url``: one for all tests.
+
+    ``ws4redis_server.url("news", "subscribe-broadcast")`` is the URL of a websocket. It serves the
+    site of ``DJANGO_SETTINGS_MODULE``, if that is set, and what the test publishes reaches it.
+    """
+    with _published_to(redis_url):
+        yield _ws4redis_server
+
+
+@contextmanager
+def _published_to(url: str) -> Iterator[None]:
+    """Have the publishers of this process, if it has a Django, use this Redis."""
+    used = "django.conf" in sys.modules and sys.modules["django.conf"].settings.configured
+    if used or os.environ.get("DJANGO_SETTINGS_MODULE"):
+        from django.test import override_settings
+
+        with override_settings(WS4REDIS_CONNECTION=url):
+            yield
+    else:
+        yield
