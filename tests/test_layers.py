@@ -38,6 +38,7 @@ DJANGO = EVERYWHERE - {"ws4redis_tx", "ws4redis_tx.policies", "ws4redis_tx.redis
     "ws4redis_tx.templatetags",
     "ws4redis_tx.templatetags.ws4redis",
     "ws4redis_tx.testing.capture",
+    "ws4redis_tx.testing.live",
 }
 
 

@@ -18,13 +18,17 @@ from ws4redis_tx.server.resource import WebSocketResource
 from ws4redis_tx.server.websocket_factory import WebSocketFactory
 
 
-def make_django_site(factory: WebSocketFactory, reactor: Any) -> Site:
-    application: Any = get_internal_wsgi_application()
-    if apps.is_installed("django.contrib.staticfiles"):
-        from django.contrib.staticfiles.handlers import StaticFilesHandler
+def make_django_site(
+    factory: WebSocketFactory, reactor: Any, application: Any = None, threads: Any = None
+) -> Site:
+    """``application`` and its thread pool in place of the settings' and the reactor's."""
+    if application is None:
+        application = get_internal_wsgi_application()
+        if apps.is_installed("django.contrib.staticfiles"):
+            from django.contrib.staticfiles.handlers import StaticFilesHandler
 
-        application = StaticFilesHandler(application)
-    wsgi = WSGIResource(reactor, reactor.getThreadPool(), application)
+            application = StaticFilesHandler(application)
+    wsgi = WSGIResource(reactor, threads or reactor.getThreadPool(), application)
     site = Site(_Root(factory, wsgi), reactor=reactor)
     site.noisy = False
     return site

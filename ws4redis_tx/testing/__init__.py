@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from ws4redis_tx.testing.capture import CapturedMessages, capture_messages
     from ws4redis_tx.testing.captured import CapturedMessage
     from ws4redis_tx.testing.client import MemoryClient, client_frame, connect, make_memory_factory
+    from ws4redis_tx.testing.live import LiveServer
     from ws4redis_tx.testing.processes import RedisProcess, ServerProcess
 
 __all__ = [
     "CapturedMessage",
     "CapturedMessages",
+    "LiveServer",
     "MemoryBroker",
     "MemoryClient",
     "RedisProcess",
@@ -35,6 +37,7 @@ __all__ = [
 _MODULES = {
     "CapturedMessage": "captured",
     "CapturedMessages": "capture",
+    "LiveServer": "live",
     "MemoryBroker": "broker",
     "MemoryClient": "client",
     "RedisProcess": "processes",
