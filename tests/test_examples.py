@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import inlineCallbacks
@@ -57,6 +59,52 @@ class EmbeddedTests(TestCase):
         self.assertEqual(status_of(plain), 426)
         yield program.signal_and_wait("TERM")
         self.assertEqual((yield client.closed), 1001)
+
+
+# Python runs a module of this name at its start.
+NO_NETWORK = """
+import sys
+
+def refuse(event, arguments):
+    if event in ("socket.bind", "socket.connect", "socket.getaddrinfo", "subprocess.Popen"):
+        raise AssertionError(f"{event} {arguments}")
+
+sys.addaudithook(refuse)
+"""
+
+
+class TrialTests(SynchronousTestCase):
+    def run_trial(self, tests: str) -> str:
+        folder = tempfile.mkdtemp(prefix="ws4redis-tx-")
+        self.addCleanup(shutil.rmtree, folder)
+        (Path(folder) / "sitecustomize.py").write_text(NO_NETWORK)
+        result = python(
+            str(Path(TWISTD).with_name("trial")),
+            f"--temp-directory={folder}/trial",
+            tests,
+            PYTHONPATH=os.pathsep.join([folder, str(ROOT)]),
+        )
+        return result.stdout + result.stderr
+
+    def test_the_tests_of_a_user_pass_without_a_socket_and_without_a_program(self) -> None:
+        printed = self.run_trial("examples/trial_tests")
+        files = (ROOT / "examples" / "trial_tests").glob("test_*.py")
+        number = sum(path.read_text().count("def test_") for path in files)
+        self.assertIn(f"PASSED (successes={number})", printed)
+
+    def test_they_would_not_if_they_opened_one(self) -> None:
+        self.assertIn("AssertionError: socket.", self.run_trial("tests.test_acl"))
+
+    def test_they_show_each_helper_that_works_in_memory(self) -> None:
+        files = (ROOT / "examples" / "trial_tests").glob("*.py")
+        text = "".join(path.read_text() for path in files)
+        for name in (
+            *("connect(", "make_memory_factory(", "MemoryClient", "capture_messages("),
+            *(".messages", ".send(", ".close(", ".refused", ".flush(", "cookies=", "origin="),
+            *(".delay", ".fail_next(", ".lose_connection(", ".restore(", ".publish_elsewhere("),
+            *(".assert_published(", ".assert_not_published("),
+        ):
+            self.assertIn(name, text)
 
 
 class ChatTests(SynchronousTestCase):

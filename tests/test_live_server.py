@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.runners import DJANGO_SETTINGS, run_django, run_django_tests
 from tests.support import ROOT
 
-SETTINGS = """
-from tests.django_project.settings import *
-
-WS4REDIS_REVOKE = True
-WS4REDIS_CONNECTION = "redis://127.0.0.1:1"
-"""
-
-ON_FILE = """
-DATABASES["default"] |= {"TEST": {"NAME": BASE_NAME}, "CONN_MAX_AGE": None}
+ON_DISK = """
+DATABASES["default"] |= {"TEST": {"NAME": HERE + "/test.sqlite3"}, "CONN_MAX_AGE": None}
 """
 
 TESTS = """
@@ -178,45 +165,14 @@ class EndTests(Live):
 
 
 class LiveServerTests(SynchronousTestCase):
-    def run_django(self, folder: str | Path, *arguments: str, **variables: str) -> str:
-        inherited = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
-        warnings = ("-W", "error", "-W", "ignore:isSet:DeprecationWarning")
-        result = subprocess.run(
-            [sys.executable, *warnings, *arguments],
-            cwd=folder,
-            env={**inherited, **variables},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
-        self.assertRegex(result.stderr, r"(?m)^OK$")
-        return result.stderr
-
-    def run_tests(self, settings: str, *options: str) -> None:
-        folder = tempfile.mkdtemp(prefix="ws4redis-tx-")
-        self.addCleanup(shutil.rmtree, folder)
-        base = f"BASE_NAME = {folder + '/test.sqlite3'!r}\n"
-        (Path(folder) / "live_settings.py").write_text(base + settings)
-        (Path(folder) / "test_live.py").write_text(TESTS)
-        said = self.run_django(
-            folder, "-m", "django", "test", *options, DJANGO_SETTINGS_MODULE="live_settings"
-        )
-        self.assertIn(f"Ran {TESTS.count('def test_')} tests", said)
-
     def test_with_a_database_in_memory(self) -> None:
-        self.run_tests(SETTINGS)
+        run_django_tests(TESTS)
 
     def test_with_a_database_on_a_disk(self) -> None:
-        self.run_tests(SETTINGS + ON_FILE)
+        run_django_tests(TESTS, DJANGO_SETTINGS + ON_DISK)
 
     def test_in_several_processes(self) -> None:
-        self.run_tests(SETTINGS, "--parallel=2")
+        run_django_tests(TESTS, DJANGO_SETTINGS, "--parallel=2")
 
     def test_the_chats_own_tests_pass(self) -> None:
-        self.run_django(
-            ROOT / "examples" / "chatserver",
-            "manage.py",
-            "test",
-            DJANGO_SETTINGS_MODULE="chatserver.settings",
-        )
+        run_django(ROOT / "examples" / "chatserver", "manage.py", "test")

@@ -5,19 +5,15 @@ from __future__ import annotations
 import os
 import re
 import select
-import shutil
 import socket
-import subprocess
 import sys
-import tempfile
-from functools import cache
-from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.demo import SETTINGS, environment
 from tests.processes import children
-from tests.support import ROOT, TIMEOUT, python
+from tests.runners import run_pytest
+from tests.support import TIMEOUT
 from ws4redis_tx.core.errors import WS4RedisError
 from ws4redis_tx.testing import RedisProcess, ServerProcess
 from ws4redis_tx.testing.processes import _Program
@@ -110,60 +106,29 @@ def test_afterwards_the_setting_is_what_it_was():
 """
 
 
-@cache
-def metadata() -> str:
-    """A folder with what an installation tells pytest of us."""
-    folder = tempfile.mkdtemp(prefix="ws4redis-tx-")
-    made = python("setup.py", "-q", "egg_info", "--egg-base", folder)
-    assert made.returncode == 0, made.stderr
-    return folder
-
-
 class PluginTests(SynchronousTestCase):
-    def run_pytest(self, tests: str, *options: str, **variables: str) -> str:
-        """What it printed; each test of the file ``tests`` has passed."""
-        folder = tempfile.mkdtemp(prefix="ws4redis-tx-")
-        self.addCleanup(shutil.rmtree, folder)
-        (Path(folder) / "test_project.py").write_text(tests)
-        paths = os.pathsep.join([metadata(), str(ROOT)])
-        inherited = {**os.environ, "PYTHONPATH": paths}
-        inherited.pop("DJANGO_SETTINGS_MODULE", None)
-        result = subprocess.run(
-            [sys.executable, "-m", "pytest", "-W", "error", "-rA", *options],
-            cwd=folder,
-            env={**inherited, **variables},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
-        self.assertIn(f"{tests.count('def test_')} passed", result.stdout)
-        return result.stdout
-
     def assert_closed(self, port: str) -> None:
         with self.assertRaises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", int(port)))
 
     def test_who_uses_no_fixture_imports_nothing(self) -> None:
         # pytest-twisted would import Twisted.
-        self.run_pytest(NOTHING_OF_OURS, "-p", "no:twisted")
+        run_pytest(NOTHING_OF_OURS, "-p", "no:twisted")
 
     def test_redis_url_is_one_redis_emptied_for_each_test_and_gone_afterwards(self) -> None:
-        printed = self.run_pytest(REDIS)
+        printed = run_pytest(REDIS)
         first, second = re.findall(r"^URL redis://127.0.0.1:(\d+)/0$", printed, re.M)
         self.assertEqual(first, second)
         self.assert_closed(first)
 
     def test_ws4redis_server_serves_without_django_and_is_gone_afterwards(self) -> None:
-        printed = self.run_pytest(SERVER)
+        printed = run_pytest(SERVER)
         for port in set(re.findall(r"^PORT (\d+)$", printed, re.M)):
             self.assert_closed(port)
 
     def test_ws4redis_server_serves_a_django_site_and_hears_what_the_tests_publish(self) -> None:
-        self.run_pytest(
+        run_pytest(
             DJANGO,
-            # crochet's own
-            *("-W", "ignore:isSet:DeprecationWarning"),
             # pytest-twisted would run the tests in the reactor's thread, which must not wait.
             *("-p", "no:twisted"),
             DJANGO_SETTINGS_MODULE=SETTINGS,

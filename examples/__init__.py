@@ -1,0 +1,1 @@
+"""What users write. A package, so that ``trial examples/trial_tests`` finds it."""
