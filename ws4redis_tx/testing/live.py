@@ -9,6 +9,7 @@ lends them to its threads.
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -215,6 +216,7 @@ def _redis() -> RedisProcess:
     process = os.getpid()
     if process not in _redis_of:
         _redis_of[process] = RedisProcess()
+        atexit.register(_redis_of[process].stop)
     return _redis_of[process]
 
 
