@@ -164,6 +164,17 @@ class EndTests(Live):
 """
 
 
+# Starts the reactor where the tests are found, before processes are forked that run them.
+EARLY = """
+from ws4redis_tx.core.errors import BrokerUnavailable
+
+try:
+    publish("early", broadcast=True)
+except BrokerUnavailable:
+    pass
+"""
+
+
 class LiveServerTests(SynchronousTestCase):
     def test_with_a_database_in_memory(self) -> None:
         run_django_tests(TESTS)
@@ -173,6 +184,9 @@ class LiveServerTests(SynchronousTestCase):
 
     def test_in_several_processes(self) -> None:
         run_django_tests(TESTS, DJANGO_SETTINGS, "--parallel=2")
+
+    def test_in_processes_that_were_forked_from_one_whose_reactor_ran(self) -> None:
+        run_django_tests(TESTS + EARLY, DJANGO_SETTINGS, "--parallel=2")
 
     def test_the_chats_own_tests_pass(self) -> None:
         run_django(ROOT / "examples" / "chatserver", "manage.py", "test")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 else:
     _TestCase = object
 
-# Seconds that the server may take for anything.
+# Seconds until the server must be ready.
 _PATIENCE = 30.0
 
 
@@ -56,28 +56,30 @@ class _Server:
         self._application: Any = None
         self._stopped = threading.Event()
         self._threads = ThreadPool(minthreads=0, maxthreads=10, name="ws4redis-live-site")
+        self._reactor = _running_reactor()
         self._threads.start()
         try:
-            _in_reactor(lambda: self._start(*address))
+            self._in_reactor(lambda: self._start(*address))
         except BaseException:
             self._threads.stop()
             raise
 
     def _start(self, host: str, port: int) -> Deferred[None]:
-        from twisted.internet import reactor
         from twisted.internet.endpoints import TCP4ServerEndpoint
 
         from ws4redis_tx.core.admission import AnonymousAuthorizer
         from ws4redis_tx.django_site import make_django_site
         from ws4redis_tx.service import make_broker, make_service
 
+        reactor = self._reactor
         config = conf.server_config()
-        self._broker = make_broker(config)
+        self._broker = make_broker(config, reactor=reactor)
         self._service = service = make_service(
             config,
             broker=self._broker,
             authorizer=AnonymousAuthorizer(),
             endpoints=[TCP4ServerEndpoint(reactor, port, interface=host)],
+            reactor=reactor,
         )
         self._authorizer = _Authorizer(reactor, service.factory.known_rights, self._lend)
         service.factory.authorizer = self._authorizer
@@ -86,7 +88,13 @@ class _Server:
         listening: Any = service.ports[0].getHost()
         self.server_address = (host, listening.port)
         self._broker.startService()
-        return service.when_ready()
+        return service.when_ready().addTimeout(_PATIENCE, reactor)
+
+    def _in_reactor(self, function: Callable[[], Any]) -> Any:
+        """What its Deferred brings."""
+        from twisted.internet.threads import blockingCallFromThread
+
+        return blockingCallFromThread(self._reactor, function)
 
     def _lend(self) -> None:
         """Give this thread the test's own connections."""
@@ -107,7 +115,7 @@ class _Server:
             gone.addCallback(lambda _: factory.open_up())
             return gone.addCallback(lambda _: self._service.when_ready())
 
-        _in_reactor(close)
+        self._in_reactor(close)
 
     # Called by Django
 
@@ -124,7 +132,7 @@ class _Server:
             self._authorizer.stop()
             return stopped.addCallback(lambda _: self._broker.stopService())
 
-        _in_reactor(stop)
+        self._in_reactor(stop)
         self._threads.stop()
         self._stopped.set()
 
@@ -220,6 +228,8 @@ def _redis() -> RedisProcess:
     return _redis_of[process]
 
 
-def _in_reactor(function: Callable[[], Any]) -> Any:
-    """What its Deferred brings. The reactor is started in a thread, if it does not run."""
-    return bridge._way_to_the_reactor()(function)().wait(_PATIENCE)
+def _running_reactor() -> Any:
+    """The one through which this process publishes; it is started in a thread if need be."""
+    return bridge.wait_for(
+        lambda commands: commands.get([]).addCallback(lambda _: commands._reactor)
+    )
