@@ -106,6 +106,22 @@ def test_afterwards_the_setting_is_what_it_was():
 """
 
 
+TRIAL = """
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
+
+class TrialTests(TestCase):
+    def test_the_reactor_runs(self):
+        turn = Deferred()
+        reactor.callLater(0, turn.callback, None)
+        return turn
+
+    def test_it_is_clean(self):
+        self.assertEqual(reactor.getDelayedCalls(), [])
+"""
+
+
 class PluginTests(SynchronousTestCase):
     def assert_closed(self, port: str) -> None:
         with self.assertRaises(ConnectionRefusedError):
@@ -114,6 +130,9 @@ class PluginTests(SynchronousTestCase):
     def test_who_uses_no_fixture_imports_nothing(self) -> None:
         # pytest-twisted would import Twisted.
         run_pytest(NOTHING_OF_OURS, "-p", "no:twisted")
+
+    def test_trials_tests_run_beside_it_and_pytest_twisted(self) -> None:
+        self.assertIn("plugins: ", run_pytest(TRIAL))
 
     def test_redis_url_is_one_redis_emptied_for_each_test_and_gone_afterwards(self) -> None:
         printed = run_pytest(REDIS)
