@@ -20,8 +20,9 @@ from django.db import connections
 from django.test import override_settings
 from django.test.testcases import LiveServerThread
 
-from ws4redis_tx import bridge, conf
+from ws4redis_tx import conf
 from ws4redis_tx.authorizer import DjangoAuthorizer
+from ws4redis_tx.reactor_thread import get_thread
 from ws4redis_tx.testing.processes import RedisProcess
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class _Server:
         self._application: Any = None
         self._stopped = threading.Event()
         self._threads = ThreadPool(minthreads=0, maxthreads=10, name="ws4redis-live-site")
-        self._reactor = _running_reactor()
+        # The one through which this process publishes; it is started if it does not run.
+        self._reactor = get_thread().reactor
         self._threads.start()
         try:
             self._in_reactor(lambda: self._start(*address))
@@ -226,10 +228,3 @@ def _redis() -> RedisProcess:
         _redis_of[process] = RedisProcess()
         atexit.register(_redis_of[process].stop)
     return _redis_of[process]
-
-
-def _running_reactor() -> Any:
-    """The one through which this process publishes; it is started in a thread if need be."""
-    return bridge.wait_for(
-        lambda commands: commands.get([]).addCallback(lambda _: commands._reactor)
-    )
