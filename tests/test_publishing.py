@@ -108,6 +108,17 @@ class TogetherTests(SynchronousTestCase):
         self.assertIsInstance(second, ResponseError)
         self.assertEqual(str(self.failureResultOf(other, ResponseError).value), "ERR other")
 
+    def test_a_command_that_cannot_be_sent_takes_nobodys_answer(self) -> None:
+        for nonsense in (None, bytearray(b"x"), "\udc80"):
+            with self.assertRaises((TypeError, UnicodeEncodeError)):
+                self.protocol.execute_commands([("GET", b"a"), ("GET", nonsense)])
+        self.assertEqual(self.transport.value(), b"")
+        mine = self.protocol.execute_command("GET", b"mine")
+        others = self.protocol.execute_command("GET", b"others")
+        self.protocol.dataReceived(b"$4\r\nmine\r\n$6\r\nothers\r\n")
+        self.assertEqual(self.successResultOf(mine), b"mine")
+        self.assertEqual(self.successResultOf(others), b"others")
+
     def test_when_the_connection_is_lost_amid_the_answers_all_fail(self) -> None:
         asked = self.protocol.execute_commands([("GET", b"a"), ("GET", b"b")])
         other = self.protocol.execute_command("PING")

@@ -88,9 +88,10 @@ class CommandProtocol(_InStep):
         """Send all in one write. Fire with all their answers, those that are errors included."""
         if not self.connected:
             return fail(LOST("Not connected"))
+        data = b"".join(map(_packed, commands))  # raises before an answer is waited for
         asked = _Asked(len(commands))
         self._asked.append(asked)
-        self._writer.write(b"".join(map(_packed, commands)))
+        self._writer.write(data)
         return asked.answered
 
     def execute_command(self, *command: Any) -> Deferred[Any]:
