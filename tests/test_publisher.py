@@ -8,14 +8,14 @@ import urllib.request
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from tests.demo import environment, in_thread, set_up_django
 from tests.processes import Program, children
 from tests.support import RedisServer, python, shared_redis
-from ws4redis_tx.core.errors import AudienceError
+from ws4redis_tx.core.errors import AudienceError, BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.server.broker import RedisBroker
 from ws4redis_tx.server.embedded_redis import free_port
@@ -27,6 +27,7 @@ from django.test import RequestFactory, override_settings  # noqa: E402
 
 from ws4redis_tx import bridge  # noqa: E402
 from ws4redis_tx.publisher import SELF, RedisMessage, RedisPublisher  # noqa: E402
+from ws4redis_tx.reactor_thread import ReactorThread  # noqa: E402
 
 
 class PublisherTests(TestCase):
@@ -203,6 +204,31 @@ class ThreadTests(PublisherTests):
 
         self.assertEqual((yield in_thread(asyncio.run, view())), 0)
         self.assertEqual(self.keys(), {"broadcast:foobar"})
+
+
+class StoppingTests(PublisherTests):
+    """The reactor is about to stop, and has some turns left."""
+
+    def test_what_is_said_not_to_be_published_is_not_published_later(self) -> None:
+        worked: list[Any] = []
+        call = bridge._Call(self.redis.address, "", worked.append)
+        call.stopped()
+        call.start()
+        self.assertFalse(call.error.maybe_published)
+        self.assertEqual(worked, [])
+
+    @inlineCallbacks
+    def test_who_waited_too_long_is_told_of_the_fate_although_it_stopped_since(self) -> Any:
+        class Stopping(ReactorThread):
+            def wait_for(self, call: Any, timeout: float) -> bool:
+                done = super().wait_for(call, timeout)
+                self.stopped()
+                return done
+
+        self.patch(bridge, "get_thread", lambda: Stopping(reactor))
+        with override_settings(WS4REDIS_TIMEOUT=0.01), self.assertRaises(BrokerUnavailable) as told:
+            yield in_thread(bridge.wait_for, lambda commands: Deferred())
+        self.assertTrue(told.exception.maybe_published)
 
 
 class AsyncTests(PublisherTests):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -60,7 +61,8 @@ def wait_for(
     call = _Call(conf.get_redis_address(), conf.get_prefix(), work)
     if not thread.wait_for(call, timeout):
         call.abandoned = True
-        thread.call(call.cancel)
+        with contextlib.suppress(BrokerUnavailable):  # the reactor was stopped since
+            thread.call(call.cancel)
         raise BrokerUnavailable(
             f"Redis at {call.address} did not answer within {timeout:g} s.",
             maybe_published=call.sent,
@@ -127,6 +129,7 @@ class _Call:
         self._finish(None, error)
 
     def stopped(self) -> None:
+        self.abandoned = True  # it may still be in line, and the reactor has some turns left
         self.fail(BrokerUnavailable(STOPPED, maybe_published=self.sent))
 
     def _finish(self, result: Any, error: BaseException | None = None) -> None:
