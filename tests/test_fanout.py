@@ -100,6 +100,17 @@ class FanoutTests(SynchronousTestCase):
             self.turns.popleft()()
         self.assertEqual(listener.heard, [b"%d" % number for number in range(1000)])
 
+    def test_many_messages_for_one_listener_each_are_sliced_too(self) -> None:
+        self.cost = SLICE / 300
+        channels = [b"%d" % number for number in range(2000)]
+        listeners = [self.listen(channel)[0] for channel in channels]
+        self.fanout.hand_over([Publication(channel, channel) for channel in channels])
+        self.assertLess(self.now, 2 * SLICE)
+        self.assertTrue(self.fanout.busy)
+        while self.turns:
+            self.turns.popleft()()
+        self.assertEqual([listener.heard for listener in listeners], [[each] for each in channels])
+
     def test_what_comes_meanwhile_waits_whatever_its_channel(self) -> None:
         self.cost = SLICE / 100
         listeners = self.listen(b"c", b"d", number=1000)

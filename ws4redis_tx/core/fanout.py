@@ -18,6 +18,9 @@ SLICE = 0.004
 # Between two looks at the clock: so many receivers, or so many bytes.
 _AT_ONCE, _BYTES_AT_ONCE = 64, 1 << 16
 
+# Of publications for one listener each, that are handed over without a look at the clock.
+_QUICK = 256
+
 # What is handed over together: so many bytes, as a socket that takes no more keeps the rest of
 # them; and so many channels, with so many listeners, that it is soon known who gets what.
 _BATCH_BYTES, _BATCH_CHANNELS, _BATCH_LISTENERS = 1 << 16, 256, 20_000
@@ -57,15 +60,17 @@ class Fanout:
     def hand_over(self, publications: Sequence[Publication]) -> None:
         """Hand over what came together, for one slice. The rest follows by itself."""
         if not self.busy and self._are_quick(publications):
-            for publication in publications:
+            for publication in publications[:_QUICK]:
                 self._hub.dispatch(publication)
-            return
+            publications = publications[_QUICK:]
+            if not publications:
+                return
         self._waiting += publications
         if not self.busy:
             self._run()
 
     def _are_quick(self, publications: Sequence[Publication]) -> bool:
-        """Whether it is one for a few, or a few for one each, of whom nobody gets two."""
+        """Whether it is one for a few, or some for one each, of whom nobody gets two."""
         if len(publications) == 1:
             (publication,) = publications
             number = len(self._hub.listeners.get(publication.channel or b"", ()))
