@@ -349,8 +349,10 @@ class DeliveryTests(SynchronousTestCase):
     def test_its_own_message_does_not_come_back(self) -> None:
         delivery = self.delivery()
         delivery.go_live()
-        delivery.deliver(Publication(b"c", rows(300), delivery))
+        publication = Publication(b"c", rows(300), delivery)
+        delivery.deliver(publication)
         self.assertEqual(self.written, [])
+        self.assertIsNone(publication.compressed)  # for nobody
 
     def test_what_waits_does_not_keep_the_plain_message_too(self) -> None:
         delivery = self.delivery()

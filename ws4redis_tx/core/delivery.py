@@ -209,11 +209,14 @@ class CompressedDelivery(Delivery):
     __slots__ = ()
 
     def deliver(self, publication: Publication | Joined) -> None:
+        if publication.sender is self:
+            return
+        compressed = publication.compressed or publication.compress()
         flowing = self._flowing
-        if flowing is not None and publication.sender is not self:
-            flowing.write((publication.compressed or publication.compress()).frame)
+        if flowing is not None:
+            flowing.write(compressed.frame)
         else:
-            super().deliver(publication.compressed or publication.compress())
+            super().deliver(compressed)
 
     def _publication(self, channel: bytes | None, payload: bytes) -> Publication:
         return super()._publication(channel, payload).compress()
