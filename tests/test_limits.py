@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import handshake_bytes
 from tests.test_websocket import AllowAll, SlowBroker, Waiting, WebSocketTests
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
-from ws4redis_tx.core.errors import ConfigError
+from ws4redis_tx.core.errors import ConfigError, Denied
 from ws4redis_tx.core.limits import BURST, Allowance, Quota, Rate, make_rate
 from ws4redis_tx.server.turns import AT_ONCE
 from ws4redis_tx.testing import MemoryClient, client_frame
@@ -205,6 +205,31 @@ class ConnectionLimitTests(WebSocketTests):
         client = self.connect()
         self.clock.advance(5)
         self.assertEqual(client.refused, 503)
+
+    def test_who_left_without_an_answer_does_not_count_as_answered(self) -> None:
+        authorizer = Waiting()
+        self.use(authorizer=authorizer)
+        clients = [self.connect() for _ in range(AT_ONCE + 50)]
+        self.clock.advance(1)
+        clients.pop(0).lose_connection()
+        self.clock.advance(4)
+        waiting = clients.pop(AT_ONCE - 1)  # whose turn came instead
+        self.assertEqual({client.refused for client in clients}, {503})
+        self.assertIsNone(waiting.refused)
+        self.assertEqual(len(authorizer.asked), AT_ONCE + 1)
+
+    def test_who_was_refused_counts_as_answered_as_much_as_who_was_let_in(self) -> None:
+        for answer in (Denied(401, "Log in."), ValueError("deliberate")):
+            authorizer = Waiting()
+            self.use(authorizer=authorizer)
+            clients = [self.connect() for _ in range(AT_ONCE + 50)]
+            self.clock.advance(1)
+            authorizer.asked[0].errback(answer)
+            self.assertEqual(len(authorizer.asked), AT_ONCE + 1)
+            self.clock.advance(4)
+            self.assertEqual({client.refused for client in clients[1:AT_ONCE]}, {503})
+            self.assertEqual({client.refused for client in clients[AT_ONCE:]}, {None})
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_those_whose_turn_has_not_come_are_refused_by_a_drain_and_nobody_is_asked(self) -> None:
         authorizer = Waiting()

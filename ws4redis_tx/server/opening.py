@@ -44,7 +44,9 @@ class Opening:
     ``refuse``; after every wait it may have ``ended``, as the client left.
     """
 
-    __slots__ = ("_authorization", "_factory", "_handshake", "_mark", "_websocket", "head_read")
+    __slots__ = (
+        "_answered", "_authorization", "_factory", "_handshake", "_mark", "_websocket", "head_read",
+    )  # fmt: skip
 
     _handshake: Handshake
 
@@ -53,6 +55,7 @@ class Opening:
         self._websocket = websocket
         self.head_read = False
         self._authorization: Deferred[Any] | None = None
+        self._answered = False
         self._mark = 0
         factory.deadlines.add(websocket)
 
@@ -95,9 +98,10 @@ class Opening:
 
     def abandon(self) -> None:
         """The websocket has ended: nobody needs to know any more who it is."""
+        # First, as what is cancelled fails, and is no answer for all that.
+        self._factory.turns.leave(self, served=self._answered)
         if self._authorization is not None:
             self._authorization.cancel()
-        self._factory.turns.leave(self)
 
     def _run(self, step: Callable[[Any], None], argument: Any = None) -> None:
         """Do a step; what it raises is the answer."""
@@ -146,10 +150,12 @@ class Opening:
         authorization.addCallbacks(self._admitted, self._not_admitted)
 
     def _admitted(self, admission: Admission) -> None:
+        self._answered = True
         self._run(self._subscribe, admission)
         self._factory.turns.leave(self, served=True)
 
     def _not_admitted(self, failure: Failure) -> None:
+        self._answered = True
         self._fail(failure)
         self._factory.turns.leave(self, served=True)
 
