@@ -175,6 +175,22 @@ class LookupsTests(TestCase):
             yield deferLater(reactor, 0)
         self.assertEqual(self.tidied, [False, False, False, False, True])
 
+    @inlineCallbacks
+    def test_a_tidying_that_fails_is_logged_and_ends_no_thread(self) -> Any:
+        failing = [ValueError("deliberate")] * 4
+
+        def tidy(_: bool) -> None:
+            if failing:
+                raise failing.pop()
+
+        lookups = Lookups(reactor, 1, "test", tidy)
+        self.addCleanup(lookups.stop)
+        logged = 0
+        while logged < 4:
+            found = lookups.ask(int, "7").addTimeout(TIMEOUT, reactor)
+            self.assertEqual((yield found), 7)
+            logged += len(self.flushLoggedErrors(ValueError))
+
     def test_after_a_stop_what_is_under_way_is_answered_and_nothing_else_begun(self) -> None:
         clock = Wakes()
         lookups = self.make(on=clock)

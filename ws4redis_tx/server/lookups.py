@@ -13,13 +13,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import monotonic
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
+
+_log = Logger()
 
 COLLECT = 0.01
 """Seconds that an answer may wait for others."""
@@ -43,7 +47,7 @@ class Lookups:
         self._reactor = reactor
         self._most = threads
         self._name = name
-        self._tidy = tidy
+        self._tidy_up = tidy
         self._threads = 0
         self._asked: SimpleQueue[_Question | None] = SimpleQueue()
         self._answered: deque[tuple[_Question, Any]] = deque()
@@ -102,6 +106,14 @@ class Lookups:
                 question = self._asked.get_nowait()
         self._reactor.callFromThread(self._collect)
         self._tidy(False)
+
+    def _tidy(self, ending: bool) -> None:
+        """What it raises, such as a connection that fails to close, ends no thread."""
+        try:
+            self._tidy_up(ending)
+        except Exception:
+            log = partial(_log.failure, "Tidying after lookups failed", failure=Failure())
+            self._reactor.callFromThread(log)
 
     # In the reactor's
 
