@@ -79,6 +79,22 @@ class PingTests(WebSocketTests):
         self.pass_time(36)
         self.assertFalse(client.open)
 
+    def test_so_is_it_for_one_that_was_not_known_to_be_slow_when_it_was_pinged(self) -> None:
+        self.use(slow_reader="drop_oldest")
+        waiting = {"bytes": 1000}
+        self.patch(websocket, "unsent", lambda transport: waiting["bytes"])
+        client = self.connect_silent()
+        while not self.sent():
+            self.clock.advance(0.25)
+        self.pass_time(1)
+        client._server.pauseProducing()
+        for _ in range(30):
+            self.pass_time(1)
+            waiting["bytes"] -= 1
+        self.assertTrue(client.open)
+        self.pass_time(36)
+        self.assertFalse(client.open)
+
     def test_one_that_reads_nothing_at_all_is_not(self) -> None:
         self.use(slow_reader="drop_oldest")
         client = self.connect_silent()

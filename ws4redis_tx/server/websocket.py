@@ -373,6 +373,9 @@ class WebSocketProtocol(WebSocketServerProtocol):
         self.close(1011, "The server failed.")
 
     def pauseProducing(self) -> None:
+        if self._silent:
+            # The ping may be behind what it has yet to read.
+            self._unsent = unsent(self.transport)
         self._delivery.pause()
         self._pace()
 
