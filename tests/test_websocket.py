@@ -129,6 +129,18 @@ class OpeningTests(WebSocketTests):
             self.publish(payload)
         self.assertEqual(client.messages, ["hello", "", "42", "\0", "grüße", b"\xff"])
 
+    def test_what_fails_after_the_101_closes_with_1011_and_answers_nothing_else(self) -> None:
+        class Incomplete:
+            def __init__(self, _: object) -> None:
+                self.set_pubsub_channels = lambda request, channels: None
+                self.release = lambda: None
+
+        self.use(subscriber=Incomplete)
+        client = self.connect()
+        self.assertEqual(client.close_code, 1011)
+        self.assertIsNone(client.refused)
+        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
+
     def test_no_flags_open_a_websocket_subscribed_to_nothing(self) -> None:
         client = connect(self.factory, URL)
         self.assertTrue(client.open)

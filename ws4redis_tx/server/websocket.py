@@ -168,12 +168,12 @@ class WebSocketProtocol(WebSocketServerProtocol):
             # More came than may wait for it, before it was open.
             self.refuse(unavailable("too many messages waited for the handshake's end"))
         elif not self.ended:
-            self._opening = None
             subprotocol = self.websocket_protocol_in_use = next(iter(handshake.subprotocols), None)
             headers: dict[str, str] = {}
             if self._compression is not None:
                 headers["Sec-WebSocket-Extensions"] = self._compression
                 self._perMessageCompress = Inflate(self.factory.config.max_message_size)
+            self._opening = None
             self._writer.write(acceptance(handshake, subprotocol, headers))
             self.state = self.STATE_OPEN
             self._was_open = True
@@ -202,9 +202,12 @@ class WebSocketProtocol(WebSocketServerProtocol):
         """Answer with a status, and end."""
         if self.ended:
             return
+        if self._opening is None:
+            # It was accepted already, and a second answer would be no frame.
+            self.close(1011, "The server failed.")
+            return
         self.ended = True
-        if self._opening is not None:
-            self._opening.abandon()
+        self._opening.abandon()
         _log.info(
             "Refused a websocket with {status}: {detail}",
             status=denied.status,
