@@ -303,6 +303,24 @@ class DeliveryTests(SynchronousTestCase):
         delivery.deliver(Joined(publications))
         self.assertEqual(self.written, [b"".join(each.compress().frame for each in publications)])
 
+    def test_a_large_burst_is_not_compressed_for_who_takes_it_at_once(self) -> None:
+        self.patch(compression.zlib, "compressobj", self.fail)
+        delivery = self.delivery()
+        delivery.go_live()
+        together = Joined([Publication(b"c", rows(1000)) for _ in range(20)])
+        self.assertGreater(len(together.frame), 1 << 14)
+        delivery.deliver(together)
+        self.assertEqual(self.written, [together.frame])
+
+    def test_for_who_cannot_take_it_yet_each_is_as_it_would_be_alone(self) -> None:
+        delivery = self.delivery()
+        publications = [Publication(b"%d" % number, rows(100 + number)) for number in range(20)]
+        delivery.deliver(Joined(publications))
+        # The last one is persisted too, and must not come twice.
+        delivery.send(PersistedMessage(publications[-1].payload, publications[-1].channel))
+        delivery.go_live()
+        self.assertEqual(self.written, [each.compress().frame for each in publications])
+
     def test_what_waits_counts_as_long_as_it_is_compressed(self) -> None:
         for policy in (CLOSE, DROP_OLDEST, LATEST):
             delivery = self.delivery(policy=policy)

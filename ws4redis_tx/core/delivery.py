@@ -211,12 +211,12 @@ class CompressedDelivery(Delivery):
     def deliver(self, publication: Publication | Joined) -> None:
         if publication.sender is self:
             return
-        compressed = publication.compressed or publication.compress()
         flowing = self._flowing
         if flowing is not None:
-            flowing.write(compressed.frame)
+            flowing.write((publication.compressed or publication.compress()).frame)
         else:
-            super().deliver(compressed)
+            for each in publication.parts:
+                super().deliver(each.compress())
 
     def _publication(self, channel: bytes | None, payload: bytes) -> Publication:
         return super()._publication(channel, payload).compress()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ws4redis_tx.core.compression import deflate
 
 _TEXT, _BINARY = 0x81, 0x82
+_COMPRESSED_TOGETHER = 1 << 14  # bytes of a batch, for which it takes a few milliseconds
 _SMALL, _MEDIUM, _LARGE = struct.Struct("!BB"), struct.Struct("!BBH"), struct.Struct("!BBQ")
 PING = b"\x89\x00"
 # Of a frame whose second byte says that its size follows.
@@ -111,7 +112,11 @@ class Joined:
         self.compressed: Joined | None = None
 
     def compress(self) -> Joined:
-        """The same messages for who takes them compressed; made once."""
+        """The same messages for who takes them compressed; made once. A batch too large for that
+        stays as it is: its parts one after the other would keep everybody waiting.
+        """
+        if len(self.frame) > _COMPRESSED_TOGETHER:
+            return self
         if self.compressed is None:
             self.compressed = Joined([each.compress() for each in self.parts])
         return self.compressed
