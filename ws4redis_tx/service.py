@@ -12,28 +12,60 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny
 
-from ws4redis_tx.core.admission import AnonymousAuthorizer
+from ws4redis_tx.core.admission import Admission, AnonymousAuthorizer, Identity, PlainRequest
 from ws4redis_tx.core.channels import control_channel
 from ws4redis_tx.core.config import ServerConfig
-from ws4redis_tx.core.errors import ConfigError
-from ws4redis_tx.core.interfaces import IAuthorizer, IBroker
+from ws4redis_tx.core.errors import BrokerUnavailable, ConfigError, Denied, MessageRefused
+from ws4redis_tx.core.handshake import Handshake
+from ws4redis_tx.core.hooks import Closing, NullHooks, Refusal
+from ws4redis_tx.core.interfaces import (
+    IAuthorizer,
+    IBroker,
+    IConnection,
+    IHooks,
+    IListener,
+)
+from ws4redis_tx.core.messages import Publication
+from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
 from ws4redis_tx.core.revocation import CONTROL_NAME, disconnection
 from ws4redis_tx.redis_store import Names, RedisMessage, RedisStore
 from ws4redis_tx.server.broker import RedisBroker
+from ws4redis_tx.server.hooks import HookedFactory
 from ws4redis_tx.server.resource import WebSocketResource
 from ws4redis_tx.server.subscription import SubscriberConnection
 from ws4redis_tx.server.websocket_factory import WebSocketFactory
 
 __all__ = [
+    "Admission",
+    "BrokerUnavailable",
+    "Closing",
+    "ConfigError",
+    "Denied",
+    "Handshake",
+    "IAuthorizer",
+    "IBroker",
+    "IConnection",
+    "IHooks",
+    "IListener",
+    "Identity",
+    "MessageRefused",
+    "NullHooks",
+    "PlainRequest",
+    "Publication",
     "Publisher",
+    "RedisAddress",
     "RedisBroker",
+    "Refusal",
     "ServerConfig",
+    "WebSocketFactory",
+    "WebSocketResource",
     "WebSocketService",
     "disconnect",
     "make_broker",
     "make_factory",
     "make_resource",
     "make_service",
+    "parse_redis_address",
 ]
 
 # Twisted's default of 50 stalls when hundreds of browsers reconnect at once.
@@ -105,17 +137,23 @@ def make_factory(
     broker: IBroker,
     authorizer: IAuthorizer | None = None,
     subscriber: Callable[[SubscriberConnection], Any] | None = None,
+    hooks: IHooks | None = None,
     reactor: Any = None,
 ) -> WebSocketFactory:
     """An ``IProtocolFactory`` for any stream server endpoint.
 
     ``broker`` is started and stopped by its owner, who also ends the websockets before that:
     ``factory.drain(1001)`` fires when they are gone. ``authorizer`` defaults to Django's if
-    ``config.django``, else to one that knows no visitors; ``subscriber`` to ``config.subscriber``.
+    ``config.django``, else to one that knows no visitors; ``subscriber`` to ``config.subscriber``;
+    ``hooks`` to none.
     """
     reactor = _reactor(reactor)
     make_subscriber = subscriber or _imported(config.subscriber)
-    factory = WebSocketFactory(config, broker, AnonymousAuthorizer(), make_subscriber, reactor)
+    arguments = config, broker, AnonymousAuthorizer(), make_subscriber, reactor
+    if hooks is None or type(hooks) is NullHooks:
+        factory = WebSocketFactory(*arguments)
+    else:
+        factory = HookedFactory(*arguments, hooks=hooks)
     if authorizer is not None:
         factory.authorizer = authorizer
     elif config.django:
@@ -136,6 +174,7 @@ def make_service(
     authorizer: IAuthorizer | None = None,
     subscriber: Callable[[SubscriberConnection], Any] | None = None,
     broker: IBroker | None = None,
+    hooks: IHooks | None = None,
     endpoints: Iterable[Any] | None = None,
     reactor: Any = None,
 ) -> WebSocketService:
@@ -152,6 +191,7 @@ def make_service(
         broker=broker,
         authorizer=authorizer,
         subscriber=subscriber,
+        hooks=hooks,
         reactor=reactor,
     )
     own_authorizer = factory.authorizer if config.django and authorizer is None else None

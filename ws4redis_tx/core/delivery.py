@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from ws4redis_tx.core.interfaces import IWriter
 from ws4redis_tx.core.messages import Joined, PersistedMessage, Publication
@@ -193,12 +194,15 @@ class Delivery:
             publication = self._replayed.pop()
             if publication.channel is None:
                 self._waiting().size -= cost(publication)
-            self._writer.write(publication.frame)
+            self._write(publication)
         while self._pending and not self._paused:
-            self._writer.write(self._pending.popleft().frame)
+            self._write(self._pending.popleft())
         if self._state is _LIVE and not self._paused:
             self._pending = None
             self._flowing = self._writer
+
+    def _write(self, publication: Publication) -> None:
+        self._writer.write(publication.frame)
 
 
 class CompressedDelivery(Delivery):
@@ -220,3 +224,26 @@ class CompressedDelivery(Delivery):
 
     def _publication(self, channel: bytes | None, payload: bytes) -> Publication:
         return super()._publication(channel, payload).compress()
+
+
+class CountedDelivery(Delivery):
+    """One that knows how many messages it has ``sent``, for a call more of each."""
+
+    __slots__ = ("sent",)
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.sent = 0
+
+    def deliver(self, publication: Publication | Joined) -> None:
+        if self._flowing is not None and publication.sender is not self:
+            self.sent += len(publication.parts)
+        super().deliver(publication)
+
+    def _write(self, publication: Publication) -> None:
+        self.sent += 1
+        super()._write(publication)
+
+
+class CountedCompressedDelivery(CountedDelivery, CompressedDelivery):
+    __slots__ = ()

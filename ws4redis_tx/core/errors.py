@@ -59,3 +59,13 @@ class Denied(WS4RedisError):
         self.headers = headers
         self.detail = detail
         super().__init__(f"{status} {reason}")
+
+
+class MessageRefused(WS4RedisError):
+    """Raised by a hook: the client is not to say this. Closes its websocket with 1008 and
+    ``reason``, which goes onto the wire.
+    """
+
+    def __init__(self, reason: str = "This message is not allowed.") -> None:
+        self.reason = reason
+        super().__init__(reason)

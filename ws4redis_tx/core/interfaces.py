@@ -7,15 +7,22 @@ methods run in the reactor thread.
 from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Union
 
 from ws4redis_tx.core.messages import PersistedMessage, Publication
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-    from ws4redis_tx.core.admission import Admission
+    from ws4redis_tx.core.admission import Admission, Identity
     from ws4redis_tx.core.handshake import Handshake
+    from ws4redis_tx.core.hooks import Closing, Refusal
+
+Published: TypeAlias = bytes | str | None
+"""What a hook makes of a client's message; ``None``: nothing is published."""
+
+Answer: TypeAlias = Union[Published, "Coroutine[Any, Any, Published]", "Deferred[Published]"]
+"""The same, or a coroutine or a Deferred that has it later."""
 
 
 class IListener(Protocol):
@@ -104,3 +111,68 @@ class IAuthorizer(Protocol):
         ``Admission`` has as ``redeemed`` is the handshake's from then on. Raises or fails with
         ``Denied`` to refuse; any other failure is answered with 500.
         """
+
+
+class IConnection(Protocol):
+    """An open websocket, as hooks know it: the same object from its opening to its end, and a key
+    for what an application remembers of it.
+    """
+
+    @property
+    def facility(self) -> str:
+        """The part of the URL's path after ``websocket_url``."""
+
+    @property
+    def identity(self) -> Identity:
+        """Whose it is, as the authorizer said at its opening. The session's key is a credential."""
+
+    @property
+    def rights(self) -> tuple[str, ...]:
+        """What was granted, such as ``subscribe-user``."""
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The Redis channels that it listened to at its opening. Some hold a session's key."""
+
+    @property
+    def peer(self) -> str:
+        """The client's address; behind a trusted proxy, the one that the proxy says."""
+
+    def send(self, message: bytes | str) -> None:
+        """Send to this client alone, in order with all else that it is sent; to one that is gone,
+        nothing. Callable from any thread.
+        """
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Begin the close handshake. Callable from any thread.
+
+        Raises ``ValueError`` for a code that must not be in a close frame. Of a reason only the
+        first 123 bytes are sent.
+        """
+
+
+class IHooks(Protocol):
+    """What an application wants to know of its websockets, and its say in what clients send.
+
+    Each method may be ``async def``, or return a Deferred. Of one websocket's hooks one at a time
+    is under way: ``connected``, then each ``message`` in the client's order, then ``closed``. Each
+    has 10 s, and is cancelled after that. One that fails is logged, and harms nobody else.
+    """
+
+    def connected(self, connection: IConnection, /) -> object:
+        """It is open, and has been sent what was persisted. No ``message`` before this is done."""
+
+    def refused(self, refusal: Refusal, /) -> object:
+        """A handshake was refused. Who left before the answer is not told of."""
+
+    def message(self, connection: IConnection, message: bytes, /) -> Answer:
+        """Answer what is to be published of a client's message: itself, others in its place, or
+        ``None`` for nothing, of which the client is not told; ``connection.send`` tells it
+        something. Raise ``MessageRefused`` to close the websocket with 1008; any other failure
+        closes it with 1011. No further message is read from a client for whom 64 wait.
+
+        What the websocket's end overtakes here is not published.
+        """
+
+    def closed(self, connection: IConnection, closing: Closing, /) -> object:
+        """It is over. Called once for each ``connected``, whatever ended it."""

@@ -45,10 +45,11 @@ class Opening:
     """
 
     __slots__ = (
-        "_answered", "_authorization", "_factory", "_handshake", "_mark", "_websocket", "head_read",
+        "_answered", "_authorization", "_factory", "_mark", "_websocket", "handshake", "head_read",
     )  # fmt: skip
 
-    _handshake: Handshake
+    handshake: Handshake
+    """Once it was found to be one."""
 
     def __init__(self, factory: Any, websocket: Any) -> None:
         self._factory = factory
@@ -136,7 +137,7 @@ class Opening:
         handshake = factory.proxies.see_through(handshake)
         websocket.shares.claim(factory.addresses, handshake.peer)
         factory.origins.check(handshake)
-        self._handshake = handshake
+        self.handshake = handshake
         if not factory.turns.join(self):
             raise unavailable("WS4REDIS_MAX_AUTHORIZATIONS handshakes wait for the authorizer")
 
@@ -144,7 +145,7 @@ class Opening:
         factory = self._factory
         factory.check_capacity()
         self._mark = factory.revocations.mark
-        authorization = self._authorization = factory.authorize(self._handshake)
+        authorization = self._authorization = factory.authorize(self.handshake)
         if waits(authorization):
             factory.deadlines.add(self._websocket)
         authorization.addCallbacks(self._admitted, self._not_admitted)
@@ -160,7 +161,7 @@ class Opening:
         self._factory.turns.leave(self, served=True)
 
     def _subscribe(self, admission: Admission) -> None:
-        factory, websocket, handshake = self._factory, self._websocket, self._handshake
+        factory, websocket, handshake = self._factory, self._websocket, self.handshake
         check_admission(handshake, admission)
         identity = admission.identity
         websocket.shares.claim(factory.visitors, identity.username or identity.session_key)
@@ -175,7 +176,7 @@ class Opening:
 
     def _accept(self, _: None) -> None:
         self._factory.check_capacity()
-        self._websocket.accept(self._handshake)
+        self._websocket.accept(self.handshake)
 
 
 def unavailable(detail: str) -> Denied:

@@ -36,6 +36,11 @@ class SubscriberConnection:
         self._delivery = delivery
         self._sender = None if echo else delivery
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """All that the websocket listens to now."""
+        return tuple([name for each in self._subscriptions for name in each.channels])
+
     def pubsub(self) -> Subscription:
         subscription = Subscription(self._broker, self._delivery, self._note)
         self._subscriptions += (subscription,)

@@ -300,9 +300,12 @@ class WebSocketProtocol(WebSocketServerProtocol):
         self._unacknowledged += 1
         self._unacknowledged_size += len(payload)
         self._pace()
-        maybeDeferred(self._subscriber.publish_message, RedisMessage(payload)).addErrback(
+        self._publish(payload).addBoth(self._acknowledged, len(payload))
+
+    def _publish(self, payload: bytes) -> Deferred[Any]:
+        return maybeDeferred(self._subscriber.publish_message, RedisMessage(payload)).addErrback(
             self._not_published
-        ).addBoth(self._acknowledged, len(payload))
+        )
 
     def _not_published(self, failure: Failure) -> None:
         if failure.check(BrokerUnavailable):

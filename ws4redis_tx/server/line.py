@@ -1,0 +1,63 @@
+"""Calls that wait for each other. Knows Twisted, and nothing of what is called."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+
+# Seconds that one of them may take.
+LIMIT = 10.0
+
+
+class Line:
+    """Makes one call at a time, in the order in which they were added, from its ``start`` on.
+
+    Each may return a Deferred or a coroutine; the next one begins when that is done, and all that
+    its outcome's callbacks do at once. It is cancelled, and fails with ``TimeoutError``, when it
+    takes longer than ``LIMIT``.
+    """
+
+    __slots__ = ("_calling", "_clock", "_started", "_under_way", "_waiting")
+
+    def __init__(self, clock: Any) -> None:
+        self._clock = clock
+        self._waiting: deque[tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._under_way: Deferred[Any] | None = None
+        self._calling = False
+        self._started = False
+
+    def start(self) -> None:
+        """Twice is once."""
+        self._started = True
+        self._call()
+
+    def add(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        """Fire with what ``function`` answers, once it is its turn."""
+        outcome: Deferred[Any] = Deferred()
+        self._waiting.append((outcome, function, arguments))
+        self._call()
+        return outcome
+
+    def _call(self) -> None:
+        """Not by recursion: many may answer at once."""
+        if self._calling or not self._started:
+            return
+        self._calling = True
+        while self._waiting and self._under_way is None:
+            outcome, function, arguments = self._waiting.popleft()
+            answer = self._under_way = maybeDeferred(function, *arguments)
+            answer.addTimeout(LIMIT, self._clock, _too_long)
+            answer.addBoth(self._answered, outcome)
+        self._calling = False
+
+    def _answered(self, answer: Any, outcome: Deferred[Any]) -> None:
+        self._under_way = None
+        outcome.callback(answer)
+        self._call()
+
+
+def _too_long(answer: object, limit: float) -> Any:
+    raise TimeoutError(f"It took longer than {limit:g} s, and was cancelled.")
