@@ -29,12 +29,15 @@ EVERYWHERE = {
     "ws4redis_tx.redis_store",
     "ws4redis_tx.revoking",
     "ws4redis_tx.settings",
+    "ws4redis_tx.signals",
     "ws4redis_tx.subscriber",
     "ws4redis_tx.tickets",
 }
 DJANGO = EVERYWHERE - {"ws4redis_tx", "ws4redis_tx.policies", "ws4redis_tx.redis_store"} | {
     "ws4redis_tx.authorizer",
+    "ws4redis_tx.databases",
     "ws4redis_tx.django_site",
+    "ws4redis_tx.signal_hooks",
     "ws4redis_tx.templatetags",
     "ws4redis_tx.templatetags.ws4redis",
     "ws4redis_tx.testing.capture",

@@ -30,7 +30,6 @@ from django.contrib.sessions.backends import signed_cookies
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import PermissionDenied
 from django.core.handlers.wsgi import WSGIRequest
-from django.db import close_old_connections, connections
 from django.utils.crypto import constant_time_compare
 from twisted.internet.defer import Deferred
 
@@ -39,6 +38,7 @@ from ws4redis_tx.core.admission import Admission, Identity, default_policy
 from ws4redis_tx.core.channels import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake
+from ws4redis_tx.databases import close_broken, tidy
 from ws4redis_tx.redis_store import identity_of, user_id_of
 from ws4redis_tx.server.lookups import Lookups
 from ws4redis_tx.tickets import Ticket, redeem
@@ -67,7 +67,7 @@ class DjangoAuthorizer:
 
     def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
         if self._lookups is None:
-            self._lookups = Lookups(self._reactor, _THREADS, "ws4redis-authorizer", _close)
+            self._lookups = Lookups(self._reactor, _THREADS, "ws4redis-authorizer", tidy)
             self._at_shutdown = self._reactor.addSystemEventTrigger(
                 "during", "shutdown", self._end_threads
             )
@@ -96,7 +96,7 @@ class DjangoAuthorizer:
             granted = ticket.narrow(self._granted(request, ticket.narrow(rights)))
             return Admission(identity, granted, request, expires, redeemed=ticket.text)
         finally:
-            _close_broken()
+            close_broken()
 
     def _granted(self, request: WSGIRequest, rights: Sequence[str]) -> tuple[str, ...]:
         callback = conf.get_callable("WS4REDIS_ALLOWED_CHANNELS")
@@ -117,24 +117,6 @@ class DjangoAuthorizer:
         if unknown:
             raise ValueError(f"WS4REDIS_ALLOWED_CHANNELS granted unknown rights: {unknown}")
         return granted
-
-
-def _close(ending: bool) -> None:
-    """What Django does before and after a request, for all of one row: by default it closes its
-    connections, and to make a new one takes a third of a lookup.
-    """
-    if ending:
-        connections.close_all()
-    else:
-        close_old_connections()
-
-
-def _close_broken() -> None:
-    """Leave the next one no connection that failed, or whose transaction a callback left open."""
-    for connection in connections.all(initialized_only=True):
-        as_configured = connection.settings_dict["AUTOCOMMIT"]
-        if connection.errors_occurred or connection.autocommit != as_configured:
-            connection.close_if_unusable_or_obsolete()
 
 
 def make_request(handshake: Handshake) -> WSGIRequest:

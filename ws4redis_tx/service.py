@@ -145,13 +145,17 @@ def make_factory(
     ``broker`` is started and stopped by its owner, who also ends the websockets before that:
     ``factory.drain(1001)`` fires when they are gone. ``authorizer`` defaults to Django's if
     ``config.django``, else to one that knows no visitors; ``subscriber`` to ``config.subscriber``;
-    ``hooks`` to none.
+    ``hooks`` to those that send Django's signals if ``config.django``, else to none.
     """
     reactor = _reactor(reactor)
     make_subscriber = subscriber or _imported(config.subscriber)
     arguments = config, broker, AnonymousAuthorizer(), make_subscriber, reactor
+    if hooks is None and config.django:
+        from ws4redis_tx.signal_hooks import SignalHooks
+
+        hooks = SignalHooks(reactor)
     if hooks is None or type(hooks) is NullHooks:
-        factory = WebSocketFactory(*arguments)
+        factory: WebSocketFactory = WebSocketFactory(*arguments)
     else:
         factory = HookedFactory(*arguments, hooks=hooks)
     if authorizer is not None:
@@ -195,9 +199,10 @@ def make_service(
         reactor=reactor,
     )
     own_authorizer = factory.authorizer if config.django and authorizer is None else None
+    own_hooks = getattr(factory, "hooks", None) if config.django and hooks is None else None
     if endpoints is None:
         endpoints = [make_endpoint(reactor, description) for description in config.listen]
-    return WebSocketService(factory, endpoints, own_broker, own_authorizer)
+    return WebSocketService(factory, endpoints, own_broker, own_authorizer, own_hooks)
 
 
 class WebSocketService(Service):
@@ -219,6 +224,7 @@ class WebSocketService(Service):
         endpoints: Iterable[Any],
         own_broker: RedisBroker | None,
         own_authorizer: Any,
+        own_hooks: Any = None,
     ) -> None:
         self.factory = factory
         self.listener: Any = factory
@@ -226,6 +232,7 @@ class WebSocketService(Service):
         self._endpoints = tuple(endpoints)
         self._own_broker = own_broker
         self._own_authorizer = own_authorizer
+        self._own_hooks = own_hooks
 
     def startService(self) -> None:
         """Raises ``twisted.internet.error.CannotListenError`` if an address cannot be had."""
@@ -250,6 +257,8 @@ class WebSocketService(Service):
         yield self.factory.drain(self.stop_code, self.drain)
         if self._own_authorizer is not None:
             self._own_authorizer.stop()
+        if self._own_hooks is not None:
+            yield self._own_hooks.stop()
         if self._own_broker is not None:
             yield self._own_broker.stopService()
 
