@@ -6,7 +6,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.demo import set_up_django
+from tests.demo import SETTINGS, set_up_django
+from tests.support import python
 
 set_up_django()
 
@@ -17,7 +18,8 @@ from django.test import RequestFactory, override_settings  # noqa: E402
 from ws4redis_tx import conf  # noqa: E402
 from ws4redis_tx import settings as old_settings  # noqa: E402
 from ws4redis_tx.context_processors import default  # noqa: E402
-from ws4redis_tx.core.config import DEFAULT_LISTEN  # noqa: E402
+from ws4redis_tx.core.config import DEFAULT_LISTEN, ServerConfig  # noqa: E402
+from ws4redis_tx.core.errors import ConfigError  # noqa: E402
 from ws4redis_tx.core.redis_address import RedisAddress  # noqa: E402
 from ws4redis_tx.policies import allow_all  # noqa: E402
 
@@ -44,6 +46,23 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(old_settings.WEBSOCKET_URL, "/ws/")
         with self.assertRaises(AttributeError):
             old_settings.WS4REDIS_NONSENSE  # noqa: B018
+
+    def test_an_embedder_takes_them_all_and_changes_some(self) -> None:
+        with override_settings(WS4REDIS_EXPIRE=5, WS4REDIS_PREFIX="site"):
+            config = ServerConfig.from_django(listen=("tcp:9999",), expire=7)
+        self.assertEqual((config.django, config.prefix), (True, "site"))
+        self.assertEqual((config.listen, config.expire), (("tcp:9999",), 7))
+        self.assertRaises(TypeError, ServerConfig.from_django, nonsense=1)
+        self.assertRaises(ConfigError, ServerConfig.from_django, expire="7")
+
+    def test_before_django_is_set_up_there_are_none_to_take(self) -> None:
+        program = (
+            "from ws4redis_tx.service import ConfigError, ServerConfig\n"
+            "try: ServerConfig.from_django()\n"
+            "except ConfigError as error: print(error)"
+        )
+        result = python("-c", program, DJANGO_SETTINGS_MODULE=SETTINGS)
+        self.assertIn("call django.setup() first", result.stdout, result.stderr)
 
     def test_djangos_hosts_and_trusted_origins_count(self) -> None:
         with override_settings(

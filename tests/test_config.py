@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+import re
+from dataclasses import FrozenInstanceError, fields
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -35,6 +36,14 @@ class ServerConfigTests(SynchronousTestCase):
         with self.assertRaises(FrozenInstanceError):
             ServerConfig().expire = 1  # type: ignore[misc]
         self.assertRaises(TypeError, ServerConfig, RedisAddress())
+
+    def test_every_field_is_described_with_the_default_that_it_has(self) -> None:
+        described = dict(re.findall(r":param (\w+):(.*?)(?=:param|\Z)", ServerConfig.__doc__, re.S))
+        default = ServerConfig()
+        self.assertEqual(list(described), [each.name for each in fields(ServerConfig)])
+        for name, text in described.items():
+            (said,) = re.findall(r"Default:\s+``(.+?)``", text)
+            self.assertEqual(eval(said, {"RedisAddress": RedisAddress}), getattr(default, name))
 
     def test_equal_configurations_are_equal(self) -> None:
         self.assertEqual(ServerConfig(expire=5), ServerConfig(expire=5))

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings
 from django.utils.module_loading import import_string
 
@@ -206,6 +207,12 @@ def problems() -> list[ConfigError]:
 
 def server_config(listen: tuple[str, ...] = DEFAULT_LISTEN) -> ServerConfig:
     """The server's configuration according to Django's settings. Raises ``ConfigError``."""
+    if not apps.ready:
+        raise ConfigError(
+            "ServerConfig.from_django()",
+            "was called before Django was set up",
+            "Name the settings in DJANGO_SETTINGS_MODULE, and call django.setup() first.",
+        )
     subscriber = get_callable("WS4REDIS_SUBSCRIBER")
     assert subscriber is not None
     return ServerConfig(

@@ -168,7 +168,9 @@ def make_factory(
 
 
 def make_resource(factory: WebSocketFactory) -> WebSocketResource:
-    """An ``IResource`` to mount in a ``Site`` at the path of ``config.websocket_url``."""
+    """An ``IResource`` to mount in a ``Site`` at the path of ``config.websocket_url``, which may be
+    any, beside other pages.
+    """
     return WebSocketResource(factory)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ws4redis_tx.core.channels import check_prefix
 from ws4redis_tx.core.errors import ConfigError
@@ -22,39 +23,49 @@ DEFAULT_SUBSCRIBER = "ws4redis_tx.subscriber.RedisSubscriber"
 class ServerConfig:
     """How a server behaves. Raises ``ConfigError`` for values that cannot work.
 
-    :param redis: the Redis server.
-    :param listen: Twisted endpoint descriptions.
-    :param websocket_url: the prefix of every websocket path; starts and ends with ``/``.
-    :param prefix: the prefix of all Redis names; ``""`` for none.
-    :param expire: seconds a message stays persisted; ``0`` or ``None``: it is not.
+    Whoever embeds the server writes only what is to differ from the defaults.
+
+    :param redis: the Redis server. Default: ``RedisAddress()``, localhost:6379, database 0.
+    :param listen: Twisted endpoint descriptions. Default: ``("tcp:8080:interface=127.0.0.1",)``.
+    :param websocket_url: the prefix of every websocket path; starts and ends with ``/``. Default:
+        ``"/ws/"``.
+    :param prefix: the prefix of all Redis names; ``""`` for none. Default: ``""``.
+    :param expire: seconds a message stays persisted; ``0`` or ``None``: it is not. Default:
+        ``3600``.
     :param heartbeat: a text sent to every client at least every 5 s, and dropped when a client
-        sends it; ``None`` for none.
-    :param subscriber: a subclass of ``RedisSubscriber``, or its dotted name.
-    :param allowed_origins: origins let in besides the server's own host; ``"*"`` for all.
+        sends it; ``None`` for none. Default: ``None``.
+    :param subscriber: a subclass of ``RedisSubscriber``, or its dotted name. Default:
+        ``"ws4redis_tx.subscriber.RedisSubscriber"``.
+    :param allowed_origins: origins let in besides the server's own host; ``"*"`` for all. Default:
+        ``()``.
     :param allowed_hosts: as Django's ``ALLOWED_HOSTS``; ``None``: loopback and the hosts of
-        ``allowed_origins``.
-    :param require_origin: refuse clients that send no ``Origin``.
+        ``allowed_origins``. Default: ``None``.
+    :param require_origin: refuse clients that send no ``Origin``. Default: ``False``.
     :param trusted_proxies: addresses and networks of proxies in front, whose ``X-Forwarded-For``,
-        ``-Proto`` and ``-Host`` are believed; ``"unix"`` for those that use a Unix socket.
-    :param django: take session, user and rights of a visitor from Django.
+        ``-Proto`` and ``-Host`` are believed; ``"unix"`` for those that use a Unix socket. Default:
+        ``()``.
+    :param django: take session, user and rights of a visitor from Django. Default: ``False``.
     :param max_message_size: bytes a client's message may have; a larger one closes with 1009.
+        Default: ``1048576``.
     :param max_pending: bytes that may wait for a client that does not read, each message with its
-        frame and what it costs to keep it; one is always accepted when nothing waits.
+        frame and what it costs to keep it; one is always accepted when nothing waits. Default:
+        ``4194304``.
     :param slow_reader: what happens when more would wait: ``"close"``, the client is closed with
         1013; ``"drop_oldest"``, the oldest messages give way; ``"latest"``, of what waits only the
-        newest message of each channel is kept.
-    :param rate: messages and bytes a second that a client may send on average, with bursts of
-        10 s of it; one that sends more is closed with 1013. ``None``: any number.
+        newest message of each channel is kept. Default: ``"close"``.
+    :param max_connections: open websockets of this process; further ones get 503. ``None``: as many
+        as it has file descriptors for. Default: ``None``.
     :param max_connections_per_user: websockets of one user, or of one session of nobody; further
-        ones get 503. ``None``: any number.
-    :param max_connections_per_address: the same for a client's address.
+        ones get 503. ``None``: any number. Default: ``None``.
+    :param max_connections_per_address: the same for a client's address. Default: ``None``.
     :param max_authorizations: handshakes that may wait for the authorizer; further ones get 503
-        before it is asked.
-    :param max_connections: open websockets of this process; further ones get 503. ``None``: as
-        many as it has file descriptors for.
-    :param compression: agree on permessage-deflate with clients that offer it.
-    :param recheck: seconds after which each websocket is authorized again; ``0`` or ``None``:
-        only when something is known to have changed.
+        before it is asked. Default: ``20000``.
+    :param rate: messages and bytes a second that a client may send on average, with bursts of 10 s
+        of it; one that sends more is closed with 1013. ``None``: any number. Default: ``(1000,
+        16777216)``.
+    :param compression: agree on permessage-deflate with clients that offer it. Default: ``False``.
+    :param recheck: seconds after which each websocket is authorized again; ``0`` or ``None``: only
+        when something is known to have changed. Default: ``300``.
     """
 
     redis: RedisAddress = field(default_factory=RedisAddress)
@@ -79,6 +90,16 @@ class ServerConfig:
     rate: tuple[float, float] | None = DEFAULT_RATE
     compression: bool = False
     recheck: int = 300
+
+    @classmethod
+    def from_django(cls, **changes: Any) -> ServerConfig:
+        """What Django's settings say, but for ``changes``, which are fields. Django must be set up.
+
+        Visitors are Django's then: ``django`` is true.
+        """
+        from ws4redis_tx import conf
+
+        return replace(conf.server_config(), **changes)
 
     def __post_init__(self) -> None:
         check_websocket_url(self.websocket_url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
@@ -11,6 +12,8 @@ from zope.interface import implementer
 
 from ws4redis_tx.core.handshake import make_request
 from ws4redis_tx.server.websocket_factory import WebSocketFactory
+
+_log = Logger()
 
 
 @implementer(IResource)
@@ -25,8 +28,18 @@ class WebSocketResource(Resource):
     def __init__(self, factory: WebSocketFactory) -> None:
         super().__init__()
         self._factory = factory
+        self._warned = False
 
     def render(self, request: Any) -> int:
+        url = self._factory.config.websocket_url
+        if not self._warned and not request.path.startswith(url.encode()):
+            self._warned = True
+            _log.warn(
+                "Websockets are mounted where {path} leads, but answer below {url} only, and all "
+                "else with 404: mount them there, or set websocket_url (WEBSOCKET_URL)",
+                path=b"/".join((b"", *request.prepath)).decode(errors="replace"),
+                url=url,
+            )
         websocket: Any = self._factory.buildProtocol(request.transport.getPeer())
         channel = request.channel
         transport, channel.transport = channel.transport, None
