@@ -42,7 +42,7 @@ class ServerConfigTests(SynchronousTestCase):
         default = ServerConfig()
         self.assertEqual(list(described), [each.name for each in fields(ServerConfig)])
         for name, text in described.items():
-            (said,) = re.findall(r"Default:\s+``(.+?)``", text)
+            (said,) = re.findall(r"Default:\s+``(.+?)``", text, re.S)
             self.assertEqual(eval(said, {"RedisAddress": RedisAddress}), getattr(default, name))
 
     def test_equal_configurations_are_equal(self) -> None:

@@ -20,8 +20,13 @@ from ws4redis_tx.server.hooks import HookedWebSocket
 from ws4redis_tx.server.line import LIMIT
 from ws4redis_tx.server.websocket import MOST_UNACKNOWLEDGED, WebSocketProtocol
 from ws4redis_tx.server.websocket_factory import PING_INTERVAL, PING_TIMEOUT
-from ws4redis_tx.service import make_factory
-from ws4redis_tx.testing import MemoryBroker, MemoryClient, client_frame, connect
+from ws4redis_tx.testing import (
+    MemoryBroker,
+    MemoryClient,
+    client_frame,
+    connect,
+    make_memory_factory,
+)
 
 CHANNEL = b"broadcast:foobar"
 URL = "ws://localhost/ws/foobar"
@@ -104,12 +109,12 @@ class HooksTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.hooks = hooks or Noting()
         self.broker = broker or MemoryBroker()
-        self.factory = make_factory(
+        self.factory = make_memory_factory(
             ServerConfig(**config),
             broker=self.broker,
             authorizer=authorizer or AllowAll(),
             hooks=self.hooks,
-            reactor=self.clock,
+            clock=self.clock,
         )
 
     def saying(self, message: Callable[..., Any]) -> Noting:
@@ -644,5 +649,5 @@ class DrainTests(HooksTestCase):
 
 class PlainTests(HooksTestCase):
     def test_a_server_without_hooks_makes_plain_websockets(self) -> None:
-        factory = make_factory(ServerConfig(), broker=MemoryBroker(), reactor=Clock())
+        factory = make_memory_factory()
         self.assertIs(type(factory.buildProtocol(None)).__base__, WebSocketProtocol)

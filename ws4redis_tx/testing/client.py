@@ -20,7 +20,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from ws4redis_tx.core.config import ServerConfig
-from ws4redis_tx.core.interfaces import IAuthorizer
+from ws4redis_tx.core.interfaces import IAuthorizer, IHooks
 from ws4redis_tx.server.websocket_factory import WebSocketFactory
 from ws4redis_tx.service import make_factory
 from ws4redis_tx.testing.broker import MemoryBroker
@@ -32,6 +32,7 @@ def make_memory_factory(
     broker: MemoryBroker | None = None,
     authorizer: IAuthorizer | None = None,
     subscriber: Any = None,
+    hooks: IHooks | None = None,
     clock: Clock | None = None,
 ) -> WebSocketFactory:
     """The server's own factory over a broker in memory, and a ``clock`` that stands still until a
@@ -47,6 +48,7 @@ def make_memory_factory(
         broker=broker,
         authorizer=authorizer,
         subscriber=subscriber,
+        hooks=hooks,
         reactor=clock,
     )
 
