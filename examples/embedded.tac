@@ -1,57 +1,85 @@
-"""Websockets inside an existing Twisted application: a site with a page, and its websockets.
+"""Websockets inside an existing Twisted application: a site with a page, its websockets, and hooks.
 
 Run it with ``twistd --nodaemon --python embedded.tac`` and a Redis on its usual port, open
-http://127.0.0.1:8080/ and see the time pass in every browser.
+http://127.0.0.1:8080/ and see the time pass in every browser, and how many there are. What is
+typed there goes to the hooks, which answer.
 """
 
 import os
 import time
 
 from twisted.application.internet import StreamServerEndpointService, TimerService
-from twisted.application.service import Application, Service
+from twisted.application.service import Application
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 from twisted.web.static import Data
 
-from ws4redis_tx.core.redis_address import parse_redis_address
-from ws4redis_tx.service import ServerConfig, make_broker, make_factory, make_resource
+from ws4redis_tx.service import (
+    MessageRefused,
+    NullHooks,
+    Publisher,
+    ServerConfig,
+    make_resource,
+    make_service,
+    parse_redis_address,
+)
 
 PAGE = b"""<!doctype html><meta charset="utf-8"><title>Embedded</title><h1 id="time">&hellip;</h1>
+<form>Which day is <input name="day" placeholder="today" maxlength="20"><button>?</button></form>
 <script>
-  new WebSocket(`ws://${location.host}/ws/clock?subscribe-broadcast`).onmessage =
-    (event) => { document.getElementById("time").textContent = event.data; };
+  const websocket = new WebSocket(`ws://${location.host}/ws/clock?subscribe-broadcast`);
+  websocket.onmessage = ({data}) => { document.getElementById("time").textContent = data; };
+  document.forms[0].onsubmit = (event) => {
+    event.preventDefault();
+    websocket.send(document.forms[0].day.value);
+  };
 </script>"""
 
+
+class Visitors(NullHooks):
+    """Who is here; each may ask for the day."""
+
+    def __init__(self) -> None:
+        self.here = set()
+
+    def connected(self, connection):
+        self.here.add(connection)
+
+    async def message(self, connection, message):
+        if len(message) > 20:
+            raise MessageRefused("That is no day.")
+        if message in (b"", b"today"):
+            connection.send(time.strftime("It is %A"))
+        else:
+            connection.send("I know of today only")
+        return None  # answered, and not published to anybody
+
+    def closed(self, connection, closing):
+        self.here.discard(connection)
+
+
 config = ServerConfig(redis=parse_redis_address(os.environ.get("WS4REDIS_CONNECTION")))
-broker = make_broker(config)
-factory = make_factory(config, broker=broker)
+visitors = Visitors()
+websockets = make_service(config, hooks=visitors, endpoints=())  # the site listens
+broker = websockets.factory.broker
+clock = Publisher(config, broker, facility="clock", broadcast=True)
 
 root = Resource()
 root.putChild(b"", Data(PAGE, "text/html"))
-root.putChild(b"ws", make_resource(factory))
+root.putChild(b"ws", make_resource(websockets.factory))
 
 
 def tick() -> None:
     """Every connected browser gets it; who connects later starts with the last one."""
     if broker.available:
-        now = time.strftime("%H:%M:%S").encode()
-        broker.publish([b"broadcast:clock"], now, 60).addErrback(lambda failure: None)
-
-
-class Drain(Service):
-    """At the stop: tell the browsers, and wait until they are gone."""
-
-    def stopService(self) -> Deferred[None]:
-        super().stopService()
-        return factory.drain(1001)
+        text = f"{time.strftime('%H:%M:%S')}, {len(visitors.here)} here"
+        clock.publish_message(text, expire=60).addErrback(lambda failure: None)
 
 
 application = Application("embedded")
-broker.setServiceParent(application)
-Drain().setServiceParent(application)
+websockets.setServiceParent(application)
 TimerService(1, tick).setServiceParent(application)
 StreamServerEndpointService(
     serverFromString(reactor, os.environ.get("LISTEN", "tcp:8080:interface=127.0.0.1")), Site(root)

@@ -226,6 +226,25 @@ class ResourceTests(ServerTestCase):
                 self.assertIn(b"a page in " + folder, page)
 
     @inlineCallbacks
+    def test_a_service_that_listens_nowhere_starts_and_ends_them(self) -> Any:
+        service = make_service(ServerConfig(redis=self.redis.address), endpoints=())
+        root = Resource()
+        root.putChild(b"ws", make_resource(service.factory))
+        site = Site(root)
+        site.noisy = False
+        port = yield serverFromString(reactor, HERE).listen(site)
+        self.addCleanup(port.stopListening)
+        for _ in range(2):
+            service.startService()
+            yield service.when_ready()
+            client = yield open_websocket(f"ws://127.0.0.1:{port.getHost().port}/ws/news")
+            yield service.stopService()
+            self.assertEqual((yield client.closed), 1001)
+            answer = yield exchange(port.getHost().port, handshake_bytes("/ws/news"))
+            self.assertEqual(status_of(answer), 503)
+            self.assertEqual(self.redis.connections(), 0)
+
+    @inlineCallbacks
     def test_where_they_do_not_answer_the_log_says_why_once(self) -> Any:
         said: list[str] = []
 

@@ -54,7 +54,16 @@ class EmbeddedTests(TestCase):
         self.assertEqual(status_of(refused), 403)
         client = yield open_websocket(f"ws://127.0.0.1:{port}/ws/clock?subscribe-broadcast")
         for _ in range(2):
-            self.assertRegex((yield client.next()), r"\d\d:\d\d:\d\d")
+            self.assertRegex((yield client.next()), r"\d\d:\d\d:\d\d, \d here")
+        client.sendMessage(b"today")
+        answer = yield client.next()
+        while "here" in answer:
+            self.assertIn("1 here", answer)
+            answer = yield client.next()
+        self.assertRegex(answer, "It is .+day")
+        rude = yield open_websocket(f"ws://127.0.0.1:{port}/ws/clock")
+        rude.sendMessage(b"x" * 21)
+        self.assertEqual((yield rude.closed), 1008)
         plain = yield exchange(port, b"GET /ws/clock HTTP/1.1\r\nHost: localhost\r\n\r\n")
         self.assertEqual(status_of(plain), 426)
         yield program.signal_and_wait("TERM")
