@@ -171,7 +171,7 @@ static void ask(struct connection *c) {
 
 /* Returns how much of the data was the answer to the handshake: 0 when more must come. */
 static size_t answered(struct connection *c, const char *data, size_t size) {
-    if (size < 12) return 0;
+    if (size < 13) return 0; /* the number, and what ends it */
     c->status = atoi(data + 9);
     const char *rest = memmem(data, size, "\r\n\r\n", 4);
     if (c->status != 101 || (!rest && size >= KEPT)) end(c);

@@ -8,10 +8,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from functools import cache
 from pathlib import Path
 
-from tests.support import ROOT, python
+from tests.support import ROOT
 
 # crochet's own
 _WARNINGS = ("-W", "error", "-W", "ignore:isSet:DeprecationWarning")
@@ -24,15 +23,6 @@ WS4REDIS_CONNECTION = "redis://127.0.0.1:1"
 """
 
 
-@cache
-def metadata() -> str:
-    """A folder with what an installation tells pytest of us."""
-    folder = tempfile.mkdtemp(prefix="ws4redis-tx-")
-    made = python("setup.py", "-q", "egg_info", "--egg-base", folder)
-    assert made.returncode == 0, made.stderr
-    return folder
-
-
 def run_pytest(tests: str, *options: str, **variables: str) -> str:
     """What pytest printed of a file ``tests``; all of them passed."""
     with tempfile.TemporaryDirectory(prefix="ws4redis-tx-") as folder:
@@ -40,7 +30,7 @@ def run_pytest(tests: str, *options: str, **variables: str) -> str:
         printed = _run(
             folder,
             ["-m", "pytest", *_WARNINGS, "-rA", *options],
-            [metadata(), str(ROOT)],
+            [str(ROOT)],
             variables,
         )
     assert f"{tests.count('def test_')} passed" in printed, printed

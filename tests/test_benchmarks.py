@@ -393,7 +393,7 @@ class ProgramTests(SynchronousTestCase):
         self.addCleanup(shutil.rmtree, folder)
         options = ("--quick", "--no-peers", "--rounds=1", f"--results={folder}")
         done = python("-m", f"benchmarks.{program}", *options)
-        self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
+        self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout + done.stderr)
         result = json.loads((Path(folder) / f"{program}.json").read_text())
         self.assertEqual(len(result["goals"]), goals)
         for figure in result["figures"]:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
@@ -47,6 +48,20 @@ class Wire(StringTransport):
 
     def __init__(self) -> None:
         super().__init__(peerAddress=PEER)
+
+
+class PromptBroker(MemoryBroker):
+    """Answers at once, so that the broker's own calls do not count."""
+
+    def listen(self, channel: bytes, listener: Any) -> Deferred[None]:
+        self.hub.add(channel, listener)
+        return succeed(None)
+
+    def get(self, channel: bytes) -> Deferred[Any]:
+        return succeed(None)
+
+    def fence(self) -> Deferred[None]:
+        return succeed(None)
 
 
 class Everybody:
@@ -88,7 +103,7 @@ class HandshakeCostTests(SynchronousTestCase):
 
     def serve(self, authorizer: Any = None, target: str = "/ws/foobar?subscribe-broadcast") -> None:
         self.factory = make_memory_factory(
-            ServerConfig(), broker=MemoryBroker(), authorizer=authorizer, clock=Clock()
+            ServerConfig(), broker=PromptBroker(), authorizer=authorizer, clock=Clock()
         )
         self.head = handshake_bytes(target, **BROWSER)
         for _ in range(3):
