@@ -12,7 +12,13 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny
 
-from ws4redis_tx.core.admission import Admission, AnonymousAuthorizer, Identity, PlainRequest
+from ws4redis_tx.core.admission import (
+    Admission,
+    AnonymousAuthorizer,
+    Identity,
+    PlainRequest,
+    default_policy,
+)
 from ws4redis_tx.core.channels import control_channel
 from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.errors import BrokerUnavailable, ConfigError, Denied, MessageRefused
@@ -60,6 +66,7 @@ __all__ = [
     "WebSocketFactory",
     "WebSocketResource",
     "WebSocketService",
+    "default_policy",
     "disconnect",
     "make_broker",
     "make_factory",
