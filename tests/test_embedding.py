@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.application.service import IService, MultiService
 from twisted.internet import reactor
-from twisted.internet.defer import inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocolFactory
@@ -31,12 +31,13 @@ from ws4redis_tx.core.hooks import NullHooks
 from ws4redis_tx.service import (
     Publisher,
     ServerConfig,
+    WebSocketService,
     make_broker,
     make_factory,
     make_resource,
     make_service,
 )
-from ws4redis_tx.testing import MemoryBroker
+from ws4redis_tx.testing import MemoryBroker, connect, make_memory_factory
 
 HERE = "tcp:0:interface=127.0.0.1"
 
@@ -272,6 +273,37 @@ class InterfaceTests(SynchronousTestCase):
             self.assertTrue(IResource.providedBy(make_resource(factory)))
         self.assertTrue(IService.providedBy(make_service(config, broker=broker)))
         self.assertTrue(IService.providedBy(make_broker(config)))
+
+    def test_a_service_stops_its_hooks_after_its_websockets_and_before_its_broker(self) -> None:
+        order: list[str] = []
+        waiting: Deferred[None] = Deferred()
+
+        class Hooks(NullHooks):
+            def closed(self, connection: Any, closing: Any) -> None:
+                order.append("websockets")
+
+            def stop(self) -> Deferred[None]:
+                order.append("hooks")
+                return waiting
+
+        class Broker(MemoryBroker):
+            def startService(self) -> None:
+                order.append("start")
+
+            def stopService(self) -> None:
+                order.append("broker")
+
+        broker, hooks = Broker(), Hooks()
+        factory = make_memory_factory(broker=broker, hooks=hooks)
+        service = WebSocketService(factory, (), broker, None, hooks)
+        service.startService()
+        client = connect(factory, "ws://localhost/ws/x")
+        stopped = service.stopService()
+        client.lose_connection()
+        self.assertEqual(order, ["start", "websockets", "hooks"])
+        waiting.callback(None)
+        self.successResultOf(stopped)
+        self.assertEqual(order, ["start", "websockets", "hooks", "broker"])
 
     def test_to_make_a_service_touches_nothing(self) -> None:
         before = reactor.getDelayedCalls()

@@ -11,11 +11,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support import Written
 from tests.test_websocket import AllowAll, SlowBroker, Waiting
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
 from ws4redis_tx.core.config import ServerConfig
+from ws4redis_tx.core.delivery import CountedCompressedDelivery, CountedDelivery
 from ws4redis_tx.core.errors import BrokerUnavailable, Denied, MessageRefused
 from ws4redis_tx.core.hooks import Closing, NullHooks, Refusal
+from ws4redis_tx.core.messages import Joined, Publication
 from ws4redis_tx.server.hooks import HookedWebSocket
 from ws4redis_tx.server.line import LIMIT
 from ws4redis_tx.server.websocket import MOST_UNACKNOWLEDGED, WebSocketProtocol
@@ -426,15 +429,18 @@ class MessageTests(HooksTestCase):
         self.use(Patient())
         client = self.connect()
         self.hooks.answer()
-        for _ in range(MOST_UNACKNOWLEDGED):
-            client.send("a")
-        client.answers_pings = False
-        for _ in range(int(PING_INTERVAL + PING_TIMEOUT)):
-            self.clock.advance(1)
+        client.answers_pings = False  # nobody would read the answer
+        client.send_bytes(client_frame(1, b"a") * (MOST_UNACKNOWLEDGED + 20))
+        for _ in range(20):
+            self.clock.pump([0.1] * 30)
             self.hooks.answer()
-            client.send("a")
         self.assertTrue(client.open)
-        client.lose_connection()
+        for _ in range(MOST_UNACKNOWLEDGED):
+            self.hooks.answer()
+        for _ in range(int(10 * (2 * PING_INTERVAL + PING_TIMEOUT))):
+            if client.open:
+                self.clock.advance(0.1)
+        self.assertFalse(client.open)
 
     def test_a_clients_close_is_answered_when_its_messages_were_published(self) -> None:
         self.use(Patient())
@@ -589,6 +595,15 @@ class ClosingTests(HooksTestCase):
         self.clock.advance(3)
         client.lose_connection()
         self.closing(sent=4, received=2, dropped=0, seconds=3)
+
+    def test_messages_that_come_together_count_each(self) -> None:
+        messages = Joined([Publication(CHANNEL, b"%d" % i) for i in range(3)])
+        for kind in (CountedDelivery, CountedCompressedDelivery):
+            delivery = kind(Written(), self.fail, 1 << 20)
+            delivery.deliver(messages)
+            delivery.go_live()
+            delivery.deliver(messages)
+            self.assertEqual(delivery.sent, 6)
 
     def test_heartbeats_and_own_messages_without_echo_count_as_nothing(self) -> None:
         self.use(heartbeat="--beat--")

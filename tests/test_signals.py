@@ -358,6 +358,7 @@ class ServedTests(SignalsTestCase, ServerTestCase):
     def test_without_receivers_websockets_are_plain(self) -> Any:
         service = yield self.start()
         self.assertNotIsInstance(service.factory.buildProtocol(None), HookedWebSocket)
+        self.assertIs(service._own_hooks, service.factory.hooks)
 
 
 def _ignore(**values: Any) -> None:
