@@ -138,6 +138,24 @@ class TurnsTests(SynchronousTestCase):
         self.assertEqual(self.begun, list(range(AT_ONCE)))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_those_who_are_many_are_given_up_by_and_by_in_the_order_they_came(self) -> None:
+        self.join(1000)
+        self.turns.overdue(0)
+        self.turns.overdue(1)
+        self.assertLess(len(self.given_up), 500)
+        self.assertEqual(len(self.turns), AT_ONCE)
+        self.turns.leave(0)
+        self.clock.advance(0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.given_up, list(range(AT_ONCE, 1000)))
+        self.assertEqual(self.begun, list(range(AT_ONCE)))
+
+    def test_a_stop_leaves_nobody_to_be_given_up(self) -> None:
+        self.join(1000)
+        self.turns.overdue(0)
+        self.turns.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_as_long_as_anybody_is_served_those_who_wait_wait_on(self) -> None:
         self.join(AT_ONCE + 3)
         self.turns.leave(1, served=True)

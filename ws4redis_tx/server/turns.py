@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -15,6 +15,8 @@ AT_ONCE = 100
 besides, about websockets that are open, has its answer soon.
 """
 
+_GIVEN_UP_AT_ONCE = 200  # others want to be served too
+
 LONGEST_WAIT = 60.0
 """Seconds until a turn, after which nobody is likely to wait at the other end."""
 
@@ -25,7 +27,8 @@ class Turns(Generic[Member]):
     :param most: how many there may be, those that have their turn included.
     :param begin: called with a member when its turn comes, which lasts until it leaves. In the
         order in which they joined; within ``join`` if nobody waits.
-    :param give_up: called with a member whose turn will not come, which has left then.
+    :param give_up: called with a member whose turn will not come, which has left then; also with
+        one that had left before.
     """
 
     def __init__(
@@ -42,6 +45,9 @@ class Turns(Generic[Member]):
         self._having: dict[Member, int] = {}
         self._line: OrderedDict[Member, None] = OrderedDict()
         self._waits: Deadlines[Member] = Deadlines(LONGEST_WAIT, self._waited_too_long, clock)
+        self._stuck: deque[Member] = deque()
+        self._next_portion: Any = None
+        self._clock = clock
         self._served = 0
         self._calling = False
 
@@ -70,14 +76,19 @@ class Turns(Generic[Member]):
     def overdue(self, member: Member) -> None:
         """Its turn has lasted too long. If nobody was served meanwhile, nobody will be soon."""
         if self._having.get(member) == self._served:
-            stuck, self._line = self._line, OrderedDict()
+            self._stuck.extend(self._line)
+            self._line.clear()
             self._waits.stop()
-            for each in stuck:
-                self._give_up(each)
+            if self._next_portion is None:
+                self._give_up_some()
 
     def stop(self) -> None:
         """Nobody is here any more."""
         self._waits.stop()
+        self._stuck.clear()
+        if self._next_portion is not None:
+            self._next_portion.cancel()
+            self._next_portion = None
 
     def __len__(self) -> int:
         return len(self._having) + len(self._line)
@@ -95,6 +106,15 @@ class Turns(Generic[Member]):
                 self._begin(member)
         finally:
             self._calling = False
+
+    def _give_up_some(self) -> None:
+        self._next_portion = None
+        for _ in range(_GIVEN_UP_AT_ONCE):
+            if not self._stuck:
+                return
+            self._give_up(self._stuck.popleft())
+        if self._stuck:
+            self._next_portion = self._clock.callLater(0, self._give_up_some)
 
     def _waited_too_long(self, member: Member) -> None:
         del self._line[member]
