@@ -144,8 +144,8 @@ class HookedWebSocket(WebSocketProtocol):
             self._failed(failure, "The hook `message` failed; the websocket was closed with 1011")
 
     def drop_if_silent(self) -> None:
-        # Of one that waits for its messages' hooks, no answer is read.
-        if self._reading:
+        # Of one whose messages wait for their hooks, no answer is read.
+        if self._reading or self._delivery.paused:
             super().drop_if_silent()
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:

@@ -97,7 +97,7 @@ class WebSocketFactory(WebSocketServerFactory):
             reactor,
             chance,
             check_after=PING_TIMEOUT,
-            check=WebSocketProtocol.drop_if_silent,
+            check=lambda websocket: websocket.drop_if_silent(),
         )
         self._beats: Rounds[WebSocketProtocol] | None = None
         if self.heartbeat is not None:
