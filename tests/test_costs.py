@@ -13,7 +13,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from ws4redis_tx.core.delivery import CompressedDelivery, Delivery
+from ws4redis_tx.core.delivery import CompressedDelivery, CountedDelivery, Delivery
 from ws4redis_tx.core.messages import Publication, server_frame
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.server.commands import Commands
@@ -127,6 +127,12 @@ class FanoutCostTests(SynchronousTestCase):
         self.assertEqual((self.calls(message) - before) // 64, 2)
         for client in clients:
             self.assertEqual(client.recv(99), Publication(*message).compress().frame)
+
+    def test_hooks_which_are_told_how_many_it_got_cost_one_more(self) -> None:
+        self.listen(64, b"broadcast:x", kind=CountedDelivery)
+        before = self.calls((b"broadcast:x", b"1"))
+        self.listen(64, b"broadcast:x", kind=CountedDelivery)
+        self.assertEqual((self.calls((b"broadcast:x", b"2")) - before) // 64, 3)
 
     def test_a_message_to_one_client_costs_few_calls(self) -> None:
         for number in range(100):

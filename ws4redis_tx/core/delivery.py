@@ -237,7 +237,7 @@ class CountedDelivery(Delivery):
 
     def deliver(self, publication: Publication | Joined) -> None:
         if self._flowing is not None and publication.sender is not self:
-            self.sent += len(publication.parts)
+            self.sent += len(publication.parts) if isinstance(publication, Joined) else 1
         super().deliver(publication)
 
     def _write(self, publication: Publication) -> None:
