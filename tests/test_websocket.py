@@ -122,6 +122,15 @@ class WebSocketTests(SynchronousTestCase):
         self.assertEqual(len(Counting.released), 1)
 
 
+class ClosingReasonTests(WebSocketTests):
+    def test_a_reason_is_cut_at_a_whole_character(self) -> None:
+        websocket = self.connect()._server
+        sent: list[tuple[int, bytes]] = []
+        self.patch(websocket, "sendCloseFrame", lambda *frame: sent.append(frame))
+        websocket.close(4000, "ä" * 62)
+        self.assertEqual(sent, [(4000, ("ä" * 61).encode())])
+
+
 class OpeningTests(WebSocketTests):
     def test_a_message_arrives_as_text_or_as_binary(self) -> None:
         client = self.connect()

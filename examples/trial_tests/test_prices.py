@@ -17,8 +17,10 @@ from .prices import CustomerAuthorizer, PriceFeed
 
 
 class PriceTests(SynchronousTestCase):
+    heartbeat: str | None = None
+
     def setUp(self) -> None:
-        config = ServerConfig(heartbeat="--beat--")
+        config = ServerConfig(heartbeat=self.heartbeat)
         self.clock = Clock()
         self.factory = make_memory_factory(
             config,
@@ -85,7 +87,11 @@ class WebsocketTests(PriceTests):
         john.lose_connection()
         self.successResultOf(gone)
 
-    def test_a_heartbeat_comes_at_least_every_five_seconds(self) -> None:
+
+class HeartbeatTests(PriceTests):
+    heartbeat = "--beat--"
+
+    def test_it_comes_at_least_every_five_seconds(self) -> None:
         john = self.connect("gold?subscribe-broadcast")
         self.clock.pump([0.5] * 10)
         self.assertIn("--beat--", john.messages)

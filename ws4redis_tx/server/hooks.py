@@ -32,7 +32,6 @@ from ws4redis_tx.server.websocket_factory import WebSocketFactory
 _log = Logger()
 
 _NO_CODE, _LOST = 1005, 1006
-_LONGEST_REASON = 123
 # That may stand in a close frame (RFC 6455, section 7.4, and what was registered since).
 _CODES = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})
 
@@ -61,7 +60,7 @@ class Connection:
     def close(self, code: int = 1000, reason: str = "") -> None:
         if code not in _CODES:
             raise ValueError(f"{code} is no code for a close frame. Use 1000, or one from 4000 on.")
-        self._in_reactor(self._websocket.close, code, _fitting(reason))
+        self._in_reactor(self._websocket.close, code, reason)
 
 
 class HookedWebSocket(WebSocketProtocol):
@@ -139,7 +138,7 @@ class HookedWebSocket(WebSocketProtocol):
 
     def _message_failed(self, failure: Failure) -> None:
         if isinstance(failure.value, MessageRefused):
-            self.close(1008, _fitting(failure.value.reason))
+            self.close(1008, failure.value.reason)
         else:
             self._failed(failure, "The hook `message` failed; the websocket was closed with 1011")
 
@@ -236,8 +235,3 @@ class HookedFactory(WebSocketFactory):
 
 def _hook_failed(failure: Failure, hook: str) -> None:
     _log.failure("The hook `{hook}` failed", failure=failure, hook=hook)
-
-
-def _fitting(reason: str) -> str:
-    """As much of it as a close frame takes, whole characters."""
-    return reason.encode()[:_LONGEST_REASON].decode(errors="ignore")
