@@ -9,11 +9,12 @@ OPTIONS ?=
 EXTRAS = embedded,test
 BIN = $(VENV)/bin
 
-.PHONY: help demo test chaos conformance fuzz bench lint clean
+.PHONY: help demo test docs chaos conformance fuzz bench lint clean
 
 help:
 	@echo "make demo [PORT=8000]   a chat: Django, websockets and Redis from one twistd"
 	@echo "make test               all tests, a real Redis included"
+	@echo "make docs               the documentation as HTML, in docs/_build/html"
 	@echo "make chaos [LOAD=20]    the tests of outages with that much more load than make test"
 	@echo "make conformance        the Autobahn Testsuite; needs a Python 2.7 (CASES=plain: without"
 	@echo "                        compression, half a minute instead of 13)"
@@ -39,6 +40,15 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
 
+# Apart, since no test needs it.
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -q -W --keep-going -E -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 chaos: $(VENV)/.installed
 	WS4REDIS_CHAOS=$(LOAD) $(BIN)/python -m pytest tests/chaos
 
@@ -59,4 +69,4 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv .venv-newest .venv-fuzz .venv-conformance build dist *.egg-info _trial_temp*
+	rm -rf .venv .venv-newest .venv-fuzz .venv-conformance build docs/_build dist *.egg-info _trial_temp*

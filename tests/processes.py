@@ -22,7 +22,7 @@ TWISTD = str(Path(sys.executable).with_name("twistd"))
 class Program(ProcessProtocol):
     """A running program, and all that it printed."""
 
-    def __init__(self, *command: str, **environment: str) -> None:
+    def __init__(self, *command: str, folder: str | Path = ROOT, **environment: str) -> None:
         self.printed = ""
         self.ended: Deferred[Program] = Deferred()
         self.status: int | None = None
@@ -31,7 +31,7 @@ class Program(ProcessProtocol):
         variables = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
         variables.pop("DJANGO_SETTINGS_MODULE", None)
         variables.update(environment)
-        reactor.spawnProcess(self, command[0], command, env=variables, path=str(ROOT))
+        reactor.spawnProcess(self, command[0], command, env=variables, path=str(folder))
 
     @property
     def pid(self) -> int:
