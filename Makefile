@@ -6,7 +6,7 @@ CASES ?= all
 LOAD ?= 20
 SECONDS ?= 60
 OPTIONS ?=
-EXTRAS = embedded,test
+EXTRAS = docs,embedded,test
 BIN = $(VENV)/bin
 
 .PHONY: help demo test docs chaos conformance fuzz bench lint clean
@@ -40,12 +40,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
 
-# Apart, since no test needs it.
-$(VENV)/.docs: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable '.[docs]'
-	@touch $@
-
-docs: $(VENV)/.docs
+docs: $(VENV)/.installed
 	$(BIN)/python -m sphinx -q -W --keep-going -E -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 

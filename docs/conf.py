@@ -27,4 +27,6 @@ autodoc_preserve_defaults = True
 
 html_theme = "furo"
 html_title = f"ws4redis_tx {version}"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_copy_source = False

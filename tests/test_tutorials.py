@@ -27,7 +27,6 @@ from twisted.internet.defer import inlineCallbacks
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.environments import clean_variables
 from tests.pages import DOCS, Block, blocks_of
 from tests.processes import Program
 from tests.support import ROOT, exchange, free_port, handshake_bytes, open_websocket, status_of
@@ -58,9 +57,17 @@ def install(code: str) -> None:
     """Do a tutorial's first block, as far as it is to be done."""
     if WHEEL is None:
         return
+    wheel = Path(WHEEL).resolve()
     constraint = home() / "constraint.txt"
-    constraint.write_text(f"ws4redis-tx @ {Path(WHEEL).resolve().as_uri()}\n")
-    run(code, home(), **clean_variables(), PIP_CONSTRAINT=str(constraint), PIP_QUIET="1")
+    constraint.write_text(f"ws4redis-tx=={wheel.name.split('-')[1]}\n")
+    run(
+        code,
+        home(),
+        PIP_CONSTRAINT=str(constraint),
+        PIP_FIND_LINKS=f"{wheel.parent} {os.environ.get('PIP_FIND_LINKS', '')}",
+        PIP_QUIET="1",
+        PYTHONPATH="",
+    )
 
 
 def run(code: str, folder: Path, **environment: str) -> str:
@@ -73,7 +80,7 @@ def run(code: str, folder: Path, **environment: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     if done.returncode:
         raise AssertionError(f"{code}ended with {done.returncode}:\n{done.stdout}")
@@ -111,7 +118,7 @@ class Browser:
 
 
 class TutorialTestCase(TestCase):
-    timeout = 120
+    timeout = 120 if WHEEL is None else 600
 
     def setUp(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ws4redis-tx-"))
