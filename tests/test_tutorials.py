@@ -72,10 +72,12 @@ def install(code: str) -> None:
 
 def run(code: str, folder: Path, **environment: str) -> str:
     """Do a block of commands; return what they print. Blocks."""
+    inherited = {**os.environ}
+    inherited.pop("DJANGO_SETTINGS_MODULE", None)  # another test's
     done = subprocess.run(
         ["bash", "-e", "-o", "pipefail", "-c", code],
         cwd=folder,
-        env={**os.environ, **environment},
+        env={**inherited, **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
