@@ -6,7 +6,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import django  # noqa: E402
+from django.conf import settings  # noqa: E402
+
 import ws4redis_tx  # noqa: E402
+
+# For the docstrings of what may be imported in a Django site only.
+settings.configure(INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes"])
+django.setup()
 
 project = "ws4redis_tx"
 author = "the authors of ws4redis_tx"

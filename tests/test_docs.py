@@ -130,3 +130,32 @@ class SettingsTests(SynchronousTestCase):
         options = Options()
         for option in ("--workers", "--drain"):
             self.assertEqual(self.options[option], options[option[2:]])
+
+
+class NamesTests(SynchronousTestCase):
+    """The reference of names to import, against the modules that say what they export."""
+
+    def test_every_exported_name_is_on_a_page_of_the_reference(self) -> None:
+        text = "".join(page.read_text() for page in (DOCS / "reference").glob("*.md"))
+        modules = set(re.findall(r"automodule:: ws4redis_tx\.([\w.]+)", text))
+        named = set(re.findall(r"\w+", text))
+        for module in re.findall(r"automodule:: ws4redis_tx\.([\w.]+)\n   :members:\n", text):
+            named |= {node.name for node in tree(module).body if isinstance(node, ast.ClassDef)}
+        self.assertLess({"publisher", "service", "subscriber", "testing", "tickets"}, modules)
+        for module in modules:
+            told = set(re.findall(r"\w+", ast.get_docstring(tree(module)) or ""))
+            self.assertEqual(exported(module) - named - told, set(), module)
+
+
+def exported(module: str) -> set[str]:
+    """What ``__all__`` says; read, as some modules can be imported in a Django site only."""
+    for node in tree(module).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return set()
+
+
+def tree(module: str) -> ast.Module:
+    path = ROOT / "ws4redis_tx" / module.replace(".", "/")
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return ast.parse(source.read_text())
