@@ -37,3 +37,4 @@ html_title = f"ws4redis_tx {version}"
 html_static_path = ["_static"]
 html_css_files = ["tables.css"]
 html_copy_source = False
+html_show_copyright = False
