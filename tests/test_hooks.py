@@ -442,6 +442,16 @@ class MessageTests(HooksTestCase):
                 self.clock.advance(0.1)
         self.assertFalse(client.open)
 
+    def test_one_that_does_not_read_and_is_gone_is_noticed_nevertheless(self) -> None:
+        self.use()
+        client = self.connect()
+        client.answers_pings = False
+        client._server.pauseProducing()
+        for _ in range(int(10 * (2 * PING_INTERVAL + PING_TIMEOUT))):
+            if client.open:
+                self.clock.advance(0.1)
+        self.assertFalse(client.open)
+
     def test_a_clients_close_is_answered_when_its_messages_were_published(self) -> None:
         self.use(Patient())
         client, other = self.connect(), self.connect()
