@@ -287,6 +287,15 @@ class RefusalTests(HooksTestCase):
             self.hooks.told, [Refusal(403, "No.", "it is Sunday", "/ws/f%20b", "127.0.0.1")]
         )
 
+    def test_so_does_one_of_what_was_refused_before_anybody_was_asked(self) -> None:
+        self.use()
+        connect(self.factory, f"{URL}?{ALL}", origin="http://evil.example")
+        connect(self.factory, "ws://localhost/elsewhere?token=secret")
+        self.assertEqual(
+            [(refusal.status, refusal.path, refusal.peer) for refusal in self.hooks.told],
+            [(403, "/ws/foobar", "127.0.0.1"), (404, "/elsewhere", "127.0.0.1")],
+        )
+
     def test_so_does_one_of_what_is_no_handshake(self) -> None:
         self.use()
         client = MemoryClient(self.factory)

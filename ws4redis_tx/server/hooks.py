@@ -80,10 +80,12 @@ class HookedWebSocket(WebSocketProtocol):
     def refuse(self, denied: Denied) -> None:
         if self.ended:
             return
-        handshake = getattr(self._opening, "handshake", None)
+        opening = self._opening
         super().refuse(denied)
-        path, peer = ("", "") if handshake is None else (handshake.path, handshake.peer)
-        self.factory.refused(Refusal(denied.status, denied.reason, denied.detail, path, peer))
+        if opening is not None:  # else it was open, and `closed` tells of it
+            self.factory.refused(
+                Refusal(denied.status, denied.reason, denied.detail, opening.path, opening.peer)
+            )
 
     def subscribe(self, handshake: Handshake, admission: Admission) -> Deferred[Any]:
         self._handshake = handshake, admission

@@ -46,6 +46,7 @@ class Opening:
 
     __slots__ = (
         "_answered", "_authorization", "_factory", "_mark", "_websocket", "handshake", "head_read",
+        "path", "peer",
     )  # fmt: skip
 
     handshake: Handshake
@@ -55,6 +56,7 @@ class Opening:
         self._factory = factory
         self._websocket = websocket
         self.head_read = False
+        self.path = self.peer = ""
         self._authorization: Deferred[Any] | None = None
         self._answered = False
         self._mark = 0
@@ -127,14 +129,13 @@ class Opening:
 
     def _judge(self, request: HttpRequest) -> None:
         factory, websocket = self._factory, self._websocket
+        self.path, self.peer = request.target.partition("?")[0], websocket.peer_address
         handshake = judge_request(
-            request,
-            factory.config.websocket_url,
-            secure=websocket.secure,
-            peer=websocket.peer_address,
+            request, factory.config.websocket_url, secure=websocket.secure, peer=self.peer
         )
-        factory.check_capacity()
         handshake = factory.proxies.see_through(handshake)
+        self.peer = handshake.peer
+        factory.check_capacity()
         websocket.shares.claim(factory.addresses, handshake.peer)
         factory.origins.check(handshake)
         self.handshake = handshake
