@@ -547,6 +547,14 @@ class FailingTests(HooksTestCase):
         self.assertEqual(client.close_code, 1011)
         self.assertEqual(len(self.flushLoggedErrors(TimeoutError)), 1)
 
+    def test_nor_is_one_that_is_told_of_a_refusal_waited_for_without_end(self) -> None:
+        hooks = Noting()
+        hooks.refused = lambda refusal: Deferred()  # type: ignore[method-assign]
+        self.use(hooks)
+        connect(self.factory, "ws://localhost/elsewhere")
+        self.clock.advance(LIMIT)
+        self.assertEqual(len(self.flushLoggedErrors(TimeoutError)), 1)
+
     def test_one_that_exits_exits_nothing(self) -> None:
         hooks = Noting()
         hooks.connected = lambda connection: exit(1)  # type: ignore[method-assign]

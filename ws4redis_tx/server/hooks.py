@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from threading import get_ident
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -25,7 +25,7 @@ from ws4redis_tx.core.errors import Denied, MessageRefused
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.hooks import Closing, Refusal
 from ws4redis_tx.core.interfaces import IHooks
-from ws4redis_tx.server.line import Line
+from ws4redis_tx.server.line import Line, call
 from ws4redis_tx.server.websocket import WebSocketProtocol
 from ws4redis_tx.server.websocket_factory import WebSocketFactory
 
@@ -200,7 +200,7 @@ class HookedFactory(WebSocketFactory):
             self.reactor.callFromThread(function, *arguments)
 
     def refused(self, refusal: Refusal) -> None:
-        maybeDeferred(self.hooks.refused, refusal).addErrback(_hook_failed, "refused")
+        call(self.reactor, self.hooks.refused, refusal).addErrback(_hook_failed, "refused")
 
     def opened(self, websocket: WebSocketProtocol) -> None:
         super().opened(websocket)

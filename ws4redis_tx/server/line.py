@@ -48,8 +48,7 @@ class Line:
         self._calling = True
         while self._waiting and self._under_way is None:
             outcome, function, arguments = self._waiting.popleft()
-            answer = self._under_way = maybeDeferred(function, *arguments)
-            answer.addTimeout(LIMIT, self._clock, _too_long)
+            answer = self._under_way = call(self._clock, function, *arguments)
             answer.addBoth(self._answered, outcome)
         self._calling = False
 
@@ -57,6 +56,11 @@ class Line:
         self._under_way = None
         outcome.callback(answer)
         self._call()
+
+
+def call(clock: Any, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+    """Fire with what ``function`` answers; within ``LIMIT``, as said above."""
+    return maybeDeferred(function, *arguments).addTimeout(LIMIT, clock, _too_long)
 
 
 def _too_long(answer: object, limit: float) -> Any:
