@@ -684,6 +684,31 @@ class DrainTests(HooksTestCase):
         self.successResultOf(done)
         self.hooks.answer()
 
+    def test_also_where_a_connection_is_lost_later_than_it_is_aborted(self) -> None:
+        self.use(Patient())
+        client = self.connect()
+        self.hooks.answer()
+        self.patch(client._server.transport, "abortConnection", lambda: None)
+        done = self.factory.drain(1001)
+        self.factory.abort()
+        self.assertNoResult(done)
+        client.lose_connection()
+        self.successResultOf(done)
+        self.hooks.answer()
+
+    def test_after_it_was_opened_up_again_nobody_is_in_a_hurry(self) -> None:
+        self.use(Patient())
+        self.factory.drain(1001)
+        self.factory.abort()
+        self.factory.open_up()
+        client = self.connect()
+        self.hooks.answer()
+        done = self.factory.drain(1001)
+        client.lose_connection()
+        self.assertNoResult(done)
+        self.hooks.answer()
+        self.successResultOf(done)
+
     def test_without_websockets_it_waits_for_nothing(self) -> None:
         self.use(Patient())
         self.successResultOf(self.factory.drain(1001))

@@ -185,6 +185,7 @@ class HookedFactory(WebSocketFactory):
         self._thread = get_ident()
         self._untold: set[WebSocketProtocol] = set()
         self._all_told: list[Deferred[None]] = []
+        self._hurried = False
 
     def buildProtocol(self, addr: object) -> WebSocketProtocol:
         idle = getattr(self.hooks, "idle", False)
@@ -214,16 +215,21 @@ class HookedFactory(WebSocketFactory):
         if not self._untold:
             self._wait_no_longer()
 
+    def open_up(self) -> None:
+        super().open_up()
+        self._hurried = False
+
     def drain(self, code: int, seconds: float = 0.0) -> Deferred[None]:
         """As without hooks, and wait for the hooks of those that were closed."""
         return super().drain(code, seconds).addCallback(lambda _: self._when_told())
 
     def abort(self) -> None:
+        self._hurried = self._draining  # also where websockets are lost only in the reactor's next turn
         super().abort()
         self._wait_no_longer()
 
     def _when_told(self) -> Deferred[None]:
-        if not self._untold:
+        if self._hurried or not self._untold:
             return succeed(None)
         waiting: Deferred[None] = Deferred()
         self._all_told.append(waiting)
