@@ -594,6 +594,13 @@ class ClosingTests(HooksTestCase):
         client.send_bytes(client_frame(8, (4002).to_bytes(2, "big")))
         self.closing(code=4002, reason="enough", by_server=True, clean=True)
 
+    def test_a_subscribers_reason_that_is_too_long(self) -> None:
+        self.use()
+        client = self.connect()
+        client._server.close(4000, "\u00e4" * 100)
+        client.lose_connection()
+        self.closing(code=4000, reason="\u00e4" * 61, by_server=True, clean=False)
+
     def test_a_code_that_must_not_be_on_the_wire_is_a_value_error(self) -> None:
         self.use()
         client = self.connect()

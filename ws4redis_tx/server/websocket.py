@@ -50,7 +50,7 @@ FEW_FRAGMENTS, SMALL_FRAGMENT = 1024, 64
 MANY_PIECES = 256
 
 BAD_GATEWAY = 1014
-LONGEST_REASON = 123  # bytes (RFC 6455, section 5.5)
+LONGEST_REASON = 123  # bytes
 
 # A client's pong without a payload: its head, and a mask.
 _PONG, _PONG_SIZE = b"\x8a\x80", 6
@@ -255,11 +255,12 @@ class WebSocketProtocol(WebSocketServerProtocol):
         self._delivery.interject(frame)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Begin the close handshake. What is not written yet is dropped."""
+        """Begin the close handshake. What is not written yet is dropped, and so is of the reason
+        what a close frame has no room for.
+        """
         if self.state == self.STATE_OPEN:
-            # As much of the reason as a close frame takes, in whole characters.
-            fitting = reason.encode()[:LONGEST_REASON].decode(errors="ignore")
-            self.sendCloseFrame(code, fitting.encode())
+            whole = reason.encode()[:LONGEST_REASON].decode(errors="ignore")
+            self.sendCloseFrame(code, whole.encode())
 
     def revoke(self) -> None:
         """End, as the visitor may not have this any more; may be called before it is open."""
