@@ -601,6 +601,14 @@ class ClosingTests(HooksTestCase):
         client.lose_connection()
         self.closing(code=4000, reason="\u00e4" * 61, by_server=True, clean=False)
 
+    def test_what_is_no_message_is_a_type_error_and_not_so_many_zeros(self) -> None:
+        self.use()
+        client = self.connect()
+        for message in (3, [1, 2], None):
+            with self.assertRaises(TypeError):
+                self.hooks.connections[0].send(message)
+        self.assertEqual(client.messages, [])
+
     def test_a_code_that_must_not_be_on_the_wire_is_a_value_error(self) -> None:
         self.use()
         client = self.connect()

@@ -54,7 +54,7 @@ class Connection:
     _websocket: HookedWebSocket = field(repr=False)
 
     def send(self, message: bytes | str) -> None:
-        payload = message.encode() if isinstance(message, str) else bytes(message)
+        payload = message.encode() if isinstance(message, str) else bytes(memoryview(message))
         self._in_reactor(self._websocket.send, payload)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
