@@ -586,6 +586,16 @@ class ClosingTests(HooksTestCase):
         self.connect().lose_connection()
         self.closing(code=1006, by_server=False, clean=False)
 
+    def test_the_clients_code_when_it_did_not_wait_for_the_answer(self) -> None:
+        self.use(Patient())
+        client = self.connect()
+        self.hooks.answer()
+        client.send("a")
+        client.send_bytes(client_frame(8, (4001).to_bytes(2, "big") + b"bye"))
+        client.lose_connection()
+        self.hooks.answer()
+        self.closing(code=4001, reason="bye", by_server=False, clean=False)
+
     def test_the_servers_code(self) -> None:
         self.use()
         client = self.connect()

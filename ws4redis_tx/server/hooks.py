@@ -150,12 +150,15 @@ class HookedWebSocket(WebSocketProtocol):
             super().drop_if_silent()
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        asked = self._close_frame  # the client's, as long as it waits for hooks
         super().onClose(wasClean, code, reason)
         if self._told is None:
             return
         by_server = bool(self.closedByMe)
         if by_server:
             code, reason = self.localCloseCode, (self.localCloseReason or b"").decode()
+        elif asked is not None:
+            code, reason = asked[0], (asked[1] or b"").decode(errors="replace")
         delivery: Any = self._delivery
         closing = Closing(
             code=_NO_CODE if code is None else code,
