@@ -30,10 +30,10 @@ class Closing:
     """How a websocket ended, and what there was until then.
 
     ``code`` and ``reason`` are those of the close frame that came first, the server's if
-    ``by_server``: 1005 for one without a code, 1006 where there was none, and ``reason`` says
-    why. ``clean``: both sides sent one. ``sent`` counts the messages handed to the socket, ``received`` those of the client,
-    heartbeats left out of both, ``dropped`` those that gave way as it did not read; ``seconds`` is
-    how long it was open.
+    ``by_server``: 1005 for one without a code, 1006 where there was none, with a ``reason`` that
+    is no client's. ``clean``: both sides sent one. ``sent`` counts the messages handed to the
+    socket, ``received`` those of the client, heartbeats left out of both, ``dropped`` those that
+    gave way as it did not read; ``seconds`` is how long it was open.
     """
 
     code: int
