@@ -6,15 +6,19 @@ from typing import Any
 
 from twisted.application.service import IService, MultiService
 from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.logger import LogLevel, globalLogPublisher
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Site
+from twisted.web.util import DeferredResource
 
 from tests.support import (
     LISTEN,
@@ -262,6 +266,35 @@ class ResourceTests(ServerTestCase):
         (text,) = said
         self.assertIn("where /live/ws leads, but answer below /ws/ only", text)
         self.assertIn("WEBSOCKET_URL", text)
+
+
+    @inlineCallbacks
+    def test_where_they_do_answer_it_says_nothing_whatever_is_asked_for(self) -> Any:
+        said: list[Any] = []
+
+        def observe(event: Any) -> None:
+            if event["log_namespace"] == "ws4redis_tx.server.resource":
+                said.append(event)
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        port = yield self.serve("/ws/", b"ws")
+        answer = yield exchange(port, handshake_bytes("/ws"))
+        self.assertEqual(status_of(answer), 404)
+        self.assertEqual(said, [])
+
+
+class LateTests(SynchronousTestCase):
+    def test_who_left_while_the_site_looked_for_the_resource_harms_nobody(self) -> None:
+        found: Deferred[Any] = Deferred()
+        factory = make_memory_factory()
+        site = Site(DeferredResource(found), reactor=Clock())
+        channel = site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
+        channel.makeConnection(StringTransport())
+        channel.dataReceived(handshake_bytes("/ws/news"))
+        channel.connectionLost(Failure(ConnectionDone()))
+        found.callback(make_resource(factory))
+        self.assertEqual(self.flushLoggedErrors(), [])
 
 
 class InterfaceTests(SynchronousTestCase):

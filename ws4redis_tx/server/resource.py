@@ -31,17 +31,11 @@ class WebSocketResource(Resource):
         self._warned = False
 
     def render(self, request: Any) -> int:
-        url = self._factory.config.websocket_url
-        if not self._warned and not request.path.startswith(url.encode()):
-            self._warned = True
-            _log.warn(
-                "Websockets are mounted where {path} leads, but answer below {url} only, and all "
-                "else with 404: mount them there, or set websocket_url (WEBSOCKET_URL)",
-                path=b"/".join((b"", *request.prepath)).decode(errors="replace"),
-                url=url,
-            )
-        websocket: Any = self._factory.buildProtocol(request.transport.getPeer())
         channel = request.channel
+        if channel is None:
+            return NOT_DONE_YET  # who asked has left, while the site looked for its resource
+        self._check_place(request)
+        websocket: Any = self._factory.buildProtocol(request.transport.getPeer())
         transport, channel.transport = channel.transport, None
         # The site's protocol is the producer of what it sends; the websocket will be.
         transport.unregisterProducer()
@@ -61,3 +55,16 @@ class WebSocketResource(Resource):
         ]
         websocket.begin(make_request(request.method, request.uri, request.clientproto, headers))
         return NOT_DONE_YET
+
+    def _check_place(self, request: Any) -> None:
+        """Tell, once, if no request that leads here can be one of ours."""
+        url = self._factory.config.websocket_url
+        place = b"/".join((b"", *request.prepath)).decode(errors="replace")
+        if not self._warned and not url.startswith(f"{place.rstrip('/')}/"):
+            self._warned = True
+            _log.warn(
+                "Websockets are mounted where {place} leads, but answer below {url} only, and all "
+                "else with 404: mount them there, or set websocket_url (WEBSOCKET_URL)",
+                place=place,
+                url=url,
+            )
