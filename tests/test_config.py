@@ -54,6 +54,21 @@ class ServerConfigTests(SynchronousTestCase):
         self.assertNotIn("hunter2", repr(config))
         self.assertNotIn("hunter2", str(config))
 
+    def test_a_redis_url_is_refused_with_what_to_write_and_without_its_password(self) -> None:
+        error = self.assert_refused("redis", redis="redis://u:hunter2@localhost")
+        self.assertIn("parse_redis_address(", str(error))
+        self.assertNotIn("hunter2", str(error))
+
+    def test_one_description_in_place_of_a_tuple_is_refused(self) -> None:
+        self.assert_refused("listen", listen="tcp:8080")
+
+    def test_a_heartbeat_is_a_text(self) -> None:
+        for heartbeat in ("", b"--beat--", 5):
+            self.assert_refused("WS4REDIS_HEARTBEAT", heartbeat=heartbeat)
+
+    def test_no_prefix_is_an_empty_one(self) -> None:
+        self.assertEqual(ServerConfig(prefix=None), ServerConfig())  # type: ignore[arg-type]
+
     def test_a_prefix_that_could_be_mistaken_is_refused(self) -> None:
         for prefix in ("a:b", "broadcast", "group", "user", "session"):
             with self.subTest(prefix=prefix):

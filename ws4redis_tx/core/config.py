@@ -103,7 +103,14 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         check_websocket_url(self.websocket_url)
-        check_prefix(self.prefix)
+        if not isinstance(self.redis, RedisAddress):
+            # Its value may hold a password.
+            raise ConfigError(
+                "redis",
+                f"is a {type(self.redis).__name__}, not a RedisAddress",
+                "Use parse_redis_address('redis://localhost:6379/0').",
+            )
+        object.__setattr__(self, "prefix", check_prefix(self.prefix))
         object.__setattr__(self, "expire", check_expire(self.expire))
         check_count("WS4REDIS_MAX_MESSAGE_SIZE", self.max_message_size)
         check_count("WS4REDIS_MAX_PENDING", self.max_pending)
@@ -115,13 +122,14 @@ class ServerConfig:
         make_rate(self.rate)
         check_slow_reader(self.slow_reader)
         object.__setattr__(self, "recheck", check_recheck(self.recheck))
-        for name in ("allowed_origins", "allowed_hosts", "trusted_proxies"):
+        for name in ("listen", "allowed_origins", "allowed_hosts", "trusted_proxies"):
             if isinstance(getattr(self, name), str):
                 raise ConfigError(name, f"is {getattr(self, name)!r}", "Use a tuple of strings.")
         OriginPolicy(self.allowed_origins)
         TrustedProxies(self.trusted_proxies)
-        if self.heartbeat == "":
-            raise ConfigError("WS4REDIS_HEARTBEAT", "is empty", "Use a text, or None.")
+        heartbeat = self.heartbeat
+        if heartbeat is not None and not (isinstance(heartbeat, str) and heartbeat):
+            raise ConfigError("WS4REDIS_HEARTBEAT", f"is {heartbeat!r}", "Use a text, or None.")
 
 
 def check_websocket_url(url: object) -> str:
