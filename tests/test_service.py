@@ -149,7 +149,7 @@ class RefusalTests(ServerTestCase):
 
     @inlineCallbacks
     def test_an_address_in_use_stops_the_start(self) -> Any:
-        yield self.start_server()
+        service = yield self.start_server()
         other = make_service(
             ServerConfig(
                 redis=self.redis.address,
@@ -158,6 +158,12 @@ class RefusalTests(ServerTestCase):
         )
         with self.assertRaises(CannotListenError):
             other.startService()
+        self.assertEqual((other.running, other.ports), (0, []))
+        yield service.stopService()
+        other.startService()
+        self.addCleanup(other.stopService)
+        yield other.when_ready()
+        self.assertEqual(len(other.ports), 2)
 
 
 class OutageTests(ServerTestCase):

@@ -246,14 +246,16 @@ class WebSocketService(Service):
     def startService(self) -> None:
         """Raises ``twisted.internet.error.CannotListenError`` if an address cannot be had."""
         super().startService()
-        self.factory.open_up()
         failures: list[Failure] = []
         for endpoint in self._endpoints:
             endpoint.listen(self.listener).addCallbacks(self._listening, failures.append)
         if failures:
-            for port in self.ports:
+            super().stopService()
+            ports, self.ports = self.ports, []
+            for port in ports:
                 port.stopListening()
             failures[0].raiseException()
+        self.factory.open_up()
         if self._own_broker is not None:
             self._own_broker.startService()
 

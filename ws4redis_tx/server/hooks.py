@@ -227,7 +227,7 @@ class HookedFactory(WebSocketFactory):
         return super().drain(code, seconds).addCallback(lambda _: self._when_told())
 
     def abort(self) -> None:
-        self._hurried = self._draining  # also where websockets are lost only in the reactor's next turn
+        self._hurried = self._draining  # they are lost in the reactor's next turn only
         super().abort()
         self._wait_no_longer()
 
