@@ -555,6 +555,15 @@ class FailingTests(HooksTestCase):
         self.clock.advance(LIMIT)
         self.assertEqual(len(self.flushLoggedErrors(TimeoutError)), 1)
 
+    def test_what_are_no_hooks_is_said_before_anybody_connects(self) -> None:
+        class Some:
+            def connected(self, connection: Any) -> None: ...
+
+        for hooks, why in ((Some(), "without refused, message, closed"), (Noting, "a class")):
+            error = self.assertRaises(TypeError, make_memory_factory, hooks=hooks)
+            self.assertIn(why, str(error))
+            self.assertIn("NullHooks", str(error))
+
     def test_one_that_exits_exits_nothing(self) -> None:
         hooks = Noting()
         hooks.connected = lambda connection: exit(1)  # type: ignore[method-assign]

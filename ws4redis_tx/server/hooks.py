@@ -31,7 +31,9 @@ from ws4redis_tx.server.websocket_factory import WebSocketFactory
 
 _log = Logger()
 
-_NO_CODE, _LOST = 1005, 1006
+_HOOKS = ("connected", "refused", "message", "closed")
+
+_NO_CODE = 1005
 # That may stand in a close frame (RFC 6455, section 7.4, and what was registered since).
 _CODES = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})
 
@@ -184,6 +186,13 @@ class HookedFactory(WebSocketFactory):
 
     def __init__(self, *arguments: Any, hooks: IHooks) -> None:
         super().__init__(*arguments)
+        missing = [name for name in _HOOKS if not callable(getattr(hooks, name, None))]
+        if missing or isinstance(hooks, type):
+            raise TypeError(
+                f"hooks is {hooks!r}, which is "
+                + (f"without {', '.join(missing)}" if missing else "a class")
+                + ". Use an instance of a class that is derived from NullHooks."
+            )
         self.hooks = hooks
         self._thread = get_ident()
         self._untold: set[WebSocketProtocol] = set()
