@@ -259,7 +259,12 @@ class ExpiryTests(BrokerTests):
         self.assertEqual(self.successResultOf(self.broker.get(b"a")), b"hi")
         self.clock.advance(1)
         self.assertIsNone(self.successResultOf(self.broker.get(b"a")))
-        self.assertEqual(self.broker.persisted, {})
+
+    def test_what_has_expired_is_not_shown_either(self) -> None:
+        self.broker.publish([b"a"], b"hi", 60)
+        self.broker.publish([b"b"], b"ho", 61)
+        self.clock.advance(60)
+        self.assertEqual(self.broker.persisted, {b"b": b"ho"})
 
 
 class ServerTests(SynchronousTestCase):

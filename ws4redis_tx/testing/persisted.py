@@ -10,19 +10,25 @@ class Persisted:
     """What is persisted, until it expires by ``seconds``, a clock's."""
 
     def __init__(self, seconds: Callable[[], float]) -> None:
-        self.messages: dict[bytes, bytes] = {}
+        self._messages: dict[bytes, bytes] = {}
         self._seconds = seconds
         self._ends: dict[bytes, float] = {}
         self._missed: dict[bytes, None] = {}
 
+    @property
+    def messages(self) -> dict[bytes, bytes]:
+        for channel in list(self._messages):
+            self.read(channel)
+        return self._messages
+
     def keep(self, channel: bytes, message: bytes, expire: int) -> None:
         self._ends[channel] = self._seconds() + expire
-        self.messages[channel] = message
+        self._messages[channel] = message
 
     def read(self, channel: bytes) -> bytes | None:
         if self._ends.get(channel, math.inf) <= self._seconds():
-            self.messages.pop(channel, None)
-        return self.messages.get(channel)
+            self._messages.pop(channel, None)
+        return self._messages.get(channel)
 
     def miss(self, channel: bytes) -> None:
         """A message that was persisted did not reach the listeners; nor does any until
