@@ -10,8 +10,9 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.demo import SETTINGS, environment, set_up_django
-from tests.support import python
-from ws4redis_tx.core.errors import BrokerUnavailable
+from tests.support import handshake_bytes, python
+from ws4redis_tx.core.errors import BrokerUnavailable, Denied
+from ws4redis_tx.core.handshake import judge_request, read_request
 from ws4redis_tx.testing import CapturedMessages, capture_messages
 
 set_up_django()
@@ -23,6 +24,7 @@ from django.test import RequestFactory, TestCase, override_settings  # noqa: E40
 import ws4redis_tx  # noqa: E402
 from ws4redis_tx import bridge  # noqa: E402
 from ws4redis_tx.publisher import SELF, RedisPublisher  # noqa: E402
+from ws4redis_tx.tickets import make_ticket, redeem  # noqa: E402
 
 
 def publish(message: Any = "hi", expire: int | None = None, **audience: Any) -> int:
@@ -187,6 +189,29 @@ class WhoPublishesTests(CaptureTests):
             **environment(),
         )
         self.assertEqual(result.returncode, 0, result.stderr)
+
+
+class TicketTests(CaptureTests):
+    def request(self) -> Any:
+        request = RequestFactory().post("/ticket/")
+        request.user = User.objects.get(username="john")
+        return request
+
+    def test_a_ticket_is_made_without_a_redis_is_good_once_and_is_no_message(self) -> None:
+        ticket = make_ticket(self.request(), facility="foobar")
+        head = handshake_bytes(Sec_WebSocket_Protocol=f"ws4redis, {ticket}")[:-4]
+        shown = judge_request(read_request(head), "/ws/", secure=False, peer="")
+        redeemed = redeem(shown)
+        assert redeemed is not None
+        self.assertEqual(redeemed.user_id, str(self.request().user.pk))
+        with self.assertRaises(Denied):
+            redeem(shown)
+        self.published.assert_not_published()
+
+    def test_without_redis_there_is_none(self) -> None:
+        self.published.fail_next()
+        with self.assertRaises(BrokerUnavailable):
+            make_ticket(self.request())
 
 
 class AssertionTests(CaptureTests):

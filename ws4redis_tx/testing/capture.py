@@ -134,10 +134,23 @@ class _NoRedis:
         return len(channels)
 
     def get(self, channels: Sequence[bytes]) -> list[PersistedMessage | None]:
+        self._fail_if_told()
+        return [self.captured._persisted_on(channel) for channel in channels]
+
+    # Tickets, which are no messages
+
+    def put(self, key: bytes, value: bytes, seconds: int) -> None:
+        self._fail_if_told()
+        self.captured._persisted[key] = value
+
+    def take(self, key: bytes) -> bytes | None:
+        self._fail_if_told()
+        return self.captured._persisted.pop(key, None)
+
+    def _fail_if_told(self) -> None:
         fault = self.captured._fault()
         if fault is not None:
             raise fault
-        return [self.captured._persisted_on(channel) for channel in channels]
 
 
 @contextmanager
@@ -146,8 +159,9 @@ def capture_messages() -> Iterator[CapturedMessages]:
 
     A context manager that gives ``CapturedMessages``; for a whole test, in ``setUp``:
     ``self.published = self.enterContext(capture_messages())``. Also a decorator, for tests that
-    only want nothing to be published. ``fetch_message`` finds what was captured, and logouts and
-    the like are told to no server. Where it is nested, the innermost captures.
+    only want nothing to be published. ``fetch_message`` finds what was captured, tickets are good
+    until the end, and logouts and the like are told to no server. Where it is nested, the innermost
+    captures.
     """
     nowhere = _NoRedis()
     before = bridge.wait_for, bridge.send
