@@ -1,1 +1,2 @@
-"""What users write. A package, so that ``trial examples/trial_tests`` finds it."""
+"""What users write. A package, so that
+``python -m twisted.trial examples/trial_tests`` finds it."""

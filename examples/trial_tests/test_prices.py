@@ -91,7 +91,7 @@ class WebsocketTests(PriceTests):
 class HeartbeatTests(PriceTests):
     heartbeat = "--beat--"
 
-    def test_it_comes_at_least_every_five_seconds(self) -> None:
+    def test_a_heartbeat_comes_at_least_every_five_seconds(self) -> None:
         john = self.connect("gold?subscribe-broadcast")
         self.clock.pump([0.5] * 10)
         self.assertIn("--beat--", john.messages)
