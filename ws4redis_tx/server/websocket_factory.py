@@ -90,7 +90,8 @@ class WebSocketFactory(WebSocketServerFactory):
         self.rate = make_rate(config.rate)
         self.proxies = TrustedProxies(config.trusted_proxies)
         self.heartbeat = None if config.heartbeat is None else config.heartbeat.encode()
-        chance = random.Random()
+        # Seeded by tests that want the same each time.
+        self.chance = chance = random.Random()
         self._pings: Rounds[WebSocketProtocol] = Rounds(
             PING_INTERVAL,
             WebSocketProtocol.ping,

@@ -10,8 +10,9 @@ import base64
 import os
 import zlib
 from collections.abc import Mapping
+from string import punctuation
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
@@ -37,13 +38,14 @@ def make_memory_factory(
 ) -> WebSocketFactory:
     """The server's own factory over a broker in memory, and a ``clock`` that stands still until a
     test calls its ``advance``: the server's timers go by it, and the broker's unless that has its
-    own. They are ``factory.broker`` and ``factory.reactor``.
+    own. They are ``factory.broker`` and ``factory.reactor``. What is left to chance elsewhere, such
+    as when the first heartbeat comes, is the same in each run.
     """
     clock = clock or Clock()
     broker = broker or MemoryBroker()
     if broker.clock is None:
         broker.clock = clock
-    return make_factory(
+    factory = make_factory(
         config or ServerConfig(),
         broker=broker,
         authorizer=authorizer,
@@ -51,6 +53,9 @@ def make_memory_factory(
         hooks=hooks,
         reactor=clock,
     )
+    # Heartbeats and pings begin at random, but in a test at the same time whenever it runs.
+    factory.chance.seed(0)
+    return factory
 
 
 def connect(
@@ -68,7 +73,7 @@ def connect(
 
     :param cookies: by name, as a browser sends them.
     :param origin: of the page whose script connects; ``None``: no browser.
-    :param headers: further ones, or others than these.
+    :param headers: further ones, or others than these; upper and lower case are the same.
     """
     parts = urlsplit(url)
     fields = {
@@ -82,8 +87,10 @@ def connect(
         fields["Origin"] = origin
     if cookies:
         fields["Cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
-    fields.update(headers or {})
-    target = parts.path + (f"?{parts.query}" if parts.query else "")
+    for name, value in (headers or {}).items():
+        fields = {each: fields[each] for each in fields if each.lower() != name.lower()}
+        fields[name] = value
+    target = quote(parts.path + (f"?{parts.query}" if parts.query else ""), safe=punctuation)
     lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
     client = MemoryClient(factory)
     client.send_bytes("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n")
