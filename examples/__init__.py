@@ -1,2 +1,1 @@
-"""What users write. A package, so that
-``python -m twisted.trial examples/trial_tests`` finds it."""
+"""What users write; a package, for ``python -m twisted.trial examples/trial_tests``."""

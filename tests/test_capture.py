@@ -292,6 +292,13 @@ class AssertionTests(CaptureTests):
             "No message was published like this: 'hi'.\nNothing was published.",
         )
 
+    def test_a_criterion_that_there_is_none_of_is_a_mistake(self) -> None:
+        publish(broadcast=True)
+        wrong: dict[str, Any] = {"user": ["john"]}
+        for look in (self.published.assert_published, self.published.assert_not_published):
+            with self.assertRaisesRegex(TypeError, "for user, but for .*, users,"):
+                look(**wrong)
+
     def test_a_text_where_names_are_expected_is_a_mistake(self) -> None:
         for names in ("john", b"john", None, True):
             self.assertRaises(TypeError, self.published.assert_published, users=names)

@@ -87,6 +87,12 @@ class Wanted:
     """A message that is looked for. As text: what its finder would have liked."""
 
     def __init__(self, message: str | bytes | None, criteria: Criteria) -> None:
+        unknown = criteria.keys() - Criteria.__annotations__.keys()
+        if unknown:
+            raise TypeError(
+                f"Messages cannot be asked for {', '.join(sorted(unknown))}, but for "
+                f"{', '.join(Criteria.__annotations__)}."
+            )
         self._payload = message.encode() if isinstance(message, str) else message
         self._criteria = criteria
         self._broadcast = criteria.get("broadcast", False)
