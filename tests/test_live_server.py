@@ -13,6 +13,7 @@ DATABASES["default"] |= {"TEST": {"NAME": HERE + "/test.sqlite3"}, "CONN_MAX_AGE
 
 TESTS = """
 import os
+import queue
 import threading
 from urllib.request import Request, urlopen
 
@@ -20,11 +21,12 @@ import websocket
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.contrib.staticfiles.testing import StaticLiveServerTestCase
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 from django.test import LiveServerTestCase, override_settings
 from twisted.internet.error import CannotListenError
 
 from ws4redis_tx.publisher import RedisPublisher
+from ws4redis_tx.signals import client_connected, client_disconnected
 from ws4redis_tx.testing import LiveServer, capture_messages
 
 
@@ -47,6 +49,30 @@ class Live(LiveServer, StaticLiveServerTestCase):
         request = Request(self.live_server_url + path, headers=headers)
         with urlopen(request, timeout=20) as response:
             return response.read().decode()
+
+
+class LateReceiverTests(Live):
+    # A receiver that is slow is not in the middle of the next test.
+    may_go_on = threading.Event()
+    told = []
+
+    def setUp(self):
+        super().setUp()
+        client_disconnected.connect(self.disconnected)
+
+    def disconnected(self, connection, **values):
+        self.may_go_on.wait(20)
+        self.told.append(User.objects.filter(username="peter").count())
+
+    def _fixture_teardown(self):
+        assert self.told == [1], self.told
+        client_disconnected.disconnect(self.disconnected)
+        super()._fixture_teardown()
+
+    def test_it(self):
+        User.objects.create_user("peter")
+        websocket.create_connection(self.websocket_url("news"), timeout=20).shutdown()
+        threading.Timer(0.2, self.may_go_on.set).start()
 
 
 class IsolationTests(Live):
@@ -97,6 +123,19 @@ class VisitorTests(Live):
             self.client.force_login(User.objects.create_user("mary"))
             self.open("subscribe-user", cookie=self.cookie_header())
             self.assertIn("mary", self.get("/", Cookie=self.cookie_header()))
+
+    def test_receivers_of_signals_share_it_too(self):
+        heard = queue.Queue()
+
+        def connected(connection, **values):
+            heard.put(connections["default"] is shared)
+
+        shared = connections["default"]
+        client_connected.connect(connected)
+        self.addCleanup(client_connected.disconnect, connected)
+        self.open("subscribe-broadcast")
+        in_memory = connection.is_in_memory_db()
+        assert heard.get(timeout=20) is in_memory
 
     def test_a_lookup_leaves_no_connection_to_the_database(self):
         def opened():

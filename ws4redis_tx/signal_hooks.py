@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.dispatch import Signal
@@ -58,6 +59,10 @@ class SignalHooks(NullHooks):
             self._reactor.removeSystemEventTrigger(self._at_shutdown)
         return self._end()
 
+    def all_sent(self) -> Deferred[None]:
+        """Fire when the receivers of what happened until now have returned."""
+        return succeed(None) if self._outbox is None else self._outbox.all_sent()
+
     def _end(self) -> Deferred[None]:
         outbox, self._outbox = self._outbox, None
         return succeed(None) if outbox is None else outbox.end()
@@ -68,16 +73,24 @@ class SignalHooks(NullHooks):
         if not signal.has_listeners(IConnection):
             return
         if self._outbox is None:
-            self._outbox = _Outbox(self._reactor)
+            self._outbox = _Outbox(self._reactor, self._send)
             self._at_shutdown = self._reactor.addSystemEventTrigger("during", "shutdown", self._end)
         self._outbox.put(signal, connection, values, size)
+
+    def _send(self, signal: Signal, connection: IConnection, values: dict[str, Any]) -> None:
+        """In the thread. What a receiver raises, Django logs."""
+        try:
+            signal.send_robust(sender=IConnection, connection=connection, **values)
+        finally:
+            close_broken()
 
 
 class _Outbox:
     """A thread, and what waits for it."""
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, send: Callable[..., None]) -> None:
         self._reactor = reactor
+        self._send = send
         self._thread = Lookups(reactor, 1, "ws4redis-signals", tidy)
         self._size = 0
         self._dropped = 0
@@ -95,12 +108,14 @@ class _Outbox:
             self._dropped += 1
             return
         self._size += size
-        self._thread.ask(_send, signal, connection, values).addBoth(self._sent, size)
+        self._thread.ask(self._send, signal, connection, values).addBoth(self._sent, size)
 
     def end(self) -> Deferred[None]:
         """Fire when all was sent, or it took too long."""
-        sent = self._thread.ask(_nothing).addTimeout(STOP_WAIT, self._reactor)
-        return sent.addBoth(self._stop)
+        return self.all_sent().addTimeout(STOP_WAIT, self._reactor).addBoth(self._stop)
+
+    def all_sent(self) -> Deferred[None]:
+        return self._thread.ask(_nothing)
 
     def _has_room(self, size: int, most: int) -> bool:
         fits = not size or not self._size or self._size + size <= MOST_BYTES
@@ -123,14 +138,6 @@ class _Outbox:
             self._dropped += self._thread.outstanding - 1
         self._confess()
         self._thread.stop()
-
-
-def _send(signal: Signal, connection: IConnection, values: dict[str, Any]) -> None:
-    """In the thread. What a receiver raises, Django logs."""
-    try:
-        signal.send_robust(sender=IConnection, connection=connection, **values)
-    finally:
-        close_broken()
 
 
 def _nothing() -> None:

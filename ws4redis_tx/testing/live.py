@@ -2,9 +2,9 @@
 on one address, with a real Redis.
 
 It runs in threads of the test's own process, so that it sees the test's database: one in memory
-belongs to a process. The reactor is that of the publishers, in its thread; the site and the
-authorizer have threads of their own, which are lent the test's connections as Django's live server
-lends them to its threads.
+belongs to a process. The reactor is that of the publishers, in its thread; the site, the authorizer
+and the receivers of signals have threads of their own, which are lent the test's connections as
+Django's live server lends them to its threads.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ from django.test.testcases import LiveServerThread
 from ws4redis_tx import conf
 from ws4redis_tx.authorizer import DjangoAuthorizer
 from ws4redis_tx.reactor_thread import get_thread
+from ws4redis_tx.signal_hooks import SignalHooks
 from ws4redis_tx.testing.processes import RedisProcess
 
 if TYPE_CHECKING:
+    from django.dispatch import Signal
     from django.test import Client, LiveServerTestCase
     from twisted.internet.defer import Deferred
 
     from ws4redis_tx.core.admission import Admission
     from ws4redis_tx.core.handshake import Handshake
+    from ws4redis_tx.core.interfaces import IConnection
 
     _TestCase = LiveServerTestCase
 else:
@@ -75,11 +78,13 @@ class _Server:
 
         reactor = self._reactor
         config = conf.server_config()
+        self._hooks = _Hooks(reactor, self._lend)
         self._broker = make_broker(config, reactor=reactor)
         self._service = service = make_service(
             config,
             broker=self._broker,
             authorizer=AnonymousAuthorizer(),
+            hooks=self._hooks,
             endpoints=[TCP4ServerEndpoint(reactor, port, interface=host)],
             reactor=reactor,
         )
@@ -108,12 +113,13 @@ class _Server:
         return _Response(self._application(environ, start_response))
 
     def close_websockets(self) -> None:
-        """Return when there is none, and new ones may come."""
+        """Return when there is none, all receivers of signals know it, and new ones may come."""
 
         def close() -> Deferred[None]:
             factory = self._service.factory
             gone = factory.drain(1001)
             factory.abort()
+            gone.addCallback(lambda _: self._hooks.all_sent().addTimeout(_PATIENCE, self._reactor))
             gone.addCallback(lambda _: factory.open_up())
             return gone.addCallback(lambda _: self._service.when_ready())
 
@@ -132,6 +138,7 @@ class _Server:
             stopped: Deferred[Any] = self._service.stopService()
             self._service.stop_now()
             self._authorizer.stop()
+            stopped.addCallback(lambda _: self._hooks.stop())
             return stopped.addCallback(lambda _: self._broker.stopService())
 
         self._in_reactor(stop)
@@ -170,6 +177,21 @@ class _Authorizer(DjangoAuthorizer):
         self._lend()
         try:
             return super()._authorize(handshake, rights)
+        finally:
+            connections.close_all()
+
+
+class _Hooks(SignalHooks):
+    """Those that send Django's signals, whose thread ``lend`` gives the test's connections."""
+
+    def __init__(self, reactor: Any, lend: Callable[[], None]) -> None:
+        super().__init__(reactor)
+        self._lend = lend
+
+    def _send(self, signal: Signal, connection: IConnection, values: dict[str, Any]) -> None:
+        self._lend()
+        try:
+            super()._send(signal, connection, values)
         finally:
             connections.close_all()
 
