@@ -26,7 +26,6 @@ highlight_language = "text"
 
 myst_heading_anchors = 3
 # A page that is still to be written has its place in index.md.
-suppress_warnings = ["toc.not_readable"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"

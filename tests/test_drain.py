@@ -55,6 +55,12 @@ class DrainTests(WebSocketTests):
         authorizer.asked[0].callback(None)  # type: ignore[arg-type]
         self.assertEqual(asked.open, False)
 
+    def test_who_has_said_nothing_is_answered_nothing(self) -> None:
+        client = MemoryClient(self.factory)
+        gone = self.factory.drain(1012, 5)
+        self.assertEqual((client.refused, client._server.transport.value()), (None, b""))
+        self.successResultOf(gone)
+
     def test_a_stop_that_may_not_wait_ends_all_connections(self) -> None:
         authorizer = Waiting()
         self.use(authorizer=authorizer)

@@ -267,7 +267,6 @@ class ResourceTests(ServerTestCase):
         self.assertIn("where /live/ws leads, but answer below /ws/ only", text)
         self.assertIn("WEBSOCKET_URL", text)
 
-
     @inlineCallbacks
     def test_where_they_do_answer_it_says_nothing_whatever_is_asked_for(self) -> Any:
         said: list[Any] = []

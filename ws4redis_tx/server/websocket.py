@@ -217,6 +217,15 @@ class WebSocketProtocol(WebSocketServerProtocol):
         self._writer.write(refusal(denied))
         self.drop()
 
+    def turn_away(self, denied: Denied) -> None:
+        """Refuse who asks; only end who has said nothing: a browser would take the answer for one
+        to what it asks later over that connection.
+        """
+        if self.data or (self._opening is not None and self._opening.head_read):
+            self.refuse(denied)
+        else:
+            self.drop()
+
     def drop(self) -> None:
         """End without a word, once what was written is out."""
         self.wasClean = True

@@ -197,7 +197,7 @@ class WebSocketFactory(WebSocketServerFactory):
         """
         self._draining = True
         for websocket in tuple(self._opening):
-            websocket.refuse(unavailable("the server is going down"))
+            websocket.turn_away(unavailable("the server is going down"))
         self._stop_draining()
         if not self._websockets and not self._opening:
             self.revocations.stop()
