@@ -41,7 +41,7 @@ from ws4redis_tx.service import (
     make_resource,
     make_service,
 )
-from ws4redis_tx.testing import MemoryBroker, connect, make_memory_factory
+from ws4redis_tx.testing import MemoryBroker, client_frame, connect, make_memory_factory
 
 HERE = "tcp:0:interface=127.0.0.1"
 
@@ -281,6 +281,14 @@ class ResourceTests(ServerTestCase):
         answer = yield exchange(port, handshake_bytes("/ws"))
         self.assertEqual(status_of(answer), 404)
         self.assertEqual(said, [])
+
+
+    @inlineCallbacks
+    def test_what_follows_a_handshake_before_its_answer_is_refused_here_too(self) -> Any:
+        port = yield self.serve("/ws/", b"ws")
+        for surplus in (client_frame(1, b"a"), b"x" * 1000, b"GET /ws/news HTTP/1.1\r\n\r\n"):
+            answer = yield exchange(port, handshake_bytes("/ws/news") + surplus)
+            self.assertEqual(status_of(answer), 400)
 
 
 class LateTests(SynchronousTestCase):

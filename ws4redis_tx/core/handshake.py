@@ -144,14 +144,18 @@ def _read_name(raw: str) -> str:
 
 
 def make_request(
-    method: bytes, target: bytes, version: bytes, headers: Iterable[tuple[bytes, bytes]]
+    method: bytes,
+    target: bytes,
+    version: bytes,
+    headers: Iterable[tuple[bytes, bytes]],
+    malformed: str = "",
 ) -> HttpRequest:
     """An ``HttpRequest`` from its parts, for whoever has split them already."""
     return HttpRequest(
         method.decode("latin-1"),
         target.decode("latin-1"),
         tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers),
-        _wrong_version(version.decode("latin-1")),
+        _wrong_version(version.decode("latin-1")) or malformed,
     )
 
 

@@ -11,6 +11,7 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from ws4redis_tx.core.handshake import make_request
+from ws4redis_tx.server.opening import NOTHING_MAY_FOLLOW
 from ws4redis_tx.server.websocket_factory import WebSocketFactory
 
 _log = Logger()
@@ -53,7 +54,11 @@ class WebSocketResource(Resource):
             for name, values in request.requestHeaders.getAllRawHeaders()
             for value in values
         ]
-        websocket.begin(make_request(request.method, request.uri, request.clientproto, headers))
+        # What came along with the request would never be read.
+        surplus = NOTHING_MAY_FOLLOW if channel.clearLineBuffer() else ""
+        websocket.begin(
+            make_request(request.method, request.uri, request.clientproto, headers, surplus)
+        )
         return NOT_DONE_YET
 
     def _check_place(self, request: Any) -> None:
