@@ -68,8 +68,9 @@ def run(scale: Scale) -> Report:
     }
     ours = cpu[Twistd.name]
     report.add(*cpu.values())
-    report.add(Figure("ws4redis_tx, latency", "ms, median", found[Twistd.name]["p50"]))
-    report.add(Figure("ws4redis_tx, latency", "ms, 99 %", found[Twistd.name]["p99"]))
+    for name in cpu:
+        report.add(Figure(f"{name}, latency", "ms, median", found[name]["p50"]))
+        report.add(Figure(f"{name}, latency", "ms, 99 %", found[name]["p99"]))
     report.add(Figure("Redis of ws4redis_tx", "µs/delivery", found[Twistd.name]["redis"]))
     report.goal("fan-out over the Python loop", ours.over(cpu[PythonLoop.name]), 1.25)
     report.goal("moonshot: over the C loop", ours.over(cpu[CLoop.name]), 1.25)

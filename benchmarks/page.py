@@ -229,13 +229,12 @@ def _rate(figure: Result) -> Result:
 def draw_growth(result: Result) -> list[str]:
     series: dict[str, list[tuple[float, float]]] = {}
     for figure in result["figures"]:
-        what, separator, ratio = figure["name"].partition(": ")
-        if separator and ratio == "ours / C loop":
+        what, _, ratio = figure["name"].partition(": ")
+        clients = what.endswith("clients")
+        if ratio == ("ours, deliveries alone / C loop" if clients else "ours / C loop"):
             words = what.split()
             number = next(word for word in words if word[0].isdigit())
-            about = (
-                "to so many clients" if what.endswith("clients") else f"{words[0]} so many channels"
-            )
+            about = "to so many clients" if clients else f"{words[0]} so many channels"
             series.setdefault(about, []).append((float(number.replace(",", "")), figure["median"]))
     lines("growth", "A delivery's CPU over the C loop's", "times", series)
     return ["growth"]
