@@ -197,6 +197,6 @@ class HooksBlockTests(SynchronousTestCase):
             [
                 "127.0.0.1 left with 1008 after 0 s",
                 "127.0.0.1 left with 1000 after 2 s",
-                " was refused  with 404",
+                "127.0.0.1 was refused /elsewhere with 404",
             ],
         )
