@@ -282,7 +282,6 @@ class ResourceTests(ServerTestCase):
         self.assertEqual(status_of(answer), 404)
         self.assertEqual(said, [])
 
-
     @inlineCallbacks
     def test_what_follows_a_handshake_before_its_answer_is_refused_here_too(self) -> Any:
         port = yield self.serve("/ws/", b"ws")

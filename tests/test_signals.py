@@ -15,9 +15,11 @@ from twisted.trial.unittest import TestCase
 
 from tests.demo import cookies_of, log_in, set_up_django
 from tests.support import LISTEN, TIMEOUT, ServerTestCase, open_websocket
+from tests.test_websocket import AllowAll
 from ws4redis_tx.core.hooks import Closing
 from ws4redis_tx.server.hooks import HookedWebSocket
-from ws4redis_tx.service import make_service
+from ws4redis_tx.service import ConfigError, ServerConfig, make_service
+from ws4redis_tx.testing import connect, make_memory_factory
 
 set_up_django()
 
@@ -294,6 +296,20 @@ class SlowTests(SignalsTestCase):
             self.hooks.connected(Somebody(name))
             self.assertEqual((yield self.next()), name)
             yield self.hooks.stop()
+
+
+class InMemoryTests(SignalsTestCase):
+    def test_a_server_in_memory_sends_none(self) -> None:
+        self.receive(message_received, lambda connection, message, **values: message)
+        factory = make_memory_factory(ServerConfig(django=True), authorizer=AllowAll())
+        client = connect(factory, "ws://localhost/ws/foobar?publish-broadcast&echo")
+        client.send("a")
+        self.assertTrue(client.open)
+        self.assertNotIsInstance(client._server, HookedWebSocket)
+
+    def test_nor_does_it_know_djangos_visitors_and_says_so(self) -> None:
+        error = self.assertRaises(ConfigError, make_memory_factory, ServerConfig(django=True))
+        self.assertIn("LiveServer", str(error))
 
 
 class ServedTests(SignalsTestCase, ServerTestCase):

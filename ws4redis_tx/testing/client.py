@@ -21,6 +21,8 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from ws4redis_tx.core.config import ServerConfig
+from ws4redis_tx.core.errors import ConfigError
+from ws4redis_tx.core.hooks import NullHooks
 from ws4redis_tx.core.interfaces import IAuthorizer, IHooks
 from ws4redis_tx.server.websocket_factory import WebSocketFactory
 from ws4redis_tx.service import make_factory
@@ -40,17 +42,27 @@ def make_memory_factory(
     test calls its ``advance``: the server's timers go by it, and the broker's unless that has its
     own. They are ``factory.broker`` and ``factory.reactor``. What is left to chance elsewhere, such
     as when the first heartbeat comes, is the same in each run.
+
+    There are no threads, hence none of Django's signals, nor its visitors: with ``config.django``
+    an ``authorizer`` is to be given.
     """
+    config = config or ServerConfig()
+    if config.django and authorizer is None:
+        raise ConfigError(
+            "authorizer",
+            "is missing: Django's visitors are looked up in threads, which a test in memory lacks",
+            "Give one that says who it is, or test with LiveServer.",
+        )
     clock = clock or Clock()
     broker = broker or MemoryBroker()
     if broker.clock is None:
         broker.clock = clock
     factory = make_factory(
-        config or ServerConfig(),
+        config,
         broker=broker,
         authorizer=authorizer,
         subscriber=subscriber,
-        hooks=hooks,
+        hooks=NullHooks() if hooks is None else hooks,
         reactor=clock,
     )
     # Heartbeats and pings begin at random, but in a test at the same time whenever it runs.
