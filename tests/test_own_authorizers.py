@@ -16,7 +16,9 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -318,6 +320,25 @@ class StandaloneTests(TestCase):
         yield self.program.signal_and_wait("TERM")
         self.assertEqual((yield browser.closed), 1001)
         yield client.wait_for(r"Closed \(1001\)")
+        yield client.ended
+
+    @inlineCallbacks
+    def test_a_program_that_was_told_to_use_tls_sends_its_token_over_nothing_else(self) -> Any:
+        received: Deferred[bytes] = Deferred()
+
+        class Spy(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                received.callback(data)
+                self.transport.abortConnection()
+
+        port = reactor.listenTCP(0, Factory.forProtocol(Spy), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        url = f"wss://localhost:{port.getHost().port}/ws/chat"
+        client = Program(sys.executable, str(EXAMPLE / "client.py"), url, TOKEN="secret")
+        self.addCleanup(client.end)
+        data = yield received.addTimeout(20, reactor)
+        self.assertEqual(data[:1], b"\x16")  # how TLS begins
+        self.assertNotIn(b"secret", data)
         yield client.ended
 
     @inlineCallbacks

@@ -11,7 +11,7 @@ from typing import Any
 
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from twisted.internet.defer import Deferred, inlineCallbacks
-from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.task import react
 
 URL = "ws://127.0.0.1:8080/ws/chat?subscribe-broadcast"
@@ -41,7 +41,12 @@ def main(reactor: Any, url: str = URL) -> Any:
         url, headers={"Authorization": f"Bearer {token}"}, reactor=reactor
     )
     factory.protocol = Listener
-    client = yield HostnameEndpoint(reactor, factory.host, factory.port).connect(factory)
+    endpoint: Any = HostnameEndpoint(reactor, factory.host, factory.port)
+    if factory.isSecure:
+        from twisted.internet.ssl import optionsForClientTLS  # pip install 'twisted[tls]'
+
+        endpoint = wrapClientTLS(optionsForClientTLS(factory.host), endpoint)
+    client = yield endpoint.connect(factory)
     yield client.ended
 
 
