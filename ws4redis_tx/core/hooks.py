@@ -31,9 +31,10 @@ class Closing:
 
     ``code`` and ``reason`` are those of the close frame that came first, the server's if
     ``by_server``: 1005 for one without a code, 1006 where there was none, with a ``reason`` that
-    is no client's. ``clean``: both sides sent one. ``sent`` counts the messages handed to the
-    socket, ``received`` those of the client, heartbeats left out of both, ``dropped`` those that
-    gave way as it did not read; ``seconds`` is how long it was open.
+    is no client's. Where a client's close waits for a hook and the server closes, it is the
+    server's. ``clean``: both sides sent one. ``sent`` counts the messages handed to the socket,
+    ``received`` those of the client, heartbeats left out of both, ``dropped`` those that gave way
+    as it did not read; ``seconds`` is how long it was open.
     """
 
     code: int

@@ -160,7 +160,9 @@ class IHooks(Protocol):
     """
 
     def connected(self, connection: IConnection, /) -> object:
-        """It is open, and has been sent what was persisted. No ``message`` before this is done."""
+        """It is open, and has been sent what was persisted; or has left meanwhile, and ``closed``
+        follows. No ``message`` before this is done.
+        """
 
     def refused(self, refusal: Refusal, /) -> object:
         """A handshake was refused. Who left before the answer is not told of."""
