@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,6 +66,17 @@ class CheckTests(AdmissionTestCase):
                         for identity in (ANONYMOUS, session, user, MARY)
                     )
                     self.assertEqual(got, statuses)
+
+    def test_what_is_no_tuple_of_names_and_no_string_is_told(self) -> None:
+        wrong: Any = {"groups": "staff"}, {"user_id": 5}
+        remedies = "groups='staff' .* write groups=.'staff',", "user_id=5 .* write user_id='5'"
+        for options, remedy in zip(wrong, remedies, strict=True):
+            mary = Identity(username="mary", **options)
+            with self.assertRaisesRegex(TypeError, remedy):
+                check_admission(handshake(), Admission(mary, ("subscribe-group",), None))
+        wrong = "subscribe-user"
+        with self.assertRaisesRegex(TypeError, "write rights=.'subscribe-user',"):
+            check_admission(handshake(), Admission(MARY, wrong, None))
 
     def test_no_rights_need_nothing(self) -> None:
         self.assertEqual(self.status(ANONYMOUS, ()), 101)

@@ -81,7 +81,10 @@ def default_policy(rights: Iterable[str]) -> tuple[str, ...]:
 def check_admission(handshake: Handshake, admission: Admission) -> None:
     """Raise ``Denied`` when a granted right needs an identity that is not there, or a facility
     that could be mistaken for another's: there is never a channel shared by "nobody".
+
+    Raises ``TypeError`` for what an authorizer gets wrong and nobody would notice.
     """
+    _check_types(admission)
     audiences = {right.partition("-")[2] for right in admission.rights}
     if not admission.identity.username and audiences & {"user", "group"}:
         raise Denied(
@@ -100,6 +103,15 @@ def check_admission(handshake: Handshake, admission: Admission) -> None:
         check_facility(handshake.facility, audiences)
     except ValueError as error:
         raise Denied(400, str(error)) from None
+
+
+def _check_types(admission: Admission) -> None:
+    groups, user_id = admission.identity.groups, admission.identity.user_id
+    for name, value in (("groups", groups), ("rights", admission.rights)):
+        if isinstance(value, str):  # each of its letters would be one
+            raise TypeError(f"{name}={value!r} is not a tuple: write {name}=({value!r},).")
+    if user_id is not None and not isinstance(user_id, str):  # no disconnect() would find it
+        raise TypeError(f"user_id={user_id!r} is not a string: write user_id={str(user_id)!r}.")
 
 
 def lost(then: Identity, rights: Iterable[str], now: Admission) -> str:
