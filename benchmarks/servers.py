@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
@@ -42,8 +43,9 @@ def family(pid: int) -> list[int]:
     """A process and all that descend from it."""
     found = [pid]
     for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += family(int(child))
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread may end meanwhile
+            for child in (task / "children").read_text().split():
+                found += family(int(child))
     return found
 
 
