@@ -50,3 +50,15 @@ def pages() -> Iterator[Path]:
     for page in sorted(DOCS.rglob("*.md")):
         if "_build" not in page.parts:
             yield page
+
+
+def broken_links(page: Path) -> list[str]:
+    """Those that lead to no heading of the page, or to no file."""
+    text = page.read_text()
+    headings = re.findall(r"^#+ (.+)$", text, re.M)
+    anchors = {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings}
+    return [
+        link
+        for link in re.findall(r"\]\(([^)]+)\)", text)
+        if not (link[1:] in anchors if link.startswith("#") else (page.parent / link).exists())
+    ]

@@ -173,9 +173,7 @@ class ProcessTests(SynchronousTestCase):
 
     def test_a_program_that_does_not_end_is_killed_with_its_children(self) -> None:
         self.patch(sys.modules[_Program.__module__], "_STOP_TIMEOUT", 0)
-        script = (
-            "import signal, time; signal.signal(15, 1); print('ready', flush=True); time.sleep(99)"
-        )
+        script = "import signal; signal.signal(15, 1); print('ready', flush=True); signal.pause()"
         program = _Program([sys.executable, "-c", script], "ready")
         (child,) = children(program._process.pid)
         ended = os.pidfd_open(child)
