@@ -53,12 +53,19 @@ def pages() -> Iterator[Path]:
 
 
 def broken_links(page: Path) -> list[str]:
-    """Those that lead to no heading of the page, or to no file."""
-    text = page.read_text()
-    headings = re.findall(r"^#+ (.+)$", text, re.M)
-    anchors = {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings}
+    """Those that lead to no file, or to no heading in it."""
+
+    def leads_somewhere(link: str) -> bool:
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        return target.exists() and (not anchor or anchor in anchors(target))
+
     return [
-        link
-        for link in re.findall(r"\]\(([^)]+)\)", text)
-        if not (link[1:] in anchors if link.startswith("#") else (page.parent / link).exists())
+        link for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if not leads_somewhere(link)
     ]
+
+
+def anchors(page: Path) -> set[str]:
+    """Of its headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings}
