@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from benchmarks.build import compiled
-from ws4redis_tx.server.embedded_redis import find_server, free_port, server_command, watched
+from ws4redis_tx.twistd.embedded_redis import find_server, free_port, server_command, watched
 
 ROOT = Path(__file__).resolve().parent.parent
 FACILITY = "load"

@@ -16,7 +16,7 @@ from twisted.internet.defer import gatherResults, inlineCallbacks
 from twisted.internet.task import react
 
 from benchmarks.servers import Redis
-from ws4redis_tx.core.config import ServerConfig
+from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.service import make_broker
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
-from ws4redis_tx.core.channels import is_control_channel
-from ws4redis_tx.server.websocket_factory import WebSocketFactory
+from ws4redis_tx.core.names import is_control_channel
 from ws4redis_tx.testing import MemoryClient, connect
+from ws4redis_tx.websocket.factory import WebSocketFactory
 
 CHANNELS = {
     "broadcast": b"broadcast:f",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import RedisServer
-from ws4redis_tx.server.embedded_redis import find_server, free_port, watched
+from ws4redis_tx.twistd.embedded_redis import find_server, free_port, watched
 
 
 class Sentinel:

@@ -19,10 +19,10 @@ from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapCl
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.trial.unittest import TestCase
 
-from ws4redis_tx.core.config import ServerConfig
+from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.redis_address import RedisAddress
-from ws4redis_tx.server.embedded_redis import find_server, free_port, server_command, watched
 from ws4redis_tx.service import WebSocketService, make_service
+from ws4redis_tx.twistd.embedded_redis import find_server, free_port, server_command, watched
 
 ROOT = Path(__file__).resolve().parent.parent
 

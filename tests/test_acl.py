@@ -13,7 +13,7 @@ from twisted.trial.unittest import TestCase
 from tests.support import ROOT, RedisServer
 from tests.test_broker import Listener
 from ws4redis_tx.core.redis_address import parse_redis_address
-from ws4redis_tx.server.broker import RedisBroker
+from ws4redis_tx.redis.broker import RedisBroker
 
 
 class AclTests(TestCase):

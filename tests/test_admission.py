@@ -17,9 +17,9 @@ from ws4redis_tx.core.admission import (
     check_admission,
     default_policy,
 )
-from ws4redis_tx.core.channels import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake
+from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
 
 RIGHTS = (*SUBSCRIBE_RIGHTS, *PUBLISH_RIGHTS)
 MARY = Identity("s3ss10n", "mary", ("staff",))

@@ -25,18 +25,18 @@ from ws4redis_tx.core.handshake import Handshake, judge_request, read_request
 
 set_up_django()
 
-from django.conf import settings  # noqa: E402
-from django.contrib.auth import get_user_model  # noqa: E402
-from django.contrib.auth.models import AnonymousUser, Group  # noqa: E402
-from django.contrib.sessions.backends.db import SessionStore  # noqa: E402
-from django.core.exceptions import PermissionDenied  # noqa: E402
-from django.db import connection, connections  # noqa: E402
-from django.test import Client, override_settings  # noqa: E402
-from django.test.utils import CaptureQueriesContext  # noqa: E402
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser, Group
+from django.contrib.sessions.backends.db import SessionStore
+from django.core.exceptions import PermissionDenied
+from django.db import connection, connections
+from django.test import Client, override_settings
+from django.test.utils import CaptureQueriesContext
 
-from ws4redis_tx import authorizer  # noqa: E402
-from ws4redis_tx.authorizer import DjangoAuthorizer  # noqa: E402
-from ws4redis_tx.policies import allow_all  # noqa: E402
+from ws4redis_tx.django import authorizer
+from ws4redis_tx.django.authorizer import DjangoAuthorizer
+from ws4redis_tx.policies import allow_all
 
 User = get_user_model()
 ALL = (

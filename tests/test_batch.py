@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import Written
-from ws4redis_tx.core.batch import share_out
-from ws4redis_tx.core.delivery import Delivery
-from ws4redis_tx.core.hub import Hub
 from ws4redis_tx.core.messages import Joined, Publication
+from ws4redis_tx.delivery.bundles import share_out
+from ws4redis_tx.delivery.hub import Hub
+from ws4redis_tx.delivery.outbox import Delivery
 
 
 class Listener:

@@ -9,10 +9,10 @@ from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, suc
 from twisted.trial.unittest import TestCase
 
 from tests.support import TIMEOUT, RedisServer, shared_redis
-from ws4redis_tx.core.channels import stamp_key
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.messages import Publication
-from ws4redis_tx.server.broker import RedisBroker
+from ws4redis_tx.core.names import stamp_key
+from ws4redis_tx.redis.broker import RedisBroker
 from ws4redis_tx.testing import MemoryBroker
 
 AWKWARD = [

@@ -17,14 +17,14 @@ from ws4redis_tx.testing import CapturedMessages, capture_messages
 
 set_up_django()
 
-from django.contrib.auth.models import User  # noqa: E402
-from django.db import transaction  # noqa: E402
-from django.test import RequestFactory, TestCase, override_settings  # noqa: E402
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.test import RequestFactory, TestCase, override_settings
 
-import ws4redis_tx  # noqa: E402
-from ws4redis_tx import bridge  # noqa: E402
-from ws4redis_tx.publisher import SELF, RedisPublisher  # noqa: E402
-from ws4redis_tx.tickets import make_ticket, redeem  # noqa: E402
+import ws4redis_tx
+from ws4redis_tx.publisher import SELF, RedisPublisher
+from ws4redis_tx.threads import bridge
+from ws4redis_tx.tickets import make_ticket, redeem
 
 
 def publish(message: Any = "hi", expire: int | None = None, **audience: Any) -> int:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ws4redis_tx.core.admission import Identity
-from ws4redis_tx.core.channels import (
+from ws4redis_tx.core.errors import AudienceError, ConfigError, WS4RedisError
+from ws4redis_tx.core.names import (
     AUDIENCES,
     MAX_FACILITY_BYTES,
     PUBLISH_RIGHTS,
@@ -21,7 +22,6 @@ from ws4redis_tx.core.channels import (
     read_stamp,
     stamp_key,
 )
-from ws4redis_tx.core.errors import AudienceError, ConfigError, WS4RedisError
 from ws4redis_tx.redis_store import SELF, RedisMessage, RedisStore, identity_of
 
 NARROW = ("group", "user", "session")

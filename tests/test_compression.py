@@ -23,15 +23,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.demo import set_up_django
 from tests.support import ServerTestCase, Written
 from tests.test_websocket import AllowAll
-from ws4redis_tx.core import compression
-from ws4redis_tx.core.compression import LARGEST, SMALLEST, accept_deflate, fits_all
-from ws4redis_tx.core.config import ServerConfig
-from ws4redis_tx.core.delivery import CompressedDelivery, Delivery
+from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.messages import Joined, PersistedMessage, Publication
-from ws4redis_tx.core.pending import CLOSE, DROP_OLDEST, LATEST, MESSAGE_COST
-from ws4redis_tx.server.websocket_inflate import Inflate
+from ws4redis_tx.delivery.outbox import CompressedDelivery, Delivery
+from ws4redis_tx.delivery.queues import CLOSE, DROP_OLDEST, LATEST, MESSAGE_COST
 from ws4redis_tx.tap import Options
 from ws4redis_tx.testing import MemoryClient, client_frame, connect, make_memory_factory
+from ws4redis_tx.websocket import compression
+from ws4redis_tx.websocket.compression import LARGEST, SMALLEST, accept_deflate, fits_all
+from ws4redis_tx.websocket.inflate import Inflate
 
 URL = "ws://localhost/ws/foobar?subscribe-broadcast&publish-broadcast&echo"
 AGREED = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
@@ -442,14 +442,14 @@ class SwitchTests(SynchronousTestCase):
         set_up_django()
         from django.test import override_settings
 
-        from ws4redis_tx import conf
+        from ws4redis_tx.config import django_settings
 
-        self.assertIs(conf.server_config().compression, False)
+        self.assertIs(django_settings.server_config().compression, False)
         with override_settings(WS4REDIS_COMPRESSION=True):
-            self.assertIs(conf.server_config().compression, True)
+            self.assertIs(django_settings.server_config().compression, True)
         with override_settings(WS4REDIS_COMPRESSION="yes"):
             self.assertEqual(
-                [str(problem) for problem in conf.problems()],
+                [str(problem) for problem in django_settings.problems()],
                 ["WS4REDIS_COMPRESSION is 'yes'. Use True or False."],
             )
 

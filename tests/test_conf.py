@@ -11,17 +11,17 @@ from tests.support import python
 
 set_up_django()
 
-from django.core.checks import run_checks  # noqa: E402
-from django.template import engines  # noqa: E402
-from django.test import RequestFactory, override_settings  # noqa: E402
+from django.core.checks import run_checks
+from django.template import engines
+from django.test import RequestFactory, override_settings
 
-from ws4redis_tx import conf  # noqa: E402
-from ws4redis_tx import settings as old_settings  # noqa: E402
-from ws4redis_tx.context_processors import default  # noqa: E402
-from ws4redis_tx.core.config import DEFAULT_LISTEN, ServerConfig  # noqa: E402
-from ws4redis_tx.core.errors import ConfigError  # noqa: E402
-from ws4redis_tx.core.redis_address import RedisAddress  # noqa: E402
-from ws4redis_tx.policies import allow_all  # noqa: E402
+from ws4redis_tx import settings as old_settings
+from ws4redis_tx.config import django_settings
+from ws4redis_tx.config.server_config import DEFAULT_LISTEN, ServerConfig
+from ws4redis_tx.context_processors import default
+from ws4redis_tx.core.errors import ConfigError
+from ws4redis_tx.core.redis_address import RedisAddress
+from ws4redis_tx.policies import allow_all
 
 
 def complaints() -> dict[str, str]:
@@ -30,7 +30,7 @@ def complaints() -> dict[str, str]:
 
 class SettingsTests(SynchronousTestCase):
     def test_defaults_are_the_contracts(self) -> None:
-        config = conf.server_config()
+        config = django_settings.server_config()
         self.assertEqual(config.websocket_url, "/ws/")
         self.assertEqual(config.redis, RedisAddress(host="localhost", port=6379, db=0))
         self.assertEqual((config.prefix, config.expire, config.heartbeat), ("", 3600, None))
@@ -40,8 +40,8 @@ class SettingsTests(SynchronousTestCase):
 
     def test_they_are_read_when_they_are_asked_for(self) -> None:
         with override_settings(WS4REDIS_EXPIRE=5, WEBSOCKET_URL="/live/"):
-            self.assertEqual((conf.get_expire(), old_settings.WS4REDIS_EXPIRE), (5, 5))
-            self.assertEqual(conf.server_config().websocket_url, "/live/")
+            self.assertEqual((django_settings.get_expire(), old_settings.WS4REDIS_EXPIRE), (5, 5))
+            self.assertEqual(django_settings.server_config().websocket_url, "/live/")
         self.assertEqual(old_settings.WS4REDIS_EXPIRE, 3600)
         self.assertEqual(old_settings.WEBSOCKET_URL, "/ws/")
         with self.assertRaises(AttributeError):
@@ -70,11 +70,11 @@ class SettingsTests(SynchronousTestCase):
             CSRF_TRUSTED_ORIGINS=["https://b.example"],
             WS4REDIS_ALLOWED_ORIGINS=["https://*.c.example"],
         ):
-            config = conf.server_config()
+            config = django_settings.server_config()
         self.assertEqual(config.allowed_hosts, ("a.example",))
         self.assertEqual(config.allowed_origins, ("https://*.c.example", "https://b.example"))
         with override_settings(DEBUG=True, ALLOWED_HOSTS=[]):
-            self.assertIn("127.0.0.1", conf.server_config().allowed_hosts or ())
+            self.assertIn("127.0.0.1", django_settings.server_config().allowed_hosts or ())
 
     def test_every_mistake_is_reported_at_once_with_its_id_and_a_hint(self) -> None:
         wrong: dict[str, Any] = {
@@ -101,7 +101,7 @@ class SettingsTests(SynchronousTestCase):
     def test_a_dotted_name_and_a_callable_mean_the_same(self) -> None:
         for value in (allow_all, "ws4redis_tx.policies.allow_all"):
             with override_settings(WS4REDIS_ALLOWED_CHANNELS=value):
-                self.assertIs(conf.get_callable("WS4REDIS_ALLOWED_CHANNELS"), allow_all)
+                self.assertIs(django_settings.get_callable("WS4REDIS_ALLOWED_CHANNELS"), allow_all)
 
 
 class TemplateTests(SynchronousTestCase):

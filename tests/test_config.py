@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ws4redis_tx.core.config import ServerConfig, check_expire, check_websocket_url
+from ws4redis_tx.config.server_config import ServerConfig, check_expire, check_websocket_url
 from ws4redis_tx.core.errors import ConfigError, WS4RedisError
 from ws4redis_tx.core.redis_address import RedisAddress
 

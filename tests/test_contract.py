@@ -37,24 +37,25 @@ from tests.support import (
 )
 from tests.test_broker import Listener as RecordingListener
 from tests.test_websocket import AllowAll, SlowBroker, WebSocketTests
-from ws4redis_tx.core.channels import check_prefix
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable, ConfigError, Denied
 from ws4redis_tx.core.handshake import judge_request, read_request
+from ws4redis_tx.core.names import check_prefix
 from ws4redis_tx.core.origins import OriginPolicy
 from ws4redis_tx.core.redis_address import RedisAddress
-from ws4redis_tx.server.broker import RedisBroker
+from ws4redis_tx.redis.broker import RedisBroker
 from ws4redis_tx.service import make_service
 from ws4redis_tx.subscriber import RedisSubscriber
 from ws4redis_tx.testing import MemoryBroker, client_frame
 
 set_up_django()
 
-from django.core.exceptions import PermissionDenied  # noqa: E402
-from django.test import override_settings  # noqa: E402
+from django.core.exceptions import PermissionDenied
+from django.test import override_settings
 
-from ws4redis_tx import bridge, conf  # noqa: E402
-from ws4redis_tx.policies import allow_all  # noqa: E402
-from ws4redis_tx.publisher import RedisPublisher  # noqa: E402
+from ws4redis_tx.config import django_settings
+from ws4redis_tx.policies import allow_all
+from ws4redis_tx.publisher import RedisPublisher
+from ws4redis_tx.threads import bridge
 
 SUBSCRIBE_ALL = "subscribe-broadcast&subscribe-group&subscribe-user&subscribe-session"
 PUBLISH_ALL = "publish-broadcast&publish-group&publish-user&publish-session"
@@ -69,7 +70,7 @@ class ContractTestCase(ServerTestCase):
     def serve(self, **settings: Any) -> Any:
         """Fire with the service; ``settings`` hold until the test ends."""
         self.override(WS4REDIS_CONNECTION=str(self.redis.address), **settings)
-        service = yield self.start_server(conf.server_config(LISTEN))
+        service = yield self.start_server(django_settings.server_config(LISTEN))
         self.share(service.factory.broker)
         return service
 
@@ -741,7 +742,7 @@ class HandshakeOrderTests(ContractTestCase):
         broker = MemoryBroker()
         broker.available = False
         self.override(WS4REDIS_PROCESS_REQUEST=identify, WS4REDIS_ALLOWED_CHANNELS=refuse)
-        self.launch(make_service(conf.server_config(LISTEN), broker=broker))
+        self.launch(make_service(django_settings.server_config(LISTEN), broker=broker))
         host = f"127.0.0.1:{self.port}"
         method = "POST"
         target = "/elsewhere/a:b?subscribe-user&subscribe-session"
@@ -1019,7 +1020,7 @@ class OriginTests(WebSocketTests):
             CSRF_TRUSTED_ORIGINS=["https://trusted.example"],
             WS4REDIS_ALLOWED_ORIGINS=["https://*.example.com", "http://b.example:81"],
         ):
-            origins = conf.server_config().allowed_origins
+            origins = django_settings.server_config().allowed_origins
         for origin, expected in (
             ("https://trusted.example", 101),
             ("https://a.example.com", 101),
@@ -1058,7 +1059,7 @@ class OriginTests(WebSocketTests):
         self.assertEqual(self.judge("a.example", None), 101)
         self.assertEqual(self.judge("a.example", None, require_origin=True), 403)
         with override_settings(WS4REDIS_REQUIRE_ORIGIN=True):
-            self.assertTrue(conf.server_config().require_origin)
+            self.assertTrue(django_settings.server_config().require_origin)
 
 
 class OriginLogTests(ContractTestCase):
@@ -1134,7 +1135,7 @@ class StopCodeTests(ContractTestCase):
 
     @inlineCallbacks
     def closed_with(self, stop_code: int | None) -> Any:
-        service = make_service(conf.server_config(LISTEN))
+        service = make_service(django_settings.server_config(LISTEN))
         service.startService()
         self.url = f"ws://127.0.0.1:{service.ports[0].getHost().port}/ws/"
         yield service.when_ready()

@@ -26,30 +26,30 @@ from tests.processes import children
 from tests.support import RedisServer, python
 from tests.test_contract import PUBLISH_ALL, SUBSCRIBE_ALL, ContractTestCase, RawSubscriber
 from tests.test_websocket import WebSocketTests
-from ws4redis_tx.core.config import DEFAULT_SUBSCRIBER
+from ws4redis_tx.config.server_config import DEFAULT_SUBSCRIBER
 from ws4redis_tx.core.errors import AudienceError, BrokerUnavailable, ConfigError
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
+from ws4redis_tx.redis.broker import RedisBroker
 from ws4redis_tx.redis_store import RedisStore
-from ws4redis_tx.server.broker import RedisBroker
 from ws4redis_tx.subscriber import RedisSubscriber
 from ws4redis_tx.tap import Options
 from ws4redis_tx.testing import MemoryClient
 
 set_up_django()
 
-from django.contrib.auth.models import AnonymousUser, Group, User  # noqa: E402
-from django.contrib.sessions.models import Session  # noqa: E402
-from django.core.checks import run_checks  # noqa: E402
-from django.core.handlers.wsgi import WSGIRequest  # noqa: E402
-from django.db import connection  # noqa: E402
-from django.template import engines  # noqa: E402
-from django.test import RequestFactory, override_settings  # noqa: E402
-from django.test.utils import CaptureQueriesContext  # noqa: E402
+from django.contrib.auth.models import AnonymousUser, Group, User
+from django.contrib.sessions.models import Session
+from django.core.checks import run_checks
+from django.core.handlers.wsgi import WSGIRequest
+from django.db import connection
+from django.template import engines
+from django.test import RequestFactory, override_settings
+from django.test.utils import CaptureQueriesContext
 
-from ws4redis_tx import conf  # noqa: E402
-from ws4redis_tx import settings as old_settings  # noqa: E402
-from ws4redis_tx.policies import allow_all  # noqa: E402
-from ws4redis_tx.publisher import SELF, RedisMessage, RedisPublisher  # noqa: E402
+from ws4redis_tx import settings as old_settings
+from ws4redis_tx.config import django_settings
+from ws4redis_tx.policies import allow_all
+from ws4redis_tx.publisher import SELF, RedisMessage, RedisPublisher
 
 # Section 3
 
@@ -58,19 +58,19 @@ class SettingsTests(SynchronousTestCase):
     """3. Settings: the table"""
 
     def test_the_defaults(self) -> None:
-        self.assertEqual(conf.get("WEBSOCKET_URL"), "/ws/")
-        self.assertEqual(str(conf.get_redis_address()), "redis://localhost:6379/0")
-        self.assertEqual(conf.get("WS4REDIS_EXPIRE"), 3600)
-        self.assertEqual(conf.get("WS4REDIS_SUBSCRIBER"), DEFAULT_SUBSCRIBER)
+        self.assertEqual(django_settings.get("WEBSOCKET_URL"), "/ws/")
+        self.assertEqual(str(django_settings.get_redis_address()), "redis://localhost:6379/0")
+        self.assertEqual(django_settings.get("WS4REDIS_EXPIRE"), 3600)
+        self.assertEqual(django_settings.get("WS4REDIS_SUBSCRIBER"), DEFAULT_SUBSCRIBER)
         for name in (
             "WS4REDIS_PREFIX", "WS4REDIS_HEARTBEAT", "WS4REDIS_ALLOWED_CHANNELS",
             "WS4REDIS_PROCESS_REQUEST", "WS4REDIS_ALLOWED_ORIGINS",
         ):  # fmt: skip
-            self.assertIsNone(conf.get(name))
+            self.assertIsNone(django_settings.get(name))
 
     def test_websocket_url(self) -> None:
         with override_settings(WEBSOCKET_URL="/live/"):
-            self.assertEqual(conf.server_config().websocket_url, "/live/")
+            self.assertEqual(django_settings.server_config().websocket_url, "/live/")
 
     def test_ws4redis_connection_is_a_url_or_the_old_dict(self) -> None:
         expected = RedisAddress("r.example", 7000, db=2, username="u", password="p", tls=True)
@@ -82,7 +82,7 @@ class SettingsTests(SynchronousTestCase):
             },
         ):  # fmt: skip
             with override_settings(WS4REDIS_CONNECTION=value):
-                self.assertEqual(conf.server_config().redis, expected)
+                self.assertEqual(django_settings.server_config().redis, expected)
         for value in ("unix:///run/r.sock?db=1", {"unix_socket_path": "/run/r.sock", "db": 1}):
             address = parse_redis_address(value)
             self.assertEqual((address.path, address.db), ("/run/r.sock", 1))
@@ -91,12 +91,12 @@ class SettingsTests(SynchronousTestCase):
     def test_ws4redis_expire_zero_or_none_is_not_persisted(self) -> None:
         for value in (0, None):
             with override_settings(WS4REDIS_EXPIRE=value):
-                self.assertEqual(conf.server_config().expire, 0)
+                self.assertEqual(django_settings.server_config().expire, 0)
 
     def test_ws4redis_subscriber_is_a_dotted_name_or_a_class(self) -> None:
         for value in (f"{__name__}.Filtering", Filtering):
             with override_settings(WS4REDIS_SUBSCRIBER=value):
-                self.assertIs(conf.server_config().subscriber, Filtering)
+                self.assertIs(django_settings.server_config().subscriber, Filtering)
 
     def test_each_has_its_option_of_twistd_ws4redis(self) -> None:
         options = Options()
@@ -121,8 +121,8 @@ class SettingsReadTests(SynchronousTestCase):
     def test_nothing_is_read_at_import(self) -> None:
         """Without any settings, each module that users import can be imported."""
         modules = (
-            "publisher", "subscriber", "redis_store", "settings", "policies", "service", "conf",
-            "context_processors", "receivers", "apps",
+            "publisher", "subscriber", "redis_store", "settings", "policies", "service",
+            "context_processors", "django.receivers", "apps",
         )  # fmt: skip
         names = ", ".join(f"ws4redis_tx.{name}" for name in modules)
         result = python("-c", f"import {names}", DJANGO_SETTINGS_MODULE="")
@@ -133,7 +133,7 @@ class SettingsReadTests(SynchronousTestCase):
         with override_settings(WS4REDIS_PREFIX="site", WS4REDIS_EXPIRE=7, WEBSOCKET_URL="/a/"):
             self.assertEqual(publisher.get_prefix(), "site:")
             self.assertEqual(old_settings.WS4REDIS_EXPIRE, 7)
-            self.assertEqual(conf.server_config().prefix, "site")
+            self.assertEqual(django_settings.server_config().prefix, "site")
         self.assertEqual(old_settings.WS4REDIS_EXPIRE, 3600)
 
     def test_a_name_that_does_not_resolve_is_a_system_check_and_a_start_up_error(self) -> None:
@@ -145,7 +145,9 @@ class SettingsReadTests(SynchronousTestCase):
                     found = [error for error in run_checks() if setting in error.msg]
                     self.assertEqual(len(found), 1)
                     self.assertTrue(found[0].id.startswith("ws4redis_tx.E"))
-                    self.assertEqual([error.setting for error in conf.problems()], [setting])
+                    self.assertEqual(
+                        [error.setting for error in django_settings.problems()], [setting]
+                    )
 
     def test_start_up_errors_are_those_of_the_check(self) -> None:
         """``make_service`` is built from ``server_config``, which needs the subscriber alone."""
@@ -153,7 +155,7 @@ class SettingsReadTests(SynchronousTestCase):
             override_settings(WS4REDIS_SUBSCRIBER="no.such.name"),
             self.assertRaises(ConfigError),
         ):
-            conf.server_config()
+            django_settings.server_config()
 
     def test_a_redis_url_with_a_password_on_the_command_line_is_a_usage_error(self) -> None:
         for url in ("redis://:secret@localhost/0", "redis://user:secret@localhost"):
@@ -867,7 +869,7 @@ class TemplateTests(SynchronousTestCase):
         from django.core.checks.registry import registry
         from django.template.loader import get_template  # noqa: F401
 
-        from ws4redis_tx.checks import check_settings
+        from ws4redis_tx.django.checks import check_settings
 
         self.assertIn(check_settings, registry.get_checks())
         self.assertTrue(user_logged_in.has_listeners())

@@ -13,13 +13,13 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from ws4redis_tx.core.delivery import CompressedDelivery, CountedDelivery, Delivery
 from ws4redis_tx.core.messages import Publication, server_frame
 from ws4redis_tx.core.redis_address import RedisAddress
-from ws4redis_tx.server.commands import Commands
-from ws4redis_tx.server.redis_protocol import PubSubProtocol
-from ws4redis_tx.server.subscriptions import Subscriptions
-from ws4redis_tx.server.transport import immediate_writer
+from ws4redis_tx.delivery.outbox import CompressedDelivery, CountedDelivery, Delivery
+from ws4redis_tx.redis.commands import Commands
+from ws4redis_tx.redis.protocol import PubSubProtocol
+from ws4redis_tx.redis.subscriptions import Subscriptions
+from ws4redis_tx.scheduling.immediate_writer import immediate_writer
 
 
 def python_calls(function: Callable[[], object]) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from ws4redis_tx.server.deferreds import gather, waits
+from ws4redis_tx.scheduling.deferreds import gather, waits
 
 
 class GatherTests(SynchronousTestCase):

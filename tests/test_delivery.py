@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import Written
-from ws4redis_tx.core.delivery import Delivery
 from ws4redis_tx.core.messages import PersistedMessage, Publication, server_frame
-from ws4redis_tx.core.pending import MESSAGE_COST
+from ws4redis_tx.delivery.outbox import Delivery
+from ws4redis_tx.delivery.queues import MESSAGE_COST
 
 PLENTY = 1 << 20
 

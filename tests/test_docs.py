@@ -18,8 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.pages import DOCS, Block, blocks_of, pages
 from tests.support import ROOT
-from ws4redis_tx import conf
-from ws4redis_tx.core.config import DEFAULT_LISTEN, ServerConfig
+from ws4redis_tx.config import django_settings
+from ws4redis_tx.config.server_config import DEFAULT_LISTEN, ServerConfig
 from ws4redis_tx.tap import Options
 
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -110,7 +110,7 @@ class SettingsTests(SynchronousTestCase):
 
     def test_every_setting_is_there_with_its_default(self) -> None:
         named = {name: ast.literal_eval(default) for name, default in self.settings.items()}
-        self.assertEqual(named, conf.DEFAULTS)
+        self.assertEqual(named, django_settings.DEFAULTS)
 
     def test_every_option_of_twistd_is_there(self) -> None:
         known = {f"--{name.rstrip('=')}" for name in Options().longOpt}

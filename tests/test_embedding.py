@@ -272,7 +272,7 @@ class ResourceTests(ServerTestCase):
         said: list[Any] = []
 
         def observe(event: Any) -> None:
-            if event["log_namespace"] == "ws4redis_tx.server.resource":
+            if event["log_namespace"] == "ws4redis_tx.websocket.resource":
                 said.append(event)
 
         globalLogPublisher.addObserver(observe)

@@ -35,7 +35,7 @@ from ws4redis_tx.testing import client_frame, connect, make_memory_factory
 
 set_up_django()
 
-from ws4redis_tx import signals  # noqa: E402
+from ws4redis_tx import signals
 
 GUIDE = (ROOT / "docs" / "embedding.md").read_text()
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ws4redis_tx.core.fanout import SLICE, Fanout
-from ws4redis_tx.core.hub import Hub
 from ws4redis_tx.core.messages import Publication, server_frame
-from ws4redis_tx.core.pending import MESSAGE_COST
+from ws4redis_tx.delivery.fanout import SLICE, Fanout
+from ws4redis_tx.delivery.hub import Hub
+from ws4redis_tx.delivery.queues import MESSAGE_COST
 
 
 class Listener:

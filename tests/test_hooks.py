@@ -13,16 +13,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import Written
 from tests.test_websocket import AllowAll, SlowBroker, Waiting
+from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
-from ws4redis_tx.core.config import ServerConfig
-from ws4redis_tx.core.delivery import CountedCompressedDelivery, CountedDelivery
 from ws4redis_tx.core.errors import BrokerUnavailable, Denied, MessageRefused
 from ws4redis_tx.core.hooks import Closing, NullHooks, Refusal
 from ws4redis_tx.core.messages import Joined, Publication
-from ws4redis_tx.server.hooks import HookedWebSocket
-from ws4redis_tx.server.line import LIMIT
-from ws4redis_tx.server.websocket import MOST_UNACKNOWLEDGED, WebSocketProtocol
-from ws4redis_tx.server.websocket_factory import PING_INTERVAL, PING_TIMEOUT
+from ws4redis_tx.delivery.outbox import CountedCompressedDelivery, CountedDelivery
+from ws4redis_tx.scheduling.serial_queue import LIMIT
+from ws4redis_tx.sessions.hooks import HookedWebSocket
 from ws4redis_tx.testing import (
     MemoryBroker,
     MemoryClient,
@@ -30,6 +28,8 @@ from ws4redis_tx.testing import (
     connect,
     make_memory_factory,
 )
+from ws4redis_tx.websocket.factory import PING_INTERVAL, PING_TIMEOUT
+from ws4redis_tx.websocket.protocol import MOST_UNACKNOWLEDGED, WebSocketProtocol
 
 CHANNEL = b"broadcast:foobar"
 URL = "ws://localhost/ws/foobar"

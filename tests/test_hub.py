@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ws4redis_tx.core.hub import EchoNotes, Hub
 from ws4redis_tx.core.interfaces import IListener
 from ws4redis_tx.core.messages import Publication
+from ws4redis_tx.delivery.hub import EchoNotes, Hub
 
 
 class Listener:

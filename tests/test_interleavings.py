@@ -24,12 +24,12 @@ from tests.interleavings import (
     of_websockets,
     stories,
 )
-from ws4redis_tx.core.config import ServerConfig
+from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.errors import BrokerUnavailable
-from ws4redis_tx.core.hub import EchoNotes, Hub
 from ws4redis_tx.core.interfaces import IListener
 from ws4redis_tx.core.messages import PersistedMessage, Publication
-from ws4redis_tx.server.deferreds import gather
+from ws4redis_tx.delivery.hub import EchoNotes, Hub
+from ws4redis_tx.scheduling.deferreds import gather
 from ws4redis_tx.service import make_factory
 
 

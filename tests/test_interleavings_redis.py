@@ -28,10 +28,11 @@ from tests.interleavings import (
     of_websockets,
     stories,
 )
-from ws4redis_tx.core.config import ServerConfig
+from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.redis_address import RedisAddress
-from ws4redis_tx.server import commands, publishing
-from ws4redis_tx.server.broker import RedisBroker
+from ws4redis_tx.redis import commands
+from ws4redis_tx.redis import scripts as publishing
+from ws4redis_tx.redis.broker import RedisBroker
 from ws4redis_tx.service import make_factory
 
 ADDRESS = RedisAddress(path="/redis.sock")

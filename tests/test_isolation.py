@@ -20,8 +20,8 @@ from twisted.internet.defer import Deferred, DeferredQueue, gatherResults, inlin
 
 from tests.support import LISTEN, TIMEOUT, ServerTestCase, exchange, handshake_bytes, status_of
 from tests.test_load import CLOSE, open_wire
+from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
-from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.redis_store import RedisMessage
 from ws4redis_tx.service import Publisher, make_service

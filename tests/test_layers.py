@@ -18,26 +18,26 @@ PACKAGE = ROOT / "ws4redis_tx"
 EVERYWHERE = {
     "ws4redis_tx",
     "ws4redis_tx.apps",
-    "ws4redis_tx.bridge",
-    "ws4redis_tx.checks",
-    "ws4redis_tx.conf",
+    "ws4redis_tx.threads.bridge",
+    "ws4redis_tx.django.checks",
+    "ws4redis_tx.config.django_settings",
     "ws4redis_tx.context_processors",
     "ws4redis_tx.policies",
     "ws4redis_tx.publisher",
-    "ws4redis_tx.reactor_thread",
-    "ws4redis_tx.receivers",
+    "ws4redis_tx.threads.reactor_thread",
+    "ws4redis_tx.django.receivers",
     "ws4redis_tx.redis_store",
-    "ws4redis_tx.revoking",
+    "ws4redis_tx.django.revoking",
     "ws4redis_tx.settings",
     "ws4redis_tx.signals",
     "ws4redis_tx.subscriber",
     "ws4redis_tx.tickets",
 }
 DJANGO = EVERYWHERE - {"ws4redis_tx", "ws4redis_tx.policies", "ws4redis_tx.redis_store"} | {
-    "ws4redis_tx.authorizer",
-    "ws4redis_tx.databases",
-    "ws4redis_tx.django_site",
-    "ws4redis_tx.signal_hooks",
+    "ws4redis_tx.django.authorizer",
+    "ws4redis_tx.django.databases",
+    "ws4redis_tx.django.site",
+    "ws4redis_tx.django.signal_hooks",
     "ws4redis_tx.templatetags",
     "ws4redis_tx.templatetags.ws4redis",
     "ws4redis_tx.testing.capture",
@@ -82,7 +82,7 @@ class LayersTests(TestCase):
         self.assertEqual(brought, set(), f"{name} brings what it must not know")
 
     def test_every_module_is_seen(self) -> None:
-        self.assertIn("ws4redis_tx.core.hub", imports())
+        self.assertIn("ws4redis_tx.delivery.hub", imports())
         self.assertEqual(len(imports()), len(list(PACKAGE.rglob("*.py"))))
 
     def test_core_knows_neither_reactor_nor_redis_nor_websocket_library_nor_django(self) -> None:

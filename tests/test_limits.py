@@ -16,7 +16,7 @@ from tests.test_websocket import AllowAll, SlowBroker, Waiting, WebSocketTests
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
 from ws4redis_tx.core.errors import ConfigError, Denied
 from ws4redis_tx.core.limits import BURST, Allowance, Quota, Rate, make_rate
-from ws4redis_tx.server.turns import AT_ONCE
+from ws4redis_tx.scheduling.fifo_limiter import AT_ONCE
 from ws4redis_tx.testing import MemoryClient, client_frame
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tests.test_websocket import SlowBroker, WebSocketTests
-from ws4redis_tx.server import websocket
 from ws4redis_tx.testing import MemoryClient, client_frame
+from ws4redis_tx.websocket import protocol as websocket
 
 
 class PingTests(WebSocketTests):

@@ -14,7 +14,7 @@ from twisted.internet.task import LoopingCall
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import TIMEOUT, ServerTestCase, handshake_bytes, open_websocket
-from ws4redis_tx.server.broker import RedisBroker
+from ws4redis_tx.redis.broker import RedisBroker
 from ws4redis_tx.testing import client_frame
 
 MESSAGES_A_SECOND = 200

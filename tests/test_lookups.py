@@ -13,8 +13,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from tests.support import TIMEOUT
-from ws4redis_tx.server.deferreds import gather
-from ws4redis_tx.server.lookups import COLLECT, Lookups
+from ws4redis_tx.scheduling.deferreds import gather
+from ws4redis_tx.threads.lookups import COLLECT, Lookups
 
 
 class Wakes(Clock):

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.test_broker import Listener
-from ws4redis_tx.core.config import ServerConfig
+from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.messages import Joined, Publication
 from ws4redis_tx.testing import MemoryBroker, MemoryClient, connect, make_memory_factory

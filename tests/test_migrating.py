@@ -23,21 +23,23 @@ from tests.support import (
     shared_redis,
     status_of,
 )
+from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
-from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.errors import BrokerUnavailable
-from ws4redis_tx.server.broker import RedisBroker
+from ws4redis_tx.redis.broker import RedisBroker
 from ws4redis_tx.subscriber import RedisSubscriber
 from ws4redis_tx.tap import Options
 from ws4redis_tx.testing import MemoryBroker, MemoryClient, connect, make_memory_factory
 
 set_up_django()
 
-from django.contrib.auth.models import User  # noqa: E402
-from django.template import engines  # noqa: E402
-from django.test import RequestFactory, override_settings  # noqa: E402
+from django.contrib.auth.models import User
+from django.template import engines
+from django.test import RequestFactory, override_settings
 
-from ws4redis_tx import bridge, conf, policies  # noqa: E402
+from ws4redis_tx import policies
+from ws4redis_tx.config import django_settings
+from ws4redis_tx.threads import bridge
 
 GUIDE = (ROOT / "docs" / "migrating.md").read_text()
 
@@ -78,19 +80,21 @@ class TextTests(SynchronousTestCase):
 
     def test_the_settings_it_names_exist(self) -> None:
         named = set(re.findall(r"\b(?:WS4REDIS_[A-Z_]+|WEBSOCKET_URL)\b", GUIDE))
-        self.assertEqual(named - set(conf.DEFAULTS), set())
+        self.assertEqual(named - set(django_settings.DEFAULTS), set())
 
     def test_the_table_holds_every_setting_with_its_default(self) -> None:
         rows = re.findall(r"^\| `(\w+)` \| (.+?) \|", section("Settings"), re.M)
         table = dict(rows)
-        self.assertEqual(set(table), set(conf.DEFAULTS))
-        address = conf.parse_redis_address(None)
+        self.assertEqual(set(table), set(django_settings.DEFAULTS))
+        address = django_settings.parse_redis_address(None)
         self.assertEqual(
             table.pop("WS4REDIS_CONNECTION"),
             f"Redis on `{address.host}:{address.port}`, database {address.db}",
         )
         for name, default in table.items():
-            self.assertEqual(ast.literal_eval(default.strip("`")), conf.DEFAULTS[name], name)
+            self.assertEqual(
+                ast.literal_eval(default.strip("`")), django_settings.DEFAULTS[name], name
+            )
 
     def test_the_names_of_ours_can_be_imported(self) -> None:
         for name in set(re.findall(r"\bws4redis_tx(?:\.\w+)+", GUIDE)):
@@ -204,7 +208,7 @@ class NginxTests(SynchronousTestCase):
 
     def test_its_path_is_that_of_the_websockets_and_its_socket_that_of_the_unit(self) -> None:
         (path,) = re.findall(r"^location (\S+) {$", self.location, re.M)
-        self.assertEqual(path, conf.DEFAULTS["WEBSOCKET_URL"])
+        self.assertEqual(path, django_settings.DEFAULTS["WEBSOCKET_URL"])
         (socket,) = re.findall(r"proxy_pass http://(\S+);$", self.location, re.M)
         (unit,) = blocks("Running the server", "ini")
         self.assertIn(f"--listen {socket} ", unit)
@@ -221,15 +225,17 @@ class BlockTests(SynchronousTestCase):
         values = {name: value for name, value in run(code).items() if name.isupper()}
         apps = values.pop("INSTALLED_APPS")
         self.assertIn("ws4redis_tx", apps)
-        self.assertLess(set(values), set(conf.DEFAULTS))
+        self.assertLess(set(values), set(django_settings.DEFAULTS))
         with override_settings(**values):
-            self.assertEqual(conf.problems(), [])
-            self.assertEqual(conf.get_redis_address().db, 2)
+            self.assertEqual(django_settings.problems(), [])
+            self.assertEqual(django_settings.get_redis_address().db, 2)
 
     def test_the_old_rule(self) -> None:
         code, _ = blocks("Who may publish", "python")
         with override_settings(WS4REDIS_ALLOWED_CHANNELS=run(code)["WS4REDIS_ALLOWED_CHANNELS"]):
-            self.assertIs(conf.get_callable("WS4REDIS_ALLOWED_CHANNELS"), policies.allow_all)
+            self.assertIs(
+                django_settings.get_callable("WS4REDIS_ALLOWED_CHANNELS"), policies.allow_all
+            )
 
     def test_the_subscriber_of_after_drops_what_is_not_allowed(self) -> None:
         class AllowAll:

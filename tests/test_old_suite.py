@@ -18,21 +18,21 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 
 from tests.demo import cookies_of, in_thread, log_in, set_up_django
 from tests.support import LISTEN, ServerTestCase
-from ws4redis_tx import bridge
+from ws4redis_tx.threads import bridge
 
 set_up_django()
 
-from django.conf import settings  # noqa: E402
-from django.contrib.auth.models import User  # noqa: E402
-from django.core.exceptions import PermissionDenied  # noqa: E402
-from django.test import RequestFactory, override_settings  # noqa: E402
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
+from django.test import RequestFactory, override_settings
 
-from ws4redis_tx import conf  # noqa: E402
-from ws4redis_tx import settings as private_settings  # noqa: E402
-from ws4redis_tx.policies import allow_all  # noqa: E402
-from ws4redis_tx.publisher import RedisPublisher  # noqa: E402
-from ws4redis_tx.redis_store import SELF, RedisMessage  # noqa: E402
-from ws4redis_tx.service import make_service  # noqa: E402
+from ws4redis_tx import settings as private_settings
+from ws4redis_tx.config import django_settings
+from ws4redis_tx.policies import allow_all
+from ws4redis_tx.publisher import RedisPublisher
+from ws4redis_tx.redis_store import SELF, RedisMessage
+from ws4redis_tx.service import make_service
 
 MESSAGE = RedisMessage("".join(map(chr, range(33, 127))) + " grüße")
 
@@ -57,7 +57,7 @@ class OldSuiteTestCase(ServerTestCase):
         )
         override.enable()
         self.addCleanup(override.disable)
-        service = make_service(conf.server_config(LISTEN))
+        service = make_service(django_settings.server_config(LISTEN))
         self.launch(service)
         yield service.when_ready()
         bridge.share_commands(service.factory.broker.commands)

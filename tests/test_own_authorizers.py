@@ -36,22 +36,23 @@ from tests.support import (
     shared_redis,
     status_of,
 )
-from ws4redis_tx.core.config import ServerConfig
+from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.interfaces import IAuthorizer
-from ws4redis_tx.core.revocation import RECHECK, Revocation
+from ws4redis_tx.revocation.messages import RECHECK, Revocation
 from ws4redis_tx.service import make_service
 from ws4redis_tx.testing import MemoryClient, connect, make_memory_factory
 
 set_up_django()
 
-from django.contrib.auth import get_user  # noqa: E402
-from django.contrib.sessions.backends.db import SessionStore  # noqa: E402
-from django.test import RequestFactory, override_settings  # noqa: E402
+from django.contrib.auth import get_user
+from django.contrib.sessions.backends.db import SessionStore
+from django.test import RequestFactory, override_settings
 
-from ws4redis_tx import bridge, conf  # noqa: E402
-from ws4redis_tx.tickets import make_ticket  # noqa: E402
+from ws4redis_tx.config import django_settings
+from ws4redis_tx.threads import bridge
+from ws4redis_tx.tickets import make_ticket
 
 GUIDE = (ROOT / "docs" / "authorizers.md").read_text()
 
@@ -457,7 +458,7 @@ class GuideTests(ServerTestCase):
         )
         change.enable()
         self.addCleanup(change.disable)
-        service = make_service(conf.server_config(listen=LISTEN))
+        service = make_service(django_settings.server_config(listen=LISTEN))
         self.launch(service)
         yield service.when_ready()
         bridge.share_commands(service.factory.broker.commands)

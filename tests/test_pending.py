@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import Written
-from ws4redis_tx.core.delivery import Delivery
 from ws4redis_tx.core.messages import Publication
-from ws4redis_tx.core.pending import (
+from ws4redis_tx.delivery.outbox import Delivery
+from ws4redis_tx.delivery.queues import (
     CLOSE,
     DROP_OLDEST,
     LATEST,

@@ -9,8 +9,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
-from ws4redis_tx.server.probe import Probe
-from ws4redis_tx.server.redis_protocol import ResponseError
+from ws4redis_tx.redis.probe import Probe
+from ws4redis_tx.redis.protocol import ResponseError
 
 
 class Commands:

@@ -17,17 +17,17 @@ from tests.processes import Program, children
 from tests.support import RedisServer, python, shared_redis
 from ws4redis_tx.core.errors import AudienceError, BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress
-from ws4redis_tx.server.broker import RedisBroker
-from ws4redis_tx.server.embedded_redis import free_port
+from ws4redis_tx.redis.broker import RedisBroker
+from ws4redis_tx.twistd.embedded_redis import free_port
 
 set_up_django()
 
-from django.contrib.auth.models import AnonymousUser, User  # noqa: E402
-from django.test import RequestFactory, override_settings  # noqa: E402
+from django.contrib.auth.models import AnonymousUser, User
+from django.test import RequestFactory, override_settings
 
-from ws4redis_tx import bridge  # noqa: E402
-from ws4redis_tx.publisher import SELF, RedisMessage, RedisPublisher  # noqa: E402
-from ws4redis_tx.reactor_thread import ReactorThread  # noqa: E402
+from ws4redis_tx.publisher import SELF, RedisMessage, RedisPublisher
+from ws4redis_tx.threads import bridge
+from ws4redis_tx.threads.reactor_thread import ReactorThread
 
 
 class PublisherTests(TestCase):
@@ -349,7 +349,7 @@ class CommitTests(PublisherTests):
 class ReactorThreadTests(PublisherTests):
     @inlineCallbacks
     def test_the_publisher_of_the_reactor_thread_returns_a_deferred(self) -> Any:
-        from ws4redis_tx.core.config import ServerConfig
+        from ws4redis_tx.config.server_config import ServerConfig
         from ws4redis_tx.service import Publisher
 
         config = ServerConfig(prefix="site", expire=60)
@@ -456,7 +456,7 @@ class StoppedReactorTests(ProcessTests):
             "publish()\n"
             f"os.kill({server}, signal.SIGSTOP)\n"
             "from twisted.internet import reactor\n"
-            "from ws4redis_tx.server.redis_protocol import CommandProtocol\n"
+            "from ws4redis_tx.redis.protocol import CommandProtocol\n"
             "execute = CommandProtocol.execute_commands\n"
             "def execute_and_stop(self, commands):\n"
             "    reactor.callLater(0, reactor.stop)\n"

@@ -17,9 +17,9 @@ from tests.test_broker import Listener
 from tests.test_interleavings_redis import RedisWorld
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress
-from ws4redis_tx.server.broker import RedisBroker
-from ws4redis_tx.server.publishing import PORTION
-from ws4redis_tx.server.redis_protocol import LOST, CommandProtocol, ResponseError
+from ws4redis_tx.redis.broker import RedisBroker
+from ws4redis_tx.redis.protocol import LOST, CommandProtocol, ResponseError
+from ws4redis_tx.redis.scripts import PORTION
 
 CHANNELS = [b"user:%d:f" % i for i in range(1000)]
 

@@ -10,9 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support import LISTEN, RedisServer, ServerTestCase
 from tests.test_broker import Listener
-from ws4redis_tx.core.config import ServerConfig
-from ws4redis_tx.core.recovery import Arrivals
-from ws4redis_tx.server.broker import RedisBroker
+from ws4redis_tx.config.server_config import ServerConfig
+from ws4redis_tx.redis.arrivals import Arrivals
+from ws4redis_tx.redis.broker import RedisBroker
 
 
 class ArrivalsTests(SynchronousTestCase):
@@ -95,7 +95,7 @@ class OutageTests(TestCase):
 
     def publish(self, channel: str, payload: str) -> None:
         """As a publisher of ours does it, from outside."""
-        from ws4redis_tx.server.publishing import PUBLISH
+        from ws4redis_tx.redis.scripts import PUBLISH
 
         self.redis.command("EVAL", PUBLISH, 2, channel, f"at:{channel}", payload, 60)
 

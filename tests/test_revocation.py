@@ -15,13 +15,12 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest, lost
-from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.errors import BrokerUnavailable, ConfigError, Denied
 from ws4redis_tx.core.handshake import Handshake, judge_request, read_request
-from ws4redis_tx.core.index import Index
-from ws4redis_tx.core.packing import Packer, unpack
-from ws4redis_tx.core.revocation import (
+from ws4redis_tx.revocation.index import Index
+from ws4redis_tx.revocation.messages import (
     DISCONNECT,
     LOGOUT,
     RECHECK,
@@ -30,7 +29,8 @@ from ws4redis_tx.core.revocation import (
     disconnection,
     read_revocation,
 )
-from ws4redis_tx.server.rechecks import Rechecks
+from ws4redis_tx.revocation.packing import Packer, unpack
+from ws4redis_tx.revocation.recheck_queue import Rechecks
 from ws4redis_tx.service import disconnect
 from ws4redis_tx.testing import MemoryBroker, MemoryClient, connect, make_memory_factory
 

@@ -24,25 +24,27 @@ from tests.support import (
     python,
     status_of,
 )
-from ws4redis_tx.server import revocation
-from ws4redis_tx.server.embedded_redis import free_port
+from ws4redis_tx.revocation import revocations as revocation
 from ws4redis_tx.service import make_service
+from ws4redis_tx.twistd.embedded_redis import free_port
 
 set_up_django()
 
-from django.conf import settings  # noqa: E402
-from django.contrib.auth import logout  # noqa: E402
-from django.contrib.auth.models import AnonymousUser, Group, User  # noqa: E402
-from django.contrib.auth.signals import user_logged_out  # noqa: E402
-from django.contrib.sessions.backends.db import SessionStore  # noqa: E402
-from django.contrib.sessions.models import Session  # noqa: E402
-from django.db import transaction  # noqa: E402
-from django.test import Client, RequestFactory, override_settings  # noqa: E402
-from django.utils import timezone  # noqa: E402
+from django.conf import settings
+from django.contrib.auth import logout
+from django.contrib.auth.models import AnonymousUser, Group, User
+from django.contrib.auth.signals import user_logged_out
+from django.contrib.sessions.backends.db import SessionStore
+from django.contrib.sessions.models import Session
+from django.db import transaction
+from django.test import Client, RequestFactory, override_settings
+from django.utils import timezone
 
-import ws4redis_tx  # noqa: E402
-from ws4redis_tx import bridge, conf, revoking  # noqa: E402
-from ws4redis_tx.core.errors import BrokerUnavailable  # noqa: E402
+import ws4redis_tx
+from ws4redis_tx.config import django_settings
+from ws4redis_tx.core.errors import BrokerUnavailable
+from ws4redis_tx.django import revoking
+from ws4redis_tx.threads import bridge
 
 ALL = "foobar?subscribe-user&subscribe-group&subscribe-session&subscribe-broadcast"
 
@@ -70,7 +72,7 @@ class DjangoTests(ServerTestCase):
     def setUp(self) -> Any:
         super().setUp()
         override(self, WS4REDIS_CONNECTION=str(self.redis.address), **self.overrides())
-        self.service = make_service(conf.server_config(listen=LISTEN))
+        self.service = make_service(django_settings.server_config(listen=LISTEN))
         self.launch(self.service)
         yield self.service.when_ready()
         self.broker = self.service.factory.broker
@@ -155,7 +157,7 @@ class LogoutTests(DjangoTests):
 
     @inlineCallbacks
     def test_the_key_is_refused_for_30_s_on_every_server(self) -> Any:
-        second = make_service(conf.server_config(listen=LISTEN))
+        second = make_service(django_settings.server_config(listen=LISTEN))
         second.startService()
         self.addCleanup(second.stopService)
         yield second.when_ready()
@@ -232,7 +234,7 @@ class UserTests(DjangoTests):
             member.is_active = False
             member.save()
 
-        from ws4redis_tx import receivers
+        from ws4redis_tx.django import receivers
 
         receivers.connect()  # it was defined after Django's start
         yield self.assert_ends_ann_alone(change)
@@ -493,11 +495,11 @@ class WithoutRedisTests(TestCase):
     timeout = 60
 
     def setUp(self) -> None:
-        from ws4redis_tx.server.commands import Commands
+        from ws4redis_tx.redis.commands import Commands
 
         self.port = free_port()
         override(self, WS4REDIS_CONNECTION=f"redis://127.0.0.1:{self.port}")
-        self.commands = Commands(conf.get_redis_address(), "", reactor, timeout=5)
+        self.commands = Commands(django_settings.get_redis_address(), "", reactor, timeout=5)
         self.commands.start()
         self.addCleanup(self.commands.stop)
         bridge.share_commands(self.commands)

@@ -8,7 +8,7 @@ from random import Random
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from ws4redis_tx.server.rounds import Rounds
+from ws4redis_tx.scheduling.sweeps import Rounds
 
 
 class RoundsTests(SynchronousTestCase):

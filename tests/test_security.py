@@ -56,25 +56,27 @@ from tests.test_contract import PUBLISH_ALL, SUBSCRIBE_ALL, ContractTestCase
 from tests.test_load import CLOSE, open_wire
 from tests.test_revocation_django import ALL, DjangoTests, Lines, recheck_all
 from tests.test_tls import TlsTestCase, make_certificate
-from ws4redis_tx import bridge, conf, revoking
+from ws4redis_tx.config import django_settings
+from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Identity
-from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
-from ws4redis_tx.server.commands import Commands
-from ws4redis_tx.server.deadlines import Deadlines
-from ws4redis_tx.server.embedded_redis import free_port
-from ws4redis_tx.server.websocket import WebSocketProtocol
-from ws4redis_tx.server.websocket_factory import HANDSHAKE_TIMEOUT
+from ws4redis_tx.django import revoking
+from ws4redis_tx.redis.commands import Commands
+from ws4redis_tx.scheduling.timeouts import Deadlines
 from ws4redis_tx.service import make_service
 from ws4redis_tx.testing import client_frame
+from ws4redis_tx.threads import bridge
+from ws4redis_tx.twistd.embedded_redis import free_port
+from ws4redis_tx.websocket.factory import HANDSHAKE_TIMEOUT
+from ws4redis_tx.websocket.protocol import WebSocketProtocol
 
 set_up_django()
 
-from django.contrib.auth.models import AnonymousUser, User  # noqa: E402
-from django.contrib.sessions.backends.cache import KEY_PREFIX  # noqa: E402
-from django.contrib.sessions.backends.db import SessionStore  # noqa: E402
-from django.contrib.sessions.models import Session  # noqa: E402
+from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.sessions.backends.cache import KEY_PREFIX
+from django.contrib.sessions.backends.db import SessionStore
+from django.contrib.sessions.models import Session
 
 # Lines are split at these by Python's own str.splitlines(), and by nobody else.
 LINE_BREAKS = (b"\x0b", b"\x0c", b"\x1c", b"\x1d", b"\x1e", b"\x85")
@@ -547,7 +549,7 @@ class RevocationTests(DjangoTests):
     def test_the_stolen_key_is_refused_for_30_s_by_all_servers_although_its_session_is_there(
         self,
     ) -> Any:
-        second = make_service(conf.server_config(listen=LISTEN))
+        second = make_service(django_settings.server_config(listen=LISTEN))
         second.startService()
         self.addCleanup(second.stopService)
         yield second.when_ready()
@@ -907,7 +909,7 @@ class TransportTests(SecurityTestCase, TlsTestCase):
         """With Redis at ``url`` nobody is served; fire with the log's reason."""
         complaint = self.complaint()
         self.override(WS4REDIS_CONNECTION=url)
-        self.launch(make_service(conf.server_config(LISTEN)))
+        self.launch(make_service(django_settings.server_config(LISTEN)))
         why = yield complaint
         status, answer = yield self.refusal()
         self.assertEqual(status, 503)
@@ -966,7 +968,7 @@ class TransportTests(SecurityTestCase, TlsTestCase):
     @inlineCallbacks
     def serve_redis(self, url: str) -> Any:
         self.override(WS4REDIS_CONNECTION=url)
-        yield self.start_server(conf.server_config(LISTEN))
+        yield self.start_server(django_settings.server_config(LISTEN))
         client = yield self.open("foobar?subscribe-broadcast")
         self.redis.command("PUBLISH", "broadcast:foobar", "hello")
         self.assertEqual((yield client.next()), "hello")
@@ -977,7 +979,7 @@ class TransportTests(SecurityTestCase, TlsTestCase):
         file = write_file(self, both)
         self.override(WS4REDIS_CONNECTION=str(self.redis.address))
         door = f"ssl:0:interface=127.0.0.1:privateKey={file}:certKey={file}"
-        yield self.start_server(conf.server_config((door,)))
+        yield self.start_server(django_settings.server_config((door,)))
         host, john = f"localhost:{self.port}", (yield self.john())
         told = yield exchange(self.port, handshake_bytes(Host=host, Cookie=john))
         self.assertNotIn(b"HTTP/", told)

@@ -18,11 +18,11 @@ from tests.support import (
     status_of,
 )
 from tests.test_broker import AWKWARD
-from ws4redis_tx.core.config import ServerConfig
+from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.redis_address import RedisAddress
-from ws4redis_tx.server.embedded_redis import free_port
 from ws4redis_tx.service import make_service
+from ws4redis_tx.twistd.embedded_redis import free_port
 
 
 class MessageTests(ServerTestCase):

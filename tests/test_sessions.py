@@ -22,19 +22,19 @@ from ws4redis_tx.service import make_service
 
 set_up_django()
 
-from django.conf import settings  # noqa: E402
-from django.contrib.auth.models import User  # noqa: E402
-from django.core.cache import caches  # noqa: E402
-from django.test import Client, override_settings  # noqa: E402
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.cache import caches
+from django.test import Client, override_settings
 
-from ws4redis_tx import conf  # noqa: E402
+from ws4redis_tx.config import django_settings
 
 
 class SessionTests(ServerTestCase):
     @inlineCallbacks
     def serve(self) -> Any:
         """A server with the settings as they stand; John, logged in, at its door."""
-        service = make_service(conf.server_config(listen=LISTEN))
+        service = make_service(django_settings.server_config(listen=LISTEN))
         self.launch(service)
         yield service.when_ready()
         self.client = Client()

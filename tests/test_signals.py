@@ -17,21 +17,22 @@ from tests.demo import cookies_of, log_in, set_up_django
 from tests.support import LISTEN, TIMEOUT, ServerTestCase, open_websocket
 from tests.test_websocket import AllowAll
 from ws4redis_tx.core.hooks import Closing
-from ws4redis_tx.server.hooks import HookedWebSocket
 from ws4redis_tx.service import ConfigError, ServerConfig, make_service
+from ws4redis_tx.sessions.hooks import HookedWebSocket
 from ws4redis_tx.testing import connect, make_memory_factory
 
 set_up_django()
 
-from django.contrib.auth.models import User  # noqa: E402
-from django.db import connection as database  # noqa: E402
-from django.test import override_settings  # noqa: E402
+from django.contrib.auth.models import User
+from django.db import connection as database
+from django.test import override_settings
 
-from ws4redis_tx import conf, signal_hooks  # noqa: E402
-from ws4redis_tx.databases import tidy  # noqa: E402
-from ws4redis_tx.policies import allow_all  # noqa: E402
-from ws4redis_tx.signal_hooks import STOP_WAIT, SignalHooks  # noqa: E402
-from ws4redis_tx.signals import (  # noqa: E402
+from ws4redis_tx.config import django_settings
+from ws4redis_tx.django import signal_hooks
+from ws4redis_tx.django.databases import tidy
+from ws4redis_tx.django.signal_hooks import STOP_WAIT, SignalHooks
+from ws4redis_tx.policies import allow_all
+from ws4redis_tx.signals import (
     client_connected,
     client_disconnected,
     message_received,
@@ -326,7 +327,7 @@ class ServedTests(SignalsTestCase, ServerTestCase):
 
     @inlineCallbacks
     def start(self) -> Any:
-        service = make_service(conf.server_config(listen=LISTEN))
+        service = make_service(django_settings.server_config(listen=LISTEN))
         self.launch(service)
         yield service.when_ready()
         return service
@@ -361,7 +362,7 @@ class ServedTests(SignalsTestCase, ServerTestCase):
     @inlineCallbacks
     def test_those_that_the_stop_closes_are_told_of_before_it_is_over(self) -> Any:
         self.receive(client_disconnected, lambda connection, closing, **values: closing.code)
-        service = make_service(conf.server_config(listen=LISTEN))
+        service = make_service(django_settings.server_config(listen=LISTEN))
         service.startService()
         port = service.ports[0].getHost().port
         yield service.when_ready()

@@ -11,25 +11,26 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.demo import cookies_of, in_thread, log_in, set_up_django
 from tests.support import LISTEN, ServerTestCase
+from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
-from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.service import make_service
 from ws4redis_tx.testing import MemoryBroker, MemoryClient, connect, make_memory_factory
 
 set_up_django()
 
-from django.contrib.auth.models import User  # noqa: E402
-from django.test import override_settings  # noqa: E402
+from django.contrib.auth.models import User
+from django.test import override_settings
 
-from examples import subscribers  # noqa: E402
-from examples.subscribers import (  # noqa: E402
+from examples import subscribers
+from examples.subscribers import (
     FilteringSubscriber,
     NotAllowed,
     TeamPublisher,
     TeamSubscriber,
     WelcomingSubscriber,
 )
-from ws4redis_tx import bridge, conf  # noqa: E402
+from ws4redis_tx.config import django_settings
+from ws4redis_tx.threads import bridge
 
 
 class AllowAll:
@@ -427,7 +428,7 @@ class ServerTests(ServerTestCase):
         )
         settings.enable()
         self.addCleanup(settings.disable)
-        yield self.start_server(conf.server_config(listen=LISTEN))
+        yield self.start_server(django_settings.server_config(listen=LISTEN))
         john = cookies_of((yield log_in("john")))
         client = yield self.open("news?subscribe-team&subscribe-broadcast", cookies=john)
         self.assertEqual(self.redis.channels(), [b"broadcast:news", b"team:chatters:news"])

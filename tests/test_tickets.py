@@ -27,19 +27,19 @@ from ws4redis_tx.service import make_service
 
 set_up_django()
 
-from django.conf import settings  # noqa: E402
-from django.contrib.auth.models import AnonymousUser, User  # noqa: E402
-from django.contrib.sessions.backends.signed_cookies import (  # noqa: E402
+from django.conf import settings
+from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.sessions.backends.signed_cookies import (
     SessionStore as SignedCookies,
 )
-from django.core.exceptions import PermissionDenied  # noqa: E402
-from django.test import RequestFactory, override_settings  # noqa: E402
+from django.core.exceptions import PermissionDenied
+from django.test import RequestFactory, override_settings
 
-from tests.test_revocation_django import DjangoTests, override  # noqa: E402
-from ws4redis_tx import conf  # noqa: E402
-from ws4redis_tx.core.errors import BrokerUnavailable  # noqa: E402
-from ws4redis_tx.core.revocation import RECHECK, Revocation  # noqa: E402
-from ws4redis_tx.tickets import amake_ticket, make_ticket  # noqa: E402
+from tests.test_revocation_django import DjangoTests, override
+from ws4redis_tx.config import django_settings
+from ws4redis_tx.core.errors import BrokerUnavailable
+from ws4redis_tx.revocation.messages import RECHECK, Revocation
+from ws4redis_tx.tickets import amake_ticket, make_ticket
 
 MINE = "foobar?subscribe-user&subscribe-group"
 
@@ -197,7 +197,7 @@ class AttackTests(TicketTests):
     @inlineCallbacks
     def test_of_many_who_show_it_at_once_one_gets_in(self) -> Any:
         ticket = yield self.ticket()
-        second = make_service(conf.server_config(listen=LISTEN))
+        second = make_service(django_settings.server_config(listen=LISTEN))
         second.startService()
         self.addCleanup(second.stopService)
         yield second.when_ready()
@@ -539,10 +539,11 @@ class ProcessTests(TestCase):
             self,
             "import django; django.setup()\n"
             "from twisted.application.service import Application\n"
-            "from ws4redis_tx import conf\n"
+            "from ws4redis_tx.config import django_settings\n"
             "from ws4redis_tx.service import make_service\n"
             "application = Application('own')\n"
-            "service = make_service(conf.server_config(listen=('tcp:0:interface=127.0.0.1',)))\n"
+            "config = django_settings.server_config(listen=('tcp:0:interface=127.0.0.1',))\n"
+            "service = make_service(config)\n"
             "service.setServiceParent(application)\n",
         )
         program = Program(

@@ -22,10 +22,10 @@ from twisted.protocols.portforward import ProxyFactory
 from twisted.trial.unittest import TestCase
 
 from tests.support import TIMEOUT, Client, ServerTestCase, shared_redis, write_file
-from ws4redis_tx.core.config import ServerConfig
+from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.redis_address import parse_redis_address
-from ws4redis_tx.server.broker import RedisBroker
+from ws4redis_tx.redis.broker import RedisBroker
 
 # Authorities are told apart by their names.
 _numbers = count()

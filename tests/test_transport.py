@@ -26,8 +26,8 @@ from zope.interface import implementer
 
 from tests.support import TIMEOUT, open_websocket
 from tests.test_tls import make_certificate
-from ws4redis_tx.core.config import ServerConfig
-from ws4redis_tx.server.transport import immediate_writer
+from ws4redis_tx.config.server_config import ServerConfig
+from ws4redis_tx.scheduling.immediate_writer import immediate_writer
 from ws4redis_tx.service import make_factory, make_resource
 from ws4redis_tx.testing import MemoryBroker
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from ws4redis_tx.server.deadlines import Deadlines
-from ws4redis_tx.server.turns import AT_ONCE, LONGEST_WAIT, Turns
+from ws4redis_tx.scheduling.fifo_limiter import AT_ONCE, LONGEST_WAIT, Turns
+from ws4redis_tx.scheduling.timeouts import Deadlines
 
 
 class DeadlinesTests(SynchronousTestCase):

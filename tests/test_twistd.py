@@ -20,8 +20,8 @@ from tests.demo import SETTINGS, environment
 from tests.processes import TWISTD, Program, children, twistd, wait_readable
 from tests.support import TIMEOUT, RedisServer, open_websocket, shared_redis, write_file
 from ws4redis_tx import tap
-from ws4redis_tx.options import Options
-from ws4redis_tx.server.embedded_redis import free_port
+from ws4redis_tx.twistd.embedded_redis import free_port
+from ws4redis_tx.twistd.options import Options
 
 LISTEN = "--listen=tcp:0:interface=127.0.0.1"
 

@@ -10,8 +10,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import handshake_bytes
+from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import ANONYMOUS, Admission, AnonymousAuthorizer, PlainRequest
-from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.errors import BrokerUnavailable, Denied
 from ws4redis_tx.subscriber import RedisSubscriber
 from ws4redis_tx.testing import (

@@ -8,9 +8,9 @@ from autobahn.twisted.websocket import WebSocketServerProtocol
 from twisted.internet.defer import Deferred
 
 from tests.test_websocket import WebSocketTests
-from ws4redis_tx.server import websocket_shared as shared
-from ws4redis_tx.server.websocket import WebSocketProtocol
 from ws4redis_tx.testing import client_frame
+from ws4redis_tx.websocket import shared_attributes as shared
+from ws4redis_tx.websocket.protocol import WebSocketProtocol
 
 # What each open websocket has of its own; Autobahn would give it some seventy.
 MOST_ATTRIBUTES = 16

@@ -40,10 +40,10 @@ from tests.processes import TWISTD, Program, children, wait_readable
 from tests.support import TIMEOUT, handshake_bytes, open_websocket, shared_redis, write_file
 from tests.test_load import Wire
 from tests.test_tls import make_certificate
-from ws4redis_tx import worker_log
-from ws4redis_tx import workers as parent
 from ws4redis_tx.testing import client_frame
-from ws4redis_tx.workers import Supervisor, Workers
+from ws4redis_tx.twistd import worker_log
+from ws4redis_tx.twistd import workers as parent
+from ws4redis_tx.twistd.workers import Supervisor, Workers
 
 CHANNEL = "foobar?subscribe-broadcast"
 RESTARTING = b"\x88\x02" + (1012).to_bytes(2, "big")
@@ -390,7 +390,7 @@ class ParentTests(TestCase):
     def test_an_event_keeps_its_level_its_namespace_and_its_lines(self) -> Any:
         self.workers(
             "import sys; from twisted.logger import Logger, globalLogPublisher;"
-            "from ws4redis_tx.worker_log import log_to_parent;"
+            "from ws4redis_tx.twistd.worker_log import log_to_parent;"
             "globalLogPublisher.addObserver(log_to_parent());"
             "Logger('some.where').warn('{a}', a='\u00e9\\n{b}'); sys.stdin.read()"
         )

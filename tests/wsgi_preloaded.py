@@ -12,7 +12,7 @@ import django
 
 django.setup()
 
-from ws4redis_tx.publisher import RedisPublisher  # noqa: E402
+from ws4redis_tx.publisher import RedisPublisher
 
 
 def publish(text: str) -> int:

@@ -23,7 +23,7 @@ def disconnect(
     Returns how many server processes were told. Raises ``BrokerUnavailable`` when Redis could not
     be asked, and ``TypeError`` for anything else than one of these. Blocks, so not for event loops.
     """
-    from ws4redis_tx.revoking import publish
+    from ws4redis_tx.django.revoking import publish
 
     return publish(user=user, session=session, group=group, facility=facility)
 
@@ -34,7 +34,7 @@ async def adisconnect(
     """``disconnect`` for async code: does not block the event loop."""
     import asyncio
 
-    from ws4redis_tx.revoking import publish
+    from ws4redis_tx.django.revoking import publish
 
     return await asyncio.to_thread(
         publish, user=user, session=session, group=group, facility=facility

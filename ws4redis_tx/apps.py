@@ -11,8 +11,8 @@ class WS4RedisConfig(AppConfig):
     verbose_name = "Websockets for Django over Redis"
 
     def ready(self) -> None:
-        from ws4redis_tx import receivers
-        from ws4redis_tx.checks import check_settings
+        from ws4redis_tx.django import receivers
+        from ws4redis_tx.django.checks import check_settings
 
         checks.register(check_settings)
         receivers.connect()

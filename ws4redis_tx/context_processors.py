@@ -13,7 +13,7 @@ from urllib.parse import quote
 from django.http import HttpRequest
 from django.utils.safestring import SafeString, mark_safe
 
-from ws4redis_tx import conf
+from ws4redis_tx.config import django_settings
 
 # Valid JSON either way, but without what could end a script, start a comment or close an attribute.
 _SCRIPT_ESCAPES = {ord(char): f"\\u{ord(char):04X}" for char in "<>&'"}
@@ -27,7 +27,7 @@ def default(request: HttpRequest) -> dict[str, str]:
     """
     return {
         "WEBSOCKET_URI": websocket_uri(request),
-        "WS4REDIS_HEARTBEAT": _script_literal(conf.get("WS4REDIS_HEARTBEAT")),
+        "WS4REDIS_HEARTBEAT": _script_literal(django_settings.get("WS4REDIS_HEARTBEAT")),
     }
 
 
@@ -39,7 +39,7 @@ def websocket_uri(request: HttpRequest, facility: str = "", flags: Iterable[str]
     percent-encoded; slashes in the facility stay.
     """
     scheme = "wss" if request.is_secure() else "ws"
-    path = f"{conf.get('WEBSOCKET_URL')}{quote(facility, safe='/')}"
+    path = f"{django_settings.get('WEBSOCKET_URL')}{quote(facility, safe='/')}"
     query = "&".join(quote(flag, safe="") for flag in flags)
     return f"{scheme}://{request.get_host()}{path}" + (f"?{query}" if query else "")
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 
-from ws4redis_tx import bridge, conf
+from ws4redis_tx.config import django_settings
 from ws4redis_tx.redis_store import SELF, Names, RedisMessage, RedisStore
+from ws4redis_tx.threads import bridge
 
 if TYPE_CHECKING:
     from ws4redis_tx.core.messages import PersistedMessage
@@ -87,8 +88,8 @@ class RedisPublisher(RedisStore):
         logged. Outside a transaction that is at once.
         """
         bridge.must_not_wait_on_event_loop()
-        channels, payload, seconds = self._prepared(message, expire, conf.get_expire())
-        if conf.get("WS4REDIS_ON_COMMIT") if on_commit is None else on_commit:
+        channels, payload, seconds = self._prepared(message, expire, django_settings.get_expire())
+        if django_settings.get("WS4REDIS_ON_COMMIT") if on_commit is None else on_commit:
             from django.db import transaction
 
             transaction.on_commit(lambda: self._publish_and_log(channels, payload, seconds))
@@ -103,7 +104,7 @@ class RedisPublisher(RedisStore):
         if self._unresolved is not None:
             await sync_to_async(self._unresolved)()
             self._unresolved = None
-        prepared = self._prepared(message, expire, conf.get_expire())
+        prepared = self._prepared(message, expire, django_settings.get_expire())
         receivers: int = await asyncio.to_thread(lambda: self._connection.publish(*prepared))
         return receivers
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from ws4redis_tx.core.admission import Identity
-from ws4redis_tx.core.channels import channel_name, check_facility
 from ws4redis_tx.core.errors import AudienceError
 from ws4redis_tx.core.messages import RedisMessage
+from ws4redis_tx.core.names import channel_name, check_facility
 
 __all__ = ["SELF", "RedisMessage", "RedisStore"]
 
@@ -38,9 +38,9 @@ class RedisStore:
 
     def get_prefix(self) -> str:
         """The prefix of all names, with its ``:``; ``''`` for none. Here: the setting's."""
-        from ws4redis_tx import conf
+        from ws4redis_tx.config import django_settings
 
-        prefix = conf.get_prefix()
+        prefix = django_settings.get_prefix()
         return f"{prefix}:" if prefix else ""
 
     def _get_message_channels(

@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny
 
+from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import (
     Admission,
     AnonymousAuthorizer,
@@ -19,8 +20,6 @@ from ws4redis_tx.core.admission import (
     PlainRequest,
     default_policy,
 )
-from ws4redis_tx.core.channels import control_channel
-from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.errors import BrokerUnavailable, ConfigError, Denied, MessageRefused
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.hooks import Closing, NullHooks, Refusal
@@ -32,14 +31,15 @@ from ws4redis_tx.core.interfaces import (
     IListener,
 )
 from ws4redis_tx.core.messages import Publication
+from ws4redis_tx.core.names import control_channel
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
-from ws4redis_tx.core.revocation import CONTROL_NAME, disconnection
+from ws4redis_tx.protocols.subscriber_connection import SubscriberConnection
+from ws4redis_tx.redis.broker import RedisBroker
 from ws4redis_tx.redis_store import Names, RedisMessage, RedisStore
-from ws4redis_tx.server.broker import RedisBroker
-from ws4redis_tx.server.hooks import HookedFactory
-from ws4redis_tx.server.resource import WebSocketResource
-from ws4redis_tx.server.subscription import SubscriberConnection
-from ws4redis_tx.server.websocket_factory import WebSocketFactory
+from ws4redis_tx.revocation.messages import CONTROL_NAME, disconnection
+from ws4redis_tx.sessions.hooks import HookedFactory
+from ws4redis_tx.websocket.factory import WebSocketFactory
+from ws4redis_tx.websocket.resource import WebSocketResource
 
 __all__ = [
     "Admission",
@@ -158,7 +158,7 @@ def make_factory(
     make_subscriber = subscriber or _imported(config.subscriber)
     arguments = config, broker, AnonymousAuthorizer(), make_subscriber, reactor
     if hooks is None and config.django:
-        from ws4redis_tx.signal_hooks import SignalHooks
+        from ws4redis_tx.django.signal_hooks import SignalHooks
 
         hooks = SignalHooks(reactor)
     if hooks is None or type(hooks) is NullHooks:
@@ -168,7 +168,7 @@ def make_factory(
     if authorizer is not None:
         factory.authorizer = authorizer
     elif config.django:
-        from ws4redis_tx.authorizer import DjangoAuthorizer
+        from ws4redis_tx.django.authorizer import DjangoAuthorizer
 
         factory.authorizer = DjangoAuthorizer(reactor, factory.known_rights)
     return factory

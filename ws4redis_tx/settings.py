@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ws4redis_tx import conf
+from ws4redis_tx.config import django_settings
 
 
 def __getattr__(name: str) -> Any:
-    if name not in conf.DEFAULTS:
+    if name not in django_settings.DEFAULTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return conf.get(name)
+    return django_settings.get(name)

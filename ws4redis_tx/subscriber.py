@@ -12,9 +12,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from ws4redis_tx.core.channels import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
+from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
 from ws4redis_tx.redis_store import SELF, RedisMessage, RedisStore
-from ws4redis_tx.server.deferreds import gather
+from ws4redis_tx.scheduling.deferreds import gather
 
 
 class RedisSubscriber(RedisStore):

@@ -15,10 +15,8 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ws4redis_tx.core.config import ServerConfig
+from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.errors import ConfigError
-from ws4redis_tx.options import Options
-from ws4redis_tx.server.embedded_redis import EmbeddedRedis
 from ws4redis_tx.service import (
     RedisBroker,
     WebSocketService,
@@ -26,8 +24,10 @@ from ws4redis_tx.service import (
     make_endpoint,
     make_service,
 )
-from ws4redis_tx.worker import end_soon, inherited_endpoints, obey_parent
-from ws4redis_tx.workers import Supervisor, Workers, worker_command
+from ws4redis_tx.twistd.embedded_redis import EmbeddedRedis
+from ws4redis_tx.twistd.options import Options
+from ws4redis_tx.twistd.worker import end_soon, inherited_endpoints, obey_parent
+from ws4redis_tx.twistd.workers import Supervisor, Workers, worker_command
 
 _log = Logger()
 
@@ -57,7 +57,7 @@ def _server(options: Options) -> _Process:
     websockets.stop_code = 1012
     websockets.drain = options["drain"]
     if options["serve-django"]:
-        from ws4redis_tx.django_site import make_django_site
+        from ws4redis_tx.django.site import make_django_site
 
         websockets.listener = make_django_site(websockets.factory, reactor)
     process = _Process if options["inherit"] is None else _Worker
@@ -151,7 +151,7 @@ class _Process(Service):
         """
         import crochet
 
-        from ws4redis_tx.bridge import share_commands
+        from ws4redis_tx.threads.bridge import share_commands
 
         crochet.no_setup()
         share_commands(broker.commands)

@@ -27,16 +27,17 @@ from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_K
 from django.contrib.sessions.backends import signed_cookies
 from django.core.exceptions import PermissionDenied
 
-from ws4redis_tx import bridge, conf
-from ws4redis_tx.core.channels import (
+from ws4redis_tx.config import django_settings
+from ws4redis_tx.core.errors import Denied
+from ws4redis_tx.core.handshake import Handshake
+from ws4redis_tx.core.names import (
     PUBLISH_RIGHTS,
     SUBSCRIBE_RIGHTS,
     check_facility,
     ticket_key,
 )
-from ws4redis_tx.core.errors import Denied
-from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.redis_store import user_id_of
+from ws4redis_tx.threads import bridge
 
 __all__ = ["amake_ticket", "make_ticket"]
 
@@ -147,7 +148,9 @@ def read_ticket(text: bytes | str) -> Ticket:
 
 
 def _key(ticket: str) -> bytes:
-    return ticket_key(conf.get_prefix(), hashlib.sha256(ticket.encode("latin-1")).hexdigest())
+    return ticket_key(
+        django_settings.get_prefix(), hashlib.sha256(ticket.encode("latin-1")).hexdigest()
+    )
 
 
 def _keep(text: str, seconds: int) -> str:
@@ -182,7 +185,7 @@ def _describe(
 def _checked(rights: Collection[str]) -> list[str]:
     if isinstance(rights, str | bytes):
         raise TypeError(f"rights={rights!r} is not a list of rights. Write rights=[{rights!r}].")
-    subscriber = conf.get_callable("WS4REDIS_SUBSCRIBER")
+    subscriber = django_settings.get_callable("WS4REDIS_SUBSCRIBER")
     known = {
         *getattr(subscriber, "subscription_channels", SUBSCRIBE_RIGHTS),
         *getattr(subscriber, "publish_channels", PUBLISH_RIGHTS),
@@ -202,7 +205,7 @@ def _who(request: Any) -> tuple[str | None, dict[str, str]]:
     session_key: str | None = getattr(session, "session_key", None)
     if isinstance(session, signed_cookies.SessionStore):
         session_key = None  # it is the credential itself
-    if conf.get("WS4REDIS_PROCESS_REQUEST") is not None:
+    if django_settings.get("WS4REDIS_PROCESS_REQUEST") is not None:
         if session_key is None:
             raise PermissionDenied(
                 "WS4REDIS_PROCESS_REQUEST is set, which finds the user by the session: there is no "

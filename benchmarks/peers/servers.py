@@ -23,7 +23,7 @@ from benchmarks.peers.environments import (
     python_with_channels,
 )
 from benchmarks.servers import FACILITY, Program, Redis, RedisServer, Server, Site
-from ws4redis_tx.server.embedded_redis import free_port
+from ws4redis_tx.twistd.embedded_redis import free_port
 
 __all__ = [
     "PEERS",

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ws4redis_tx.core.config import ServerConfig
+from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.messages import Publication, RedisMessage
-from ws4redis_tx.server.websocket import WebSocketProtocol
 from ws4redis_tx.service import WebSocketService, make_service
 from ws4redis_tx.subscriber import RedisSubscriber
 from ws4redis_tx.testing import MemoryBroker
+from ws4redis_tx.websocket.protocol import WebSocketProtocol
 
 # The Testsuite's largest messages; the server's default limit would rightly refuse them.
 LARGEST_MESSAGE = 16 * 1024 * 1024

@@ -22,22 +22,22 @@ from twisted.python.failure import Failure
 from tests.demo import set_up_django
 from tests.support import handshake_bytes
 from tests.test_interleavings_redis import RedisWorld
+from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission
-from ws4redis_tx.core.config import ServerConfig
 from ws4redis_tx.core.errors import BrokerRefused
-from ws4redis_tx.server.redis_connection import PREPARE_TIMEOUT
-from ws4redis_tx.server.redis_protocol import LOST, CommandProtocol, PubSubProtocol, ResponseError
-from ws4redis_tx.server.websocket_factory import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT
+from ws4redis_tx.redis.connection import PREPARE_TIMEOUT
+from ws4redis_tx.redis.protocol import LOST, CommandProtocol, PubSubProtocol, ResponseError
 from ws4redis_tx.testing import MemoryBroker, MemoryClient, connect
 from ws4redis_tx.testing import make_memory_factory as make_factory
+from ws4redis_tx.websocket.factory import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT
 
 set_up_django()
 
-from django.contrib.auth import get_user_model  # noqa: E402
-from django.core.exceptions import SuspiciousOperation  # noqa: E402
-from django.test import Client, override_settings  # noqa: E402
+from django.contrib.auth import get_user_model
+from django.core.exceptions import SuspiciousOperation
+from django.test import Client, override_settings
 
-from ws4redis_tx.authorizer import DjangoAuthorizer  # noqa: E402
+from ws4redis_tx.django.authorizer import DjangoAuthorizer
 
 # What a handshake's bytes alone can be answered with. 500 and 503 need the server's own trouble.
 STATUSES = frozenset({400, 401, 403, 404, 405, 426})

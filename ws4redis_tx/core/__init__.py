@@ -1,5 +1,4 @@
-"""The rules: values in, values out.
+"""The vocabulary and the rules: names, messages, handshakes, identities, origins, limits.
 
-Nothing here knows a reactor, a Redis client, a websocket library or Django; every
-collaborator is an argument.
+Knows the standard library alone: no reactor, no Redis client, no websocket library, no Django.
 """

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ws4redis_tx.core.channels import check_facility
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake
+from ws4redis_tx.core.names import check_facility
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from ws4redis_tx.core.compression import deflate
+from ws4redis_tx.websocket.compression import deflate
 
 _TEXT, _BINARY = 0x81, 0x82
 _COMPRESSED_TOGETHER = 1 << 14  # bytes of a batch, for which it takes a few milliseconds

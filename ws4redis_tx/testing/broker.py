@@ -16,14 +16,14 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ws4redis_tx.core.channels import is_control_channel
 from ws4redis_tx.core.errors import BrokerUnavailable
-from ws4redis_tx.core.fanout import Fanout
-from ws4redis_tx.core.hub import EchoNotes, Hub
 from ws4redis_tx.core.interfaces import IListener
 from ws4redis_tx.core.messages import PersistedMessage, Publication
-from ws4redis_tx.testing.persisted import Persisted
-from ws4redis_tx.testing.under_way import Message, UnderWay
+from ws4redis_tx.core.names import is_control_channel
+from ws4redis_tx.delivery.fanout import Fanout
+from ws4redis_tx.delivery.hub import EchoNotes, Hub
+from ws4redis_tx.testing.in_flight import Message, UnderWay
+from ws4redis_tx.testing.key_store import Persisted
 
 _log = Logger()
 

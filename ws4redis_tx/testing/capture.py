@@ -14,11 +14,12 @@ from typing import Any, Unpack
 
 from django.db import transaction
 
-from ws4redis_tx import bridge, conf
-from ws4redis_tx.core.channels import is_control_channel
+from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.messages import PersistedMessage
+from ws4redis_tx.core.names import is_control_channel
 from ws4redis_tx.testing.captured import CapturedMessage, Criteria, Wanted, captured_message
+from ws4redis_tx.threads import bridge
 
 
 class CapturedMessages:
@@ -71,7 +72,9 @@ class CapturedMessages:
             self._persisted.clear()
 
     def _keep(self, channels: Sequence[bytes], message: bytes, expire: int) -> None:
-        self.messages.append(captured_message(channels, message, expire, conf.get_prefix()))
+        self.messages.append(
+            captured_message(channels, message, expire, django_settings.get_prefix())
+        )
         if expire:
             self._persisted |= dict.fromkeys(channels, message)
 

@@ -20,13 +20,13 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from ws4redis_tx.core.config import ServerConfig
+from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.hooks import NullHooks
 from ws4redis_tx.core.interfaces import IAuthorizer, IHooks
-from ws4redis_tx.server.websocket_factory import WebSocketFactory
 from ws4redis_tx.service import make_factory
 from ws4redis_tx.testing.broker import MemoryBroker
+from ws4redis_tx.websocket.factory import WebSocketFactory
 
 
 def make_memory_factory(

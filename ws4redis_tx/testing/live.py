@@ -20,11 +20,11 @@ from django.db import connections
 from django.test import override_settings
 from django.test.testcases import LiveServerThread
 
-from ws4redis_tx import conf
-from ws4redis_tx.authorizer import DjangoAuthorizer
-from ws4redis_tx.reactor_thread import get_thread
-from ws4redis_tx.signal_hooks import SignalHooks
+from ws4redis_tx.config import django_settings
+from ws4redis_tx.django.authorizer import DjangoAuthorizer
+from ws4redis_tx.django.signal_hooks import SignalHooks
 from ws4redis_tx.testing.processes import RedisProcess
+from ws4redis_tx.threads.reactor_thread import get_thread
 
 if TYPE_CHECKING:
     from django.dispatch import Signal
@@ -73,11 +73,11 @@ class _Server:
         from twisted.internet.endpoints import TCP4ServerEndpoint
 
         from ws4redis_tx.core.admission import AnonymousAuthorizer
-        from ws4redis_tx.django_site import make_django_site
+        from ws4redis_tx.django.site import make_django_site
         from ws4redis_tx.service import make_broker, make_service
 
         reactor = self._reactor
-        config = conf.server_config()
+        config = django_settings.server_config()
         self._hooks = _Hooks(reactor, self._lend)
         self._broker = make_broker(config, reactor=reactor)
         self._service = service = make_service(
@@ -230,7 +230,7 @@ class LiveServer(_TestCase):
         """``self.websocket_url("news", "subscribe-broadcast")``."""
         address = cls.live_server_url.replace("http", "ws", 1)
         query = f"?{'&'.join(flags)}" if flags else ""
-        return f"{address}{conf.get('WEBSOCKET_URL')}{quote(facility)}{query}"
+        return f"{address}{django_settings.get('WEBSOCKET_URL')}{quote(facility)}{query}"
 
     def cookie_header(self, client: Client | None = None) -> str:
         """The cookies of a Django test client (``self.client``), as a websocket client sends

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from ws4redis_tx.core.errors import WS4RedisError
-from ws4redis_tx.server.embedded_redis import find_server, free_port, server_command, watched
+from ws4redis_tx.twistd.embedded_redis import find_server, free_port, server_command, watched
 
 # Seconds after which a program that has not said that it is ready will not.
 _START_TIMEOUT = 60.0

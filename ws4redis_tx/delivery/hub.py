@@ -1,0 +1,143 @@
+"""Which listeners, in this process, want the messages of which channel."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+from ws4redis_tx.core.interfaces import IListener
+from ws4redis_tx.core.messages import Publication
+from ws4redis_tx.delivery.bundles import Share
+
+
+class Hub:
+    """Channel → listeners. Says when a channel gains its first and loses its last listener.
+
+    ``on_failure`` is called, with the exception being handled, when a listener raises.
+    """
+
+    def __init__(self, on_failure: Callable[[], object]) -> None:
+        self.on_failure = on_failure
+        self._listeners: dict[bytes, dict[IListener, None]] = {}
+        self.listeners: Mapping[bytes, Mapping[IListener, None]] = self._listeners
+        """Of each channel, in the order in which they came."""
+
+    @property
+    def channels(self) -> Collection[bytes]:
+        return self._listeners.keys()
+
+    def add(self, channel: bytes, listener: IListener) -> bool:
+        """Return whether this is the channel's first listener. Adding twice is adding once."""
+        listeners = self._listeners.get(channel)
+        if listeners is None:
+            self._listeners[channel] = {listener: None}
+            return True
+        listeners[listener] = None
+        return False
+
+    def discard(self, channel: bytes, listener: IListener) -> bool:
+        """Return whether that was the channel's last listener."""
+        listeners = self._listeners.get(channel)
+        if listeners is None or listener not in listeners:
+            return False
+        del listeners[listener]
+        if listeners:
+            return False
+        del self._listeners[channel]
+        return True
+
+    def has(self, channel: bytes, listener: IListener) -> bool:
+        return listener in self._listeners.get(channel, ())
+
+    def dispatch(self, publication: Publication) -> None:
+        """Hand ``publication`` to every listener of its channel, in the order they came.
+
+        A listener may add and discard listeners meanwhile, itself included.
+        """
+        assert publication.channel is not None
+        listeners = self._listeners.get(publication.channel, {})
+        for listener in tuple(listeners):
+            if listener in listeners:
+                try:
+                    listener.deliver(publication)
+                except Exception:
+                    self.on_failure()
+
+    def count(self, channel: bytes | None) -> int:
+        """How many listen to ``channel``."""
+        return 0 if channel is None else len(self._listeners.get(channel, ()))
+
+    def hand_over(self, share: Share, receivers: Iterable[IListener]) -> None:
+        """Give ``receivers`` their ``share`` of a batch, except what they have left meanwhile."""
+        publication, listening = share.publication, share.listening
+        for listener in receivers:
+            try:
+                for listeners in listening:
+                    if listener not in listeners:
+                        self._one_by_one(listener, publication.parts)
+                        break
+                else:
+                    listener.deliver(publication)
+            except Exception:
+                self.on_failure()
+
+    def _one_by_one(self, listener: IListener, publications: Sequence[Publication]) -> None:
+        for publication in publications:
+            assert publication.channel is not None
+            if self.has(publication.channel, listener):
+                try:
+                    listener.deliver(publication)
+                except Exception:
+                    self.on_failure()
+
+
+class EchoNotes:
+    """Who published what, so that the message coming back from Redis can skip its sender.
+
+    A note is used up by the first message with its channel and bytes. Several equal ones are used
+    in the order they were noted, which is the order in which Redis got them.
+    """
+
+    def __init__(self) -> None:
+        self._senders: dict[tuple[bytes, bytes], deque[object]] = {}
+        self.senders: Mapping[tuple[bytes, bytes], Collection[object]] = self._senders
+        """Those that are not used up, by channel and bytes."""
+
+    def note(self, channel: bytes, payload: bytes, sender: object) -> None:
+        self._senders.setdefault((channel, payload), deque()).append(sender)
+
+    def take(self, channel: bytes, payload: bytes) -> object:
+        """Use up and return the oldest note's sender, or ``None``."""
+        key = (channel, payload)
+        senders = self._senders.get(key)
+        if senders is None:
+            return None
+        sender = senders.popleft()
+        if not senders:
+            del self._senders[key]
+        return sender
+
+    def drop(self, channel: bytes, payload: bytes, sender: object) -> None:
+        """Take back one note whose message will not come."""
+        key = (channel, payload)
+        senders = self._senders.get(key)
+        if senders is not None and sender in senders:
+            senders.remove(sender)
+            if not senders:
+                del self._senders[key]
+
+    def forget(self, sender: object) -> None:
+        """Drop every note of a sender that is gone."""
+        for key in [key for key, senders in self._senders.items() if sender in senders]:
+            kept = deque(other for other in self._senders[key] if other is not sender)
+            if kept:
+                self._senders[key] = kept
+            else:
+                del self._senders[key]
+
+    def clear(self) -> None:
+        """Drop all notes: the connection that would have brought the messages is gone."""
+        self._senders.clear()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._senders.values()))

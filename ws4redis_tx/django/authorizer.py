@@ -1,0 +1,282 @@
+"""Who a visitor is and what they may do, according to Django. Runs in a worker thread.
+
+A handshake looks and does not touch: it never saves, flushes, cycles or deletes a session. Django's
+own ``get_user`` does, when the password changed or a fallback key signed the session, and the
+browser would be logged out by merely connecting.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from functools import cache
+from importlib import import_module
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from django.conf import settings
+from django.contrib.auth import (
+    BACKEND_SESSION_KEY,
+    HASH_SESSION_KEY,
+    SESSION_KEY,
+    get_user_model,
+    load_backend,
+)
+from django.contrib.auth.models import AnonymousUser
+from django.contrib.sessions.backends import signed_cookies
+from django.contrib.sessions.backends.base import SessionBase
+from django.core.exceptions import PermissionDenied
+from django.core.handlers.wsgi import WSGIRequest
+from django.utils.crypto import constant_time_compare
+from twisted.internet.defer import Deferred
+
+from ws4redis_tx.config import django_settings
+from ws4redis_tx.core.admission import Admission, Identity, default_policy
+from ws4redis_tx.core.errors import Denied
+from ws4redis_tx.core.handshake import Handshake
+from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
+from ws4redis_tx.django.databases import close_broken, tidy
+from ws4redis_tx.redis_store import identity_of, user_id_of
+from ws4redis_tx.threads.lookups import Lookups
+from ws4redis_tx.tickets import Ticket, redeem
+
+_THREADS = 2
+
+
+class DjangoAuthorizer:
+    """An ``IAuthorizer`` that asks Django.
+
+    It has threads of its own: apart from WSGI's, so that slow views keep no handshake waiting, and
+    few, as lookups get slower when more of them compete. They end with the reactor, or by
+    ``stop()``, and keep no process from ending. A lookup that is cancelled before its turn comes
+    costs nothing.
+
+    :param known_rights: what a callback may grant.
+    """
+
+    def __init__(
+        self, reactor: Any, known_rights: Iterable[str] = SUBSCRIBE_RIGHTS + PUBLISH_RIGHTS
+    ) -> None:
+        self._reactor = reactor
+        self._known_rights = frozenset(known_rights)
+        self._lookups: Lookups | None = None
+        self._at_shutdown: Any = None
+
+    def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
+        if self._lookups is None:
+            self._lookups = Lookups(self._reactor, _THREADS, "ws4redis-authorizer", tidy)
+            self._at_shutdown = self._reactor.addSystemEventTrigger(
+                "during", "shutdown", self._end_threads
+            )
+        return self._lookups.ask(self._authorize, handshake, rights)
+
+    def stop(self) -> None:
+        """End the threads, after what they are at; waits for nothing."""
+        if self._lookups is not None:
+            self._reactor.removeSystemEventTrigger(self._at_shutdown)
+            self._end_threads()
+
+    def _end_threads(self) -> None:
+        lookups, self._lookups = self._lookups, None
+        if lookups is not None:
+            lookups.stop()
+
+    def _authorize(self, handshake: Handshake, rights: Sequence[str]) -> Admission:
+        try:
+            request = make_request(handshake)
+            ticket = redeem(handshake)
+            identity = _identify(request, ticket)
+            request.ws4redis_identity = identity  # type: ignore[attr-defined]
+            expires = _expires(request.session)
+            if ticket is None:
+                return Admission(identity, self._granted(request, rights), request, expires)
+            granted = ticket.narrow(self._granted(request, ticket.narrow(rights)))
+            return Admission(identity, granted, request, expires, redeemed=ticket.text)
+        finally:
+            close_broken()
+
+    def _granted(self, request: WSGIRequest, rights: Sequence[str]) -> tuple[str, ...]:
+        callback = django_settings.get_callable("WS4REDIS_ALLOWED_CHANNELS")
+        if callback is None:
+            return default_policy(rights)
+        try:
+            granted = callback(request, list(rights))
+        except PermissionDenied as error:
+            raise Denied(
+                403,
+                "This is not allowed.",
+                detail=f"WS4REDIS_ALLOWED_CHANNELS raised PermissionDenied ({error})",
+            ) from error
+        if isinstance(granted, str | bytes):
+            raise TypeError("WS4REDIS_ALLOWED_CHANNELS answered a string, not a list of rights")
+        granted = tuple(dict.fromkeys(granted))
+        unknown = set(granted) - self._known_rights - {"echo"}
+        if unknown:
+            raise ValueError(f"WS4REDIS_ALLOWED_CHANNELS granted unknown rights: {unknown}")
+        return granted
+
+
+def make_request(handshake: Handshake) -> WSGIRequest:
+    """The request that Django would have made of this handshake."""
+    headers = handshake.headers
+    host, _, port = headers["host"].rpartition(":")
+    if not port.isdigit():
+        host, port = headers["host"], "443" if handshake.secure else "80"
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        # Percent-decoded bytes seen as latin-1, as WSGI wants them.
+        "PATH_INFO": unquote_to_bytes(handshake.path.encode("latin-1")).decode("latin-1"),
+        "QUERY_STRING": handshake.query,
+        "SERVER_NAME": host,
+        "SERVER_PORT": port,
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": handshake.peer,
+        "wsgi.url_scheme": "https" if handshake.secure else "http",
+        "wsgi.input": io.BytesIO(),
+    }
+    for name, value in headers.items():
+        # A name with "_" would shadow the header that has "-" in its place.
+        if "_" not in name:
+            environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
+    return WSGIRequest(environ)
+
+
+def _identify(request: WSGIRequest, ticket: Ticket | None) -> Identity:
+    """Find out who sent ``request``, and load all that a later access of its ``user`` or
+    ``session`` would have to ask the database for.
+
+    Who shows a ticket is whom it was made for, or is refused.
+    """
+    if ticket is not None and ticket.session is not None:
+        request.COOKIES = {**request.COOKIES, settings.SESSION_COOKIE_NAME: ticket.session}
+    process_request = django_settings.get_callable("WS4REDIS_PROCESS_REQUEST")
+    if process_request is None:
+        if ticket is None or ticket.session is not None:
+            request.session, request.user = _look_up(request)
+        else:
+            request.session, request.user = _look_up_by(ticket)
+        identity = identity_of(request)
+    else:
+        process_request(request)
+        if not hasattr(request, "session"):
+            request.session = _session_store()(None)
+        if not hasattr(request, "user"):
+            request.user = AnonymousUser()
+        identity = _identity_by_session(request)
+    if ticket is not None and (identity.username is None or identity.user_id != ticket.user_id):
+        raise Denied(403, "The ticket is not good any more.", detail="its session or user is gone")
+    if isinstance(request.session, signed_cookies.SessionStore):
+        # The key of such a session is the credential itself.
+        identity = replace(identity, session_key=None)
+    return identity
+
+
+def _identity_by_session(request: WSGIRequest) -> Identity:
+    session_key = request.session.session_key or None
+    if not request.user.is_authenticated:
+        return Identity(session_key)
+    groups = tuple(request.session.get("ws4redis:memberof", ()))
+    return Identity(
+        session_key, request.user.get_username() or None, groups, user_id_of(request.user)
+    )
+
+
+def _look_up(request: WSGIRequest) -> tuple[SessionBase, Any]:
+    session = _session_store()(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+    session.get(SESSION_KEY)  # loads it, or finds that there is none
+    user = _user(session)
+    if user is None:
+        # What get_user would have flushed is nobody's session.
+        return _session_store()(None), AnonymousUser()
+    return session, user
+
+
+def _look_up_by(ticket: Ticket) -> tuple[SessionBase, Any]:
+    """The same for one that was made without a session."""
+    return _session_store()(None), _user(ticket.user) or AnonymousUser()
+
+
+def _user(session: SessionBase | Mapping[str, str]) -> Any:
+    """The session's user; anonymous without one; ``None`` when the session is no longer good."""
+    backend_path = session.get(BACKEND_SESSION_KEY)
+    if SESSION_KEY not in session or backend_path not in settings.AUTHENTICATION_BACKENDS:
+        return AnonymousUser()
+    primary_key = get_user_model()._meta.pk
+    assert primary_key is not None
+    user = load_backend(str(backend_path)).get_user(primary_key.to_python(session[SESSION_KEY]))
+    if user is None:
+        return AnonymousUser()
+    if hasattr(user, "get_session_auth_hash"):
+        found = session.get(HASH_SESSION_KEY)
+        hashes = [user.get_session_auth_hash()]
+        if hasattr(user, "get_session_auth_fallback_hash"):
+            hashes += user.get_session_auth_fallback_hash()
+        if not found or not any(constant_time_compare(found, each) for each in hashes):
+            return None
+    return user
+
+
+def _expires(session: Any) -> float | None:
+    """When the session ends, in seconds since the epoch: its row says it, or the session itself, if
+    it was given a date; the other engines know an age at most. Asks nothing of the database.
+    """
+    if isinstance(session, signed_cookies.SessionStore):
+        return None  # Django takes such a cookie also when it is over
+    when = getattr(session, "_ws4redis_expires", None)
+    if when is None and isinstance(session, SessionBase) and session.session_key:
+        when = session.get("_session_expiry")
+        if isinstance(when, str):  # as the JSON serializer keeps it
+            with suppress(ValueError):
+                when = datetime.fromisoformat(when)
+    return when.timestamp() if isinstance(when, datetime) else None
+
+
+def _session_store() -> type[SessionBase]:
+    return _read_only(settings.SESSION_ENGINE)
+
+
+class _ReadOnlyCache:
+    """A cache that keeps nothing: one engine puts what it loads there, and so could bring a session
+    back that was logged out meanwhile.
+    """
+
+    def __init__(self, cache: Any) -> None:
+        self.get = cache.get
+
+    def set(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    delete = add = set
+
+
+@cache
+def _read_only(engine: str) -> type[SessionBase]:
+    """The engine's store, whose writes do nothing: some engines write while they load."""
+
+    def ignore(self: SessionBase, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def lose(self: SessionBase) -> None:
+        self._session_key = None
+
+    def start(self: Any, *args: Any, **kwargs: Any) -> None:
+        store.__init__(self, *args, **kwargs)
+        if hasattr(self, "_cache"):
+            self._cache = _ReadOnlyCache(self._cache)
+
+    def remember_expiry(self: Any) -> Any:
+        row = store._get_session_from_db(self)
+        self._ws4redis_expires = getattr(row, "expire_date", None)
+        return row
+
+    store = import_module(engine).SessionStore
+    methods: dict[str, Any] = dict.fromkeys(("save", "delete", "flush", "cycle_key"), ignore)
+    # The name is part of the salt that session data is signed with.
+    methods |= {"create": lose, "__init__": start, "__qualname__": store.__qualname__}
+    if hasattr(store, "_get_session_from_db"):
+        methods["_get_session_from_db"] = remember_expiry
+    return type(store.__name__, (store,), methods)

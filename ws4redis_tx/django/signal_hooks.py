@@ -1,0 +1,144 @@
+"""Hooks that send Django's signals. Knows how they get into a worker thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.dispatch import Signal
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ws4redis_tx.core.hooks import Closing, NullHooks
+from ws4redis_tx.core.interfaces import IConnection
+from ws4redis_tx.django.databases import close_broken, tidy
+from ws4redis_tx.signals import client_connected, client_disconnected, message_received
+from ws4redis_tx.threads.lookups import Lookups
+
+_log = Logger()
+
+# Events that may wait for their receivers; how many of these, and of how many bytes, messages.
+MOST_EVENTS = 10_000
+MOST_MESSAGES = MOST_EVENTS // 2
+MOST_BYTES = 16 * 1024 * 1024
+# Seconds that a stop waits for receivers.
+STOP_WAIT = 5.0
+
+_SIGNALS = (client_connected, client_disconnected, message_received)
+
+
+class SignalHooks(NullHooks):
+    """They are sent in a thread of their own, in the order in which things happened. It ends with
+    the reactor, or by ``stop``, and keeps no process from ending.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._outbox: _Outbox | None = None
+        self._at_shutdown: Any = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody listens."""
+        return not any(signal.receivers for signal in _SIGNALS)
+
+    def connected(self, connection: IConnection, /) -> None:
+        self._queue(client_connected, connection, {})
+
+    def message(self, connection: IConnection, message: bytes, /) -> bytes:
+        self._queue(message_received, connection, {"message": message}, len(message))
+        return message
+
+    def closed(self, connection: IConnection, closing: Closing, /) -> None:
+        self._queue(client_disconnected, connection, {"closing": closing})
+
+    def stop(self) -> Deferred[None]:
+        """End the thread, once it has sent what waits, or after 5 s."""
+        if self._outbox is not None:
+            self._reactor.removeSystemEventTrigger(self._at_shutdown)
+        return self._end()
+
+    def all_sent(self) -> Deferred[None]:
+        """Fire when the receivers of what happened until now have returned."""
+        return succeed(None) if self._outbox is None else self._outbox.all_sent()
+
+    def _end(self) -> Deferred[None]:
+        outbox, self._outbox = self._outbox, None
+        return succeed(None) if outbox is None else outbox.end()
+
+    def _queue(
+        self, signal: Signal, connection: IConnection, values: dict[str, Any], size: int = 0
+    ) -> None:
+        if not signal.has_listeners(IConnection):
+            return
+        if self._outbox is None:
+            self._outbox = _Outbox(self._reactor, self._send)
+            self._at_shutdown = self._reactor.addSystemEventTrigger("during", "shutdown", self._end)
+        self._outbox.put(signal, connection, values, size)
+
+    def _send(self, signal: Signal, connection: IConnection, values: dict[str, Any]) -> None:
+        """In the thread. What a receiver raises, Django logs."""
+        try:
+            signal.send_robust(sender=IConnection, connection=connection, **values)
+        finally:
+            close_broken()
+
+
+class _Outbox:
+    """A thread, and what waits for it."""
+
+    def __init__(self, reactor: Any, send: Callable[..., None]) -> None:
+        self._reactor = reactor
+        self._send = send
+        self._thread = Lookups(reactor, 1, "ws4redis-signals", tidy)
+        self._size = 0
+        self._dropped = 0
+
+    def put(
+        self, signal: Signal, connection: IConnection, values: dict[str, Any], size: int
+    ) -> None:
+        if not self._has_room(size, MOST_MESSAGES if signal is message_received else MOST_EVENTS):
+            if not self._dropped:
+                _log.warn(
+                    "Receivers of websocket signals are too slow: {number} events wait for them, "
+                    "and further ones are dropped",
+                    number=self._thread.outstanding,
+                )
+            self._dropped += 1
+            return
+        self._size += size
+        self._thread.ask(self._send, signal, connection, values).addBoth(self._sent, size)
+
+    def end(self) -> Deferred[None]:
+        """Fire when all was sent, or it took too long."""
+        return self.all_sent().addTimeout(STOP_WAIT, self._reactor).addBoth(self._stop)
+
+    def all_sent(self) -> Deferred[None]:
+        return self._thread.ask(_nothing)
+
+    def _has_room(self, size: int, most: int) -> bool:
+        fits = not size or not self._size or self._size + size <= MOST_BYTES
+        return fits and self._thread.outstanding < most
+
+    def _sent(self, outcome: object, size: int) -> None:
+        self._size -= size
+        if isinstance(outcome, Failure):
+            _log.failure("Sending a websocket signal failed", failure=outcome)
+        if not self._thread.outstanding:
+            self._confess()
+
+    def _confess(self) -> None:
+        if self._dropped:
+            _log.warn("{dropped} websocket signals were not sent", dropped=self._dropped)
+            self._dropped = 0
+
+    def _stop(self, outcome: object) -> None:
+        if isinstance(outcome, Failure):
+            self._dropped += self._thread.outstanding - 1
+        self._confess()
+        self._thread.stop()
+
+
+def _nothing() -> None:
+    """What comes after all the rest."""

@@ -1,0 +1,52 @@
+"""A Django site and its websockets on one port, for development and demos.
+
+The site's WSGI application runs in the reactor's thread pool; ``django.contrib.staticfiles``, if
+installed, serves the static files as ``runserver`` does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.apps import apps
+from django.core.servers.basehttp import get_internal_wsgi_application
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import Site
+from twisted.web.wsgi import WSGIResource
+
+from ws4redis_tx.websocket.factory import WebSocketFactory
+from ws4redis_tx.websocket.resource import WebSocketResource
+
+
+def make_django_site(
+    factory: WebSocketFactory, reactor: Any, application: Any = None, threads: Any = None
+) -> Site:
+    """``application`` and its thread pool in place of the settings' and the reactor's."""
+    if application is None:
+        application = get_internal_wsgi_application()
+        if apps.is_installed("django.contrib.staticfiles"):
+            from django.contrib.staticfiles.handlers import StaticFilesHandler
+
+            application = StaticFilesHandler(application)
+    wsgi = WSGIResource(reactor, threads or reactor.getThreadPool(), application)
+    site = Site(_Root(factory, wsgi), reactor=reactor)
+    site.noisy = False
+    return site
+
+
+class _Root(Resource):
+    """Websockets below their path, Django everywhere else."""
+
+    def __init__(self, factory: WebSocketFactory, wsgi: WSGIResource) -> None:
+        super().__init__()
+        self._websocket_url = factory.config.websocket_url.encode()
+        self._websockets = WebSocketResource(factory)
+        self._wsgi = wsgi
+
+    def getChild(self, path: bytes, request: Any) -> IResource:
+        if request.uri.startswith(self._websocket_url):
+            return self._websockets
+        # A WSGI application takes the whole path; this one has no prefix of its own.
+        request.postpath.insert(0, request.prepath.pop())
+        wsgi: IResource = self._wsgi
+        return wsgi

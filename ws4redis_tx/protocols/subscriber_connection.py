@@ -1,0 +1,189 @@
+"""Redis as one websocket's subscriber sees it: the websocket's channels, its own publishing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
+
+from ws4redis_tx.config.server_config import ServerConfig
+from ws4redis_tx.core.errors import BrokerUnavailable
+from ws4redis_tx.core.interfaces import IBroker
+from ws4redis_tx.core.messages import PersistedMessage, Publication
+from ws4redis_tx.delivery.outbox import Delivery
+from ws4redis_tx.scheduling.deferreds import gather, waits
+
+
+class SubscriberConnection:
+    """What a ``RedisSubscriber`` is given: the process's broker, on behalf of one websocket.
+
+    Everything runs in the reactor thread and returns Deferreds; channels are strings.
+    """
+
+    # What hardly any needs is made when it is: there is one of these for each websocket.
+    # What the websocket published before its replay ended: it is not to come back from a key.
+    _own: set[tuple[bytes, bytes]] | None = None
+    _subscriptions: tuple[Subscription, ...] = ()
+    _subscribing: tuple[Deferred[Any], ...] = ()
+
+    def __init__(
+        self, config: ServerConfig, broker: IBroker, delivery: Delivery, *, echo: bool
+    ) -> None:
+        self.config = config
+        self._broker = broker
+        self._delivery = delivery
+        self._sender = None if echo else delivery
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """All that the websocket listens to now."""
+        return tuple([name for each in self._subscriptions for name in each.channels])
+
+    def pubsub(self) -> Subscription:
+        subscription = Subscription(self._broker, self._delivery, self._note)
+        self._subscriptions += (subscription,)
+        return subscription
+
+    def _note(self, outcome: Deferred[Any]) -> None:
+        self._subscribing += (outcome,)
+
+    def get(self, channel: str) -> Deferred[PersistedMessage | None]:
+        """The message persisted for ``channel``; remembers which channel it is of.
+
+        ``None`` also for one that the websocket published itself and, without echo, does not get.
+        """
+        # Commands reach Redis in order: what was published later is not what this reads.
+        own = frozenset(self._own or ())
+        if not own:
+            return self._broker.get(channel.encode())
+        return self._broker.get(channel.encode()).addCallback(
+            lambda found: None if found is not None and (found.channel, found) in own else found
+        )
+
+    def publish(self, channels: Iterable[str], message: bytes, expire: int) -> Deferred[int]:
+        """Publish and persist; the websocket does not get it back unless it asked for echo."""
+        names = [channel.encode() for channel in channels]
+        if self._sender is None or not self._delivery.replaying:
+            self._own = None
+        else:
+            self._own = self._own or set()
+            self._own.update((name, bytes(message)) for name in names)
+        return self._broker.publish(names, message, expire, self._sender)
+
+    def fileno(self) -> int | None:
+        return self._broker.fileno()
+
+    def when_subscribed(self, _: object = None) -> Deferred[Any] | None:
+        """Fire when every subscription made so far stands, or fail as the first that does not;
+        also for a subscriber that does not wait for them itself. ``None``: they stand.
+        """
+        outcomes, self._subscribing = self._subscribing, ()
+        if not outcomes:
+            return None
+        return gather(outcomes).addCallback(_raise_failure)
+
+    def release(self) -> None:
+        """Free whatever the subscriber's own ``release`` left."""
+        for subscription in self._subscriptions:
+            subscription.release()
+        self._broker.forget(self._delivery)
+
+
+class Subscription:
+    """The channels whose messages one websocket gets.
+
+    :param note: told of the outcome of each subscription that does not stand at once.
+    """
+
+    _pulls: tuple[_NextMessage, ...] = ()
+
+    def __init__(
+        self, broker: IBroker, delivery: Delivery, note: Callable[[Deferred[Any]], object]
+    ) -> None:
+        self._broker = broker
+        self._delivery = delivery
+        self._note = note
+        self.channels: list[str] = []
+
+    def subscribe(self, *channels: str) -> Deferred[Any]:
+        """Fire when all subscriptions stand: what is published from then on arrives.
+
+        Fails with ``BrokerUnavailable`` once the websocket is gone: it subscribes to nothing more.
+        """
+        if self._delivery.closed:
+            return fail(BrokerUnavailable("The websocket is gone."))
+        added = [channel for channel in dict.fromkeys(channels) if channel not in self.channels]
+        self.channels += added
+        listening = gather(
+            self._broker.listen(channel.encode(), self._delivery) for channel in added
+        )
+        if _stands(listening):
+            return listening
+        outcome: Deferred[Any] = Deferred()
+        self._note(outcome)
+
+        def tell(result: Any) -> Any:
+            outcome.callback([result])  # in a list, as a failure would need somebody to handle it
+            return result
+
+        return listening.addBoth(tell)
+
+    def unsubscribe(self, *channels: str) -> None:
+        """Leave ``channels``, or all."""
+        left = [channel for channel in self.channels if not channels or channel in channels]
+        for channel in left:
+            self.channels.remove(channel)
+            self._broker.unlisten(channel.encode(), self._delivery)
+
+    def parse_response(self) -> Deferred[bytes]:
+        """Fire with the next message on any of the channels."""
+        pull = _NextMessage(self._broker, self.channels)
+        self._pulls = (*[each for each in self._pulls if not each.done], pull)
+        return pull.arrived
+
+    def release(self) -> None:
+        """Leave all channels, and whoever still waits for a message."""
+        self.unsubscribe()
+        for pull in self._pulls:
+            pull.leave()
+
+
+def _stands(listening: Deferred[Any]) -> bool:
+    """Whether there is nothing to wait for."""
+    return not waits(listening) and not isinstance(listening.result, Failure)
+
+
+def _raise_failure(outcomes: list[list[Any]]) -> None:
+    for (outcome,) in outcomes:
+        if isinstance(outcome, Failure):
+            outcome.raiseException()
+
+
+class _NextMessage:
+    """A listener for one message."""
+
+    def __init__(self, broker: IBroker, channels: Iterable[str]) -> None:
+        self._broker = broker
+        self.done = False
+        self._channels = [channel.encode() for channel in channels]
+        self.arrived: Deferred[bytes] = Deferred(lambda _: self.leave())
+        for channel in self._channels:
+            broker.listen(channel, self).addErrback(self._failed)
+
+    def deliver(self, publication: Publication) -> None:
+        if self.done:
+            return
+        self.leave()
+        self.arrived.callback(publication.payload)
+
+    def _failed(self, failure: Any) -> None:
+        self.leave()
+        if not self.arrived.called:
+            self.arrived.errback(failure)
+
+    def leave(self) -> None:
+        self.done = True
+        for channel in self._channels:
+            self._broker.unlisten(channel, self)

@@ -1,0 +1,292 @@
+"""The commands this package sends to Redis: publish, persist, read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
+from ws4redis_tx.core.messages import PersistedMessage
+from ws4redis_tx.core.names import read_stamp, stamp_key
+from ws4redis_tx.core.redis_address import RedisAddress
+from ws4redis_tx.redis import scripts as publishing
+from ws4redis_tx.redis.connection import RedisConnection
+from ws4redis_tx.redis.protocol import LOST, Command, CommandProtocol, ResponseError
+from ws4redis_tx.scheduling.deferreds import gather
+from ws4redis_tx.scheduling.timeouts import Deadlines
+
+_log = Logger()
+
+# A persisted message and its stamp, for each pair of keys. One whose keys expire at different times
+# was set by a publisher that knows no stamps, over an older one's; one of another type is nobody's.
+_RECALL = b"""
+local found = {}
+for i = 1, #KEYS, 2 do
+    local message = redis.pcall('GET', KEYS[i])
+    local stamp = redis.call('GET', KEYS[i + 1])
+    if type(message) == 'table' then message = false end
+    if stamp and math.abs(redis.call('PTTL', KEYS[i]) - redis.call('PTTL', KEYS[i + 1])) > 1 then
+        stamp = false
+    end
+    found[i] = message
+    found[i + 1] = stamp
+end
+return found
+"""
+_RECALLED_AT_ONCE = 500
+
+# To a channel of our own: Redis' clock, in microseconds.
+_PROBE = b"""
+local now = redis.call('TIME')
+return redis.call('PUBLISH', ARGV[1], now[1] .. string.format('%06d', now[2]))
+"""
+
+
+class Commands:
+    """Publishes and reads over one connection, hence in order.
+
+    A command whose answer does not come within ``timeout`` seconds fails, and with it the
+    connection: its fate, and that of those behind it, is unknown. No command is sent twice.
+    """
+
+    def __init__(
+        self,
+        address: RedisAddress,
+        prefix: str,
+        reactor: Any,
+        *,
+        timeout: float,
+        on_up: Callable[[], None] = lambda: None,
+        on_down: Callable[[str], None] = lambda problem: None,
+    ) -> None:
+        self._prefix = prefix
+        self._outstanding: Deadlines[Deferred[Any]] = Deadlines(timeout, Deferred.cancel, reactor)
+        self._connection = RedisConnection(
+            address,
+            reactor,
+            CommandProtocol,
+            prepare=self._probe_scripts,
+            on_up=on_up,
+            on_down=on_down,
+        )
+        self._scripts = True
+        self.start = self._connection.start
+        self.when_connected = self._connection.when_connected
+
+    def stop(self) -> Deferred[Any]:
+        self._outstanding.stop()
+        return self._connection.stop()
+
+    @property
+    def connected(self) -> bool:
+        return self._connection.protocol is not None
+
+    def publish(self, channels: Sequence[bytes], message: bytes, expire: int) -> Deferred[int]:
+        """As ``IBroker.publish``, without a sender."""
+        if not channels:
+            return succeed(0)
+        if expire and self._scripts:
+            outcomes = self._publish_atomically(channels, message, expire)
+        else:
+            outcomes = self._publish_plainly(channels, message, expire)
+        return outcomes.addCallback(publishing.receivers)
+
+    def get(self, channels: Sequence[bytes]) -> Deferred[list[PersistedMessage | None]]:
+        """What is persisted for each channel, read at one moment."""
+        if not channels:
+            return succeed([])
+        return self._read("MGET", *channels, count=len(channels)).addCallback(
+            lambda values: [
+                None if value is None else PersistedMessage(value, channel)
+                for channel, value in zip(channels, values, strict=True)
+            ]
+        )
+
+    def put(self, key: bytes, value: bytes, seconds: int) -> Deferred[Any]:
+        """Keep ``value``, for whoever takes it within ``seconds``."""
+        return self._execute("SETEX", key, seconds, value)
+
+    def take(self, key: bytes) -> Deferred[bytes | None]:
+        """What was put there, which nobody gets a second time."""
+        return self._execute(
+            "GETDEL", key, fits=lambda answer: answer is None or isinstance(answer, bytes)
+        )
+
+    def recall(self, channels: Sequence[bytes]) -> Deferred[list[tuple[bytes, bytes, int | None]]]:
+        """For each channel that has a persisted message: channel, message, and when it was
+        published, in microseconds of Redis' clock, if that is known.
+        """
+        keys = [key for channel in channels for key in (channel, stamp_key(self._prefix, channel))]
+        size = 2 * _RECALLED_AT_ONCE
+        parts = [keys[i : i + size] for i in range(0, len(keys), size)]
+        if self._scripts:
+            answers = [
+                self._read("EVAL", _RECALL, len(part), *part, count=len(part)).addErrback(
+                    self._without_stamps, part
+                )
+                for part in parts
+            ]
+        else:
+            answers = [self._read_plainly(part) for part in parts]
+        return gather(answers).addCallback(lambda found: _recalled(channels, found))
+
+    def _without_stamps(self, failure: Failure, keys: list[bytes]) -> Deferred[list[bytes | None]]:
+        """They are keys that this user may not read."""
+        if not _is_no_permission(failure.value):
+            failure.raiseException()
+        return self._read_plainly(keys)
+
+    def _read_plainly(self, keys: list[bytes]) -> Deferred[list[bytes | None]]:
+        """Without stamps: only a script can tell one from that of an older message."""
+        return self._read("MGET", *keys[::2], count=len(keys) // 2).addCallback(
+            lambda messages: [value for message in messages for value in (message, None)]
+        )
+
+    def probe(self, channel: bytes) -> Deferred[int]:
+        """Have Redis publish its clock, in microseconds, on ``channel``."""
+        if self._scripts:
+            return self._execute("EVAL", _PROBE, 0, channel)
+        return self._read("TIME", count=2).addCallback(
+            lambda now: self._execute("PUBLISH", channel, now[0] + now[1].rjust(6, b"0"))
+        )
+
+    def _publish_atomically(
+        self, channels: Sequence[bytes], message: bytes, expire: int
+    ) -> Deferred[list[Any]]:
+        parts = list(publishing.portions(channels))
+
+        def judge(answers: list[Any]) -> list[Any] | Deferred[list[Any]]:
+            outcomes: list[Any] = []
+            refused: list[bytes] = []
+            for part, answer in zip(parts, answers, strict=True):
+                if isinstance(answer, list):
+                    outcomes += map(self._understood, answer)
+                elif _is_no_permission(answer):
+                    refused += part
+                else:
+                    outcomes.append(answer)
+            if not refused:
+                return outcomes
+            self._note_no_scripts()
+            return (
+                self._publish_plainly(refused, message, expire)
+                .addErrback(lambda failure: [failure.value])
+                .addCallback(lambda more: outcomes + more)
+            )
+
+        commands = [
+            publishing.atomic_command(self._prefix, part, message, expire) for part in parts
+        ]
+        return self._ask(commands, publishing.atomic_answer_fits).addCallback(judge)
+
+    def _publish_plainly(
+        self, channels: Sequence[bytes], message: bytes, expire: int
+    ) -> Deferred[list[Any]]:
+        return self._ask(
+            publishing.plain_commands(channels, message, expire), publishing.plain_answer_fits
+        )
+
+    def _probe_scripts(self, protocol: CommandProtocol) -> Deferred[None]:
+        """Find out before the first message, so that none overtakes another at a refusal."""
+
+        def refused(failure: Failure) -> None:
+            if not _is_no_permission(failure.value):
+                failure.raiseException()
+            self._note_no_scripts()
+
+        def allowed(_: object) -> None:
+            self._scripts = True
+
+        answer: Deferred[Any] = protocol.execute_command("EVAL", b"return 1", 0)
+        return answer.addCallbacks(allowed, refused)
+
+    def _note_no_scripts(self) -> None:
+        if self._scripts:
+            self._scripts = False
+            _log.warn(
+                "Redis does not permit scripts to this user: messages are persisted and "
+                "published in two steps, not atomically. Grant +eval to mend it."
+            )
+
+    def _read(self, *command: Any, count: int) -> Deferred[list[Any]]:
+        """Fire with ``count`` values, each bytes or ``None``."""
+        return self._execute(
+            *command,
+            fits=lambda answer: (
+                isinstance(answer, list)
+                and len(answer) == count
+                and all(value is None or isinstance(value, bytes) for value in answer)
+            ),
+        )
+
+    def _execute(
+        self, *command: Any, fits: Callable[[Any], bool] = lambda answer: True
+    ) -> Deferred[Any]:
+        def judge(answers: list[Any]) -> Any:
+            (answer,) = answers
+            if isinstance(answer, BrokerRefused):
+                raise answer
+            return answer
+
+        return self._ask([command], lambda _, answer: fits(answer)).addCallback(judge)
+
+    def _ask(
+        self, commands: Sequence[Command], fits: Callable[[Command, Any], bool]
+    ) -> Deferred[list[Any]]:
+        """Fire with an answer to each command: one that ``fits``, or a ``BrokerRefused``."""
+
+        def judge(answers: list[Any]) -> list[Any]:
+            self._outstanding.discard(asked)
+            understood = list(map(self._understood, answers))
+            for command, answer in zip(commands, understood, strict=True):
+                if not isinstance(answer, BrokerRefused) and not fits(command, answer):
+                    raise LOST("the answer is to something else")
+            return understood
+
+        protocol = self._connection.protocol
+        if protocol is None:
+            return fail(BrokerUnavailable("There is no connection to Redis."))
+        asked: Deferred[list[Any]] = protocol.execute_commands(commands)
+        self._outstanding.add(asked)
+        understood: Deferred[list[Any]] = asked.addCallback(judge)
+        return understood.addErrback(self._lost, protocol, asked)
+
+    def _understood(self, answer: Any) -> Any:
+        if not isinstance(answer, ResponseError):
+            return answer
+        if str(answer).startswith("READONLY") and self._connection.protocol is not None:
+            # A replica by now: the master is elsewhere.
+            self._connection.drop(self._connection.protocol)
+        refused = BrokerRefused(f"Redis refused: {answer}")
+        refused.__cause__ = answer
+        return refused
+
+    def _lost(self, failure: Failure, protocol: CommandProtocol, asked: Deferred[Any]) -> list[Any]:
+        self._outstanding.discard(asked)
+        # Answers that are late could not be told from answers to others.
+        self._connection.drop(protocol)
+        raise BrokerUnavailable(
+            "Redis did not answer; whether it carried out the command is unknown.",
+            maybe_published=True,
+        ) from None
+
+
+def _recalled(
+    channels: Sequence[bytes], found: list[list[bytes | None]]
+) -> list[tuple[bytes, bytes, int | None]]:
+    values = [value for part in found for value in part]
+    return [
+        (channel, message, None if stamp is None else read_stamp(stamp))
+        for channel, message, stamp in zip(channels, values[::2], values[1::2], strict=True)
+        if message is not None
+    ]
+
+
+def _is_no_permission(error: object) -> bool:
+    """Of a refusal, or of Redis' own answer."""
+    answer = getattr(error, "__cause__", None) or error
+    return isinstance(answer, ResponseError) and str(answer).startswith("NOPERM")

@@ -1,0 +1,113 @@
+"""The control channel, on which servers hear of revocations. Knows nothing of websockets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ws4redis_tx.core.errors import BrokerUnavailable
+from ws4redis_tx.core.interfaces import IBroker
+from ws4redis_tx.core.messages import Publication
+from ws4redis_tx.core.names import control_channel
+from ws4redis_tx.revocation.messages import CONTROL_NAME, Revocation, read_revocation
+
+_log = Logger()
+
+_TRY_AGAIN = 5.0
+
+
+class ControlChannel:
+    """A listener from the time the broker is available, through outages, until ``stop``.
+
+    :param heard: called with each ``Revocation``.
+    :param listening: called when it listens: what was said before was not heard.
+    """
+
+    def __init__(
+        self,
+        prefix: str,
+        broker: IBroker,
+        reactor: Any,
+        heard: Callable[[Revocation], None],
+        listening: Callable[[], None],
+    ) -> None:
+        self._name = control_channel(prefix, CONTROL_NAME)
+        self._broker = broker
+        self._reactor = reactor
+        self._heard = heard
+        self._on_listening = listening
+        self._listening: Deferred[None] | None = None
+        self._said_refused = False
+        self._tried = False
+        self._waiting: list[Deferred[None]] = []
+
+    def start(self) -> None:
+        if self._listening is None:
+            self._listening = Deferred()  # for who is called before the assignment below
+            self._listening = self._listen().addErrback(self._not_listening)
+
+    def stop(self) -> None:
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            listening.cancel()
+            self._broker.unlisten(self._name, self)
+
+    def when_tried(self) -> Deferred[None]:
+        """Fire when it listens, or was refused for now."""
+        if self._tried:
+            return succeed(None)
+        waiting: Deferred[None] = Deferred(self._waiting.remove)
+        self._waiting.append(waiting)
+        return waiting
+
+    def deliver(self, publication: Publication) -> None:
+        try:
+            revocation = read_revocation(publication.payload)
+        except ValueError as error:
+            _log.warn(
+                "A message on {channel} was ignored: {problem}",
+                channel=self._name.decode(),
+                problem=str(error),
+            )
+        else:
+            self._heard(revocation)
+
+    @inlineCallbacks
+    def _listen(self) -> Any:
+        while True:
+            yield self._broker.when_available()
+            try:
+                yield self._broker.listen(self._name, self)
+            except BrokerUnavailable as error:
+                self._say_refused(error)
+                self._tell_waiting()
+                yield deferLater(self._reactor, _TRY_AGAIN)
+            else:
+                self._on_listening()
+                self._tell_waiting()
+                return
+
+    def _tell_waiting(self) -> None:
+        self._tried = True
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)
+
+    def _say_refused(self, error: BrokerUnavailable) -> None:
+        if self._broker.available and not self._said_refused:
+            self._said_refused = True
+            _log.warn(
+                "Revocations are not heard, and take effect at the next recheck only: {problem} "
+                "Grant this Redis user &{channel} to mend it.",
+                problem=str(error),
+                channel=self._name.decode(),
+            )
+
+    def _not_listening(self, failure: Failure) -> None:
+        if self._listening is not None:  # else it was stopped
+            _log.failure("The control channel is not listened to", failure=failure)

@@ -1,0 +1,121 @@
+"""Whose turn it is to ask the authorizer, when many ask at once: in the order of their arrival."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from ws4redis_tx.scheduling.timeouts import Deadlines
+
+Member = TypeVar("Member")
+
+AT_ONCE = 100
+"""How many ask at the same time: enough to keep any authorizer busy, and so few that what is asked
+besides, about websockets that are open, has its answer soon.
+"""
+
+_GIVEN_UP_AT_ONCE = 200  # others want to be served too
+
+LONGEST_WAIT = 60.0
+"""Seconds until a turn, after which nobody is likely to wait at the other end."""
+
+
+class Turns(Generic[Member]):
+    """A line of members, of whom so many have their turn at a time.
+
+    :param most: how many there may be, those that have their turn included.
+    :param begin: called with a member when its turn comes, which lasts until it leaves. In the
+        order in which they joined; within ``join`` if nobody waits.
+    :param give_up: called with a member whose turn will not come, which has left then; also with
+        one that had left before.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        begin: Callable[[Member], object],
+        give_up: Callable[[Member], object],
+        clock: Any,
+    ) -> None:
+        self._most = most
+        self._begin = begin
+        self._give_up = give_up
+        # Since when: the number of those whose turn had ended well.
+        self._having: dict[Member, int] = {}
+        self._line: OrderedDict[Member, None] = OrderedDict()
+        self._waits: Deadlines[Member] = Deadlines(LONGEST_WAIT, self._waited_too_long, clock)
+        self._stuck: deque[Member] = deque()
+        self._next_portion: Any = None
+        self._clock = clock
+        self._served = 0
+        self._calling = False
+
+    def join(self, member: Member) -> bool:
+        """Return whether there was room."""
+        if len(self) >= self._most:
+            return False
+        if len(self._having) < AT_ONCE and not self._line:
+            self._having[member] = self._served
+            self._begin(member)
+        else:
+            self._line[member] = None
+            self._waits.add(member)
+        return True
+
+    def leave(self, member: Member, *, served: bool = False) -> None:
+        """It has what it came for, or is gone: the next one's turn comes. Twice is once."""
+        if self._having.pop(member, None) is not None:
+            self._served += served
+            if self._line:
+                self._call()
+        elif member in self._line:
+            del self._line[member]
+            self._waits.discard(member)
+
+    def overdue(self, member: Member) -> None:
+        """Its turn has lasted too long. If nobody was served meanwhile, nobody will be soon."""
+        if self._having.get(member) == self._served:
+            self._stuck.extend(self._line)
+            self._line.clear()
+            self._waits.stop()
+            if self._next_portion is None:
+                self._give_up_some()
+
+    def stop(self) -> None:
+        """Nobody is here any more."""
+        self._waits.stop()
+        self._stuck.clear()
+        if self._next_portion is not None:
+            self._next_portion.cancel()
+            self._next_portion = None
+
+    def __len__(self) -> int:
+        return len(self._having) + len(self._line)
+
+    def _call(self) -> None:
+        # Not from within itself: an authorizer may answer at once.
+        if self._calling:
+            return
+        self._calling = True
+        try:
+            while self._line and len(self._having) < AT_ONCE:
+                member, _ = self._line.popitem(last=False)
+                self._waits.discard(member)
+                self._having[member] = self._served
+                self._begin(member)
+        finally:
+            self._calling = False
+
+    def _give_up_some(self) -> None:
+        self._next_portion = None
+        for _ in range(_GIVEN_UP_AT_ONCE):
+            if not self._stuck:
+                return
+            self._give_up(self._stuck.popleft())
+        if self._stuck:
+            self._next_portion = self._clock.callLater(0, self._give_up_some)
+
+    def _waited_too_long(self, member: Member) -> None:
+        del self._line[member]
+        self._give_up(member)

@@ -1,0 +1,95 @@
+"""The way from the subscription to live: what is persisted first, through outages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
+from ws4redis_tx.core.interfaces import IBroker
+from ws4redis_tx.delivery.outbox import Delivery
+
+# Before a replay that Redis, though available, would not serve is tried again.
+RETRY_INTERVAL = 1.0
+
+
+class Replay:
+    """Has a subscriber send what is persisted, and lets the delivery go live when nothing that
+    was published before can still be on its way.
+    """
+
+    __slots__ = (
+        "_broker", "_delivery", "_generation", "_live", "_reactor", "_subscriber", "_waiting",
+        "_websocket",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        subscriber: Any,
+        websocket: Any,
+        delivery: Delivery,
+        broker: IBroker,
+        reactor: Any,
+    ) -> None:
+        self._subscriber = subscriber
+        self._websocket = websocket
+        self._delivery = delivery
+        self._broker = broker
+        self._reactor = reactor
+        self._generation = 0
+        self._waiting: Deferred[None] | None = None
+        self._live: Deferred[None] = Deferred()
+
+    def run(self) -> Deferred[None]:
+        """Fire when the delivery is live, or was closed; fail as the subscriber does."""
+        self._try()
+        return self._live
+
+    def cancel(self) -> None:
+        """The delivery was closed: wait for nothing any more."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def _try(self, _: object = None) -> None:
+        self._waiting = None
+        if self._delivery.closed:
+            self._live.callback(None)
+            return
+        self._generation = self._broker.generation
+        sent: Deferred[Any] = maybeDeferred(
+            self._subscriber.send_persisted_messages, self._websocket
+        )
+        sent.addCallback(self._fence).addCallback(self._arrived).addErrback(self._not_sent)
+        sent.addErrback(self._live.errback)
+
+    def _fence(self, _: object) -> Deferred[None]:
+        return self._broker.fence()
+
+    def _arrived(self, _: object) -> None:
+        """All that was published before is here, unless the connection was replaced meanwhile."""
+        if self._broker.generation == self._generation:
+            self._delivery.go_live()
+            self._live.callback(None)
+        else:
+            self._try_again()
+
+    def _not_sent(self, failure: Failure) -> Failure | None:
+        if not failure.check(BrokerUnavailable) or failure.check(BrokerRefused):
+            return failure
+        self._try_again()
+        return None
+
+    def _try_again(self) -> None:
+        """Messages may have been missed since the read: start again when all is subscribed."""
+        self._delivery.restart()
+        if self._delivery.closed:
+            self._live.callback(None)
+            return
+        if self._broker.available and self._broker.generation == self._generation:
+            self._waiting = deferLater(self._reactor, RETRY_INTERVAL)
+        else:
+            self._waiting = self._broker.when_available()
+        self._waiting.addErrback(lambda _: None).addCallback(self._try)

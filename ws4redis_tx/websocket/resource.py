@@ -1,0 +1,75 @@
+"""A websocket factory as a page of a ``twisted.web`` site."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.logger import Logger
+from twisted.protocols.policies import ProtocolWrapper
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
+
+from ws4redis_tx.core.handshake import make_request
+from ws4redis_tx.sessions.opening_handshake import NOTHING_MAY_FOLLOW
+from ws4redis_tx.websocket.factory import WebSocketFactory
+
+_log = Logger()
+
+
+@implementer(IResource)
+class WebSocketResource(Resource):
+    """Hands a request's connection over to a websocket, which answers it, whatever it asked for.
+
+    Mount it where ``config.websocket_url`` says; it looks at the whole path itself.
+    """
+
+    isLeaf = True
+
+    def __init__(self, factory: WebSocketFactory) -> None:
+        super().__init__()
+        self._factory = factory
+        self._warned = False
+
+    def render(self, request: Any) -> int:
+        channel = request.channel
+        if channel is None:
+            return NOT_DONE_YET  # who asked has left, while the site looked for its resource
+        self._check_place(request)
+        websocket: Any = self._factory.buildProtocol(request.transport.getPeer())
+        transport, channel.transport = channel.transport, None
+        # The site's protocol is the producer of what it sends; the websocket will be.
+        transport.unregisterProducer()
+        if isinstance(transport, ProtocolWrapper):
+            transport.wrappedProtocol = websocket
+        elif isinstance(transport.protocol, ProtocolWrapper):
+            transport.protocol.wrappedProtocol = websocket
+        else:
+            transport.protocol = websocket
+        websocket.makeConnection(transport)
+        # A site pauses its connection while it serves a request.
+        transport.resumeProducing()
+        headers = [
+            (name, value)
+            for name, values in request.requestHeaders.getAllRawHeaders()
+            for value in values
+        ]
+        # What came along with the request would never be read.
+        surplus = NOTHING_MAY_FOLLOW if channel.clearLineBuffer() else ""
+        websocket.begin(
+            make_request(request.method, request.uri, request.clientproto, headers, surplus)
+        )
+        return NOT_DONE_YET
+
+    def _check_place(self, request: Any) -> None:
+        """Tell, once, if no request that leads here can be one of ours."""
+        url = self._factory.config.websocket_url
+        place = b"/".join((b"", *request.prepath)).decode(errors="replace")
+        if not self._warned and not url.startswith(f"{place.rstrip('/')}/"):
+            self._warned = True
+            _log.warn(
+                "Websockets are mounted where {place} leads, but answer below {url} only, and all "
+                "else with 404: mount them there, or set websocket_url (WEBSOCKET_URL)",
+                place=place,
+                url=url,
+            )
