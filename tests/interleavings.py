@@ -285,6 +285,7 @@ class Story:
                 self.lose_pubsub()
             if not self.world.factory.broker.available:
                 self.recover()
+                self._settle()  # the outage is over before anything else happens
                 self.calm_down()
 
     def wait(self, seconds: float) -> None:

@@ -42,7 +42,7 @@ MODULES: dict[str, list[str] | None] = {
     "ws4redis_tx.context_processors": ["default"],
     # All of these are in ws4redis_tx.service as well.
     "ws4redis_tx.core.admission": ["Admission", "Identity", "PlainRequest", "default_policy"],
-    "ws4redis_tx.config.server_config": ["ServerConfig"],
+    "ws4redis_tx.core.config": ["ServerConfig"],
     "ws4redis_tx.core.errors": ["BrokerUnavailable", "ConfigError", "Denied", "MessageRefused"],
     "ws4redis_tx.core.handshake": ["Handshake"],
     "ws4redis_tx.core.hooks": ["Closing", "NullHooks", "Refusal"],

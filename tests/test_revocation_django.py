@@ -300,7 +300,7 @@ class UserTests(DjangoTests):
             "import django; django.setup()\n"
             "from django.core.management import call_command\n"
             "call_command('migrate', run_syncdb=True, verbosity=0)\n"
-            "from ws4redis_tx import receivers\n"
+            "from ws4redis_tx.django import receivers\n"
             "receivers.tell = lambda revocation: print(revocation.payload.decode())\n"
             "from django.contrib.auth import get_user_model\n"
             "user, _ = get_user_model().objects.get_or_create(email='she@example.com')\n"
