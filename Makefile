@@ -45,7 +45,7 @@ docs: $(VENV)/.installed
 	@echo "docs/_build/html/index.html"
 
 chaos: $(VENV)/.installed
-	WS4REDIS_CHAOS=$(LOAD) $(BIN)/python -m pytest tests/chaos
+	WS4REDIS_CHAOS=$(LOAD) $(BIN)/python -m pytest tests/programs/chaos
 
 conformance: $(VENV)/.installed
 	$(BIN)/python -m tests.conformance --cases $(CASES)

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from benchmarks.build import BUILD
-from tests.environments import clean_variables, succeeds
+from tests.support.environments import clean_variables, succeeds
 
 _REQUIREMENTS = Path(__file__).parent / "requirements.txt"
 _DEBIAN = ("nginx", "libnginx-mod-nchan")

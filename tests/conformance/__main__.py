@@ -27,7 +27,7 @@ from tests.conformance.environment import (
 )
 from tests.conformance.report import SELECTIONS, Selection, read_report
 from tests.conformance.server import make_echo_service
-from tests.environments import EnvironmentFailed, clean_variables
+from tests.support.environments import EnvironmentFailed, clean_variables
 
 ROOT = Path(__file__).resolve().parents[2]
 # What test runners take for "skipped".

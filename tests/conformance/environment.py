@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.environments import run, succeeds
+from tests.support.environments import run, succeeds
 
 HERE = Path(__file__).parent
 REQUIREMENTS = HERE / "requirements.txt"

@@ -10,7 +10,6 @@ import argparse
 import subprocess
 from pathlib import Path
 
-from tests.environments import EnvironmentFailed, clean_variables
 from tests.fuzz.environment import (
     ROOT,
     NoAtheris,
@@ -18,6 +17,7 @@ from tests.fuzz.environment import (
     make_environment,
 )
 from tests.fuzz.inputs import TARGETS
+from tests.support.environments import EnvironmentFailed, clean_variables
 
 # What test runners take for "skipped".
 NOT_FUZZED = 77

@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from tests.environments import run, succeeds
+from tests.support.environments import run, succeeds
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSIONS = ("3.12", "3.13", "3.11")

@@ -1,6 +1,0 @@
-"""Settings that cannot work."""
-
-from tests.django_project.settings import *  # noqa: F403
-
-WS4REDIS_SUBSCRIBER = "no.such.Subscriber"
-WS4REDIS_ALLOWED_CHANNELS = "no.such.callback"

@@ -1,0 +1,380 @@
+"""Who a visitor is according to Django, and that looking leaves no trace."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredQueue,
+    gatherResults,
+    inlineCallbacks,
+)
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from tests.support import TIMEOUT, handshake_bytes
+from tests.support.django import set_up_django
+from ws4redis_tx.core.admission import Admission, check_admission
+from ws4redis_tx.core.errors import Denied
+from ws4redis_tx.core.handshake import Handshake, judge_request, read_request
+
+set_up_django()
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser, Group
+from django.contrib.sessions.backends.db import SessionStore
+from django.core.exceptions import PermissionDenied
+from django.db import connection, connections
+from django.test import Client, override_settings
+from django.test.utils import CaptureQueriesContext
+
+from ws4redis_tx.django import authorizer
+from ws4redis_tx.django.authorizer import DjangoAuthorizer
+from ws4redis_tx.policies import allow_all
+
+User = get_user_model()
+ALL = (
+    "subscribe-session", "subscribe-group", "subscribe-user", "subscribe-broadcast",
+    "publish-session", "publish-user",
+)  # fmt: skip
+
+
+def grant_nothing(request: Any, channels: list[str]) -> list[str]:
+    return []
+
+
+def grant_by_path(request: Any, channels: list[str]) -> list[str]:
+    assert request.META["QUERY_STRING"] and request.GET and request.COOKIES is not None
+    assert request.headers["Host"] == "localhost"
+    return ["subscribe-broadcast"] if request.path_info == "/ws/foobar" else []
+
+
+def handshake(cookie: str = "", target: str = "/ws/foobar?x") -> Handshake:
+    data = handshake_bytes(target, Cookie=cookie or None, X_Real="a", Cookie_=None)
+    request = read_request(data.removesuffix(b"\r\n\r\n"))
+    return judge_request(request, "/ws/", secure=False, peer="127.0.0.1")
+
+
+class AuthorizerTests(TestCase):
+    timeout = 60
+
+    def setUp(self) -> None:
+        self.authorizer = DjangoAuthorizer(reactor)
+        self.addCleanup(self.authorizer.stop)
+        self.john = User.objects.create_user("jo:hn", password="secret")
+        self.addCleanup(self.john.delete)
+        group, _ = Group.objects.get_or_create(name="testers")
+        self.john.groups.add(group)
+
+    def override(self, **values: Any) -> None:
+        override = override_settings(**values)
+        override.enable()
+        self.addCleanup(override.disable)
+
+    def log_in(self) -> str:
+        """A Cookie header."""
+        self.client = Client()
+        self.client.force_login(self.john)
+        return f"{settings.SESSION_COOKIE_NAME}={self.session_key()}"
+
+    def session_key(self) -> str:
+        return str(self.client.cookies[settings.SESSION_COOKIE_NAME].value)
+
+    def authorize(self, cookie: str = "", rights: tuple[str, ...] = ALL) -> Deferred[Admission]:
+        return self.authorizer.authorize(handshake(cookie), rights)
+
+
+class IdentityTests(AuthorizerTests):
+    @inlineCallbacks
+    def test_a_session_names_its_user_and_the_users_current_groups(self) -> Any:
+        cookie = self.log_in()
+        admission = yield self.authorize(cookie)
+        self.assertEqual(admission.identity.username, "jo:hn")
+        self.assertEqual(admission.identity.session_key, self.session_key())
+        self.assertEqual(admission.identity.groups, ("testers",))
+        self.assertEqual(admission.rights, ALL)
+        self.john.groups.clear()
+        admission = yield self.authorize(cookie)
+        self.assertEqual(admission.identity.groups, ())
+
+    @inlineCallbacks
+    def test_the_request_is_fully_loaded(self) -> Any:
+        admission = yield self.authorize(self.log_in())
+        request = admission.request
+        with CaptureQueriesContext(connection) as queries:
+            self.assertEqual(request.user.get_username(), "jo:hn")
+            self.assertEqual(request.session["_auth_user_id"], str(self.john.pk))
+            self.assertEqual(request.session.session_key, self.session_key())
+        self.assertEqual(len(queries), 0)
+
+    @inlineCallbacks
+    def test_nobody_is_nobody(self) -> Any:
+        for cookie in ("", "sessionid=", "sessionid=forged", "sessionid=" + "x" * 32, "bad;;="):
+            admission = yield self.authorize(cookie)
+            self.assertIsNone(admission.identity.username)
+            self.assertIsNone(admission.identity.session_key)
+            self.assertIsInstance(admission.request.user, AnonymousUser)
+            self.assertIsNone(admission.request.session.session_key)
+            for rights, status in ((("subscribe-user",), 401), (("subscribe-session",), 403)):
+                denied = yield self.authorize(cookie, rights)
+                with self.assertRaises(Denied) as caught:
+                    check_admission(handshake(), denied)
+                self.assertEqual(caught.exception.status, status)
+
+    @inlineCallbacks
+    def test_after_a_password_change_elsewhere_the_visitor_is_nobody_and_not_logged_out(
+        self,
+    ) -> Any:
+        cookie = self.log_in()
+        self.john.set_password("new")
+        self.john.save()
+        before = self.stored()
+        admission = yield self.authorize(cookie)
+        self.assertIsNone(admission.identity.username)
+        self.assertIsNone(admission.identity.session_key)
+        self.assertEqual(self.stored(), before)
+
+    @inlineCallbacks
+    def test_a_session_signed_with_a_fallback_key_counts_and_keeps_its_key(self) -> Any:
+        cookie = self.log_in()
+        before = self.stored()
+        self.override(SECRET_KEY="new" * 20, SECRET_KEY_FALLBACKS=[settings.SECRET_KEY])
+        admission = yield self.authorize(cookie)
+        self.assertEqual(admission.identity.username, "jo:hn")
+        self.assertEqual(self.stored(), before)
+
+    @inlineCallbacks
+    def test_an_inactive_or_deleted_user_is_nobody(self) -> Any:
+        cookie = self.log_in()
+        self.john.is_active = False
+        self.john.save()
+        admission = yield self.authorize(cookie)
+        self.assertIsNone(admission.identity.username)
+
+    @inlineCallbacks
+    def test_every_session_engine_is_read_and_left_as_it_was(self) -> Any:
+        for engine in ("db", "cache", "cached_db", "file"):
+            with override_settings(
+                SESSION_ENGINE=f"django.contrib.sessions.backends.{engine}",
+                SESSION_COOKIE_NAME="own_name",
+            ):
+                cookie = self.log_in()
+                before = self.stored()
+                admission = yield self.authorize(cookie)
+                self.assertEqual(admission.identity.username, "jo:hn", engine)
+                self.assertEqual(admission.identity.session_key, self.session_key())
+                self.assertEqual(self.stored(), before)
+
+    @inlineCallbacks
+    def test_an_expired_session_file_is_nobodys_and_left_where_it_is(self) -> Any:
+        self.override(SESSION_ENGINE="django.contrib.sessions.backends.file")
+        cookie = self.log_in()
+        self.override(SESSION_COOKIE_AGE=-10)
+        before = os.listdir(settings.SESSION_FILE_PATH)
+        admission = yield self.authorize(cookie)
+        self.assertIsNone(admission.identity.session_key)
+        self.assertEqual(os.listdir(settings.SESSION_FILE_PATH), before)
+
+    @inlineCallbacks
+    def test_the_key_of_a_signed_cookie_is_a_credential_and_never_a_session_name(self) -> Any:
+        self.override(SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies")
+        admission = yield self.authorize(self.log_in())
+        self.assertEqual(admission.identity.username, "jo:hn")
+        self.assertIsNone(admission.identity.session_key)
+
+    def stored(self) -> Any:
+        """The session as it is stored now."""
+        from importlib import import_module
+
+        store = import_module(settings.SESSION_ENGINE).SessionStore(self.session_key())
+        return dict(store.load()), store.exists(self.session_key())
+
+
+class CallbackTests(AuthorizerTests):
+    @inlineCallbacks
+    def answer(self, callback: Any, rights: tuple[str, ...] = ("subscribe-broadcast",)) -> Any:
+        with override_settings(WS4REDIS_ALLOWED_CHANNELS=callback):
+            admission = yield self.authorize(rights=rights)
+        return admission.rights
+
+    @inlineCallbacks
+    def test_unset_it_grants_all_but_publishing_to_others(self) -> Any:
+        for right in ("publish-broadcast", "publish-group"):
+            with self.assertRaises(Denied) as caught:
+                yield self.authorize(rights=(right,))
+            self.assertEqual(caught.exception.status, 403)
+            self.assertIn("WS4REDIS_ALLOWED_CHANNELS", caught.exception.detail)
+
+    @inlineCallbacks
+    def test_what_it_answers_is_granted(self) -> Any:
+        asked = ("subscribe-broadcast", "publish-broadcast")
+        self.assertEqual((yield self.answer(allow_all, asked)), asked)
+        self.assertEqual((yield self.answer("ws4redis_tx.policies.allow_all", asked)), asked)
+        self.assertEqual((yield self.answer(grant_nothing, asked)), ())
+        self.assertEqual(
+            (yield self.answer("tests.integration.django.test_authorizer.grant_by_path", asked)),
+            ("subscribe-broadcast",),
+        )
+        self.assertEqual(
+            (yield self.answer(lambda request, channels: {"subscribe-user"}, asked)),
+            ("subscribe-user",),
+        )
+
+    @inlineCallbacks
+    def test_permission_denied_is_a_403(self) -> Any:
+        def refuse(request: Any, channels: Any) -> Any:
+            raise PermissionDenied("a secret reason")
+
+        with self.assertRaises(Denied) as caught:
+            yield self.answer(refuse)
+        self.assertEqual(caught.exception.status, 403)
+        self.assertNotIn("secret", caught.exception.reason)
+
+    @inlineCallbacks
+    def test_anything_else_is_an_error_and_never_granted(self) -> Any:
+        def broken(request: Any, channels: Any) -> Any:
+            raise AttributeError("deliberate")
+
+        with self.assertRaises(AttributeError):
+            yield self.answer(broken)
+        for answer in (None, True, 7, "subscribe-broadcast", ["subscribe-everything"], [None]):
+            with self.assertRaises((TypeError, ValueError)):
+                yield self.answer(lambda request, channels, answer=answer: answer)
+
+    @inlineCallbacks
+    def test_process_request_replaces_the_lookup_and_its_groups_come_from_the_session(self) -> Any:
+        def process(request: Any) -> None:
+            request.user = self.john
+            request.session = self.client.session
+            request.session["ws4redis:memberof"] = ["by hand"]
+
+        self.log_in()
+        with override_settings(WS4REDIS_PROCESS_REQUEST=process):
+            admission = yield self.authorize()
+        self.assertEqual(admission.identity.username, "jo:hn")
+        self.assertEqual(admission.identity.groups, ("by hand",))
+        self.assertEqual(admission.identity.session_key, self.session_key())
+
+    @inlineCallbacks
+    def test_a_process_request_that_sets_nothing_leaves_nobody(self) -> Any:
+        with override_settings(WS4REDIS_PROCESS_REQUEST=lambda request: None):
+            admission = yield self.authorize(self.log_in())
+        self.assertIsNone(admission.identity.username)
+        self.assertIsNone(admission.identity.session_key)
+
+
+class RequestTests(AuthorizerTests):
+    @inlineCallbacks
+    def test_a_header_with_an_underscore_shadows_none(self) -> Any:
+        data = handshake_bytes(Cookie="a=b").replace(
+            b"Upgrade:", b"Remote_User: admin\r\nX_Forwarded_For: 1.2.3.4\r\nUpgrade:", 1
+        )
+        request = read_request(data.removesuffix(b"\r\n\r\n"))
+        parsed = judge_request(request, "/ws/", secure=False, peer="127.0.0.1")
+        admission = yield self.authorizer.authorize(parsed, ("subscribe-broadcast",))
+        self.assertNotIn("HTTP_REMOTE_USER", admission.request.META)
+        self.assertNotIn("HTTP_X_FORWARDED_FOR", admission.request.META)
+        self.assertEqual(admission.request.META["REMOTE_ADDR"], "127.0.0.1")
+
+
+class QueueTests(AuthorizerTests):
+    """One lookup at a time, the others in a queue; two while they are slow."""
+
+    @inlineCallbacks
+    def test_a_lookup_that_nobody_waits_for_any_more_is_not_made(self) -> Any:
+        gate = threading.Event()
+        self.addCleanup(gate.set)
+        looked_up: list[str] = []
+
+        def process_request(request: Any) -> None:
+            looked_up.append(request.COOKIES["number"])
+            if len(looked_up) <= 2:
+                gate.wait(TIMEOUT)
+
+        self.override(WS4REDIS_PROCESS_REQUEST=process_request)
+        lookups = [self.authorize(f"number={number}") for number in range(5)]
+        for number in (2, 4):
+            lookups[number].addErrback(lambda failure: failure.trap(CancelledError))
+            lookups[number].cancel()
+        gate.set()
+        yield gatherResults(lookups)
+        self.assertEqual(sorted(looked_up), ["0", "1", "3"])
+
+    @inlineCallbacks
+    def test_stopping_waits_for_no_database(self) -> Any:
+        gate, asked = threading.Event(), threading.Event()
+        self.addCleanup(gate.set)
+
+        def process_request(request: Any) -> None:
+            asked.set()
+            gate.wait(TIMEOUT)
+
+        self.override(WS4REDIS_PROCESS_REQUEST=process_request)
+        lookup = self.authorize()
+        yield deferToThread(asked.wait, TIMEOUT)
+        self.authorizer.stop()  # returns, while the lookup hangs
+        self.assertFalse(lookup.called)
+        gate.set()
+        yield lookup
+
+    @inlineCallbacks
+    def test_one_connection_serves_a_row_of_lookups_and_is_closed_after_it(self) -> Any:
+        made: list[Any] = []
+        closed: DeferredQueue[None] = DeferredQueue()
+        gate = threading.Event()
+        self.addCleanup(gate.set)
+
+        def close(self: Any) -> None:
+            original(self)
+            reactor.callFromThread(closed.put, None)
+
+        def process_request(request: Any) -> None:
+            gate.wait(TIMEOUT)
+            request.session, request.user = SessionStore(), User.objects.get(pk=self.john.pk)
+            made.append(connection.connection)
+
+        original = type(connections["default"]).close
+        self.patch(type(connections["default"]), "close", close)
+        self.override(WS4REDIS_PROCESS_REQUEST=process_request)
+        self.authorizer = one_thread(self)
+        lookups = [self.authorize() for _ in range(3)]
+        gate.set()
+        yield gatherResults(lookups)
+        self.assertIsNotNone(made[0])
+        self.assertEqual(len(set(map(id, made))), 1)
+        yield closed.get().addTimeout(TIMEOUT, reactor)
+
+    @inlineCallbacks
+    def test_a_connection_that_a_callback_broke_serves_no_other_lookup(self) -> Any:
+        broken: list[Any] = []
+        gate = threading.Event()
+        self.addCleanup(gate.set)
+
+        def process_request(request: Any) -> None:
+            gate.wait(TIMEOUT)
+            used = connection.connection
+            request.session, request.user = SessionStore(), User.objects.get(pk=self.john.pk)
+            broken.append((used, connection.get_autocommit()))
+            if len(broken) == 1:
+                connection.set_autocommit(False)
+
+        self.override(WS4REDIS_PROCESS_REQUEST=process_request)
+        self.authorizer = one_thread(self)
+        lookups = [self.authorize() for _ in range(2)]
+        gate.set()
+        yield gatherResults(lookups)
+        self.assertEqual(broken[1], (None, True))
+
+
+def one_thread(test: AuthorizerTests) -> DjangoAuthorizer:
+    """An authorizer that asks nobody to help, however slow this machine is."""
+    test.patch(authorizer, "_THREADS", 1)
+    made = DjangoAuthorizer(reactor)
+    test.addCleanup(made.stop)
+    return made

@@ -1,0 +1,586 @@
+"""What happens in Django reaches open websockets: over a real Redis, with Django in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from datetime import timedelta
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import inlineCallbacks
+from twisted.trial.unittest import TestCase
+
+from tests.support import (
+    LISTEN,
+    TIMEOUT,
+    RedisServer,
+    ServerTestCase,
+    exchange,
+    handshake_bytes,
+    python,
+    status_of,
+)
+from tests.support.django import environment, in_thread, set_up_django
+from ws4redis_tx.revocation import revocations as revocation
+from ws4redis_tx.service import make_service
+from ws4redis_tx.twistd.embedded_redis import free_port
+
+set_up_django()
+
+from django.conf import settings
+from django.contrib.auth import logout
+from django.contrib.auth.models import AnonymousUser, Group, User
+from django.contrib.auth.signals import user_logged_out
+from django.contrib.sessions.backends.db import SessionStore
+from django.contrib.sessions.models import Session
+from django.db import transaction
+from django.test import Client, RequestFactory, override_settings
+from django.utils import timezone
+
+import ws4redis_tx
+from ws4redis_tx.config import django_settings
+from ws4redis_tx.core.errors import BrokerUnavailable
+from ws4redis_tx.django import revoking
+from ws4redis_tx.threads import bridge
+
+ALL = "foobar?subscribe-user&subscribe-group&subscribe-session&subscribe-broadcast"
+
+
+def override(test: TestCase, **values: Any) -> None:
+    change = override_settings(WS4REDIS_REVOKE=True, **values)
+    change.enable()
+    test.addCleanup(change.disable)
+
+
+class Ear:
+    """Keeps what is said on the control channel."""
+
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []
+
+    def deliver(self, publication: Any) -> None:
+        self.heard.append(publication.payload)
+
+
+class DjangoTests(ServerTestCase):
+    """Two users in a group, each with an open websocket, and Django's views in threads."""
+
+    @inlineCallbacks
+    def setUp(self) -> Any:
+        super().setUp()
+        override(self, WS4REDIS_CONNECTION=str(self.redis.address), **self.overrides())
+        self.service = make_service(django_settings.server_config(listen=LISTEN))
+        self.launch(self.service)
+        yield self.service.when_ready()
+        self.broker = self.service.factory.broker
+        bridge.share_commands(self.broker.commands)
+        self.addCleanup(bridge.share_commands, None)
+        yield in_thread(self.prepare)
+        self.addCleanup(in_thread, self.tidy_up)
+        self.ear = Ear()
+        yield self.broker.listen(b"ctl:revoke", self.ear)
+        self.ann = yield self.open(ALL, cookies=self.cookies["ann"])
+        self.bob = yield self.open(ALL, cookies=self.cookies["bob"])
+
+    def overrides(self) -> dict[str, Any]:
+        return {}
+
+    @override_settings(WS4REDIS_REVOKE=False)  # else it would be looked at once more 2 s later
+    def prepare(self) -> None:
+        self.tidy_up()
+        self.group = Group.objects.create(name="revoked testers")
+        self.browsers: dict[str, Client] = {}
+        self.cookies: dict[str, dict[str, str]] = {}
+        for name in ("ann", "bob"):
+            user = User.objects.create_user(name, password="secret")
+            user.groups.add(self.group)
+            self.browsers[name], self.cookies[name] = self.log_in(user)
+
+    def log_in(self, user: Any) -> tuple[Client, dict[str, str]]:
+        browser = Client(HTTP_HOST="127.0.0.1")
+        browser.force_login(user)
+        name = settings.SESSION_COOKIE_NAME
+        return browser, {name: browser.cookies[name].value}
+
+    @override_settings(WS4REDIS_REVOKE=False)
+    def tidy_up(self) -> None:
+        User.objects.filter(username__in=["ann", "bob", "anne", "new"]).delete()
+        Group.objects.filter(name__startswith="revoked").delete()
+
+    def user(self, name: str = "ann") -> Any:
+        return User.objects.get(username=name)
+
+    def key(self, name: str = "ann") -> str:
+        return self.cookies[name][settings.SESSION_COOKIE_NAME]
+
+    @inlineCallbacks
+    def assert_closed(self, client: Any) -> Any:
+        code = yield client.closed.addTimeout(TIMEOUT, reactor)
+        self.assertEqual(code, 1008)
+
+    @inlineCallbacks
+    def assert_open(self, client: Any) -> Any:
+        """It still gets what is published to its user, after all that was heard before."""
+        self.redis.command("PUBLISH", "broadcast:foobar", "still here")
+        self.assertEqual((yield client.next()), "still here")
+        self.assertFalse(client.closed.called)
+
+    @inlineCallbacks
+    def assert_ends_ann_alone(self, change: Any, *arguments: Any) -> Any:
+        yield in_thread(change, *arguments)
+        yield self.assert_closed(self.ann)
+        yield self.assert_open(self.bob)
+
+    @inlineCallbacks
+    def said(self, change: Any) -> Any:
+        """How many messages ``change`` sends."""
+        self.ear.heard.clear()
+        yield in_thread(change)
+        yield self.broker.commands.publish([b"ctl:revoke"], b"the end", 0)
+        yield self.broker.fence()
+        self.assertEqual(self.ear.heard.pop(), b"the end")
+        return len(self.ear.heard)
+
+
+class LogoutTests(DjangoTests):
+    @inlineCallbacks
+    def test_a_logout_closes_the_sessions_websockets_and_no_others(self) -> Any:
+        _, cookies = yield in_thread(lambda: self.log_in(self.user()))
+        elsewhere = yield self.open(ALL, cookies=cookies)
+        yield self.assert_ends_ann_alone(self.browsers["ann"].logout)
+        yield self.assert_open(elsewhere)
+        for message in self.ear.heard:
+            self.assertNotIn(self.key().encode(), message)
+
+    @inlineCallbacks
+    def test_the_key_is_refused_for_30_s_on_every_server(self) -> Any:
+        second = make_service(django_settings.server_config(listen=LISTEN))
+        second.startService()
+        self.addCleanup(second.stopService)
+        yield second.when_ready()
+        yield second.factory.broker.fence()
+        # The session itself stays, as in a cache or replica that is behind.
+        yield in_thread(
+            lambda: user_logged_out.send(
+                sender=User, request=self.request_of("ann"), user=self.user()
+            )
+        )
+        yield self.assert_closed(self.ann)
+        yield second.factory.broker.fence()
+        cookie = f"{settings.SESSION_COOKIE_NAME}={self.key()}"
+        for port in (self.port, second.ports[0].getHost().port):
+            answer = yield exchange(port, handshake_bytes("/ws/foobar", Cookie=cookie))
+            self.assertEqual(status_of(answer), 403)
+
+    def request_of(self, name: str) -> Any:
+        class Request:
+            session = self.browsers[name].session
+
+        return Request()
+
+    @inlineCallbacks
+    def test_a_logout_of_nobody_or_without_a_request_harms_nothing(self) -> Any:
+        def log_out() -> None:
+            request = RequestFactory().get("/")
+            request.session, request.user = SessionStore(), AnonymousUser()
+            logout(request)
+            user_logged_out.send(sender=User, request=None, user=None)
+            user_logged_out.send(sender=User, request=object(), user=None)
+
+        self.assertEqual((yield self.said(log_out)), 0)
+
+
+class UserTests(DjangoTests):
+    def change(self, **values: Any) -> None:
+        user = self.user()
+        for name, value in values.items():
+            setattr(user, name, value)
+        user.save()
+
+    @inlineCallbacks
+    def test_a_new_password(self) -> Any:
+        def change() -> None:
+            user = self.user()
+            user.set_password("new")
+            user.save()
+
+        yield self.assert_ends_ann_alone(change)
+
+    @inlineCallbacks
+    def test_a_user_that_is_made_inactive(self) -> Any:
+        yield self.assert_ends_ann_alone(lambda: self.change(is_active=False))
+
+    @inlineCallbacks
+    def test_a_user_that_is_renamed(self) -> Any:
+        yield self.assert_ends_ann_alone(lambda: self.change(username="anne"))
+
+    @inlineCallbacks
+    def test_a_user_that_is_deleted(self) -> Any:
+        yield self.assert_ends_ann_alone(lambda: self.user().delete())
+
+    @inlineCallbacks
+    def test_users_that_a_query_deletes(self) -> Any:
+        yield self.assert_ends_ann_alone(lambda: User.objects.filter(username="ann").delete())
+
+    @inlineCallbacks
+    def test_a_save_through_a_proxy(self) -> Any:
+        from tests.projects.accounts.proxies import Member
+
+        def change() -> None:
+            member = Member.objects.get(username="ann")
+            member.is_active = False
+            member.save()
+
+        from ws4redis_tx.django import receivers
+
+        receivers.connect()  # it was defined after Django's start
+        yield self.assert_ends_ann_alone(change)
+
+    @inlineCallbacks
+    def test_what_changes_nothing_closes_nothing(self) -> Any:
+        yield in_thread(lambda: self.change(first_name="Ann"))
+        yield self.assert_open(self.ann)
+        yield self.assert_open(self.bob)
+
+    @inlineCallbacks
+    def test_creations_and_logins_say_nothing(self) -> Any:
+        def work() -> None:
+            User.objects.create_user("new", password="secret")
+            User(username="anne").save()
+            self.browsers["ann"].post("/login/", {"username": "new", "password": "secret"})
+            user = self.user()
+            user.last_login = timezone.now()
+            user.save(update_fields=["last_login"])
+            Group.objects.create(name="revoked and new")
+
+        self.assertEqual((yield self.said(work)), 0)
+
+    @inlineCallbacks
+    def test_nothing_is_said_before_the_commit_and_nothing_after_a_rollback(self) -> Any:
+        def roll_back() -> None:
+            try:
+                with transaction.atomic():
+                    self.change(is_active=False)
+                    self.user().groups.clear()
+                    self.group.delete()
+                    raise LookupError
+            except LookupError:
+                pass
+
+        self.assertEqual((yield self.said(roll_back)), 0)
+
+        def commit() -> None:
+            with transaction.atomic():
+                self.change(is_active=False)
+                before.append(list(self.ear.heard))
+
+        before: list[list[bytes]] = []
+        self.assertEqual((yield self.said(commit)), 1)
+        self.assertEqual(before, [[]])
+
+    @inlineCallbacks
+    def test_a_queryset_update_is_found_at_the_next_recheck(self) -> Any:
+        update = User.objects.filter(username="ann").update
+        self.assertEqual((yield self.said(lambda: update(is_active=False))), 0)
+        yield self.assert_open(self.ann)
+        recheck_all(self.service)
+        yield self.assert_closed(self.ann)
+
+    @inlineCallbacks
+    def test_switched_off_nothing_is_said(self) -> Any:
+        with override_settings(WS4REDIS_REVOKE=False):
+            self.assertEqual((yield self.said(lambda: self.change(is_active=False))), 0)
+
+    def test_a_user_model_without_groups(self) -> None:
+        """In a process of its own, as it is a setting that cannot be swapped."""
+        program = (
+            "import django; django.setup()\n"
+            "from django.core.management import call_command\n"
+            "call_command('migrate', run_syncdb=True, verbosity=0)\n"
+            "from ws4redis_tx.django import receivers\n"
+            "receivers.tell = lambda revocation: print(revocation.payload.decode())\n"
+            "from django.contrib.auth import get_user_model\n"
+            "user, _ = get_user_model().objects.get_or_create(email='she@example.com')\n"
+            "user.save()\n"
+            "print(user.pk)\n"
+        )
+        variables = {
+            **environment(),
+            "DJANGO_SETTINGS_MODULE": "tests.projects.django_project.accounts",
+        }
+        result = python("-c", program, **variables)
+        said, primary_key = result.stdout.split("\n")[:2]
+        self.assertEqual(said, f'{{"recheck": {{"user": ["{primary_key}"]}}}}', result.stderr)
+
+
+def recheck_all(service: Any) -> None:
+    """As the turn of each websocket comes, once in ``WS4REDIS_RECHECK`` seconds."""
+    revocations = service.factory.revocations
+    for websocket in revocations._roster.all():
+        revocations._rechecks.eventually(websocket)
+
+
+class GroupTests(DjangoTests):
+    @inlineCallbacks
+    def test_a_user_is_removed_from_a_group(self) -> Any:
+        yield self.assert_ends_ann_alone(lambda: self.user().groups.remove(self.group))
+
+    @inlineCallbacks
+    def test_a_user_leaves_all_groups(self) -> Any:
+        yield self.assert_ends_ann_alone(lambda: self.user().groups.clear())
+
+    @inlineCallbacks
+    def test_a_users_groups_are_set(self) -> Any:
+        yield self.assert_ends_ann_alone(lambda: self.user().groups.set([]))
+
+    @inlineCallbacks
+    def test_a_group_removes_a_user(self) -> Any:
+        yield self.assert_ends_ann_alone(lambda: self.group.user_set.remove(self.user()))
+
+    @inlineCallbacks
+    def test_a_group_removes_all_its_users(self) -> Any:
+        yield in_thread(self.group.user_set.clear)
+        yield self.assert_closed(self.ann)
+        yield self.assert_closed(self.bob)
+
+    @inlineCallbacks
+    def test_a_group_is_renamed(self) -> Any:
+        def rename() -> None:
+            self.group.name = "revoked and renamed"
+            self.group.save()
+
+        yield in_thread(rename)
+        yield self.assert_closed(self.ann)
+
+    @inlineCallbacks
+    def test_a_group_is_deleted(self) -> Any:
+        yield in_thread(lambda: Group.objects.filter(name="revoked testers").delete())
+        yield self.assert_closed(self.ann)
+
+    @inlineCallbacks
+    def test_a_group_that_is_saved_under_its_name_says_nothing(self) -> Any:
+        self.assertEqual((yield self.said(self.group.save)), 0)
+
+    @inlineCallbacks
+    def test_who_joins_a_group_keeps_the_websocket_and_nobody_is_told(self) -> Any:
+        def join() -> None:
+            other = Group.objects.create(name="revoked others")
+            self.user().groups.add(other)
+            other.user_set.add(self.user("bob"))
+
+        self.assertEqual((yield self.said(join)), 0)
+        yield self.assert_open(self.ann)
+
+    @inlineCallbacks
+    def test_who_uses_no_group_right_keeps_the_websocket(self) -> Any:
+        client = yield self.open("foobar?subscribe-broadcast", cookies=self.cookies["ann"])
+        yield self.assert_ends_ann_alone(lambda: self.user().groups.clear())
+        yield self.assert_open(client)
+
+
+class DisconnectTests(DjangoTests):
+    @inlineCallbacks
+    def test_by_user_session_group_and_facility(self) -> Any:
+        elsewhere = yield self.open("news?subscribe-broadcast", cookies=self.cookies["bob"])
+        ann = yield in_thread(self.user)
+        for whom, closed in (
+            ({"user": ann}, [self.ann]),
+            ({"session": self.key("bob")}, [self.bob, elsewhere]),
+        ):
+            told = yield in_thread(lambda whom=whom: ws4redis_tx.disconnect(**whom))
+            self.assertEqual(told, 1)
+            for client in closed:
+                yield self.assert_closed(client)
+        for whom in (
+            {"user": "ann"},
+            {"group": self.group},
+            {"group": "revoked testers"},
+            {"facility": "foobar"},
+            {"session": self.browsers["ann"].session},
+        ):
+            client = yield self.open(ALL, cookies=self.cookies["ann"])
+            yield in_thread(lambda whom=whom: ws4redis_tx.disconnect(**whom))
+            yield self.assert_closed(client)
+
+    @inlineCallbacks
+    def test_from_async_code(self) -> Any:
+        yield in_thread(lambda: asyncio.run(ws4redis_tx.adisconnect(user="ann")))
+        yield self.assert_closed(self.ann)
+        yield self.assert_open(self.bob)
+
+    @inlineCallbacks
+    def test_where_it_would_block_it_says_what_to_use(self) -> Any:
+        with self.assertRaises(RuntimeError) as caught:
+            ws4redis_tx.disconnect(user="ann")
+        self.assertIn("ws4redis_tx.service.disconnect", str(caught.exception))
+
+        async def view() -> None:
+            ws4redis_tx.disconnect(user="ann")
+
+        with self.assertRaises(RuntimeError) as caught:
+            yield in_thread(lambda: asyncio.run(view()))
+        self.assertIn("ws4redis_tx.adisconnect", str(caught.exception))
+
+    def test_it_takes_exactly_one(self) -> None:
+        with self.assertRaises(TypeError):
+            ws4redis_tx.disconnect()
+        with self.assertRaises(TypeError):
+            ws4redis_tx.disconnect(user="ann", facility="foobar")
+
+
+class ExpiryTests(DjangoTests):
+    def overrides(self) -> dict[str, Any]:
+        return {"WS4REDIS_RECHECK": 0}
+
+    @inlineCallbacks
+    def test_a_session_that_ends_closes_its_websocket_then(self) -> Any:
+        """There is no recheck but the timer's. The session has an hour, and the server's clock is
+        almost as far ahead.
+        """
+
+        class Clock:
+            def time(self) -> float:
+                return time.time() + 3599.5
+
+        def shorten() -> None:
+            in_an_hour = timezone.now() + timedelta(hours=1)
+            Session.objects.filter(pk=self.key("ann")).update(expire_date=in_an_hour)
+
+        self.patch(revocation, "time", Clock())
+        yield in_thread(shorten)
+        client = yield self.open("foobar?subscribe-broadcast", cookies=self.cookies["ann"])
+        self.assertEqual((yield self.said(Session.objects.filter(pk=self.key("ann")).delete)), 0)
+        yield self.assert_closed(client)
+        yield self.assert_open(self.bob)
+
+    @inlineCallbacks
+    def test_a_session_that_is_deleted_is_found_at_the_next_recheck(self) -> Any:
+        delete = Session.objects.filter(pk=self.key("ann")).delete
+        self.assertEqual((yield self.said(delete)), 0)
+        yield self.assert_open(self.ann)
+        recheck_all(self.service)
+        yield self.assert_closed(self.ann)
+        yield self.assert_open(self.bob)
+
+    @inlineCallbacks
+    def test_a_recheck_leaves_the_session_as_it_is(self) -> Any:
+        def stored() -> list[Any]:
+            return list(Session.objects.filter(pk=self.key()).values_list())
+
+        before = yield in_thread(stored)
+        yield in_thread(lambda: User.objects.filter(username="ann").update(password="new"))
+        recheck_all(self.service)
+        yield self.assert_closed(self.ann)
+        self.assertEqual((yield in_thread(stored)), before)
+        self.assertEqual(len(before), 1)
+
+
+class Lines(logging.Handler):
+    """The lines that a logger of ours writes."""
+
+    def __init__(self, test: TestCase) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        log = logging.getLogger("ws4redis_tx")
+        log.addHandler(self)
+        test.addCleanup(log.removeHandler, self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+class WithoutRedisTests(TestCase):
+    """Redis is away: nothing fails, and nothing waits for long."""
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        from ws4redis_tx.redis.commands import Commands
+
+        self.port = free_port()
+        override(self, WS4REDIS_CONNECTION=f"redis://127.0.0.1:{self.port}")
+        self.commands = Commands(django_settings.get_redis_address(), "", reactor, timeout=5)
+        self.commands.start()
+        self.addCleanup(self.commands.stop)
+        bridge.share_commands(self.commands)
+        self.addCleanup(bridge.share_commands, None)
+        self.patch(revoking, "_outage", revoking._Outage())
+        self.log = Lines(self)
+
+    def log_out_and_in(self) -> None:
+        browser = Client(HTTP_HOST="127.0.0.1")
+        for _ in range(3):
+            browser.force_login(User.objects.get(username="john"))
+            browser.logout()
+            assert "_auth_user_id" not in browser.session
+            user = User.objects.get(username="john")
+            user.save()
+            user.groups.set(user.groups.all())
+
+    @inlineCallbacks
+    def test_a_logout_works_and_all_of_it_is_one_line_in_the_log(self) -> Any:
+        yield in_thread(self.log_out_and_in)
+        yield self.assertFailure(self.commands.when_connected(), Exception)  # all of them failed
+        self.assertEqual(len(self.log.lines), 1)
+        self.assertIn("WS4REDIS_RECHECK", self.log.lines[0])
+        with self.assertRaises(BrokerUnavailable):
+            yield in_thread(lambda: ws4redis_tx.disconnect(user="john"))
+
+    @inlineCallbacks
+    def test_a_redis_that_does_not_answer_holds_up_the_first_one_only(self) -> Any:
+        waits: list[float] = []
+        send = bridge.send
+
+        def watched(work: Any, patience: float, done: Any) -> bool:
+            waits.append(patience)
+            return send(work, patience, done)
+
+        self.patch(bridge, "send", watched)
+        from twisted.internet.protocol import Factory, Protocol
+
+        silent = reactor.listenTCP(self.port, Factory.forProtocol(Protocol))
+        self.addCleanup(silent.stopListening)
+        yield in_thread(self.log_out_and_in)
+        self.assertEqual(waits[0], 0.5)
+        self.assertEqual(set(waits[1:]), {0.0})
+        self.assertEqual(len(self.log.lines), 1)
+
+    @inlineCallbacks
+    def test_in_the_reactor_thread_and_on_an_event_loop_nobody_waits(self) -> Any:
+        waits: list[float] = []
+        self.patch(bridge, "send", lambda work, patience, done: waits.append(patience) or False)
+
+        async def view() -> None:
+            revoking.tell(revoking.disconnection(user="john"))
+
+        yield in_thread(lambda: asyncio.run(view()))
+        revoking.tell(revoking.disconnection(user="john"))
+        self.assertEqual(waits, [0.0, 0.0])
+        self.assertEqual(self.log.lines, [])
+
+    @inlineCallbacks
+    def test_when_redis_is_back_it_is_told_again(self) -> Any:
+        yield in_thread(self.log_out_and_in)
+        redis = RedisServer(port=self.port)
+        self.addCleanup(redis.stop)
+        while not self.commands.connected:
+            yield self.commands.when_connected().addErrback(lambda _: None)
+        arrived = threading.Event()
+        revoking._outage._lasting = True
+        done = revoking._outage._done
+        self.patch(revoking._outage, "_done", lambda result: (done(result), arrived.set()))
+        yield in_thread(lambda: User.objects.get(username="john").save())
+        yield in_thread(arrived.wait, TIMEOUT)
+        self.assertFalse(revoking._outage._lasting)
+
+    @inlineCallbacks
+    def test_whatever_goes_wrong_the_logout_works(self) -> Any:
+        def broken(*arguments: Any) -> bool:
+            raise LookupError("deliberate")
+
+        self.patch(bridge, "send", broken)
+        yield in_thread(self.log_out_and_in)
+        self.assertTrue(self.log.lines)

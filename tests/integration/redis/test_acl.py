@@ -1,0 +1,65 @@
+"""The Redis user that the documentation describes is enough for all that the server does."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import inlineCallbacks
+from twisted.logger import LogLevel, globalLogPublisher
+from twisted.trial.unittest import TestCase
+
+from tests.integration.redis.test_broker import Listener
+from tests.support import ROOT, RedisServer
+from ws4redis_tx.core.redis_address import parse_redis_address
+from ws4redis_tx.redis.broker import RedisBroker
+
+
+class AclTests(TestCase):
+    timeout = 60
+
+    @inlineCallbacks
+    def test_a_user_with_the_documented_rights_publishes_hears_and_recovers(self) -> Any:
+        text = (ROOT / "docs" / "security.md").read_text()
+        (rights,) = re.findall(r"for channels, and `(\+[^`]+)`", text)
+        redis = RedisServer()
+        self.addCleanup(redis.stop)
+        redis.command(
+            "ACL", "SETUSER", "web", "on", ">s3cret", "~site:*", "&site:*", *rights.split()
+        )
+        said: list[str] = []
+
+        def observe(event: Any) -> None:
+            if event["log_level"] >= LogLevel.warn:
+                said.append(str(event.get("log_format")))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        address = parse_redis_address(f"redis://web:s3cret@127.0.0.1:{redis.port}/1")
+        broker = RedisBroker(address, "site", reactor)
+        broker.startService()
+        self.addCleanup(broker.stopService)
+        yield broker.when_available()
+        listener = Listener()
+        yield broker.listen(b"site:a", listener)
+        yield broker.listen(b"site:b", listener)
+        self.assertEqual((yield broker.publish([b"site:a", b"site:b"], b"1", 60)), 2)
+        yield broker.publish([b"site:a"], b"2", 0)
+        self.assertEqual((yield broker.get(b"site:b")), b"1")
+        yield broker.commands.put(b"site:ticket:x", b"who", 30)
+        for found in (b"who", None):
+            self.assertEqual((yield broker.commands.take(b"site:ticket:x")), found)
+        yield listener.wait_for(3)
+        self.assertEqual(said, [])
+
+        redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+        redis.command("SELECT", 1)
+        yield broker.publish([b"site:b"], b"3", 60)
+        yield broker.fence().addErrback(lambda _: None)
+        yield broker.when_available()
+        yield listener.wait_for(4)
+        broker.unlisten(b"site:a", listener)
+        yield broker.fence()
+        self.assertEqual([payload for _, payload in listener.heard], [b"1", b"1", b"2", b"3"])
+        self.assertEqual([text for text in said if "permit" in text or "let this user" in text], [])

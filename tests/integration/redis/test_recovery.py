@@ -1,0 +1,191 @@
+"""After an outage: what was persisted while nobody could hear it arrives, once, in its place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import inlineCallbacks
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests.integration.redis.test_broker import Listener
+from tests.support import LISTEN, RedisServer, ServerTestCase
+from ws4redis_tx.config.server_config import ServerConfig
+from ws4redis_tx.redis.arrivals import Arrivals
+from ws4redis_tx.redis.broker import RedisBroker
+
+
+class ArrivalsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.arrivals = Arrivals()
+
+    def test_what_was_stamped_after_the_last_probe_and_did_not_arrive_was_missed(self) -> None:
+        self.arrivals.prove(100)
+        self.assertTrue(self.arrivals.missed(b"c", b"new", 101))
+
+    def test_what_was_stamped_before_the_last_probe_has_arrived(self) -> None:
+        self.arrivals.prove(100)
+        self.assertFalse(self.arrivals.missed(b"c", b"old", 100))
+
+    def test_what_arrived_since_the_last_probe_was_not_missed(self) -> None:
+        self.arrivals.prove(100)
+        self.arrivals.note(b"c", b"new")
+        self.assertFalse(self.arrivals.missed(b"c", b"new", 101))
+        self.assertTrue(self.arrivals.missed(b"d", b"new", 101))
+
+    def test_equal_bytes_published_again_during_the_outage_are_another_message(self) -> None:
+        self.arrivals.note(b"c", b"same")
+        self.arrivals.prove(100)
+        self.assertTrue(self.arrivals.missed(b"c", b"same", 101))
+
+    def test_what_was_read_by_all_who_listened_was_not_missed(self) -> None:
+        self.arrivals.prove(100)
+        self.arrivals.note_read(b"c", b"read")
+        self.assertFalse(self.arrivals.missed(b"c", b"read", 101))
+
+    def test_what_arrived_is_newer_than_what_was_read(self) -> None:
+        self.arrivals.note(b"c", b"arrived")
+        self.arrivals.note_read(b"c", b"read")
+        self.arrivals.prove(100)
+        self.assertFalse(self.arrivals.missed(b"c", b"arrived", None))
+
+    def test_without_a_stamp_equal_bytes_count_as_the_last_message_again(self) -> None:
+        self.arrivals.note(b"c", b"last")
+        self.arrivals.prove(100)
+        self.arrivals.prove(200)
+        self.assertFalse(self.arrivals.missed(b"c", b"last", None))
+        self.assertTrue(self.arrivals.missed(b"c", b"other", None))
+        self.arrivals.forget(b"c")
+        self.assertTrue(self.arrivals.missed(b"c", b"last", None))
+
+    def test_only_what_arrived_since_the_last_probe_is_counted(self) -> None:
+        self.arrivals.note(b"c", b"1")
+        self.arrivals.note(b"c", b"2")
+        self.assertEqual(len(self.arrivals.recent), 2)
+        self.arrivals.prove(1)
+        self.assertEqual(len(self.arrivals.recent), 0)
+
+
+class OutageTests(TestCase):
+    """The broker, through outages that the test makes and fills."""
+
+    timeout = 60
+
+    @inlineCallbacks
+    def setUp(self) -> Any:
+        self.redis = RedisServer()
+        self.addCleanup(self.redis.stop)
+        self.broker = RedisBroker(self.redis.address, "", reactor)
+        self.broker.startService()
+        self.addCleanup(self.broker.stopService)
+        yield self.broker.when_available()
+        self.listener = Listener()
+        for channel in (b"a", b"b", b"c"):
+            yield self.broker.listen(channel, self.listener)
+
+    @inlineCallbacks
+    def deaf(self, *steps: Any) -> Any:
+        """Lose the pub/sub connection, take the steps while it is lost, wait until it is back."""
+        self.redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+        for step in steps:
+            step()
+        yield self.broker.fence().addErrback(lambda _: None)
+        yield self.broker.when_available()
+        yield self.broker.fence()
+
+    def publish(self, channel: str, payload: str) -> None:
+        """As a publisher of ours does it, from outside."""
+        from ws4redis_tx.redis.scripts import PUBLISH
+
+        self.redis.command("EVAL", PUBLISH, 2, channel, f"at:{channel}", payload, 60)
+
+    def publish_as_of_old(self, channel: str, payload: str) -> None:
+        self.redis.command("PUBLISH", channel, payload)
+        self.redis.command("SETEX", channel, 60, payload)
+
+    @inlineCallbacks
+    def test_what_was_published_meanwhile_arrives_once_in_order_and_before_what_follows(
+        self,
+    ) -> Any:
+        self.publish("a", "before")
+        yield self.deaf(
+            lambda: self.publish("b", "first"),
+            lambda: self.publish("a", "second"),
+        )
+        self.publish("c", "after")
+        yield self.listener.wait_for(4)
+        yield self.broker.fence()
+        self.assertEqual(
+            self.listener.heard,
+            [(b"a", b"before"), (b"b", b"first"), (b"a", b"second"), (b"c", b"after")],
+        )
+
+    @inlineCallbacks
+    def test_what_had_arrived_is_not_replayed(self) -> Any:
+        for payload in ("1", "2"):
+            self.publish("a", payload)
+        self.publish_as_of_old("b", "old")
+        yield self.listener.wait_for(3)
+        yield self.deaf()
+        yield self.deaf()
+        self.assertEqual(self.listener.heard, [(b"a", b"1"), (b"a", b"2"), (b"b", b"old")])
+
+    @inlineCallbacks
+    def test_a_publisher_of_old_is_served_too(self) -> Any:
+        self.publish("a", "stamped")
+        yield self.listener.wait_for(1)
+        yield self.deaf(lambda: self.publish_as_of_old("a", "unstamped"))
+        self.assertEqual(self.listener.heard[1:], [(b"a", b"unstamped")])
+
+    @inlineCallbacks
+    def test_what_was_read_from_its_key_is_not_sent_again(self) -> Any:
+        self.publish("d", "persisted")
+        yield self.broker.listen(b"d", self.listener)
+        self.assertEqual((yield self.broker.get(b"d")), b"persisted")
+        yield self.broker.fence()
+        yield self.deaf()
+        self.assertEqual(self.listener.heard, [])
+
+    @inlineCallbacks
+    def test_without_permission_for_scripts_it_is_the_same(self) -> Any:
+        self.redis.command("ACL", "SETUSER", "default", "-eval")
+        self.redis.command("CLIENT", "KILL", "TYPE", "normal")
+        yield self.broker.publish([b"a"], b"x", 0).addErrback(lambda _: None)
+        yield self.broker.when_available()
+        yield self.deaf(lambda: self.publish_as_of_old("a", "missed"))
+        self.assertIn((b"a", b"missed"), self.listener.heard)
+
+    @inlineCallbacks
+    def test_a_user_whose_keys_are_limited_recovers_too(self) -> Any:
+        for rights in ("~a ~b ~c", "~a ~b ~c -eval"):
+            self.redis.command("ACL", "SETUSER", "default", "resetkeys", *rights.split())
+            self.redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            yield self.broker.publish([b"a"], b"x", 0).addErrback(lambda _: None)
+            yield self.broker.when_available()
+            yield self.deaf()
+            self.assertTrue(self.broker.available)
+
+    @inlineCallbacks
+    def test_a_user_without_rights_on_the_control_channel_is_served_without_probes(self) -> Any:
+        rights = ("resetchannels", "&a", "&b", "&c")
+        self.redis.command("ACL", "SETUSER", "default", *rights)
+        yield self.deaf(lambda: self.publish("a", "missed"))
+        self.publish("b", "live")
+        yield self.listener.wait_for(2)
+        self.assertEqual(self.listener.heard, [(b"a", b"missed"), (b"b", b"live")])
+
+
+class RestartTests(ServerTestCase):
+    @inlineCallbacks
+    def test_a_websocket_gets_what_was_published_before_its_server_was_back(self) -> Any:
+        redis = RedisServer()
+        self.addCleanup(lambda: redis.stop())
+        service = yield self.start_server(ServerConfig(redis=redis.address, listen=LISTEN))
+        client = yield self.open("foobar?subscribe-broadcast")
+        redis.stop()
+        redis = RedisServer(port=redis.port)
+        redis.command("SETEX", "broadcast:foobar", 60, "meanwhile")
+        yield service.factory.broker.fence().addErrback(lambda _: None)
+        yield service.factory.broker.when_available()
+        redis.command("PUBLISH", "broadcast:foobar", "after")
+        self.assertEqual((yield client.take(2)), ["meanwhile", "after"])

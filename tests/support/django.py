@@ -1,0 +1,65 @@
+"""The chat demo in this process: Django set up, its database made, its users logged in."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+
+SETTINGS = "tests.projects.django_project.settings"
+
+
+@cache
+def set_up_django() -> None:
+    """Once per process: settings, tables, john and mary. Blocks."""
+    os.environ["DJANGO_SETTINGS_MODULE"] = SETTINGS
+    import django
+    from django.core.management import call_command
+
+    django.setup()
+    call_command("prepare_demo", stdout=io.StringIO())
+
+
+def environment() -> dict[str, str]:
+    """What another process needs to see the same site and database."""
+    set_up_django()
+    return {"CHATSERVER_DB": os.environ["CHATSERVER_DB"]}
+
+
+def in_thread(function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+    """Call it in a worker thread, as a view would be, and close that thread's database after."""
+
+    def work() -> Any:
+        from django.db import connections
+
+        try:
+            return function(*arguments)
+        finally:
+            connections.close_all()
+
+    return deferToThread(work)
+
+
+def log_in(username: str) -> Any:
+    """Fire with a Django test client that is logged in by the login page."""
+
+    def work() -> Any:
+        from django.test import Client
+
+        client = Client(HTTP_HOST="127.0.0.1")
+        response = client.post("/login/", {"username": username, "password": "secret"})
+        assert response.status_code == 302, response.content
+        client.get("/broadcast/")  # brings the CSRF cookie
+        return client
+
+    set_up_django()
+    return in_thread(work)
+
+
+def cookies_of(client: Any) -> dict[str, str]:
+    return {name: morsel.value for name, morsel in client.cookies.items()}

@@ -1,0 +1,130 @@
+"""Settings: read when used, checked all at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import python
+from tests.support.django import SETTINGS, set_up_django
+
+set_up_django()
+
+from django.core.checks import run_checks
+from django.template import engines
+from django.test import RequestFactory, override_settings
+
+from ws4redis_tx import settings as old_settings
+from ws4redis_tx.config import django_settings
+from ws4redis_tx.config.server_config import DEFAULT_LISTEN, ServerConfig
+from ws4redis_tx.context_processors import default
+from ws4redis_tx.core.errors import ConfigError
+from ws4redis_tx.core.redis_address import RedisAddress
+from ws4redis_tx.policies import allow_all
+
+
+def complaints() -> dict[str, str]:
+    return {each.id: str(each) for each in run_checks() if each.id.startswith("ws4redis_tx")}
+
+
+class SettingsTests(SynchronousTestCase):
+    def test_defaults_are_the_contracts(self) -> None:
+        config = django_settings.server_config()
+        self.assertEqual(config.websocket_url, "/ws/")
+        self.assertEqual(config.redis, RedisAddress(host="localhost", port=6379, db=0))
+        self.assertEqual((config.prefix, config.expire, config.heartbeat), ("", 3600, None))
+        self.assertEqual(config.listen, DEFAULT_LISTEN)
+        self.assertEqual(config.subscriber.__qualname__, "RedisSubscriber")  # type: ignore[union-attr]
+        self.assertEqual(complaints(), {})
+
+    def test_they_are_read_when_they_are_asked_for(self) -> None:
+        with override_settings(WS4REDIS_EXPIRE=5, WEBSOCKET_URL="/live/"):
+            self.assertEqual((django_settings.get_expire(), old_settings.WS4REDIS_EXPIRE), (5, 5))
+            self.assertEqual(django_settings.server_config().websocket_url, "/live/")
+        self.assertEqual(old_settings.WS4REDIS_EXPIRE, 3600)
+        self.assertEqual(old_settings.WEBSOCKET_URL, "/ws/")
+        with self.assertRaises(AttributeError):
+            old_settings.WS4REDIS_NONSENSE  # noqa: B018
+
+    def test_an_embedder_takes_them_all_and_changes_some(self) -> None:
+        with override_settings(WS4REDIS_EXPIRE=5, WS4REDIS_PREFIX="site"):
+            config = ServerConfig.from_django(listen=("tcp:9999",), expire=7)
+        self.assertEqual((config.django, config.prefix), (True, "site"))
+        self.assertEqual((config.listen, config.expire), (("tcp:9999",), 7))
+        self.assertRaises(TypeError, ServerConfig.from_django, nonsense=1)
+        self.assertRaises(ConfigError, ServerConfig.from_django, expire="7")
+
+    def test_before_django_is_set_up_there_are_none_to_take(self) -> None:
+        program = (
+            "from ws4redis_tx.service import ConfigError, ServerConfig\n"
+            "try: ServerConfig.from_django()\n"
+            "except ConfigError as error: print(error)"
+        )
+        result = python("-c", program, DJANGO_SETTINGS_MODULE=SETTINGS)
+        self.assertIn("call django.setup() first", result.stdout, result.stderr)
+
+    def test_djangos_hosts_and_trusted_origins_count(self) -> None:
+        with override_settings(
+            ALLOWED_HOSTS=["a.example"],
+            CSRF_TRUSTED_ORIGINS=["https://b.example"],
+            WS4REDIS_ALLOWED_ORIGINS=["https://*.c.example"],
+        ):
+            config = django_settings.server_config()
+        self.assertEqual(config.allowed_hosts, ("a.example",))
+        self.assertEqual(config.allowed_origins, ("https://*.c.example", "https://b.example"))
+        with override_settings(DEBUG=True, ALLOWED_HOSTS=[]):
+            self.assertIn("127.0.0.1", django_settings.server_config().allowed_hosts or ())
+
+    def test_every_mistake_is_reported_at_once_with_its_id_and_a_hint(self) -> None:
+        wrong: dict[str, Any] = {
+            "WEBSOCKET_URL": "ws",
+            "WS4REDIS_CONNECTION": "http://localhost",
+            "WS4REDIS_PREFIX": "group",
+            "WS4REDIS_EXPIRE": "soon",
+            "WS4REDIS_SUBSCRIBER": "no.such.Subscriber",
+            "WS4REDIS_HEARTBEAT": 7,
+            "WS4REDIS_ALLOWED_CHANNELS": "no.such.callback",
+            "WS4REDIS_PROCESS_REQUEST": 7,
+            "WS4REDIS_ALLOWED_ORIGINS": "example.com",
+            "WS4REDIS_TIMEOUT": 0,
+            "WS4REDIS_RECHECK": "soon",
+            "WS4REDIS_REVOKE": "no",
+        }
+        with override_settings(**wrong):
+            found = complaints()
+        self.assertEqual(sorted(found), [f"ws4redis_tx.E{i:03}" for i in (*range(1, 11), 23, 24)])
+        for setting, complaint in zip(wrong, found.values(), strict=True):
+            self.assertIn(setting, complaint)
+            self.assertIn("HINT", complaint)
+
+    def test_a_dotted_name_and_a_callable_mean_the_same(self) -> None:
+        for value in (allow_all, "ws4redis_tx.policies.allow_all"):
+            with override_settings(WS4REDIS_ALLOWED_CHANNELS=value):
+                self.assertIs(django_settings.get_callable("WS4REDIS_ALLOWED_CHANNELS"), allow_all)
+
+
+class TemplateTests(SynchronousTestCase):
+    def render(self, template: str, **options: Any) -> str:
+        request = RequestFactory(HTTP_HOST="localhost:8000").get("/", **options)
+        return engines["django"].from_string(template).render({}, request)
+
+    def test_the_context_processor_names_uri_and_heartbeat(self) -> None:
+        request = RequestFactory(HTTP_HOST="localhost:8000").get("/")
+        self.assertEqual(
+            default(request),
+            {"WEBSOCKET_URI": "ws://localhost:8000/ws/", "WS4REDIS_HEARTBEAT": "null"},
+        )
+        with override_settings(WS4REDIS_HEARTBEAT="</script>", WEBSOCKET_URL="/live/"):
+            values = default(RequestFactory(HTTP_HOST="localhost").get("/", secure=True))
+        self.assertEqual(values["WEBSOCKET_URI"], "wss://localhost/live/")
+        self.assertNotIn("<", values["WS4REDIS_HEARTBEAT"])
+
+    def test_the_tag_names_the_whole_url(self) -> None:
+        url = self.render(
+            "{% load ws4redis %}{% websocket_url 'foo bar/ü' 'subscribe-broadcast' 'echo' %}"
+        )
+        self.assertEqual(
+            url.replace("&amp;", "&"),
+            "ws://localhost:8000/ws/foo%20bar/%C3%BC?subscribe-broadcast&echo",
+        )
