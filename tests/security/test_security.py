@@ -63,7 +63,7 @@ from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
 from ws4redis_tx.django import revoking
 from ws4redis_tx.redis.commands import Commands
-from ws4redis_tx.scheduling.timeouts import Deadlines
+from ws4redis_tx.scheduling.timeouts import Timeouts
 from ws4redis_tx.service import make_service
 from ws4redis_tx.testing import client_frame
 from ws4redis_tx.threads import bridge
@@ -425,7 +425,7 @@ class PermissionTests(SecurityTestCase):
     def test_a_timeout_refuses_and_a_late_answer_changes_nothing(self) -> Any:
         service = yield self.serve()
         clock = Clock()
-        deadlines = Deadlines(HANDSHAKE_TIMEOUT, WebSocketProtocol.time_out, clock)
+        deadlines = Timeouts(HANDSHAKE_TIMEOUT, WebSocketProtocol.time_out, clock)
         self.patch(service.factory, "deadlines", deadlines)
         for setting in ("WS4REDIS_ALLOWED_CHANNELS", "WS4REDIS_PROCESS_REQUEST"):
             go_on = threading.Event()

@@ -17,7 +17,7 @@ from ws4redis_tx.redis import scripts as publishing
 from ws4redis_tx.redis.connection import RedisConnection
 from ws4redis_tx.redis.protocol import LOST, Command, CommandProtocol, ResponseError
 from ws4redis_tx.scheduling.deferreds import gather
-from ws4redis_tx.scheduling.timeouts import Deadlines
+from ws4redis_tx.scheduling.timeouts import Timeouts
 
 _log = Logger()
 
@@ -64,7 +64,7 @@ class Commands:
         on_down: Callable[[str], None] = lambda problem: None,
     ) -> None:
         self._prefix = prefix
-        self._outstanding: Deadlines[Deferred[Any]] = Deadlines(timeout, Deferred.cancel, reactor)
+        self._outstanding: Timeouts[Deferred[Any]] = Timeouts(timeout, Deferred.cancel, reactor)
         self._connection = RedisConnection(
             address,
             reactor,

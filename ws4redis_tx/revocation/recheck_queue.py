@@ -15,7 +15,7 @@ AT_ONCE = 2
 _A_TURN = 50  # an authorizer that answers at once would keep the reactor busy
 
 
-class Rechecks(Generic[Member]):
+class RecheckQueue(Generic[Member]):
     """A queue in which each member waits once. What is urgent goes before what is routine. Who is
     asked for while its check runs is checked again: what that reads may be from before.
 

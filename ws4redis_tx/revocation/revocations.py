@@ -28,9 +28,9 @@ from ws4redis_tx.core.interfaces import IBroker
 from ws4redis_tx.revocation.control_channel import ControlChannel
 from ws4redis_tx.revocation.messages import LOGOUT, RECHECK, Revocation, digest
 from ws4redis_tx.revocation.packing import Packer, unpack
-from ws4redis_tx.revocation.recheck_queue import Rechecks
-from ws4redis_tx.revocation.session_index import Admitted, Roster
-from ws4redis_tx.scheduling.sweeps import Rounds
+from ws4redis_tx.revocation.recheck_queue import RecheckQueue
+from ws4redis_tx.revocation.session_index import AdmissionRecord, SessionIndex
+from ws4redis_tx.scheduling.sweeps import PeriodicSweep
 
 _log = Logger()
 
@@ -69,22 +69,22 @@ class Revocations:
         self._broker = broker
         self._reactor = reactor
         self._authorize = authorize
-        self._roster = Roster(websockets)
+        self._index = SessionIndex(websockets)
         self._packer = Packer()
         self._period = config.recheck
-        self._rechecks: Rechecks[Any] = Rechecks(self._recheck, reactor)
-        self._rounds: Rounds[Any] | None = None
+        self._rechecks: RecheckQueue[Any] = RecheckQueue(self._recheck, reactor)
+        self._sweep: PeriodicSweep[Any] | None = None
         if self._period:
             # Some together, as the first of a row opens the connection to the database.
             tick = max(min(1.0, self._period), self._period / 1000)
-            self._rounds = Rounds(
+            self._sweep = PeriodicSweep(
                 self._period, self._rechecks.eventually, reactor, random, tick=tick
             )
         # Until when the sessions with these digests are refused, the oldest first.
         self._logged_out: dict[str, float] = {}
-        self.mark = 0
+        self.sequence = 0
         """How much was heard so far: what a handshake that begins now does not know yet."""
-        self._unheard = 0  # the mark before which something may not have been heard
+        self._missed_before = 0  # what has an earlier number may not have been heard
         self._recent: deque[tuple[float, int, Revocation]] = deque()
         self._again: dict[tuple[str, tuple[str, ...]], float] = {}
         self._again_timer: Any = None
@@ -114,12 +114,12 @@ class Revocations:
             self._recheck_again_later(revocation)
         else:
             why = f"{revocation.verb} by {revocation.kind}"
-            self._end(self._roster.concerned(revocation), why)
+            self._end(self._index.concerned(revocation), why)
 
     def _remember(self, revocation: Revocation) -> None:
         now = self._reactor.seconds()
-        self.mark += 1
-        self._recent.append((now, self.mark, revocation))
+        self.sequence += 1
+        self._recent.append((now, self.sequence, revocation))
         while self._recent[0][0] < now - REMEMBERED:
             self._recent.popleft()
         if revocation.verb == LOGOUT:
@@ -129,11 +129,11 @@ class Revocations:
             while self._logged_out[oldest := next(iter(self._logged_out))] <= now:
                 del self._logged_out[oldest]
 
-    def _since(self, mark: int) -> list[Revocation]:
-        """What was heard after ``mark``."""
+    def _since(self, sequence: int) -> list[Revocation]:
+        """What was heard after ``sequence``."""
         heard: list[Revocation] = []
         for _, number, revocation in reversed(self._recent):
-            if number <= mark:
+            if number <= sequence:
                 break
             heard.append(revocation)
         return heard
@@ -156,9 +156,15 @@ class Revocations:
     # Told by the websockets and their handshakes
 
     def admit(
-        self, websocket: Any, handshake: Handshake, admission: Admission, mark: int, *, fixed: bool
+        self,
+        websocket: Any,
+        handshake: Handshake,
+        admission: Admission,
+        sequence: int,
+        *,
+        fixed: bool,
     ) -> None:
-        """Remember a websocket that is about to open, whose authorizer was asked at ``mark``.
+        """Remember a websocket that is about to open, whose authorizer was asked at ``sequence``.
 
         ``fixed``: the authorizer's answer never changes, and there is nothing to recheck.
 
@@ -166,21 +172,21 @@ class Revocations:
         """
         identity, facility = admission.identity, handshake.facility
         self._check_not_logged_out(identity)
-        said = [each for each in self._since(mark) if each.concerns(identity, facility)]
+        said = [each for each in self._since(sequence) if each.concerns(identity, facility)]
         if any(each.verb != RECHECK for each in said):
             raise Denied(403, "This is not allowed any more.", detail="it was disconnected")
         if admission.redeemed:
             handshake = replace(handshake, redeemed=admission.redeemed)
         packed = None if fixed else self._packer.pack(handshake)
-        self._roster.add(websocket, Admitted(identity, admission.rights, facility, packed))
-        if self._roster.size == 1:
+        self._index.add(websocket, AdmissionRecord(identity, admission.rights, facility, packed))
+        if self._index.size == 1:
             self._generation = self._broker.generation
             self._watch.start(_WATCH_INTERVAL, now=False)
         if packed is not None:
-            if self._rounds is not None:
-                self._rounds.add(websocket)
+            if self._sweep is not None:
+                self._sweep.add(websocket)
             self._set_timer(websocket, admission.expires)
-        if said or mark < self._unheard:
+        if said or sequence < self._missed_before:
             self._rechecks.soon(websocket)
 
     def closed(self, websocket: Any) -> None:
@@ -188,12 +194,12 @@ class Revocations:
         if websocket.admitted is None:
             return
         self._set_timer(websocket, None)
-        self._roster.discard(websocket)
+        self._index.discard(websocket)
         self._rechecks.discard(websocket)
         self._forget_failures(websocket)
-        if self._rounds is not None:
-            self._rounds.discard(websocket)
-        if not self._roster.size:
+        if self._sweep is not None:
+            self._sweep.discard(websocket)
+        if not self._index.size:
             self._watch.stop()
 
     def _check_not_logged_out(self, identity: Identity) -> None:
@@ -206,7 +212,7 @@ class Revocations:
     # What has websockets rechecked
 
     def _recheck_concerned(self, revocation: Revocation) -> None:
-        for websocket in self._roster.concerned(revocation):
+        for websocket in self._index.concerned(revocation):
             self._rechecks.soon(websocket)
 
     def _recheck_again_later(self, revocation: Revocation) -> None:
@@ -236,9 +242,9 @@ class Revocations:
 
     def _recheck_all(self) -> None:
         """What was said meanwhile was not heard; handshakes under way do not know it either."""
-        self.mark += 1
-        self._unheard = self.mark
-        for websocket in self._roster.all():
+        self.sequence += 1
+        self._missed_before = self.sequence
+        for websocket in self._index.all():
             self._rechecks.eventually(websocket)
 
     def _set_timer(self, websocket: Any, expires: float | None) -> None:
@@ -280,7 +286,7 @@ class Revocations:
             self._end([websocket], f"a recheck found that {loss} is gone")
             return
         if admission.identity != admitted.identity:
-            self._roster.update(websocket, admission.identity)
+            self._index.update(websocket, admission.identity)
         self._set_timer(websocket, admission.expires)
 
     def _not_rechecked(self, failure: Failure, websocket: Any) -> None:

@@ -12,7 +12,7 @@ from ws4redis_tx.revocation.messages import Revocation, digest
 from ws4redis_tx.revocation.packing import Packed
 
 
-class Admitted:
+class AdmissionRecord:
     """What a recheck of one websocket needs; small, as there is one for each.
 
     ``packed`` is the handshake, or ``None`` where the authorizer's answer never changes;
@@ -31,7 +31,7 @@ class Admitted:
         self.expiry: Any = None
 
 
-class Roster:
+class SessionIndex:
     """Finds websockets by what they were admitted with, which is their ``admitted``.
 
     By user and session, which logging out and saving users ask for, at once; by anything else in a
@@ -44,7 +44,7 @@ class Roster:
         self._by_session: Index[bytes, Any] = Index()
         self.size = 0
 
-    def add(self, websocket: Any, admitted: Admitted) -> None:
+    def add(self, websocket: Any, admitted: AdmissionRecord) -> None:
         websocket.admitted = admitted
         self.size += 1
         self._by_user.add(admitted.identity.user_id, websocket)

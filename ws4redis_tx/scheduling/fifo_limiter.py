@@ -6,7 +6,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from ws4redis_tx.scheduling.timeouts import Deadlines
+from ws4redis_tx.scheduling.timeouts import Timeouts
 
 Member = TypeVar("Member")
 
@@ -21,7 +21,7 @@ LONGEST_WAIT = 60.0
 """Seconds until a turn, after which nobody is likely to wait at the other end."""
 
 
-class Turns(Generic[Member]):
+class FifoLimiter(Generic[Member]):
     """A line of members, of whom so many have their turn at a time.
 
     :param most: how many there may be, those that have their turn included.
@@ -43,8 +43,8 @@ class Turns(Generic[Member]):
         self._give_up = give_up
         # Since when: the number of those whose turn had ended well.
         self._having: dict[Member, int] = {}
-        self._line: OrderedDict[Member, None] = OrderedDict()
-        self._waits: Deadlines[Member] = Deadlines(LONGEST_WAIT, self._waited_too_long, clock)
+        self._waiting: OrderedDict[Member, None] = OrderedDict()
+        self._waits: Timeouts[Member] = Timeouts(LONGEST_WAIT, self._waited_too_long, clock)
         self._stuck: deque[Member] = deque()
         self._next_portion: Any = None
         self._clock = clock
@@ -55,11 +55,11 @@ class Turns(Generic[Member]):
         """Return whether there was room."""
         if len(self) >= self._most:
             return False
-        if len(self._having) < AT_ONCE and not self._line:
+        if len(self._having) < AT_ONCE and not self._waiting:
             self._having[member] = self._served
             self._begin(member)
         else:
-            self._line[member] = None
+            self._waiting[member] = None
             self._waits.add(member)
         return True
 
@@ -67,17 +67,17 @@ class Turns(Generic[Member]):
         """It has what it came for, or is gone: the next one's turn comes. Twice is once."""
         if self._having.pop(member, None) is not None:
             self._served += served
-            if self._line:
+            if self._waiting:
                 self._call()
-        elif member in self._line:
-            del self._line[member]
+        elif member in self._waiting:
+            del self._waiting[member]
             self._waits.discard(member)
 
     def overdue(self, member: Member) -> None:
         """Its turn has lasted too long. If nobody was served meanwhile, nobody will be soon."""
         if self._having.get(member) == self._served:
-            self._stuck.extend(self._line)
-            self._line.clear()
+            self._stuck.extend(self._waiting)
+            self._waiting.clear()
             self._waits.stop()
             if self._next_portion is None:
                 self._give_up_some()
@@ -91,7 +91,7 @@ class Turns(Generic[Member]):
             self._next_portion = None
 
     def __len__(self) -> int:
-        return len(self._having) + len(self._line)
+        return len(self._having) + len(self._waiting)
 
     def _call(self) -> None:
         # Not from within itself: an authorizer may answer at once.
@@ -99,8 +99,8 @@ class Turns(Generic[Member]):
             return
         self._calling = True
         try:
-            while self._line and len(self._having) < AT_ONCE:
-                member, _ = self._line.popitem(last=False)
+            while self._waiting and len(self._having) < AT_ONCE:
+                member, _ = self._waiting.popitem(last=False)
                 self._waits.discard(member)
                 self._having[member] = self._served
                 self._begin(member)
@@ -117,5 +117,5 @@ class Turns(Generic[Member]):
             self._next_portion = self._clock.callLater(0, self._give_up_some)
 
     def _waited_too_long(self, member: Member) -> None:
-        del self._line[member]
+        del self._waiting[member]
         self._give_up(member)

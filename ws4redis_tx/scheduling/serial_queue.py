@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 LIMIT = 10.0
 
 
-class Line:
+class SerialQueue:
     """Makes one call at a time, in the order in which they were added, from its ``start`` on.
 
     Each may return a Deferred or a coroutine; the next one begins when that is done, and all that

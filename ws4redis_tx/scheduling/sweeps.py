@@ -14,7 +14,7 @@ _STILL_PUNCTUAL = 4  # ticks in one turn
 Member = TypeVar("Member")
 
 
-class Rounds(Generic[Member]):
+class PeriodicSweep(Generic[Member]):
     """Visits each member once every ``period`` seconds, a few at a time; the first visit falls
     anywhere in the first period, so that those who came together do not stay together.
 

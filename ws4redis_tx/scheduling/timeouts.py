@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 Member = TypeVar("Member")
 
 
-class Deadlines(Generic[Member]):
+class Timeouts(Generic[Member]):
     """Calls ``late`` with each member that is still here ``seconds`` after it was added.
 
     The timer goes on when all have left, until it finds that: most leave long before it rings.

@@ -25,7 +25,7 @@ from ws4redis_tx.delivery.outbox import (
     CountedDelivery,
     Delivery,
 )
-from ws4redis_tx.scheduling.serial_queue import Line, call
+from ws4redis_tx.scheduling.serial_queue import SerialQueue, call
 from ws4redis_tx.websocket.factory import WebSocketFactory
 from ws4redis_tx.websocket.protocol import WebSocketProtocol
 
@@ -72,7 +72,7 @@ class HookedWebSocket(WebSocketProtocol):
 
     _handshake: tuple[Handshake, Admission] | None = None
     _told: Connection | None = None
-    _line: Line
+    _line: SerialQueue
     _since = 0.0
     _received = 0
 
@@ -107,7 +107,7 @@ class HookedWebSocket(WebSocketProtocol):
             self.factory.in_reactor,
             self,
         )
-        self._line = Line(self.factory.reactor)
+        self._line = SerialQueue(self.factory.reactor)
         self._line.add(self.factory.hooks.connected, self._told).addErrback(
             _hook_failed, "connected"
         )

@@ -45,8 +45,8 @@ class Opening:
     """
 
     __slots__ = (
-        "_answered", "_authorization", "_factory", "_mark", "_websocket", "handshake", "head_read",
-        "path", "peer",
+        "_answered", "_authorization", "_factory", "_sequence", "_websocket", "handshake",
+        "head_read", "path", "peer",
     )  # fmt: skip
 
     handshake: Handshake
@@ -59,7 +59,7 @@ class Opening:
         self.path = self.peer = ""
         self._authorization: Deferred[Any] | None = None
         self._answered = False
-        self._mark = 0
+        self._sequence = 0
         factory.deadlines.add(websocket)
 
     def receive(self, data: bytes) -> bytes:
@@ -145,7 +145,7 @@ class Opening:
     def _ask(self, _: None) -> None:
         factory = self._factory
         factory.check_capacity()
-        self._mark = factory.revocations.mark
+        self._sequence = factory.revocations.sequence
         authorization = self._authorization = factory.authorize(self.handshake)
         if waits(authorization):
             factory.deadlines.add(self._websocket)
@@ -166,7 +166,7 @@ class Opening:
         check_admission(handshake, admission)
         identity = admission.identity
         websocket.shares.claim(factory.visitors, identity.username or identity.session_key)
-        factory.admit(websocket, handshake, admission, self._mark)
+        factory.admit(websocket, handshake, admission, self._sequence)
         subscribed: Deferred[Any] = websocket.subscribe(handshake, admission)
         if waits(subscribed):
             factory.deadlines.add(websocket)

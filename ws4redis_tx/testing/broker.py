@@ -22,8 +22,8 @@ from ws4redis_tx.core.messages import PersistedMessage, Publication
 from ws4redis_tx.core.names import is_control_channel
 from ws4redis_tx.delivery.fanout import Fanout
 from ws4redis_tx.delivery.hub import EchoNotes, Hub
-from ws4redis_tx.testing.in_flight import Message, UnderWay
-from ws4redis_tx.testing.key_store import Persisted
+from ws4redis_tx.testing.in_flight import InFlight, Message
+from ws4redis_tx.testing.key_store import KeyStore
 
 _log = Logger()
 
@@ -46,8 +46,8 @@ class MemoryBroker:
         self._fanouts = [
             Fanout(hub, lambda: 0.0, lambda run: run()) for hub in (self.hub, self.control)
         ]
-        self._under_way = UnderWay(clock, self._arrived)
-        self._persisted = Persisted(lambda: self._under_way.now)
+        self._in_flight = InFlight(clock, self._arrived)
+        self._keys = KeyStore(lambda: self._in_flight.now)
         self._notes = EchoNotes()
         self._subscribing: dict[bytes, list[Deferred[None]]] = {}
         self._faults: deque[bool] = deque()
@@ -56,15 +56,15 @@ class MemoryBroker:
     @property
     def persisted(self) -> dict[bytes, bytes]:
         """The last message of each channel that was to be persisted."""
-        return self._persisted.messages
+        return self._keys.messages
 
     @property
     def clock(self) -> Any:
-        return self._under_way.clock
+        return self._in_flight.clock
 
     @clock.setter
     def clock(self, clock: Any) -> None:
-        self._under_way.clock = clock
+        self._in_flight.clock = clock
 
     # What may go wrong
 
@@ -73,11 +73,11 @@ class MemoryBroker:
         """Seconds from a call to its answer, and from a publish to its messages' arrival;
         ``math.inf``: until ``flush``. Initially 0.
         """
-        return self._under_way.delay
+        return self._in_flight.delay
 
     @delay.setter
     def delay(self, seconds: float) -> None:
-        self._under_way.delay = seconds
+        self._in_flight.delay = seconds
 
     def fail_next(self, count: int = 1, *, maybe_published: bool = False) -> None:
         """Have the next ``count`` calls of ``publish``, ``get`` and ``listen`` fail with
@@ -94,10 +94,10 @@ class MemoryBroker:
         """
         self.available = False
         self._notes.clear()
-        for each in self._under_way.lose():
+        for each in self._in_flight.lose():
             if isinstance(each, Message):
                 if each.persisted:
-                    self._persisted.miss(each.channel)
+                    self._keys.miss(each.channel)
             else:
                 each.deferred.errback(
                     BrokerUnavailable("The connection was lost.", maybe_published=each.sent)
@@ -110,7 +110,7 @@ class MemoryBroker:
         if self.available:
             return
         self.generation += 1
-        self._dispatch(self._persisted.take_missed())
+        self._dispatch(self._keys.take_missed())
         self.available = True
         waiting, self._waiting = self._waiting, []
         for each in waiting:
@@ -121,12 +121,12 @@ class MemoryBroker:
         to this one; return the receiver count.
         """
         receivers = self._publish(channels, message, expire)
-        self._under_way.hand_over()
+        self._in_flight.hand_over()
         return receivers
 
     def flush(self) -> None:
         """Have all that is under way arrive now, and what that sets off."""
-        self._under_way.flush()
+        self._in_flight.flush()
 
     # IBroker
 
@@ -137,7 +137,7 @@ class MemoryBroker:
         if self._hub(channel).add(channel, listener):
             waiting = self._subscribing[channel] = []
             stands = self._wait_for(channel, listener)
-            self._under_way.answer(None).addBoth(self._subscribed, channel, waiting)
+            self._in_flight.answer(None).addBoth(self._subscribed, channel, waiting)
             return stands
         if channel in self._subscribing:
             return self._wait_for(channel, listener)
@@ -161,19 +161,19 @@ class MemoryBroker:
             if sender is not None and self.hub.has(channel, sender):
                 self._notes.note(channel, message, sender)
         receivers = self._publish(channels, message, expire)
-        return self._under_way.answer(receivers if fault is None else Failure(fault), sent=True)
+        return self._in_flight.answer(receivers if fault is None else Failure(fault), sent=True)
 
     def get(self, channel: bytes) -> Deferred[PersistedMessage | None]:
         fault = self._fault()
         if fault is not None:
             return fail(fault)
-        message = self._persisted.read(channel)
-        return self._under_way.answer(
+        message = self._keys.read(channel)
+        return self._in_flight.answer(
             None if message is None else PersistedMessage(message, channel)
         )
 
     def fence(self) -> Deferred[None]:
-        return self._under_way.answer(None) if self.available else fail(_unavailable())
+        return self._in_flight.answer(None) if self.available else fail(_unavailable())
 
     def forget(self, listener: IListener) -> None:
         self._notes.forget(listener)
@@ -229,12 +229,12 @@ class MemoryBroker:
         receivers = 0
         for channel in channels:
             if expire:
-                self._persisted.keep(channel, message, expire)
+                self._keys.keep(channel, message, expire)
             if self.available:
                 receivers += channel in self._hub(channel).channels
-                self._under_way.add(channel, message, persisted=bool(expire))
+                self._in_flight.add(channel, message, persisted=bool(expire))
             elif expire:
-                self._persisted.miss(channel)
+                self._keys.miss(channel)
         return receivers
 
     def _arrived(self, messages: Iterable[Message]) -> None:

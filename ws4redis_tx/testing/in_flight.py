@@ -34,7 +34,7 @@ class Answer:
     sent: bool
 
 
-class UnderWay:
+class InFlight:
     """A queue in which nothing overtakes.
 
     :param clock: by which ``delay`` seconds pass; without one, what is delayed waits for ``flush``.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 
-class Persisted:
+class KeyStore:
     """What is persisted, until it expires by ``seconds``, a clock's."""
 
     def __init__(self, seconds: Callable[[], float]) -> None:

@@ -21,9 +21,9 @@ from ws4redis_tx.core.origins import OriginPolicy
 from ws4redis_tx.core.proxies import TrustedProxies
 from ws4redis_tx.protocols.subscriber_connection import SubscriberConnection
 from ws4redis_tx.revocation.revocations import Revocations
-from ws4redis_tx.scheduling.fifo_limiter import Turns
-from ws4redis_tx.scheduling.sweeps import Rounds
-from ws4redis_tx.scheduling.timeouts import Deadlines
+from ws4redis_tx.scheduling.fifo_limiter import FifoLimiter
+from ws4redis_tx.scheduling.sweeps import PeriodicSweep
+from ws4redis_tx.scheduling.timeouts import Timeouts
 from ws4redis_tx.sessions.opening_handshake import Opening, unavailable
 from ws4redis_tx.websocket.protocol import WebSocketProtocol
 from ws4redis_tx.websocket.shared_attributes import sharing
@@ -81,10 +81,10 @@ class WebSocketFactory(WebSocketServerFactory):
         )
         self.addresses = Quota(config.max_connections_per_address)
         self.visitors = Quota(config.max_connections_per_user)
-        self.deadlines: Deadlines[WebSocketProtocol] = Deadlines(
+        self.deadlines: Timeouts[WebSocketProtocol] = Timeouts(
             HANDSHAKE_TIMEOUT, WebSocketProtocol.time_out, reactor
         )
-        self.turns: Turns[Opening] = Turns(
+        self.turns: FifoLimiter[Opening] = FifoLimiter(
             config.max_authorizations, Opening.ask, Opening.give_up, reactor
         )
         self.rate = make_rate(config.rate)
@@ -92,7 +92,7 @@ class WebSocketFactory(WebSocketServerFactory):
         self.heartbeat = None if config.heartbeat is None else config.heartbeat.encode()
         # Seeded by tests that want the same each time.
         self.chance = chance = random.Random()
-        self._pings: Rounds[WebSocketProtocol] = Rounds(
+        self._pings: PeriodicSweep[WebSocketProtocol] = PeriodicSweep(
             PING_INTERVAL,
             WebSocketProtocol.ping,
             reactor,
@@ -100,10 +100,10 @@ class WebSocketFactory(WebSocketServerFactory):
             check_after=PING_TIMEOUT,
             check=lambda websocket: websocket.drop_if_silent(),
         )
-        self._beats: Rounds[WebSocketProtocol] | None = None
+        self._beats: PeriodicSweep[WebSocketProtocol] | None = None
         if self.heartbeat is not None:
             beat = server_frame(self.heartbeat)
-            self._beats = Rounds(
+            self._beats = PeriodicSweep(
                 HEARTBEAT_INTERVAL, lambda websocket: websocket.beat(beat), reactor, chance
             )
         self._opening: set[WebSocketProtocol] = set()
@@ -147,11 +147,15 @@ class WebSocketFactory(WebSocketServerFactory):
     # Told by the websockets
 
     def admit(
-        self, websocket: WebSocketProtocol, handshake: Handshake, admission: Admission, mark: int
+        self,
+        websocket: WebSocketProtocol,
+        handshake: Handshake,
+        admission: Admission,
+        sequence: int,
     ) -> None:
-        """Have its rights watched from now on, and those checked that it had at ``mark``."""
+        """Have its rights watched from now on, and those checked that it had at ``sequence``."""
         fixed = isinstance(self.authorizer, AnonymousAuthorizer)
-        self.revocations.admit(websocket, handshake, admission, mark, fixed=fixed)
+        self.revocations.admit(websocket, handshake, admission, sequence, fixed=fixed)
 
     def connected(self, websocket: WebSocketProtocol) -> None:
         self._opening.add(websocket)

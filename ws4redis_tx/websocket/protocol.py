@@ -27,7 +27,7 @@ from ws4redis_tx.core.handshake import Handshake, HttpRequest, acceptance, refus
 from ws4redis_tx.core.messages import PING, RedisMessage, pong_frame
 from ws4redis_tx.delivery.outbox import CompressedDelivery, Delivery
 from ws4redis_tx.protocols.subscriber_connection import SubscriberConnection
-from ws4redis_tx.revocation.session_index import Admitted
+from ws4redis_tx.revocation.session_index import AdmissionRecord
 from ws4redis_tx.scheduling.immediate_writer import immediate_writer, unsent
 from ws4redis_tx.sessions.opening_handshake import Opening, unavailable
 from ws4redis_tx.sessions.peer_limits import Shares
@@ -67,7 +67,7 @@ class WebSocketProtocol(WebSocketServerProtocol):
     factory: Any
 
     ended = False
-    admitted: Admitted | None = None
+    admitted: AdmissionRecord | None = None
     _opening: Opening | None = None
     _subscriber: Any = None
     _connection: SubscriberConnection | None = None

@@ -319,7 +319,7 @@ class UserTests(DjangoTests):
 def recheck_all(service: Any) -> None:
     """As the turn of each websocket comes, once in ``WS4REDIS_RECHECK`` seconds."""
     revocations = service.factory.revocations
-    for websocket in revocations._roster.all():
+    for websocket in revocations._index.all():
         revocations._rechecks.eventually(websocket)
 
 

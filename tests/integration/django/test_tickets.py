@@ -90,7 +90,7 @@ class TicketTests(DjangoTests):
     def recheck(self) -> Any:
         """Fire when everybody was looked at again."""
         revocations = self.service.factory.revocations
-        yield gatherResults([revocations._recheck(each) for each in revocations._roster.all()])
+        yield gatherResults([revocations._recheck(each) for each in revocations._index.all()])
 
 
 class RedeemingTests(TicketTests):

@@ -30,7 +30,7 @@ from ws4redis_tx.revocation.messages import (
     read_revocation,
 )
 from ws4redis_tx.revocation.packing import Packer, unpack
-from ws4redis_tx.revocation.recheck_queue import Rechecks
+from ws4redis_tx.revocation.recheck_queue import RecheckQueue
 from ws4redis_tx.service import disconnect
 from ws4redis_tx.testing import MemoryBroker, MemoryClient, connect, make_memory_factory
 
@@ -395,7 +395,7 @@ class RecheckTests(RevocationTests):
         client.lose_connection()
         waiting.callback(self.site.admit(JOHN, self.site.handshakes[0], []))
         self.say_again()
-        self.assertEqual(len(self.factory.revocations._roster._by_user), 0)
+        self.assertEqual(len(self.factory.revocations._index._by_user), 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
@@ -564,10 +564,10 @@ class TimeTests(RevocationTests):
             client.close()
         revocations = self.factory.revocations
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertEqual(len(revocations._roster._by_user), 0)
-        self.assertEqual(len(revocations._roster._by_session), 0)
+        self.assertEqual(len(revocations._index._by_user), 0)
+        self.assertEqual(len(revocations._index._by_session), 0)
         self.assertEqual(len(revocations._rechecks), 0)
-        self.assertEqual(revocations._roster.size, 0)
+        self.assertEqual(revocations._index.size, 0)
 
 
 class OutageTests(RevocationTests):
@@ -782,7 +782,7 @@ class RechecksTests(SynchronousTestCase):
         self.clock = Clock()
         self.running: dict[str, Deferred[None]] = {}
         self.checked: list[str] = []
-        self.rechecks: Rechecks[str] = Rechecks(self.check, self.clock)
+        self.rechecks: RecheckQueue[str] = RecheckQueue(self.check, self.clock)
 
     def check(self, member: str) -> Deferred[None]:
         self.checked.append(member)
@@ -848,7 +848,7 @@ class RechecksTests(SynchronousTestCase):
             checked.append(member)
             return succeed(None)
 
-        rechecks: Rechecks[int] = Rechecks(check, self.clock)
+        rechecks: RecheckQueue[int] = RecheckQueue(check, self.clock)
         for member in range(1000):
             rechecks.eventually(member)
         others: list[int] = []

@@ -5,20 +5,20 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from ws4redis_tx.scheduling.fifo_limiter import AT_ONCE, LONGEST_WAIT, Turns
-from ws4redis_tx.scheduling.timeouts import Deadlines
+from ws4redis_tx.scheduling.fifo_limiter import AT_ONCE, LONGEST_WAIT, FifoLimiter
+from ws4redis_tx.scheduling.timeouts import Timeouts
 
 
-class DeadlinesTests(SynchronousTestCase):
+class TimeoutsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.late: list[str] = []
-        self.deadlines: Deadlines[str] = Deadlines(5, self.late.append, self.clock)
+        self.timeouts: Timeouts[str] = Timeouts(5, self.late.append, self.clock)
 
     def test_who_is_still_here_is_late_at_the_deadline_and_once(self) -> None:
-        self.deadlines.add("a")
+        self.timeouts.add("a")
         self.clock.advance(4)
-        self.deadlines.add("b")
+        self.timeouts.add("b")
         self.assertEqual(self.late, [])
         self.clock.advance(1)
         self.assertEqual(self.late, ["a"])
@@ -27,10 +27,10 @@ class DeadlinesTests(SynchronousTestCase):
 
     def test_who_left_is_not_late_and_who_is_added_again_has_all_the_time_again(self) -> None:
         for member in "abc":
-            self.deadlines.add(member)
+            self.timeouts.add(member)
         self.clock.advance(4)
-        self.deadlines.discard("a")
-        self.deadlines.add("b")
+        self.timeouts.discard("a")
+        self.timeouts.add("b")
         self.clock.advance(1)
         self.assertEqual(self.late, ["c"])
         self.clock.advance(4)
@@ -38,113 +38,113 @@ class DeadlinesTests(SynchronousTestCase):
 
     def test_there_is_one_timer_for_all_and_none_when_all_have_left(self) -> None:
         for number in range(1000):
-            self.deadlines.add(str(number))
+            self.timeouts.add(str(number))
             self.clock.advance(0.001)
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         for number in range(1000):
-            self.deadlines.discard(str(number))
+            self.timeouts.discard(str(number))
         self.clock.advance(5)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_stop_leaves_nobody_and_no_timer(self) -> None:
-        self.deadlines.add("a")
-        self.deadlines.stop()
-        self.assertEqual(len(self.deadlines), 0)
+        self.timeouts.add("a")
+        self.timeouts.stop()
+        self.assertEqual(len(self.timeouts), 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.deadlines.add("b")
+        self.timeouts.add("b")
         self.clock.advance(5)
         self.assertEqual(self.late, ["b"])
 
     def test_one_that_is_late_may_end_others_and_start_again(self) -> None:
         def late(member: str) -> None:
             self.late.append(member)
-            deadlines.discard("b")
-            deadlines.add("c")
-            deadlines.add(member)
+            timeouts.discard("b")
+            timeouts.add("c")
+            timeouts.add(member)
 
-        deadlines: Deadlines[str] = Deadlines(5, late, self.clock)
+        timeouts: Timeouts[str] = Timeouts(5, late, self.clock)
         for member in "abc":
-            deadlines.add(member)
+            timeouts.add(member)
         self.clock.advance(5)
         self.assertEqual(self.late, ["a"])
         self.clock.advance(5)
         self.assertEqual(self.late, ["a", "c", "a"])
 
 
-class TurnsTests(SynchronousTestCase):
+class FifoLimiterTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.begun: list[int] = []
         self.given_up: list[int] = []
-        self.turns = self.make()
+        self.limiter = self.make()
 
-    def make(self, most: int = 1000) -> Turns[int]:
-        return Turns(most, self.begun.append, self.given_up.append, self.clock)
+    def make(self, most: int = 1000) -> FifoLimiter[int]:
+        return FifoLimiter(most, self.begun.append, self.given_up.append, self.clock)
 
     def join(self, number: int) -> None:
         for member in range(number):
-            self.assertTrue(self.turns.join(member))
+            self.assertTrue(self.limiter.join(member))
 
     def test_so_many_have_their_turn_at_a_time_and_the_others_in_the_order_they_came(self) -> None:
         self.join(1000)
         self.assertEqual(self.begun, list(range(AT_ONCE)))
         for member in range(1000):
-            self.turns.leave(member, served=True)
+            self.limiter.leave(member, served=True)
         self.assertEqual(self.begun, list(range(1000)))
-        self.assertEqual(len(self.turns), 0)
+        self.assertEqual(len(self.limiter), 0)
 
     def test_who_comes_later_does_not_pass_those_who_wait(self) -> None:
         self.join(AT_ONCE + 1)
         self.begun.clear()
-        self.turns.leave(AT_ONCE)  # the one that waits
-        self.turns.join(501)
-        self.turns.join(502)
-        self.turns.leave(7, served=True)
-        self.turns.leave(3, served=True)
+        self.limiter.leave(AT_ONCE)  # the one that waits
+        self.limiter.join(501)
+        self.limiter.join(502)
+        self.limiter.leave(7, served=True)
+        self.limiter.leave(3, served=True)
         self.assertEqual(self.begun, [501, 502])
 
     def test_no_more_than_there_may_be_are_let_in(self) -> None:
-        self.turns = self.make(most=AT_ONCE + 2)
+        self.limiter = self.make(most=AT_ONCE + 2)
         self.join(AT_ONCE + 2)
-        self.assertFalse(self.turns.join(-1))
-        self.turns.leave(AT_ONCE + 1)
-        self.turns.leave(AT_ONCE + 1)
-        self.assertTrue(self.turns.join(-2))
-        self.assertFalse(self.turns.join(-3))
+        self.assertFalse(self.limiter.join(-1))
+        self.limiter.leave(AT_ONCE + 1)
+        self.limiter.leave(AT_ONCE + 1)
+        self.assertTrue(self.limiter.join(-2))
+        self.assertFalse(self.limiter.join(-3))
 
     def test_who_left_has_no_turn_any_more(self) -> None:
         self.join(AT_ONCE + 3)
-        self.turns.leave(AT_ONCE + 1)
+        self.limiter.leave(AT_ONCE + 1)
         for member in range(3):
-            self.turns.leave(member)
+            self.limiter.leave(member)
         self.assertEqual(self.begun[AT_ONCE:], [AT_ONCE, AT_ONCE + 2])
 
     def test_turns_that_end_as_they_begin_need_no_stack(self) -> None:
         def begin(member: int) -> None:
             self.begun.append(member)
             if member >= AT_ONCE:
-                turns.leave(member, served=True)
+                limiter.leave(member, served=True)
 
-        turns: Turns[int] = Turns(100_000, begin, self.given_up.append, self.clock)
+        limiter: FifoLimiter[int] = FifoLimiter(100_000, begin, self.given_up.append, self.clock)
         for member in range(20_000):
-            turns.join(member)
-        turns.leave(0, served=True)
+            limiter.join(member)
+        limiter.leave(0, served=True)
         self.assertEqual(self.begun, list(range(20_000)))
 
     def test_when_nobody_is_served_during_a_whole_turn_those_who_wait_are_given_up(self) -> None:
         self.join(AT_ONCE + 3)
-        self.turns.overdue(0)
+        self.limiter.overdue(0)
         self.assertEqual(self.given_up, [AT_ONCE, AT_ONCE + 1, AT_ONCE + 2])
         self.assertEqual(self.begun, list(range(AT_ONCE)))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_those_who_are_many_are_given_up_by_and_by_in_the_order_they_came(self) -> None:
         self.join(1000)
-        self.turns.overdue(0)
-        self.turns.overdue(1)
+        self.limiter.overdue(0)
+        self.limiter.overdue(1)
         self.assertLess(len(self.given_up), 500)
-        self.assertEqual(len(self.turns), AT_ONCE)
-        self.turns.leave(0)
+        self.assertEqual(len(self.limiter), AT_ONCE)
+        self.limiter.leave(0)
         self.clock.advance(0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(self.given_up, list(range(AT_ONCE, 1000)))
@@ -152,23 +152,23 @@ class TurnsTests(SynchronousTestCase):
 
     def test_a_stop_leaves_nobody_to_be_given_up(self) -> None:
         self.join(1000)
-        self.turns.overdue(0)
-        self.turns.stop()
+        self.limiter.overdue(0)
+        self.limiter.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_as_long_as_anybody_is_served_those_who_wait_wait_on(self) -> None:
         self.join(AT_ONCE + 3)
-        self.turns.leave(1, served=True)
-        self.turns.overdue(0)
-        self.turns.leave(0)
+        self.limiter.leave(1, served=True)
+        self.limiter.overdue(0)
+        self.limiter.leave(0)
         self.assertEqual(self.given_up, [])
         self.assertEqual(self.begun[AT_ONCE:], [AT_ONCE, AT_ONCE + 1])
 
     def test_nobody_waits_for_ever(self) -> None:
         self.join(AT_ONCE + 2)
         self.clock.advance(LONGEST_WAIT - 1)
-        self.turns.leave(0, served=True)
+        self.limiter.leave(0, served=True)
         self.assertEqual(self.given_up, [])
         self.clock.advance(1)
         self.assertEqual(self.given_up, [AT_ONCE + 1])
-        self.assertEqual(len(self.turns), AT_ONCE)
+        self.assertEqual(len(self.limiter), AT_ONCE)

@@ -8,15 +8,15 @@ from random import Random
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from ws4redis_tx.scheduling.sweeps import Rounds
+from ws4redis_tx.scheduling.sweeps import PeriodicSweep
 
 
-class RoundsTests(SynchronousTestCase):
+class PeriodicSweepTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.visited: Counter[int] = Counter()
         self.checked: Counter[int] = Counter()
-        self.rounds: Rounds[int] = Rounds(
+        self.sweep: PeriodicSweep[int] = PeriodicSweep(
             25,
             lambda member: self.visited.update([member]),
             self.clock,
@@ -27,7 +27,7 @@ class RoundsTests(SynchronousTestCase):
 
     def test_each_member_is_visited_once_a_period_and_checked_later(self) -> None:
         for member in range(500):
-            self.rounds.add(member)
+            self.sweep.add(member)
         for periods in (1, 2, 3):
             self.clock.pump([0.25] * 100)
             self.assertEqual(set(self.visited.values()), {periods})
@@ -35,7 +35,7 @@ class RoundsTests(SynchronousTestCase):
 
     def test_those_who_came_together_are_spread_over_the_period(self) -> None:
         for member in range(1000):
-            self.rounds.add(member)
+            self.sweep.add(member)
         most = 0
         for _ in range(100):
             before = self.visited.total()
@@ -45,7 +45,7 @@ class RoundsTests(SynchronousTestCase):
         self.assertLess(most, 40)
 
     def test_the_check_comes_when_it_should(self) -> None:
-        self.rounds.add(1)
+        self.sweep.add(1)
         while not self.visited:
             self.clock.advance(0.25)
         visited = self.clock.seconds()
@@ -56,13 +56,13 @@ class RoundsTests(SynchronousTestCase):
 
     def test_a_process_that_was_busy_leaves_nobody_out(self) -> None:
         for member in range(100):
-            self.rounds.add(member)
+            self.sweep.add(member)
         self.clock.advance(25)
         self.assertEqual(set(self.visited.values()), {1})
 
     def test_after_a_stall_nobody_is_checked_who_had_no_time_to_answer(self) -> None:
         for member in range(1000):
-            self.rounds.add(member)
+            self.sweep.add(member)
         for stall in (11, 20, 40, 400):
             self.checked.clear()
             self.clock.advance(stall)
@@ -71,21 +71,23 @@ class RoundsTests(SynchronousTestCase):
             self.assertEqual(set(self.checked.values()), {1})
 
     def test_who_left_is_not_visited_and_without_members_no_timer_runs(self) -> None:
-        self.rounds.add(1)
-        self.rounds.add(2)
-        self.rounds.discard(1)
-        self.rounds.discard(1)
+        self.sweep.add(1)
+        self.sweep.add(2)
+        self.sweep.discard(1)
+        self.sweep.discard(1)
         self.clock.pump([0.25] * 100)
         self.assertEqual(list(self.visited), [2])
-        self.rounds.discard(2)
+        self.sweep.discard(2)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.rounds.add(3)
+        self.sweep.add(3)
         self.clock.pump([0.25] * 100)
         self.assertEqual(self.visited[3], 1)
 
     def test_a_member_may_leave_while_it_is_visited(self) -> None:
-        rounds: Rounds[int] = Rounds(4, lambda member: rounds.discard(member), self.clock, Random())
+        sweep: PeriodicSweep[int] = PeriodicSweep(
+            4, lambda member: sweep.discard(member), self.clock, Random()
+        )
         for member in range(20):
-            rounds.add(member)
+            sweep.add(member)
         self.clock.pump([0.25] * 16)
         self.assertEqual(self.clock.getDelayedCalls(), [])
