@@ -10,33 +10,18 @@ from typing import Any
 
 import valkey
 from twisted.internet import reactor
-from twisted.internet.defer import (
-    Deferred,
-    DeferredList,
-    fail,
-    gatherResults,
-    inlineCallbacks,
-)
+from twisted.internet.defer import Deferred, DeferredList, fail, gatherResults, inlineCallbacks
 from twisted.internet.threads import deferToThread
-from twisted.logger import formatEvent, globalLogPublisher
 from twisted.protocols import portforward
-from twisted.trial.unittest import TestCase
 
-from tests.integration.redis.test_broker import Listener as RecordingListener
-from tests.programs import test_load
-from tests.support import (
-    LISTEN,
-    Client,
-    RedisServer,
-    ServerTestCase,
-    exchange,
-    handshake_bytes,
-    open_websocket,
-    shared_redis,
-    status_of,
-)
-from tests.support.django import cookies_of, in_thread, log_in, set_up_django
-from tests.unit.websocket.test_websocket import AllowAll, SlowBroker, WebSocketTests
+from tests.support.brokers import Listener as RecordingListener
+from tests.support.clients import Client, exchange, open_websocket, open_wire
+from tests.support.django import set_up_django
+from tests.support.memory import AllowAll, SlowBroker, WebSocketTests
+from tests.support.redis import RawSubscriber, RedisServer, shared_redis
+from tests.support.servers import LISTEN, LoadTestCase
+from tests.support.sites import PUBLISH_ALL, SUBSCRIBE_ALL, ContractTestCase
+from tests.support.wires import handshake_bytes, status_of
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable, ConfigError, Denied
 from ws4redis_tx.core.handshake import judge_request, read_request
 from ws4redis_tx.core.names import check_prefix
@@ -54,115 +39,6 @@ from django.test import override_settings
 
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.policies import allow_all
-from ws4redis_tx.publisher import RedisPublisher
-from ws4redis_tx.threads import bridge
-
-SUBSCRIBE_ALL = "subscribe-broadcast&subscribe-group&subscribe-user&subscribe-session"
-PUBLISH_ALL = "publish-broadcast&publish-group&publish-user&publish-session"
-
-
-class ContractTestCase(ServerTestCase):
-    """A server in this process as Django's settings describe it, and publishers beside it."""
-
-    broker: Any
-
-    @inlineCallbacks
-    def serve(self, **settings: Any) -> Any:
-        """Fire with the service; ``settings`` hold until the test ends."""
-        self.override(WS4REDIS_CONNECTION=str(self.redis.address), **settings)
-        service = yield self.start_server(django_settings.server_config(LISTEN))
-        self.share(service.factory.broker)
-        return service
-
-    def share(self, broker: RedisBroker) -> None:
-        """Let publishers use this broker's connection: the reactor is left clean with it."""
-        self.broker = broker
-        bridge.share_commands(broker.commands)
-        self.addCleanup(bridge.share_commands, None)
-
-    def override(self, **settings: Any) -> None:
-        override = override_settings(**settings)
-        override.enable()
-        self.addCleanup(override.disable)
-
-    @inlineCallbacks
-    def log_in(self, username: str) -> Any:
-        """Fire with the cookies of a browser that is logged in."""
-        return cookies_of((yield log_in(username)))
-
-    def publish(self, message: Any = "hi", expire: int | None = None, **audience: Any) -> Any:
-        """As a view does it."""
-        audience.setdefault("facility", "foobar")
-        return in_thread(lambda: RedisPublisher(**audience).publish_message(message, expire))
-
-    @inlineCallbacks
-    def refusal(self, target: str = "/ws/foobar?subscribe-broadcast", **headers: Any) -> Any:
-        """Fire with status and bytes of the answer to a handshake that is refused."""
-        headers.setdefault("Host", f"127.0.0.1:{self.port}")
-        answer = yield exchange(self.port, handshake_bytes(target, **headers))
-        return status_of(answer), answer
-
-    def channels(self) -> set[str]:
-        """What is subscribed for websockets; the server may have channels of its own."""
-        channels = [channel.decode() for channel in self.redis.command("PUBSUB", "CHANNELS")]
-        return {channel for channel in channels if "ctl:" not in channel}
-
-    def keys(self) -> set[str]:
-        return {key.decode() for key in self.redis.command("KEYS", "*")}
-
-    @inlineCallbacks
-    def restart_redis(self, *meanwhile: Any) -> Any:
-        """Fire with a client that was open throughout, and with the new Redis."""
-        redis = RedisServer()
-        self.addCleanup(lambda: redis.stop())
-        self.redis = redis
-        yield self.serve()
-        client = yield self.open("foobar?subscribe-broadcast")
-        redis.stop()
-        yield self.broker.fence().addErrback(lambda _: None)
-        redis = RedisServer(port=redis.port)
-        for command in meanwhile:
-            redis.command(*command)
-        yield self.broker.when_available()
-        return client, redis
-
-    def log_lines(self) -> list[str]:
-        """What is logged from here on."""
-        lines: list[str] = []
-
-        def observe(event: Any) -> None:
-            lines.append(formatEvent(event))
-
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
-        return lines
-
-
-class RawSubscriber:
-    """A subscriber at the wire, as any program has it. Blocks."""
-
-    def __init__(self, test: TestCase, port: int, *channels: str) -> None:
-        self._client = valkey.Valkey(host="127.0.0.1", port=port)
-        self._pubsub = self._client.pubsub()
-        test.addCleanup(self._client.close)
-        test.addCleanup(self._pubsub.close)
-        self._pubsub.subscribe(*channels)
-        for _ in channels:
-            assert self._pubsub.get_message(timeout=20)["type"] == "subscribe"
-
-    def take(self, count: int) -> Deferred[list[tuple[str, bytes]]]:
-        """Fire with the next messages, as (channel, payload)."""
-
-        def work() -> list[tuple[str, bytes]]:
-            found = []
-            for _ in range(count):
-                message = self._pubsub.get_message(timeout=20)
-                assert message is not None, f"only {found} arrived"
-                found.append((message["channel"].decode(), message["data"]))
-            return found
-
-        return deferToThread(work)
-
 
 # Section 1
 
@@ -1160,7 +1036,7 @@ class StopCodeTests(ContractTestCase):
 # Section 5
 
 
-class UpstreamDefectTests(test_load.LoadTestCase, ContractTestCase):
+class UpstreamDefectTests(LoadTestCase, ContractTestCase):
     """5. What upstream got wrong (each is a test here)"""
 
     @inlineCallbacks
@@ -1240,7 +1116,7 @@ class UpstreamDefectTests(test_load.LoadTestCase, ContractTestCase):
         handshake = handshake_bytes(Host=f"127.0.0.1:{self.port}")
         last_words = client_frame(9, b"ping") + client_frame(8, b"\x03\xe8")
         for sent in (client_frame(8, b"\x03\xe8") + last_words, client_frame(1, b"\xff")):
-            wire = yield test_load.open_wire(self.port, handshake)
+            wire = yield open_wire(self.port, handshake)
             published = []
             for i in range(20):
                 published.append(self.broker.publish([b"broadcast:foobar"], b"x" * 1000, 0))

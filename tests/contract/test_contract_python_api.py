@@ -21,11 +21,11 @@ from twisted.internet.threads import deferToThread
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.contract.test_contract import PUBLISH_ALL, SUBSCRIBE_ALL, ContractTestCase, RawSubscriber
-from tests.support import RedisServer, python
 from tests.support.django import in_thread, log_in, set_up_django
-from tests.support.programs import children
-from tests.unit.websocket.test_websocket import WebSocketTests
+from tests.support.memory import WebSocketTests
+from tests.support.programs import children, python
+from tests.support.redis import RawSubscriber, RedisServer
+from tests.support.sites import PUBLISH_ALL, SUBSCRIBE_ALL, ContractTestCase
 from ws4redis_tx.config.server_config import DEFAULT_SUBSCRIBER
 from ws4redis_tx.core.errors import AudienceError, BrokerUnavailable, ConfigError
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address

@@ -37,25 +37,23 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
 import ws4redis_tx
-from tests.contract.test_contract import PUBLISH_ALL, SUBSCRIBE_ALL, ContractTestCase
-from tests.integration.django.test_revocation import ALL, DjangoTests, Lines, recheck_all
-from tests.integration.redis.test_tls import TlsTestCase, make_certificate
-from tests.programs.test_load import CLOSE, open_wire
-from tests.support import (
-    LISTEN,
-    ROOT,
-    TIMEOUT,
-    RedisServer,
-    exchange,
-    handshake_bytes,
-    open_websocket,
-    status_of,
-    write_file,
-)
+from tests.support import ROOT, TIMEOUT
+from tests.support.certificates import TlsTestCase, make_certificate
+from tests.support.clients import CLOSE, exchange, open_websocket, open_wire
 from tests.support.django import SETTINGS, cookies_of, environment, in_thread, log_in, set_up_django
-from tests.support.programs import children, twistd
-from tests.unit.websocket.test_compression import COMPRESSED, TEXT, deflate
-from tests.unit.websocket.test_compression import _unfinished as unfinished
+from tests.support.programs import children, twistd, write_file
+from tests.support.redis import RedisServer
+from tests.support.servers import LISTEN
+from tests.support.sites import (
+    ALL,
+    PUBLISH_ALL,
+    SUBSCRIBE_ALL,
+    ContractTestCase,
+    DjangoTests,
+    Lines,
+    recheck_all,
+)
+from tests.support.wires import COMPRESSED, TEXT, deflate, handshake_bytes, status_of, unfinished
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Identity
