@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults, inlineCallbacks
 from twisted.internet.protocol import Protocol
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.support.clients import CLOSE, Client, open_websocket, open_wire
@@ -20,6 +20,11 @@ from ws4redis_tx.redis.broker import RedisBroker
 from ws4redis_tx.service import WebSocketService, make_service
 
 LISTEN = ("tcp:0:interface=127.0.0.1",)
+
+
+def later(value: Any = None) -> Deferred[Any]:
+    """A Deferred that fires in a later turn of the reactor."""
+    return deferLater(reactor, 0, lambda: value)
 
 
 class ServerTestCase(TestCase):
