@@ -10,7 +10,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import TestCase
 
-from tests.support import ROOT, python
+from tests.support import ROOT
+from tests.support.programs import python
 
 PACKAGE = ROOT / "ws4redis_tx"
 

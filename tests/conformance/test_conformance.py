@@ -15,7 +15,8 @@ from tests.conformance.__main__ import NoReport, run
 from tests.conformance.environment import TESTSUITE, NoPython2, find_python2
 from tests.conformance.report import SELECTIONS, Report, outcome_of, read_report
 from tests.conformance.server import EchoSubscriber, TypedProtocol
-from tests.support import ROOT, python, write_file
+from tests.support import ROOT
+from tests.support.programs import python, write_file
 from ws4redis_tx.testing import connect, make_memory_factory
 
 DOCUMENT = ROOT / "docs" / "conformance.md"

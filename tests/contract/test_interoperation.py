@@ -13,9 +13,10 @@ import valkey
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.threads import deferToThread
 
-from tests.contract.test_contract import PUBLISH_ALL, SUBSCRIBE_ALL, ContractTestCase, RawSubscriber
-from tests.support import Client
+from tests.support.clients import Client
 from tests.support.django import in_thread
+from tests.support.redis import RawSubscriber
+from tests.support.sites import PUBLISH_ALL, SUBSCRIBE_ALL, ContractTestCase
 from ws4redis_tx.policies import allow_all
 from ws4redis_tx.publisher import RedisPublisher
 

@@ -16,8 +16,8 @@ from typing import Any
 import websocket
 from twisted.internet.defer import Deferred, inlineCallbacks
 
-from tests.support import LISTEN, ServerTestCase
 from tests.support.django import cookies_of, in_thread, log_in, set_up_django
+from tests.support.servers import LISTEN, ServerTestCase
 from ws4redis_tx.threads import bridge
 
 set_up_django()

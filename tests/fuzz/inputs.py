@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.fuzz import targets
-from tests.support import handshake_bytes
+from tests.support.wires import handshake_bytes
 from ws4redis_tx.testing import client_frame
 
 # Between what a Redis says here and what it says there.

@@ -19,9 +19,9 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import LogEvent, eventAsText, globalLogPublisher
 from twisted.python.failure import Failure
 
-from tests.support import handshake_bytes
 from tests.support.django import set_up_django
-from tests.unit.sessions.test_interleavings_redis import RedisWorld
+from tests.support.small_redis import RedisWorld
+from tests.support.wires import handshake_bytes
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission
 from ws4redis_tx.core.errors import BrokerRefused

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fuzz import targets
-from tests.support import handshake_bytes
+from tests.support.wires import handshake_bytes
 from ws4redis_tx.core.errors import BrokerRefused
 from ws4redis_tx.testing import client_frame
 

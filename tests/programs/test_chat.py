@@ -10,7 +10,7 @@ from twisted.internet.defer import gatherResults, inlineCallbacks
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from tests.support import Client, open_websocket
+from tests.support.clients import Client, open_websocket
 from tests.support.django import SETTINGS, cookies_of, environment, log_in
 from tests.support.programs import Program, twistd
 

@@ -20,17 +20,11 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import Site
 from twisted.web.util import DeferredResource
 
-from tests.integration.redis.test_broker import Listener
-from tests.support import (
-    LISTEN,
-    RedisServer,
-    ServerTestCase,
-    exchange,
-    handshake_bytes,
-    open_websocket,
-    shared_redis,
-    status_of,
-)
+from tests.support.brokers import Listener
+from tests.support.clients import exchange, open_websocket
+from tests.support.redis import RedisServer, shared_redis
+from tests.support.servers import LISTEN, ServerTestCase
+from tests.support.wires import handshake_bytes, status_of
 from ws4redis_tx.core.hooks import NullHooks
 from ws4redis_tx.service import (
     Publisher,

@@ -13,20 +13,14 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import (
-    LISTEN,
-    ROOT,
-    ServerTestCase,
-    exchange,
-    handshake_bytes,
-    open_websocket,
-    status_of,
-    write_file,
-)
+from tests.support import ROOT
+from tests.support.clients import exchange, open_websocket
 from tests.support.django import SETTINGS, cookies_of, environment, log_in, set_up_django
+from tests.support.memory import AllowAll
 from tests.support.pages import DOCS, broken_links
-from tests.support.programs import TWISTD, Program
-from tests.unit.websocket.test_websocket import AllowAll
+from tests.support.programs import TWISTD, Program, write_file
+from tests.support.servers import LISTEN, ServerTestCase
+from tests.support.wires import handshake_bytes, status_of
 from ws4redis_tx import service
 from ws4redis_tx.core.hooks import Closing
 from ws4redis_tx.core.interfaces import IConnection

@@ -13,16 +13,11 @@ from twisted.internet.defer import inlineCallbacks
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support import (
-    ROOT,
-    exchange,
-    handshake_bytes,
-    open_websocket,
-    python,
-    shared_redis,
-    status_of,
-)
-from tests.support.programs import TWISTD, Program
+from tests.support import ROOT
+from tests.support.clients import exchange, open_websocket
+from tests.support.programs import TWISTD, Program, python
+from tests.support.redis import shared_redis
+from tests.support.wires import handshake_bytes, status_of
 
 
 class EmbeddedTests(TestCase):

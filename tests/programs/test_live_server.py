@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import ROOT
-from tests.support.runners import DJANGO_SETTINGS, run_django, run_django_tests
+from tests.support.programs import DJANGO_SETTINGS, run_django, run_django_tests
 
 ON_DISK = """
 DATABASES["default"] |= {"TEST": {"NAME": HERE + "/test.sqlite3"}, "CONN_MAX_AGE": None}

@@ -12,17 +12,13 @@ from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support import (
-    LISTEN,
-    ROOT,
-    ServerTestCase,
-    exchange,
-    handshake_bytes,
-    shared_redis,
-    status_of,
-)
+from tests.support import ROOT
+from tests.support.clients import exchange
 from tests.support.django import SETTINGS, cookies_of, in_thread, log_in, set_up_django
 from tests.support.pages import DOCS, broken_links
+from tests.support.redis import shared_redis
+from tests.support.servers import LISTEN, ServerTestCase
+from tests.support.wires import handshake_bytes, status_of
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
 from ws4redis_tx.core.errors import BrokerUnavailable

@@ -23,19 +23,14 @@ from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support import (
-    LISTEN,
-    ROOT,
-    ServerTestCase,
-    exchange,
-    handshake_bytes,
-    open_websocket,
-    shared_redis,
-    status_of,
-)
+from tests.support import ROOT
+from tests.support.clients import exchange, open_websocket
 from tests.support.django import in_thread, log_in, set_up_django
 from tests.support.pages import DOCS, broken_links
 from tests.support.programs import TWISTD, Program
+from tests.support.redis import shared_redis
+from tests.support.servers import LISTEN, ServerTestCase
+from tests.support.wires import handshake_bytes, status_of
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake

@@ -12,8 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import TIMEOUT
 from tests.support.django import SETTINGS, environment
-from tests.support.programs import children
-from tests.support.runners import run_pytest
+from tests.support.programs import children, run_pytest
 from ws4redis_tx.core.errors import WS4RedisError
 from ws4redis_tx.testing import RedisProcess, ServerProcess
 from ws4redis_tx.testing.processes import _Program

@@ -10,9 +10,11 @@ from typing import Any
 from twisted.internet.defer import inlineCallbacks
 from twisted.trial.unittest import TestCase
 
-from tests.support import ROOT, open_websocket, python, shared_redis, write_file
+from tests.support import ROOT
+from tests.support.clients import open_websocket
 from tests.support.django import SETTINGS, environment
-from tests.support.programs import TWISTD, Program, twistd
+from tests.support.programs import TWISTD, Program, python, twistd, write_file
+from tests.support.redis import shared_redis
 
 README = (ROOT / "README.md").read_text()
 

@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred, execute, inlineCallbacks
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import LISTEN, ServerTestCase
 from tests.support.django import cookies_of, in_thread, log_in, set_up_django
+from tests.support.servers import LISTEN, ServerTestCase
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
 from ws4redis_tx.service import make_service

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import ROOT
 from tests.support.django import set_up_django
 from tests.support.pages import DOCS, broken_links
-from tests.support.runners import run_django_tests, run_pytest
+from tests.support.programs import run_django_tests, run_pytest
 from ws4redis_tx import testing
 
 GUIDE = (ROOT / "docs" / "testing.md").read_text()

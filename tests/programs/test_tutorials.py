@@ -27,9 +27,12 @@ from twisted.internet.defer import inlineCallbacks
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support import ROOT, exchange, free_port, handshake_bytes, open_websocket, status_of
+from tests.support import ROOT
+from tests.support.clients import exchange, open_websocket
 from tests.support.pages import DOCS, Block, blocks_of
 from tests.support.programs import Program
+from tests.support.wires import handshake_bytes, status_of
+from ws4redis_tx.twistd.embedded_redis import free_port
 
 WHEEL = os.environ.get("WS4REDIS_WHEEL")
 INSTALL = "python3 -m venv venv\n. venv/bin/activate\npip install "

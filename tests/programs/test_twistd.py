@@ -16,9 +16,11 @@ from twisted.internet.defer import DeferredList, gatherResults, inlineCallbacks
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support import TIMEOUT, RedisServer, open_websocket, shared_redis, write_file
+from tests.support import TIMEOUT
+from tests.support.clients import open_websocket
 from tests.support.django import SETTINGS, environment
-from tests.support.programs import TWISTD, Program, children, twistd, wait_readable
+from tests.support.programs import TWISTD, Program, children, twistd, wait_readable, write_file
+from tests.support.redis import RedisServer, shared_redis
 from ws4redis_tx import tap
 from ws4redis_tx.twistd.embedded_redis import free_port
 from ws4redis_tx.twistd.options import Options

@@ -36,10 +36,12 @@ from twisted.internet.ssl import CertificateOptions
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.integration.redis.test_tls import make_certificate
-from tests.programs.test_load import Wire
-from tests.support import TIMEOUT, handshake_bytes, open_websocket, shared_redis, write_file
-from tests.support.programs import TWISTD, Program, children, wait_readable
+from tests.support import TIMEOUT
+from tests.support.certificates import make_certificate
+from tests.support.clients import Wire, open_websocket
+from tests.support.programs import TWISTD, Program, children, wait_readable, write_file
+from tests.support.redis import shared_redis
+from tests.support.wires import handshake_bytes
 from ws4redis_tx.testing import client_frame
 from ws4redis_tx.twistd import worker_log
 from ws4redis_tx.twistd import workers as parent

@@ -18,8 +18,10 @@ from urllib.parse import quote
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredQueue, gatherResults, inlineCallbacks
 
-from tests.programs.test_load import CLOSE, open_wire
-from tests.support import LISTEN, TIMEOUT, ServerTestCase, exchange, handshake_bytes, status_of
+from tests.support import TIMEOUT
+from tests.support.clients import CLOSE, exchange, open_wire
+from tests.support.servers import LISTEN, ServerTestCase
+from tests.support.wires import handshake_bytes, status_of
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
 from ws4redis_tx.core.handshake import Handshake

@@ -17,8 +17,9 @@ from twisted.internet.defer import (
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from tests.support import TIMEOUT, handshake_bytes
+from tests.support import TIMEOUT
 from tests.support.django import set_up_django
+from tests.support.wires import handshake_bytes
 from ws4redis_tx.core.admission import Admission, check_admission
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake, judge_request, read_request

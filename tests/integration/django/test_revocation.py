@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
 from datetime import timedelta
@@ -13,17 +12,14 @@ from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.trial.unittest import TestCase
 
-from tests.support import (
-    LISTEN,
-    TIMEOUT,
-    RedisServer,
-    ServerTestCase,
-    exchange,
-    handshake_bytes,
-    python,
-    status_of,
-)
+from tests.support import TIMEOUT
+from tests.support.clients import exchange
 from tests.support.django import environment, in_thread, set_up_django
+from tests.support.programs import python
+from tests.support.redis import RedisServer
+from tests.support.servers import LISTEN
+from tests.support.sites import ALL, DjangoTests, Lines, override, recheck_all
+from tests.support.wires import handshake_bytes, status_of
 from ws4redis_tx.revocation import revocations as revocation
 from ws4redis_tx.service import make_service
 from ws4redis_tx.twistd.embedded_redis import free_port
@@ -45,104 +41,6 @@ from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.django import revoking
 from ws4redis_tx.threads import bridge
-
-ALL = "foobar?subscribe-user&subscribe-group&subscribe-session&subscribe-broadcast"
-
-
-def override(test: TestCase, **values: Any) -> None:
-    change = override_settings(WS4REDIS_REVOKE=True, **values)
-    change.enable()
-    test.addCleanup(change.disable)
-
-
-class Ear:
-    """Keeps what is said on the control channel."""
-
-    def __init__(self) -> None:
-        self.heard: list[bytes] = []
-
-    def deliver(self, publication: Any) -> None:
-        self.heard.append(publication.payload)
-
-
-class DjangoTests(ServerTestCase):
-    """Two users in a group, each with an open websocket, and Django's views in threads."""
-
-    @inlineCallbacks
-    def setUp(self) -> Any:
-        super().setUp()
-        override(self, WS4REDIS_CONNECTION=str(self.redis.address), **self.overrides())
-        self.service = make_service(django_settings.server_config(listen=LISTEN))
-        self.launch(self.service)
-        yield self.service.when_ready()
-        self.broker = self.service.factory.broker
-        bridge.share_commands(self.broker.commands)
-        self.addCleanup(bridge.share_commands, None)
-        yield in_thread(self.prepare)
-        self.addCleanup(in_thread, self.tidy_up)
-        self.ear = Ear()
-        yield self.broker.listen(b"ctl:revoke", self.ear)
-        self.ann = yield self.open(ALL, cookies=self.cookies["ann"])
-        self.bob = yield self.open(ALL, cookies=self.cookies["bob"])
-
-    def overrides(self) -> dict[str, Any]:
-        return {}
-
-    @override_settings(WS4REDIS_REVOKE=False)  # else it would be looked at once more 2 s later
-    def prepare(self) -> None:
-        self.tidy_up()
-        self.group = Group.objects.create(name="revoked testers")
-        self.browsers: dict[str, Client] = {}
-        self.cookies: dict[str, dict[str, str]] = {}
-        for name in ("ann", "bob"):
-            user = User.objects.create_user(name, password="secret")
-            user.groups.add(self.group)
-            self.browsers[name], self.cookies[name] = self.log_in(user)
-
-    def log_in(self, user: Any) -> tuple[Client, dict[str, str]]:
-        browser = Client(HTTP_HOST="127.0.0.1")
-        browser.force_login(user)
-        name = settings.SESSION_COOKIE_NAME
-        return browser, {name: browser.cookies[name].value}
-
-    @override_settings(WS4REDIS_REVOKE=False)
-    def tidy_up(self) -> None:
-        User.objects.filter(username__in=["ann", "bob", "anne", "new"]).delete()
-        Group.objects.filter(name__startswith="revoked").delete()
-
-    def user(self, name: str = "ann") -> Any:
-        return User.objects.get(username=name)
-
-    def key(self, name: str = "ann") -> str:
-        return self.cookies[name][settings.SESSION_COOKIE_NAME]
-
-    @inlineCallbacks
-    def assert_closed(self, client: Any) -> Any:
-        code = yield client.closed.addTimeout(TIMEOUT, reactor)
-        self.assertEqual(code, 1008)
-
-    @inlineCallbacks
-    def assert_open(self, client: Any) -> Any:
-        """It still gets what is published to its user, after all that was heard before."""
-        self.redis.command("PUBLISH", "broadcast:foobar", "still here")
-        self.assertEqual((yield client.next()), "still here")
-        self.assertFalse(client.closed.called)
-
-    @inlineCallbacks
-    def assert_ends_ann_alone(self, change: Any, *arguments: Any) -> Any:
-        yield in_thread(change, *arguments)
-        yield self.assert_closed(self.ann)
-        yield self.assert_open(self.bob)
-
-    @inlineCallbacks
-    def said(self, change: Any) -> Any:
-        """How many messages ``change`` sends."""
-        self.ear.heard.clear()
-        yield in_thread(change)
-        yield self.broker.commands.publish([b"ctl:revoke"], b"the end", 0)
-        yield self.broker.fence()
-        self.assertEqual(self.ear.heard.pop(), b"the end")
-        return len(self.ear.heard)
 
 
 class LogoutTests(DjangoTests):
@@ -316,13 +214,6 @@ class UserTests(DjangoTests):
         self.assertEqual(said, f'{{"recheck": {{"user": ["{primary_key}"]}}}}', result.stderr)
 
 
-def recheck_all(service: Any) -> None:
-    """As the turn of each websocket comes, once in ``WS4REDIS_RECHECK`` seconds."""
-    revocations = service.factory.revocations
-    for websocket in revocations._index.all():
-        revocations._rechecks.eventually(websocket)
-
-
 class GroupTests(DjangoTests):
     @inlineCallbacks
     def test_a_user_is_removed_from_a_group(self) -> Any:
@@ -476,20 +367,6 @@ class ExpiryTests(DjangoTests):
         yield self.assert_closed(self.ann)
         self.assertEqual((yield in_thread(stored)), before)
         self.assertEqual(len(before), 1)
-
-
-class Lines(logging.Handler):
-    """The lines that a logger of ours writes."""
-
-    def __init__(self, test: TestCase) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-        log = logging.getLogger("ws4redis_tx")
-        log.addHandler(self)
-        test.addCleanup(log.removeHandler, self)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
 
 
 class WithoutRedisTests(TestCase):

@@ -7,17 +7,11 @@ from typing import Any
 
 from twisted.internet.defer import inlineCallbacks
 
-from tests.support import (
-    LISTEN,
-    ServerTestCase,
-    exchange,
-    handshake_bytes,
-    open_websocket,
-    python,
-    status_of,
-)
+from tests.support.clients import exchange, open_websocket
 from tests.support.django import environment, set_up_django
-from tests.support.programs import twistd
+from tests.support.programs import python, twistd
+from tests.support.servers import LISTEN, ServerTestCase
+from tests.support.wires import handshake_bytes, status_of
 from ws4redis_tx.service import make_service
 
 set_up_django()

@@ -13,9 +13,11 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
-from tests.support import LISTEN, TIMEOUT, ServerTestCase, open_websocket
+from tests.support import TIMEOUT
+from tests.support.clients import open_websocket
 from tests.support.django import cookies_of, log_in, set_up_django
-from tests.unit.websocket.test_websocket import AllowAll
+from tests.support.memory import AllowAll
+from tests.support.servers import LISTEN, ServerTestCase
 from ws4redis_tx.core.hooks import Closing
 from ws4redis_tx.service import ConfigError, ServerConfig, make_service
 from ws4redis_tx.sessions.hooks import HookedWebSocket
@@ -32,11 +34,7 @@ from ws4redis_tx.django import signal_hooks
 from ws4redis_tx.django.databases import tidy
 from ws4redis_tx.django.signal_hooks import STOP_WAIT, SignalHooks
 from ws4redis_tx.policies import allow_all
-from ws4redis_tx.signals import (
-    client_connected,
-    client_disconnected,
-    message_received,
-)
+from ws4redis_tx.signals import client_connected, client_disconnected, message_received
 
 CLOSING = Closing(1000, "", False, True, 0, 0, 0, 1.0)
 

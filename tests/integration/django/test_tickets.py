@@ -10,32 +10,23 @@ from typing import Any
 from twisted.internet.defer import fail, gatherResults, inlineCallbacks
 from twisted.trial.unittest import TestCase
 
-from tests.support import (
-    LISTEN,
-    RedisServer,
-    exchange,
-    handshake_bytes,
-    open_websocket,
-    python,
-    shared_redis,
-    status_of,
-    write_file,
-)
+from tests.support.clients import exchange, open_websocket
 from tests.support.django import SETTINGS, environment, in_thread, set_up_django
-from tests.support.programs import TWISTD, Program, twistd
+from tests.support.programs import TWISTD, Program, python, twistd, write_file
+from tests.support.redis import RedisServer, shared_redis
+from tests.support.servers import LISTEN
+from tests.support.wires import handshake_bytes, status_of
 from ws4redis_tx.service import make_service
 
 set_up_django()
 
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser, User
-from django.contrib.sessions.backends.signed_cookies import (
-    SessionStore as SignedCookies,
-)
+from django.contrib.sessions.backends.signed_cookies import SessionStore as SignedCookies
 from django.core.exceptions import PermissionDenied
 from django.test import RequestFactory, override_settings
 
-from tests.integration.django.test_revocation import DjangoTests, override
+from tests.support.sites import DjangoTests, override
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.revocation.messages import RECHECK, Revocation

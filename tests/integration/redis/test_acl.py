@@ -10,8 +10,9 @@ from twisted.internet.defer import inlineCallbacks
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
-from tests.integration.redis.test_broker import Listener
-from tests.support import ROOT, RedisServer
+from tests.support import ROOT
+from tests.support.brokers import Listener
+from tests.support.redis import RedisServer
 from ws4redis_tx.core.redis_address import parse_redis_address
 from ws4redis_tx.redis.broker import RedisBroker
 

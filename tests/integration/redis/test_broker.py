@@ -8,41 +8,13 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, succeed
 from twisted.trial.unittest import TestCase
 
-from tests.support import TIMEOUT, RedisServer, shared_redis
+from tests.support.brokers import AWKWARD, Listener
+from tests.support.redis import RedisServer, shared_redis
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.names import stamp_key
 from ws4redis_tx.redis.broker import RedisBroker
 from ws4redis_tx.testing import MemoryBroker
-
-AWKWARD = [
-    b"42", b"007", b"1.50", b"1_000", b"", b"\0", b"\xff\xfe", b"QUEUED", b"OK", b"a\r\nb",
-    "grüße 🎉".encode(), b"x" * 2**20,
-]  # fmt: skip
-
-
-class Listener:
-    """Collects what it hears, and waits for a number of messages."""
-
-    def __init__(self) -> None:
-        self.heard: list[tuple[bytes | None, bytes]] = []
-        self.publications: list[Publication] = []
-        self._waiting: list[tuple[int, Deferred[None]]] = []
-
-    def deliver(self, publication: Publication) -> None:
-        self.publications.append(publication)
-        self.heard.append((publication.channel, publication.payload))
-        due = [each for each in self._waiting if each[0] <= len(self.heard)]
-        self._waiting = [each for each in self._waiting if each not in due]
-        for _, waiting in due:
-            waiting.callback(None)
-
-    def wait_for(self, count: int) -> Deferred[None]:
-        if len(self.heard) >= count:
-            return succeed(None)
-        waiting: Deferred[None] = Deferred()
-        self._waiting.append((count, waiting))
-        return waiting.addTimeout(TIMEOUT, reactor)
 
 
 class BrokerContract:

@@ -8,8 +8,9 @@ from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.integration.redis.test_broker import Listener
-from tests.support import LISTEN, RedisServer, ServerTestCase
+from tests.support.brokers import Listener
+from tests.support.redis import RedisServer
+from tests.support.servers import LISTEN, ServerTestCase
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.redis.arrivals import Arrivals
 from ws4redis_tx.redis.broker import RedisBroker

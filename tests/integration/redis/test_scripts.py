@@ -12,9 +12,9 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.integration.redis.test_broker import Listener
-from tests.support import RedisServer, shared_redis
-from tests.unit.sessions.test_interleavings_redis import RedisWorld
+from tests.support.brokers import Listener
+from tests.support.redis import RedisServer, shared_redis
+from tests.support.small_redis import RedisWorld
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis.broker import RedisBroker

@@ -9,9 +9,8 @@ from twisted.internet.defer import inlineCallbacks
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from tests.integration.redis.test_broker import Listener
-from tests.support import RedisServer
-from tests.support.sentinels import Sentinel, wait_until_known
+from tests.support.brokers import Listener
+from tests.support.redis import RedisServer, Sentinel, wait_until_known
 from ws4redis_tx.core.redis_address import parse_redis_address
 from ws4redis_tx.redis.broker import RedisBroker
 

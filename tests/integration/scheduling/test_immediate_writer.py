@@ -24,8 +24,9 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 from zope.interface import implementer
 
-from tests.integration.redis.test_tls import make_certificate
-from tests.support import TIMEOUT, open_websocket
+from tests.support import TIMEOUT
+from tests.support.certificates import make_certificate
+from tests.support.clients import open_websocket
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.scheduling.immediate_writer import immediate_writer
 from ws4redis_tx.service import make_factory, make_resource

@@ -12,9 +12,9 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from tests.support import RedisServer, python, shared_redis
 from tests.support.django import environment, in_thread, set_up_django
-from tests.support.programs import Program, children
+from tests.support.programs import Program, children, python
+from tests.support.redis import RedisServer, shared_redis
 from ws4redis_tx.core.errors import AudienceError, BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis.broker import RedisBroker

@@ -8,16 +8,11 @@ from twisted.internet.defer import gatherResults, inlineCallbacks
 from twisted.internet.error import CannotListenError, ConnectionRefusedError
 from twisted.logger import LogLevel, globalLogPublisher
 
-from tests.integration.redis.test_broker import AWKWARD
-from tests.support import (
-    LISTEN,
-    RedisServer,
-    ServerTestCase,
-    exchange,
-    handshake_bytes,
-    open_websocket,
-    status_of,
-)
+from tests.support.brokers import AWKWARD
+from tests.support.clients import exchange, open_websocket
+from tests.support.redis import RedisServer
+from tests.support.servers import LISTEN, ServerTestCase
+from tests.support.wires import handshake_bytes, status_of
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.redis_address import RedisAddress

@@ -36,8 +36,11 @@ from twisted.internet.defer import (
 from twisted.internet.threads import deferToThread
 
 from tests.programs.chaos.proxy import Proxy
-from tests.support import LISTEN, TIMEOUT, Client, RedisServer, ServerTestCase
+from tests.support import TIMEOUT
+from tests.support.clients import Client
 from tests.support.programs import children
+from tests.support.redis import RedisServer
+from tests.support.servers import LISTEN, ServerTestCase
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
 from ws4redis_tx.core.errors import BrokerUnavailable

@@ -9,8 +9,7 @@ from twisted.internet.defer import inlineCallbacks
 from twisted.internet.threads import deferToThread
 
 from tests.programs.chaos.harness import ChaosTestCase, ask
-from tests.support import RedisServer
-from tests.support.sentinels import Sentinel, wait_until_known
+from tests.support.redis import RedisServer, Sentinel, wait_until_known
 from ws4redis_tx.core.redis_address import parse_redis_address
 
 

@@ -17,7 +17,7 @@ from twisted.internet.threads import deferToThread
 
 from tests.programs.chaos.harness import ROUNDS, ChaosTestCase, ask, within
 from tests.programs.chaos.proxy import COMMANDS, FROM_REDIS, PUBSUB, TO_REDIS
-from tests.support import RedisServer
+from tests.support.redis import RedisServer
 
 
 class NetworkTests(ChaosTestCase):

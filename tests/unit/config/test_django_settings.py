@@ -6,8 +6,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import python
 from tests.support.django import SETTINGS, set_up_django
+from tests.support.programs import python
 
 set_up_django()
 

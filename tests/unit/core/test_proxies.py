@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import handshake_bytes
+from tests.support.wires import handshake_bytes
 from ws4redis_tx.core.errors import ConfigError, Denied
 from ws4redis_tx.core.handshake import Handshake, judge_request, read_request
 from ws4redis_tx.core.origins import OriginPolicy

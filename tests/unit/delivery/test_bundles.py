@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import Written
+from tests.support.wires import Written
 from ws4redis_tx.core.messages import Joined, Publication
 from ws4redis_tx.delivery.bundles import share_out
 from ws4redis_tx.delivery.hub import Hub

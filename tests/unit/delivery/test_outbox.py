@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import Written
+from tests.support.wires import Written
 from ws4redis_tx.core.messages import PersistedMessage, Publication, server_frame
 from ws4redis_tx.delivery.outbox import Delivery
 from ws4redis_tx.delivery.queues import MESSAGE_COST

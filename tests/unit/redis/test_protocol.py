@@ -9,7 +9,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.sessions.test_interleavings_redis import RedisWorld
+from tests.support.small_redis import RedisWorld
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.redis.protocol import LOST, CommandProtocol, PubSubProtocol
 from ws4redis_tx.testing import connect

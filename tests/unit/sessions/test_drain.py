@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.support import handshake_bytes
-from tests.unit.websocket.test_websocket import Waiting, WebSocketTests
+from tests.support.memory import Waiting, WebSocketTests
+from tests.support.wires import handshake_bytes
 from ws4redis_tx.testing import MemoryClient
 
 

@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import Written
-from tests.unit.websocket.test_websocket import AllowAll, SlowBroker, Waiting
+from tests.support.memory import AllowAll, SlowBroker, Waiting
+from tests.support.wires import Written
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
 from ws4redis_tx.core.errors import BrokerUnavailable, Denied, MessageRefused

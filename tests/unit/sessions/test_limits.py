@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import handshake_bytes
-from tests.unit.websocket.test_websocket import AllowAll, SlowBroker, Waiting, WebSocketTests
+from tests.support.memory import AllowAll, SlowBroker, Waiting, WebSocketTests
+from tests.support.wires import handshake_bytes
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
 from ws4redis_tx.core.errors import ConfigError, Denied
 from ws4redis_tx.core.limits import BURST, Allowance, Quota, Rate, make_rate

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from twisted.internet.defer import inlineCallbacks
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import ServerTestCase, Written
 from tests.support.django import set_up_django
-from tests.unit.websocket.test_websocket import AllowAll
+from tests.support.memory import AllowAll
+from tests.support.servers import ServerTestCase
+from tests.support.wires import BINARY, COMPRESSED, TEXT, Written, deflate, unfinished
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.messages import Joined, PersistedMessage, Publication
 from ws4redis_tx.delivery.outbox import CompressedDelivery, Delivery
@@ -35,15 +36,6 @@ from ws4redis_tx.websocket.inflate import Inflate
 
 URL = "ws://localhost/ws/foobar?subscribe-broadcast&publish-broadcast&echo"
 AGREED = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
-# Of a frame's first byte, besides FIN.
-TEXT, BINARY, COMPRESSED = 1, 2, 0x40
-
-
-def deflate(payload: bytes, flush: int = zlib.Z_SYNC_FLUSH) -> bytes:
-    """As a client does it: with the last four bytes left out, or the stream ended and padded."""
-    compressor = zlib.compressobj(wbits=-15)
-    deflated = compressor.compress(payload) + compressor.flush(flush)
-    return deflated[:-4] if flush == zlib.Z_SYNC_FLUSH else deflated + b"\x00"
 
 
 def inflate(deflated: bytes) -> bytes:
@@ -214,9 +206,9 @@ class WebSocketTests(SynchronousTestCase):
     def test_a_bomb_in_many_frames_closes_with_1009_too(self) -> None:
         client = self.connect()
         first, *others = _bytes(deflate(bytes(100_000)))
-        client.send_bytes(_unfinished(COMPRESSED | BINARY, first))
+        client.send_bytes(unfinished(COMPRESSED | BINARY, first))
         for each in others:
-            client.send_bytes(_unfinished(0, each))
+            client.send_bytes(unfinished(0, each))
         self.assertEqual((client.close_code, client.messages), (1009, []))
 
     def test_what_does_not_inflate_closes_with_1007(self) -> None:
@@ -456,9 +448,3 @@ class SwitchTests(SynchronousTestCase):
 
 def _bytes(data: bytes) -> list[bytes]:
     return [data[index : index + 1] for index in range(len(data))]
-
-
-def _unfinished(opcode: int, payload: bytes) -> bytes:
-    """A frame after which its message goes on."""
-    frame = client_frame(opcode, payload)
-    return bytes((frame[0] & 0x7F,)) + frame[1:]

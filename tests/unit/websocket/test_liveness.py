@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.unit.websocket.test_websocket import SlowBroker, WebSocketTests
+from tests.support.memory import SlowBroker, WebSocketTests
 from ws4redis_tx.testing import MemoryClient, client_frame
 from ws4redis_tx.websocket import protocol as websocket
 

@@ -7,7 +7,7 @@ from typing import Any
 from autobahn.twisted.websocket import WebSocketServerProtocol
 from twisted.internet.defer import Deferred
 
-from tests.unit.websocket.test_websocket import WebSocketTests
+from tests.support.memory import WebSocketTests
 from ws4redis_tx.testing import client_frame
 from ws4redis_tx.websocket import shared_attributes as shared
 from ws4redis_tx.websocket.protocol import WebSocketProtocol

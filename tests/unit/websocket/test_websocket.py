@@ -6,120 +6,13 @@ import gc
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import handshake_bytes
-from ws4redis_tx.config.server_config import ServerConfig
-from ws4redis_tx.core.admission import ANONYMOUS, Admission, AnonymousAuthorizer, PlainRequest
+from tests.support.memory import URL, AllowAll, Counting, SlowBroker, Waiting, WebSocketTests
+from tests.support.wires import handshake_bytes
+from ws4redis_tx.core.admission import AnonymousAuthorizer
 from ws4redis_tx.core.errors import BrokerUnavailable, Denied
 from ws4redis_tx.subscriber import RedisSubscriber
-from ws4redis_tx.testing import (
-    MemoryBroker,
-    MemoryClient,
-    client_frame,
-    connect,
-    make_memory_factory,
-)
-
-CHANNEL = b"broadcast:foobar"
-URL = "ws://localhost/ws/foobar"
-
-
-class AllowAll:
-    """An authorizer that grants what is asked for, at once."""
-
-    def authorize(self, handshake: Any, rights: Any) -> Admission:
-        return Admission(ANONYMOUS, tuple(rights), PlainRequest(handshake.path_info, ANONYMOUS))
-
-
-class Waiting(AllowAll):
-    """An authorizer that takes its time."""
-
-    def __init__(self) -> None:
-        self.asked: list[Deferred[Admission]] = []
-
-    def authorize(self, handshake: Any, rights: Any) -> Any:
-        waiting: Deferred[Admission] = Deferred()
-        self.asked.append(waiting)
-        answer = super().authorize(handshake, rights)
-        return waiting.addCallback(lambda _: answer)
-
-
-class SlowBroker(MemoryBroker):
-    """A broker whose answers come when the test says so."""
-
-    def __init__(self, *slow: str) -> None:
-        super().__init__()
-        self.slow = set(slow)
-        self.waiting: dict[str, list[Deferred[Any]]] = {name: [] for name in slow}
-
-    def _later(self, name: str, answer: Deferred[Any]) -> Deferred[Any]:
-        if name not in self.slow:
-            return answer
-        waiting: Deferred[Any] = Deferred()
-        self.waiting[name].append(waiting)
-        return waiting.addCallback(lambda _: answer)
-
-    def listen(self, *args: Any) -> Deferred[None]:
-        return self._later("listen", super().listen(*args))
-
-    def publish(self, *args: Any) -> Deferred[int]:
-        return self._later("publish", super().publish(*args))
-
-    def get(self, *args: Any) -> Deferred[Any]:
-        return self._later("get", super().get(*args))
-
-    def fence(self) -> Deferred[None]:
-        return self._later("fence", super().fence())
-
-    def answer(self, name: str) -> None:
-        waiting, self.waiting[name] = self.waiting[name], []
-        for each in waiting:
-            each.callback(None)
-
-
-class Counting(RedisSubscriber):
-    """Counts its releases."""
-
-    released: list[RedisSubscriber] = []
-
-    def release(self) -> None:
-        self.released.append(self)
-        super().release()
-
-
-class WebSocketTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        Counting.released = []
-        self.clock = Clock()
-        self.use()
-
-    def use(
-        self,
-        broker: MemoryBroker | None = None,
-        authorizer: Any = None,
-        subscriber: Any = Counting,
-        **config: Any,
-    ) -> None:
-        self.broker = broker or MemoryBroker()
-        self.factory = make_memory_factory(
-            ServerConfig(**config),
-            broker=self.broker,
-            authorizer=authorizer or AllowAll(),
-            subscriber=subscriber,
-            clock=self.clock,
-        )
-
-    def connect(self, flags: str = "subscribe-broadcast", **options: Any) -> MemoryClient:
-        return connect(self.factory, f"{URL}?{flags}", **options)
-
-    def publish(self, payload: bytes, expire: int = 0) -> None:
-        self.broker.publish([CHANNEL], payload, expire)
-
-    def assert_nothing_left(self) -> None:
-        self.assertEqual(list(self.broker.hub.channels), [])
-        self.assertEqual(len(Counting.released), 1)
+from ws4redis_tx.testing import MemoryBroker, MemoryClient, client_frame, connect
 
 
 class ClosingReasonTests(WebSocketTests):

@@ -1,0 +1,38 @@
+"""Payloads that are easy to get wrong, and a listener that keeps what it hears."""
+
+from __future__ import annotations
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, succeed
+
+from tests.support import TIMEOUT
+from ws4redis_tx.core.messages import Publication
+
+AWKWARD = [
+    b"42", b"007", b"1.50", b"1_000", b"", b"\0", b"\xff\xfe", b"QUEUED", b"OK", b"a\r\nb",
+    "grüße 🎉".encode(), b"x" * 2**20,
+]  # fmt: skip
+
+
+class Listener:
+    """Collects what it hears, and waits for a number of messages."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[bytes | None, bytes]] = []
+        self.publications: list[Publication] = []
+        self._waiting: list[tuple[int, Deferred[None]]] = []
+
+    def deliver(self, publication: Publication) -> None:
+        self.publications.append(publication)
+        self.heard.append((publication.channel, publication.payload))
+        due = [each for each in self._waiting if each[0] <= len(self.heard)]
+        self._waiting = [each for each in self._waiting if each not in due]
+        for _, waiting in due:
+            waiting.callback(None)
+
+    def wait_for(self, count: int) -> Deferred[None]:
+        if len(self.heard) >= count:
+            return succeed(None)
+        waiting: Deferred[None] = Deferred()
+        self._waiting.append((count, waiting))
+        return waiting.addTimeout(TIMEOUT, reactor)

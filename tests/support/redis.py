@@ -1,0 +1,163 @@
+"""Real servers of Redis: one that tests share, ones of their own, Sentinels, a raw subscriber."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import valkey
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from ws4redis_tx.core.redis_address import RedisAddress
+from ws4redis_tx.twistd.embedded_redis import find_server, free_port, server_command, watched
+
+
+class RedisServer:
+    """A real server of our own; ends with this process at the latest."""
+
+    def __init__(self, *options: str, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self.address = RedisAddress(host="127.0.0.1", port=self.port)
+        self._process = subprocess.Popen(
+            watched([*server_command(find_server(), self.port), *options]),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        atexit.register(self.stop)
+        said = []
+        for line in self._process.stdout:
+            said.append(line)
+            if b"Ready to accept connections" in line:
+                break
+        else:
+            raise AssertionError(f"Redis did not start: {b''.join(said).decode()}")
+
+    @property
+    def pid(self) -> int:
+        """Of the process whose only child the server is."""
+        return self._process.pid
+
+    def stop(self) -> None:
+        if not self._process.stdin.closed:
+            self._process.stdin.close()
+            self._process.stdout.close()
+            self._process.wait()
+
+    def command(self, *arguments: bytes | str | int) -> Any:
+        """Send one command over a connection of its own; blocks."""
+        import valkey
+
+        with valkey.Valkey(host="127.0.0.1", port=self.port) as client:
+            return client.execute_command(*arguments)
+
+    def channels(self) -> list[bytes]:
+        """The channels that are subscribed to, besides those that servers keep for themselves."""
+        names = self.command("PUBSUB", "CHANNELS")
+        return sorted(name for name in names if b"ctl:" not in name)
+
+    def connections(self) -> int:
+        """How many connections there are, besides the one that asks."""
+        return self.command("CLIENT", "LIST").count(b"\n") - 1
+
+
+_shared: RedisServer | None = None
+
+
+def shared_redis() -> RedisServer:
+    """The server that all tests of this process use which do not harm it; emptied."""
+    global _shared
+    if _shared is None:
+        _shared = RedisServer()
+    _shared.command("FLUSHALL")
+    return _shared
+
+
+class Sentinel:
+    """One sentinel of ours, which ends with this process at the latest."""
+
+    def __init__(self, master: int) -> None:
+        self.port = free_port()
+        self._folder = tempfile.mkdtemp(prefix="ws4redis-tx-")
+        config = Path(self._folder) / "sentinel.conf"
+        config.write_text(
+            f"port {self.port}\nbind 127.0.0.1\n"
+            f"sentinel monitor mymaster 127.0.0.1 {master} 2\n"
+            "sentinel down-after-milliseconds mymaster 1000\n"
+            "sentinel failover-timeout mymaster 5000\n"
+        )
+        self._process = subprocess.Popen(
+            watched([find_server(), str(config), "--sentinel"]),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        atexit.register(self.stop)
+        for line in self._process.stdout:
+            if b"+monitor master" in line:
+                break
+
+    def stop(self) -> None:
+        if not self._process.stdin.closed:
+            self._process.stdin.close()
+            self._process.stdout.close()
+            self._process.wait()
+            shutil.rmtree(self._folder)
+
+    def wait_for_event(self, name: str, start: Any) -> None:
+        """Block until this sentinel publishes the event that ``start`` sets off."""
+        import valkey
+
+        with valkey.Valkey(port=self.port, socket_timeout=30) as client:
+            events = client.pubsub()
+            events.subscribe(name)
+            events.parse_response()
+            start(client)
+            events.parse_response()
+            events.close()
+
+
+def wait_until_known(sentinels: list[Sentinel], replica: RedisServer) -> None:
+    """Until the sentinels know each other and the replica, which they learn of by asking."""
+    import valkey
+
+    for sentinel in sentinels:
+        with valkey.Valkey(port=sentinel.port) as client:
+            while True:
+                state = client.sentinel_master("mymaster")
+                replicas = client.sentinel_slaves("mymaster")
+                if state["num-other-sentinels"] == 2 and any(
+                    each["port"] == replica.port and each["master-link-status"] == "ok"
+                    for each in replicas
+                ):
+                    break
+
+
+class RawSubscriber:
+    """A subscriber at the wire, as any program has it. Blocks."""
+
+    def __init__(self, test: TestCase, port: int, *channels: str) -> None:
+        self._client = valkey.Valkey(host="127.0.0.1", port=port)
+        self._pubsub = self._client.pubsub()
+        test.addCleanup(self._client.close)
+        test.addCleanup(self._pubsub.close)
+        self._pubsub.subscribe(*channels)
+        for _ in channels:
+            assert self._pubsub.get_message(timeout=20)["type"] == "subscribe"
+
+    def take(self, count: int) -> Deferred[list[tuple[str, bytes]]]:
+        """Fire with the next messages, as (channel, payload)."""
+
+        def work() -> list[tuple[str, bytes]]:
+            found = []
+            for _ in range(count):
+                message = self._pubsub.get_message(timeout=20)
+                assert message is not None, f"only {found} arrived"
+                found.append((message["channel"].decode(), message["data"]))
+            return found
+
+        return deferToThread(work)

@@ -1,0 +1,230 @@
+"""A server as Django's settings describe it, with a real Redis, and Django in threads."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import inlineCallbacks
+from twisted.logger import formatEvent, globalLogPublisher
+from twisted.trial.unittest import TestCase
+
+from tests.support import TIMEOUT
+from tests.support.clients import exchange
+from tests.support.django import cookies_of, in_thread, log_in, set_up_django
+from tests.support.redis import RedisServer
+from tests.support.servers import LISTEN, ServerTestCase
+from tests.support.wires import handshake_bytes, status_of
+from ws4redis_tx.redis.broker import RedisBroker
+from ws4redis_tx.service import make_service
+
+set_up_django()
+
+from django.conf import settings
+from django.contrib.auth.models import Group, User
+from django.test import Client, override_settings
+
+from ws4redis_tx.config import django_settings
+from ws4redis_tx.publisher import RedisPublisher
+from ws4redis_tx.threads import bridge
+
+SUBSCRIBE_ALL = "subscribe-broadcast&subscribe-group&subscribe-user&subscribe-session"
+PUBLISH_ALL = "publish-broadcast&publish-group&publish-user&publish-session"
+
+
+class ContractTestCase(ServerTestCase):
+    """A server in this process as Django's settings describe it, and publishers beside it."""
+
+    broker: Any
+
+    @inlineCallbacks
+    def serve(self, **settings: Any) -> Any:
+        """Fire with the service; ``settings`` hold until the test ends."""
+        self.override(WS4REDIS_CONNECTION=str(self.redis.address), **settings)
+        service = yield self.start_server(django_settings.server_config(LISTEN))
+        self.share(service.factory.broker)
+        return service
+
+    def share(self, broker: RedisBroker) -> None:
+        """Let publishers use this broker's connection: the reactor is left clean with it."""
+        self.broker = broker
+        bridge.share_commands(broker.commands)
+        self.addCleanup(bridge.share_commands, None)
+
+    def override(self, **settings: Any) -> None:
+        override = override_settings(**settings)
+        override.enable()
+        self.addCleanup(override.disable)
+
+    @inlineCallbacks
+    def log_in(self, username: str) -> Any:
+        """Fire with the cookies of a browser that is logged in."""
+        return cookies_of((yield log_in(username)))
+
+    def publish(self, message: Any = "hi", expire: int | None = None, **audience: Any) -> Any:
+        """As a view does it."""
+        audience.setdefault("facility", "foobar")
+        return in_thread(lambda: RedisPublisher(**audience).publish_message(message, expire))
+
+    @inlineCallbacks
+    def refusal(self, target: str = "/ws/foobar?subscribe-broadcast", **headers: Any) -> Any:
+        """Fire with status and bytes of the answer to a handshake that is refused."""
+        headers.setdefault("Host", f"127.0.0.1:{self.port}")
+        answer = yield exchange(self.port, handshake_bytes(target, **headers))
+        return status_of(answer), answer
+
+    def channels(self) -> set[str]:
+        """What is subscribed for websockets; the server may have channels of its own."""
+        channels = [channel.decode() for channel in self.redis.command("PUBSUB", "CHANNELS")]
+        return {channel for channel in channels if "ctl:" not in channel}
+
+    def keys(self) -> set[str]:
+        return {key.decode() for key in self.redis.command("KEYS", "*")}
+
+    @inlineCallbacks
+    def restart_redis(self, *meanwhile: Any) -> Any:
+        """Fire with a client that was open throughout, and with the new Redis."""
+        redis = RedisServer()
+        self.addCleanup(lambda: redis.stop())
+        self.redis = redis
+        yield self.serve()
+        client = yield self.open("foobar?subscribe-broadcast")
+        redis.stop()
+        yield self.broker.fence().addErrback(lambda _: None)
+        redis = RedisServer(port=redis.port)
+        for command in meanwhile:
+            redis.command(*command)
+        yield self.broker.when_available()
+        return client, redis
+
+    def log_lines(self) -> list[str]:
+        """What is logged from here on."""
+        lines: list[str] = []
+
+        def observe(event: Any) -> None:
+            lines.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        return lines
+
+
+ALL = "foobar?subscribe-user&subscribe-group&subscribe-session&subscribe-broadcast"
+
+
+def override(test: TestCase, **values: Any) -> None:
+    change = override_settings(WS4REDIS_REVOKE=True, **values)
+    change.enable()
+    test.addCleanup(change.disable)
+
+
+class Ear:
+    """Keeps what is said on the control channel."""
+
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []
+
+    def deliver(self, publication: Any) -> None:
+        self.heard.append(publication.payload)
+
+
+class DjangoTests(ServerTestCase):
+    """Two users in a group, each with an open websocket, and Django's views in threads."""
+
+    @inlineCallbacks
+    def setUp(self) -> Any:
+        super().setUp()
+        override(self, WS4REDIS_CONNECTION=str(self.redis.address), **self.overrides())
+        self.service = make_service(django_settings.server_config(listen=LISTEN))
+        self.launch(self.service)
+        yield self.service.when_ready()
+        self.broker = self.service.factory.broker
+        bridge.share_commands(self.broker.commands)
+        self.addCleanup(bridge.share_commands, None)
+        yield in_thread(self.prepare)
+        self.addCleanup(in_thread, self.tidy_up)
+        self.ear = Ear()
+        yield self.broker.listen(b"ctl:revoke", self.ear)
+        self.ann = yield self.open(ALL, cookies=self.cookies["ann"])
+        self.bob = yield self.open(ALL, cookies=self.cookies["bob"])
+
+    def overrides(self) -> dict[str, Any]:
+        return {}
+
+    @override_settings(WS4REDIS_REVOKE=False)  # else it would be looked at once more 2 s later
+    def prepare(self) -> None:
+        self.tidy_up()
+        self.group = Group.objects.create(name="revoked testers")
+        self.browsers: dict[str, Client] = {}
+        self.cookies: dict[str, dict[str, str]] = {}
+        for name in ("ann", "bob"):
+            user = User.objects.create_user(name, password="secret")
+            user.groups.add(self.group)
+            self.browsers[name], self.cookies[name] = self.log_in(user)
+
+    def log_in(self, user: Any) -> tuple[Client, dict[str, str]]:
+        browser = Client(HTTP_HOST="127.0.0.1")
+        browser.force_login(user)
+        name = settings.SESSION_COOKIE_NAME
+        return browser, {name: browser.cookies[name].value}
+
+    @override_settings(WS4REDIS_REVOKE=False)
+    def tidy_up(self) -> None:
+        User.objects.filter(username__in=["ann", "bob", "anne", "new"]).delete()
+        Group.objects.filter(name__startswith="revoked").delete()
+
+    def user(self, name: str = "ann") -> Any:
+        return User.objects.get(username=name)
+
+    def key(self, name: str = "ann") -> str:
+        return self.cookies[name][settings.SESSION_COOKIE_NAME]
+
+    @inlineCallbacks
+    def assert_closed(self, client: Any) -> Any:
+        code = yield client.closed.addTimeout(TIMEOUT, reactor)
+        self.assertEqual(code, 1008)
+
+    @inlineCallbacks
+    def assert_open(self, client: Any) -> Any:
+        """It still gets what is published to its user, after all that was heard before."""
+        self.redis.command("PUBLISH", "broadcast:foobar", "still here")
+        self.assertEqual((yield client.next()), "still here")
+        self.assertFalse(client.closed.called)
+
+    @inlineCallbacks
+    def assert_ends_ann_alone(self, change: Any, *arguments: Any) -> Any:
+        yield in_thread(change, *arguments)
+        yield self.assert_closed(self.ann)
+        yield self.assert_open(self.bob)
+
+    @inlineCallbacks
+    def said(self, change: Any) -> Any:
+        """How many messages ``change`` sends."""
+        self.ear.heard.clear()
+        yield in_thread(change)
+        yield self.broker.commands.publish([b"ctl:revoke"], b"the end", 0)
+        yield self.broker.fence()
+        self.assertEqual(self.ear.heard.pop(), b"the end")
+        return len(self.ear.heard)
+
+
+def recheck_all(service: Any) -> None:
+    """As the turn of each websocket comes, once in ``WS4REDIS_RECHECK`` seconds."""
+    revocations = service.factory.revocations
+    for websocket in revocations._index.all():
+        revocations._rechecks.eventually(websocket)
+
+
+class Lines(logging.Handler):
+    """The lines that a logger of ours writes."""
+
+    def __init__(self, test: TestCase) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        log = logging.getLogger("ws4redis_tx")
+        log.addHandler(self)
+        test.addCleanup(log.removeHandler, self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())

@@ -1,0 +1,49 @@
+"""Bytes as clients send them, and a wire that keeps what a server writes."""
+
+from __future__ import annotations
+
+import zlib
+
+from ws4redis_tx.testing import client_frame
+
+
+class Written(list[bytes]):
+    """A writer that keeps what was written, piece by piece."""
+
+    def write(self, data: bytes) -> None:
+        self.append(data)
+
+
+def handshake_bytes(target: str = "/ws/foobar?subscribe-broadcast", **headers: str | None) -> bytes:
+    """A well-formed handshake; headers by name with ``_`` for ``-``; ``None`` leaves one out."""
+    fields: dict[str, str | None] = {
+        "Host": "localhost",
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    fields.update({name.replace("_", "-"): value for name, value in headers.items()})
+    lines = [f"{name}: {value}" for name, value in fields.items() if value is not None]
+    return "\r\n".join([f"GET {target} HTTP/1.1", *lines, "", ""]).encode("latin-1")
+
+
+def status_of(response: bytes) -> int:
+    return int(response.split(b" ", 2)[1])
+
+
+# Of a frame's first byte, besides FIN.
+TEXT, BINARY, COMPRESSED = 1, 2, 0x40
+
+
+def deflate(payload: bytes, flush: int = zlib.Z_SYNC_FLUSH) -> bytes:
+    """As a client does it: with the last four bytes left out, or the stream ended and padded."""
+    compressor = zlib.compressobj(wbits=-15)
+    deflated = compressor.compress(payload) + compressor.flush(flush)
+    return deflated[:-4] if flush == zlib.Z_SYNC_FLUSH else deflated + b"\x00"
+
+
+def unfinished(opcode: int, payload: bytes) -> bytes:
+    """A frame after which its message goes on."""
+    frame = client_frame(opcode, payload)
+    return bytes((frame[0] & 0x7F,)) + frame[1:]
