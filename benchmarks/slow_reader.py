@@ -16,7 +16,7 @@ import valkey
 
 from benchmarks.clients import Clients
 from benchmarks.servers import Twistd
-from ws4redis_tx.core.messages import server_frame
+from ws4redis_tx.websocket.frames import server_frame
 
 SIZE = 64 * 1024
 MEBIBYTE = 1024 * 1024

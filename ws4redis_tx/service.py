@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort
-from twisted.python.failure import Failure
+from twisted.internet.defer import Deferred
 from twisted.python.reflect import namedAny
 
 from ws4redis_tx.config.server_config import ServerConfig
@@ -22,24 +18,30 @@ from ws4redis_tx.core.admission import (
 )
 from ws4redis_tx.core.errors import BrokerUnavailable, ConfigError, Denied, MessageRefused
 from ws4redis_tx.core.handshake import Handshake
-from ws4redis_tx.core.hooks import Closing, NullHooks, Refusal
 from ws4redis_tx.core.interfaces import (
+    Closing,
     IAuthorizer,
     IBroker,
     IConnection,
     IHooks,
     IListener,
+    NullHooks,
+    Refusal,
 )
 from ws4redis_tx.core.messages import Publication
-from ws4redis_tx.core.names import control_channel
+from ws4redis_tx.core.names import control_channel, known_rights
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
+from ws4redis_tx.protocols.classic import ClassicProtocol
 from ws4redis_tx.protocols.subscriber_connection import SubscriberConnection
 from ws4redis_tx.redis.broker import RedisBroker
 from ws4redis_tx.redis_store import Names, RedisMessage, RedisStore
 from ws4redis_tx.revocation.messages import CONTROL_NAME, disconnection
-from ws4redis_tx.sessions.hooks import HookedFactory
+from ws4redis_tx.sessions.hooks import HookObserver
+from ws4redis_tx.sessions.interfaces import ISessionObserver
+from ws4redis_tx.sessions.server import Server
 from ws4redis_tx.websocket.factory import WebSocketFactory
 from ws4redis_tx.websocket.resource import WebSocketResource
+from ws4redis_tx.websocket.service import WebSocketService, make_endpoint
 
 __all__ = [
     "Admission",
@@ -74,9 +76,6 @@ __all__ = [
     "make_service",
     "parse_redis_address",
 ]
-
-# Twisted's default of 50 stalls when hundreds of browsers reconnect at once.
-_BACKLOG = 2048
 
 
 class Publisher(RedisStore):
@@ -156,22 +155,16 @@ def make_factory(
     """
     reactor = _reactor(reactor)
     make_subscriber = subscriber or _imported(config.subscriber)
-    arguments = config, broker, AnonymousAuthorizer(), make_subscriber, reactor
-    if hooks is None and config.django:
-        from ws4redis_tx.django.signal_hooks import SignalHooks
-
-        hooks = SignalHooks(reactor)
-    if hooks is None or type(hooks) is NullHooks:
-        factory: WebSocketFactory = WebSocketFactory(*arguments)
-    else:
-        factory = HookedFactory(*arguments, hooks=hooks)
-    if authorizer is not None:
-        factory.authorizer = authorizer
-    elif config.django:
-        from ws4redis_tx.django.authorizer import DjangoAuthorizer
-
-        factory.authorizer = DjangoAuthorizer(reactor, factory.known_rights)
-    return factory
+    return WebSocketFactory(
+        Server(
+            config,
+            broker,
+            authorizer or _default_authorizer(config, make_subscriber, reactor),
+            [ClassicProtocol(config, broker, make_subscriber, reactor)],
+            reactor,
+            _observers(hooks or _default_hooks(config, reactor), reactor),
+        )
+    )
 
 
 def make_resource(factory: WebSocketFactory) -> WebSocketResource:
@@ -196,6 +189,16 @@ def make_service(
     It starts and stops its broker with itself, unless one is given.
     """
     reactor = _reactor(reactor)
+    subscriber = subscriber or _imported(config.subscriber)
+    # Stopped with the service are only those parts that it made itself.
+    stop: list[Callable[[], object]] = []
+    if authorizer is None:
+        authorizer = own_authorizer = _default_authorizer(config, subscriber, reactor)
+        if config.django:
+            stop.append(own_authorizer.stop)
+    if hooks is None and config.django:
+        hooks = own_hooks = _default_hooks(config, reactor)
+        stop.append(own_hooks.stop)
     own_broker = None
     if broker is None:
         broker = own_broker = make_broker(config, reactor=reactor)
@@ -207,98 +210,29 @@ def make_service(
         hooks=hooks,
         reactor=reactor,
     )
-    own_authorizer = factory.authorizer if config.django and authorizer is None else None
-    own_hooks = getattr(factory, "hooks", None) if config.django and hooks is None else None
     if endpoints is None:
         endpoints = [make_endpoint(reactor, description) for description in config.listen]
-    return WebSocketService(factory, endpoints, own_broker, own_authorizer, own_hooks)
+    return WebSocketService(factory, endpoints, own_broker, stop)
 
 
-class WebSocketService(Service):
-    """Listens, and closes its websockets when it is stopped.
+def _default_authorizer(config: ServerConfig, subscriber: object, reactor: Any) -> Any:
+    if not config.django:
+        return AnonymousAuthorizer()
+    from ws4redis_tx.django.authorizer import DjangoAuthorizer
 
-    ``listener`` is what listens: the websocket factory, unless it is replaced before the start,
-    for instance by a ``Site`` that holds its resource. ``stop_code`` is the close code that
-    clients get at the stop: 1001; ``twistd`` sets 1012, as the server is about to come back.
-    ``drain`` is over how many seconds these closes are spread, so that the clients do not all
-    come back at once: 0, all together; ``twistd`` sets what ``--drain`` says.
-    """
-
-    stop_code = 1001
-    drain = 0.0
-
-    def __init__(
-        self,
-        factory: WebSocketFactory,
-        endpoints: Iterable[Any],
-        own_broker: RedisBroker | None,
-        own_authorizer: Any,
-        own_hooks: Any = None,
-    ) -> None:
-        self.factory = factory
-        self.listener: Any = factory
-        self.ports: list[IListeningPort] = []
-        self._endpoints = tuple(endpoints)
-        self._own_broker = own_broker
-        self._own_authorizer = own_authorizer
-        self._own_hooks = own_hooks
-
-    def startService(self) -> None:
-        """Raises ``twisted.internet.error.CannotListenError`` if an address cannot be had."""
-        super().startService()
-        failures: list[Failure] = []
-        for endpoint in self._endpoints:
-            endpoint.listen(self.listener).addCallbacks(self._listening, failures.append)
-        if failures:
-            super().stopService()
-            ports, self.ports = self.ports, []
-            for port in ports:
-                port.stopListening()
-            failures[0].raiseException()
-        self.factory.open_up()
-        if self._own_broker is not None:
-            self._own_broker.startService()
-
-    @inlineCallbacks
-    def stopService(self) -> Any:
-        """Stop listening, close all websockets with ``stop_code``; fire when they are gone."""
-        super().stopService()
-        ports, self.ports = self.ports, []
-        yield gatherResults([maybeDeferred(port.stopListening) for port in ports])
-        yield self.factory.drain(self.stop_code, self.drain)
-        if self._own_authorizer is not None:
-            self._own_authorizer.stop()
-        if self._own_hooks is not None:
-            yield self._own_hooks.stop()
-        if self._own_broker is not None:
-            yield self._own_broker.stopService()
-
-    def stop_now(self) -> None:
-        """Have a stop that is under way wait for no client any more."""
-        self.factory.abort()
-
-    def when_ready(self) -> Deferred[None]:
-        """Fire when websockets can be opened: Redis is there."""
-        available = self.factory.broker.when_available()
-        return available.addCallback(lambda _: self.factory.revocations.when_listening())
-
-    def _listening(self, port: IListeningPort) -> None:
-        self.ports.append(port)
+    return DjangoAuthorizer(reactor, known_rights(subscriber))
 
 
-def make_endpoint(reactor: Any, description: str) -> Any:
-    """The stream server endpoint of one ``config.listen``. Raises ``ConfigError``."""
-    kind = description.partition(":")[0]
-    if kind in ("tcp", "tcp6", "ssl", "unix") and ":backlog=" not in description:
-        description += f":backlog={_BACKLOG}"
-    try:
-        return serverFromString(reactor, description)
-    except Exception as error:
-        raise ConfigError(
-            "--listen",
-            f"is {description!r}, which Twisted cannot listen on ({error})",
-            "Write an endpoint such as tcp:8080:interface=127.0.0.1 or unix:/run/ws.sock.",
-        ) from error
+def _default_hooks(config: ServerConfig, reactor: Any) -> Any:
+    if not config.django:
+        return None
+    from ws4redis_tx.django.signal_hooks import SignalHooks
+
+    return SignalHooks(reactor)
+
+
+def _observers(hooks: IHooks | None, reactor: Any) -> list[ISessionObserver]:
+    return [] if hooks is None or type(hooks) is NullHooks else [HookObserver(hooks, reactor)]
 
 
 def _imported(subscriber: Any) -> Any:

@@ -21,13 +21,13 @@ from ws4redis_tx.service import (
     RedisBroker,
     WebSocketService,
     make_broker,
-    make_endpoint,
     make_service,
 )
 from ws4redis_tx.twistd.embedded_redis import EmbeddedRedis
 from ws4redis_tx.twistd.options import Options
 from ws4redis_tx.twistd.worker import end_soon, inherited_endpoints, obey_parent
 from ws4redis_tx.twistd.workers import Supervisor, Workers, worker_command
+from ws4redis_tx.websocket.service import make_endpoint
 
 _log = Logger()
 

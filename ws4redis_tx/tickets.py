@@ -30,12 +30,7 @@ from django.core.exceptions import PermissionDenied
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake
-from ws4redis_tx.core.names import (
-    PUBLISH_RIGHTS,
-    SUBSCRIBE_RIGHTS,
-    check_facility,
-    ticket_key,
-)
+from ws4redis_tx.core.names import check_facility, known_rights, ticket_key
 from ws4redis_tx.redis_store import user_id_of
 from ws4redis_tx.threads import bridge
 
@@ -185,11 +180,7 @@ def _describe(
 def _checked(rights: Collection[str]) -> list[str]:
     if isinstance(rights, str | bytes):
         raise TypeError(f"rights={rights!r} is not a list of rights. Write rights=[{rights!r}].")
-    subscriber = django_settings.get_callable("WS4REDIS_SUBSCRIBER")
-    known = {
-        *getattr(subscriber, "subscription_channels", SUBSCRIBE_RIGHTS),
-        *getattr(subscriber, "publish_channels", PUBLISH_RIGHTS),
-    }
+    known = known_rights(django_settings.get_callable("WS4REDIS_SUBSCRIBER"))
     for right in rights:
         if right not in known:
             raise ValueError(f"rights holds {right!r}, which is none of {', '.join(sorted(known))}")

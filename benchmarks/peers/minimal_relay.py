@@ -20,7 +20,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol  # no
 from twisted.internet.protocol import Factory, Protocol  # noqa: E402
 
 from benchmarks.peers.python_loop import ACCEPT  # noqa: E402
-from ws4redis_tx.core.messages import server_frame  # noqa: E402
+from ws4redis_tx.websocket.frames import server_frame  # noqa: E402
 
 FACILITY = b"load"
 

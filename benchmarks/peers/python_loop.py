@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import hiredis
 
-from ws4redis_tx.core.messages import server_frame
+from ws4redis_tx.websocket.frames import server_frame
 
 CHANNEL = b"broadcast:load"
 # The client does not look whether the key was understood.

@@ -105,9 +105,9 @@ class LayersTests(TestCase):
             (
                 "autobahn",
                 "websocket/factory",
-                "websocket/inflate",
-                "websocket/protocol",
+                "websocket/incoming",
                 "websocket/shared_attributes",
+                "websocket/transport",
             ),
             ("txredisapi", "redis/protocol"),
         ):

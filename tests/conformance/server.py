@@ -16,7 +16,8 @@ from ws4redis_tx.core.messages import Publication, RedisMessage
 from ws4redis_tx.service import WebSocketService, make_service
 from ws4redis_tx.subscriber import RedisSubscriber
 from ws4redis_tx.testing import MemoryBroker
-from ws4redis_tx.websocket.protocol import WebSocketProtocol
+from ws4redis_tx.websocket.frames import PLAIN
+from ws4redis_tx.websocket.transport import WebSocketTransport
 
 # The Testsuite's largest messages; the server's default limit would rightly refuse them.
 LARGEST_MESSAGE = 16 * 1024 * 1024
@@ -24,7 +25,7 @@ LARGEST_MESSAGE = 16 * 1024 * 1024
 _BINARY = b"\x82"
 
 
-class TypedProtocol(WebSocketProtocol):
+class TypedProtocol(WebSocketTransport):
     """The server's protocol; remembers whether the message that it handles is binary."""
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
@@ -34,8 +35,8 @@ class TypedProtocol(WebSocketProtocol):
     def echo(self, message: RedisMessage) -> None:
         publication = Publication(None, message)
         if self._received_binary:
-            publication.frame = _BINARY + publication.frame[1:]
-        self._delivery.deliver(publication)
+            publication.forms[PLAIN] = _BINARY + publication.form(PLAIN)[1:]
+        self.session.feed.deliver(publication)
 
 
 class EchoSubscriber(RedisSubscriber):
@@ -47,7 +48,7 @@ class EchoSubscriber(RedisSubscriber):
         self._websocket = websocket
 
     def publish_message(self, message: RedisMessage, expire: int | None = None) -> None:
-        self._websocket.echo(message)
+        self._websocket.transport.echo(message)
 
 
 def make_echo_service(reactor: Any) -> WebSocketService:

@@ -32,7 +32,7 @@ class CloseCodeTests(WebSocketTests):
 
     def test_1008_revoked(self) -> None:
         client = self.connect()
-        client._server.close(1008, "Revoked.")
+        client._server.session.close(1008, "Revoked.")
         self.assertEqual(client.close_code, 1008)
 
     def test_1009_too_big(self) -> None:

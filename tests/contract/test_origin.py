@@ -11,7 +11,8 @@ from tests.support.memory import WebSocketTests
 from tests.support.sites import ContractTestCase
 from tests.support.wires import handshake_bytes
 from ws4redis_tx.core.errors import ConfigError, Denied
-from ws4redis_tx.core.handshake import judge_request, read_request
+from ws4redis_tx.core.handshake import judge_request
+from ws4redis_tx.core.http import read_request
 from ws4redis_tx.core.origins import OriginPolicy
 
 set_up_django()

@@ -233,7 +233,7 @@ class ReleaseTests(WebSocketTests):
             client.send_bytes(b"\xff" * 200)
 
         def server_closes(client: MemoryClient) -> None:
-            client._server.close(1008)
+            client._server.session.close(1008)
 
         ends: tuple[Any, ...] = (
             MemoryClient.close,

@@ -114,7 +114,7 @@ class UpstreamDefectTests(LoadTestCase, ContractTestCase):
                 self.assertEqual((rest[0], rest[1], len(rest) > 1004), (0x81, 126, True))
                 rest = rest[1004:]
             self.assertEqual(len(rest), 2 + rest[1])
-        self.assertEqual(len(service.factory._websockets), 0)
+        self.assertEqual(len(service.factory.session_server.sessions), 0)
 
     @inlineCallbacks
     def test_10_after_redis_restarted_open_websockets_are_subscribed_again(self) -> Any:
@@ -131,7 +131,9 @@ class UpstreamDefectTests(LoadTestCase, ContractTestCase):
         other = yield self.open("foobar?subscribe-broadcast")
         slow.transport.pauseProducing()
         published = 0
-        while not any(each.localCloseCode for each in service.factory._websockets):
+        while not any(
+            each.transport.localCloseCode for each in service.factory.session_server.sessions
+        ):
             self.assertLess(published, 24)
             yield self.publish("x" * 2**20, 0, broadcast=True)
             published += 1

@@ -27,9 +27,10 @@ from ws4redis_tx.core.admission import Admission
 from ws4redis_tx.core.errors import BrokerRefused
 from ws4redis_tx.redis.connection import PREPARE_TIMEOUT
 from ws4redis_tx.redis.protocol import LOST, CommandProtocol, PubSubProtocol, ResponseError
+from ws4redis_tx.sessions.server import HANDSHAKE_TIMEOUT
 from ws4redis_tx.testing import MemoryBroker, MemoryClient, connect
 from ws4redis_tx.testing import make_memory_factory as make_factory
-from ws4redis_tx.websocket.factory import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT
+from ws4redis_tx.websocket.factory import CLOSE_TIMEOUT
 
 set_up_django()
 
@@ -140,7 +141,7 @@ class Server:
         )
 
     def assert_empty(self) -> None:
-        assert not self.factory._opening and not self.factory._websockets
+        assert not self.factory.session_server.opening and not self.factory.session_server.sessions
         assert not self.broker.hub.channels and not len(self.broker._notes)
         assert not self.clock.getDelayedCalls(), self.clock.getDelayedCalls()
 

@@ -22,7 +22,7 @@ from benchmarks.peers.environments import Unavailable, make, nginx_with_nchan
 from benchmarks.report import Figure, Report, Scale, interleave
 from benchmarks.servers import Redis, cpu_seconds, family, resident_bytes
 from tests.support.programs import python
-from ws4redis_tx.core.messages import PING, server_frame
+from ws4redis_tx.websocket.frames import PING, server_frame
 
 ACCEPT = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
 CLOSE = b"\x88\x02\x03\xe8"

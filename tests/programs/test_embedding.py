@@ -25,7 +25,7 @@ from tests.support.clients import exchange, open_websocket
 from tests.support.redis import RedisServer, shared_redis
 from tests.support.servers import LISTEN, ServerTestCase
 from tests.support.wires import handshake_bytes, status_of
-from ws4redis_tx.core.hooks import NullHooks
+from ws4redis_tx.core.interfaces import NullHooks
 from ws4redis_tx.service import (
     Publisher,
     ServerConfig,
@@ -328,7 +328,7 @@ class InterfaceTests(SynchronousTestCase):
 
         broker, hooks = Broker(), Hooks()
         factory = make_memory_factory(broker=broker, hooks=hooks)
-        service = WebSocketService(factory, (), broker, None, hooks)
+        service = WebSocketService(factory, (), broker, [hooks.stop])
         service.startService()
         client = connect(factory, "ws://localhost/ws/x")
         stopped = service.stopService()

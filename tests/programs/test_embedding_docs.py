@@ -22,8 +22,7 @@ from tests.support.programs import TWISTD, Program, write_file
 from tests.support.servers import LISTEN, ServerTestCase
 from tests.support.wires import handshake_bytes, status_of
 from ws4redis_tx import service
-from ws4redis_tx.core.hooks import Closing
-from ws4redis_tx.core.interfaces import IConnection
+from ws4redis_tx.core.interfaces import Closing, IConnection
 from ws4redis_tx.service import ServerConfig, make_service
 from ws4redis_tx.testing import client_frame, connect, make_memory_factory
 

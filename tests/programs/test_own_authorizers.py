@@ -411,7 +411,7 @@ class GuideTests(ServerTestCase):
         self.assertEqual(refused.response_headers["www-authenticate"], "Key")
         self.assertEqual(asked, ["good", "bad"])
         self.assertIsInstance(
-            names["make_push"](find_user).factory.authorizer, names["KeyAuthorizer"]
+            names["make_push"](find_user).factory.session_server.authorizer, names["KeyAuthorizer"]
         )
 
     @inlineCallbacks

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.slow_reader import MEBIBYTE, measure
-from ws4redis_tx.delivery.queues import SLOW_READER_POLICIES
+from ws4redis_tx.core.limits import SLOW_READER_POLICIES
 
 
 class MemoryTests(SynchronousTestCase):

@@ -28,14 +28,14 @@ class SecurityTestCase(ContractTestCase):
     @inlineCallbacks
     def gone(self, service: Any) -> Any:
         """Fire when no websocket is left, and Redis knows it."""
-        while service.factory._websockets:
+        while service.factory.session_server.sessions:
             yield deferLater(reactor, 0)
         yield service.factory.broker.fence()
 
     @inlineCallbacks
     def drained(self, service: Any) -> Any:
         """Fire when the authorizer's threads have handed over what they had to say."""
-        while service.factory.authorizer._lookups.outstanding:
+        while service.factory.session_server.authorizer._lookups.outstanding:
             yield deferLater(reactor, 0)
         yield service.factory.broker.fence()
 

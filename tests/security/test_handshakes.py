@@ -64,7 +64,7 @@ class HandshakeBytesTests(SecurityTestCase):
         # The rest may have been under way, and takes the answer with it.
         self.assertIn(answer[:12], (b"", b"HTTP/1.1 400"))
         self.assertGreater(flood.left, 0, "all of it was read")
-        self.assertFalse(service.factory._opening)
+        self.assertFalse(service.factory.session_server.opening)
 
     @inlineCallbacks
     def test_a_second_request_while_the_first_is_authorized_opens_nothing(self) -> Any:

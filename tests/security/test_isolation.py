@@ -205,7 +205,7 @@ class IsolationTests(ServerTestCase):
     def settle(self) -> Any:
         """Fire when all that was published is out, and everybody is live."""
         yield self.factory.broker.fence()
-        while any(each._delivery.replaying for each in self.factory._websockets):
+        while any(each.feed.replaying for each in self.factory.session_server.sessions):
             yield self.factory.broker.fence()
 
     # What is said

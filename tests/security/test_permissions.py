@@ -21,8 +21,8 @@ from tests.support.clients import exchange
 from tests.support.sites import PUBLISH_ALL, SUBSCRIBE_ALL
 from tests.support.wires import handshake_bytes, status_of
 from ws4redis_tx.scheduling.timeouts import Timeouts
-from ws4redis_tx.websocket.factory import HANDSHAKE_TIMEOUT
-from ws4redis_tx.websocket.protocol import WebSocketProtocol
+from ws4redis_tx.sessions.server import HANDSHAKE_TIMEOUT
+from ws4redis_tx.sessions.session import Session
 
 
 def grants_and_raises(request: Any, channels: list[str]) -> Iterator[str]:
@@ -112,8 +112,8 @@ class PermissionTests(SecurityTestCase):
     def test_a_timeout_refuses_and_a_late_answer_changes_nothing(self) -> Any:
         service = yield self.serve()
         clock = Clock()
-        deadlines = Timeouts(HANDSHAKE_TIMEOUT, WebSocketProtocol.time_out, clock)
-        self.patch(service.factory, "deadlines", deadlines)
+        deadlines = Timeouts(HANDSHAKE_TIMEOUT, Session.time_out, clock)
+        self.patch(service.factory.session_server, "timeouts", deadlines)
         for setting in ("WS4REDIS_ALLOWED_CHANNELS", "WS4REDIS_PROCESS_REQUEST"):
             go_on = threading.Event()
             self.addCleanup(go_on.set)

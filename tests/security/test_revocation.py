@@ -54,7 +54,7 @@ class RevocationTests(DjangoTests):
 
     def stop_clock(self, service: Any) -> Clock:
         clock = Clock()
-        self.patch(service.factory.revocations, "_reactor", clock)
+        self.patch(service.factory.session_server.revocations, "_reactor", clock)
         return clock
 
     @inlineCallbacks
@@ -161,7 +161,7 @@ class RevocationTests(DjangoTests):
 
     @inlineCallbacks
     def test_who_was_rechecked_too_early_is_rechecked_2_s_later(self) -> Any:
-        authorizer, answered = self.service.factory.authorizer, DeferredQueue()
+        authorizer, answered = self.service.factory.session_server.authorizer, DeferredQueue()
         authorize = authorizer.authorize
 
         def watched(handshake: Any, rights: Any) -> Any:

@@ -164,7 +164,7 @@ class LoadTestCase(ServerTestCase):
         """Open and end that many websockets; fire when the server is rid of them."""
         yield gatherResults([self.open_and_end(i) for i in range(at_once)], consumeErrors=True)
         yield self.service.factory.broker.fence()
-        while self.service.factory._websockets:
+        while self.service.factory.session_server.sessions:
             yield self.service.factory.broker.fence()
         yield self.service.factory.broker.fence()
 

@@ -211,7 +211,7 @@ class DjangoTests(ServerTestCase):
 
 def recheck_all(service: Any) -> None:
     """As the turn of each websocket comes, once in ``WS4REDIS_RECHECK`` seconds."""
-    revocations = service.factory.revocations
+    revocations = service.factory.session_server.revocations
     for websocket in revocations._index.all():
         revocations._rechecks.eventually(websocket)
 

@@ -278,5 +278,5 @@ class RedisWorld:
             "subscriptions": of_websockets(self.redis.subscribed),
             "awaited": self.broker._subscriptions._subscribing,
             "notes": len(self.broker._notes),
-            "websockets": self.factory._websockets,
+            "websockets": self.factory.session_server.sessions,
         }

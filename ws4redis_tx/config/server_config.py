@@ -8,12 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ws4redis_tx.core.errors import ConfigError
-from ws4redis_tx.core.limits import DEFAULT_RATE, make_rate
+from ws4redis_tx.core.limits import CLOSE, DEFAULT_RATE, SLOW_READER_POLICIES, make_rate
 from ws4redis_tx.core.names import check_prefix
 from ws4redis_tx.core.origins import OriginPolicy
 from ws4redis_tx.core.proxies import TrustedProxies
 from ws4redis_tx.core.redis_address import RedisAddress
-from ws4redis_tx.delivery.queues import CLOSE, SLOW_READER_POLICIES
 
 DEFAULT_LISTEN = ("tcp:8080:interface=127.0.0.1",)
 DEFAULT_SUBSCRIBER = "ws4redis_tx.subscriber.RedisSubscriber"

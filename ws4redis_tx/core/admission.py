@@ -42,8 +42,10 @@ class Admission:
     ``expires`` is when the visitor's session ends, in seconds since the epoch, as far as is known:
     then the authorizer is asked again.
 
-    ``redeemed`` stands for a credential that is good once: whenever the authorizer is asked about
-    the same handshake again, that has it as its ``redeemed``.
+    ``redeemed`` stands for a one-time credential: whenever the authorizer is asked about the same
+    handshake again, the handshake has it as its ``redeemed``.
+
+    ``fixed``: the answer to the same handshake never changes, so that it is never asked again.
     """
 
     identity: Identity
@@ -51,6 +53,7 @@ class Admission:
     request: object
     expires: float | None = None
     redeemed: str = field(default="", repr=False)
+    fixed: bool = False
 
 
 @dataclass(slots=True)
@@ -136,4 +139,4 @@ class AnonymousAuthorizer:
 
     def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Admission:
         request = PlainRequest(handshake.path_info, ANONYMOUS)
-        return Admission(ANONYMOUS, default_policy(rights), request)
+        return Admission(ANONYMOUS, default_policy(rights), request, fixed=True)

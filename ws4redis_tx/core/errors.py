@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 
 class WS4RedisError(Exception):
     """Base of every error raised by ``ws4redis_tx``."""
@@ -59,6 +61,16 @@ class Denied(WS4RedisError):
         self.headers = headers
         self.detail = detail
         super().__init__(f"{status} {reason}")
+
+
+def unavailable(detail: str) -> Denied:
+    """A 503 that advises the client to come back in a while, each after a time of its own."""
+    return Denied(
+        503,
+        "The server cannot serve websockets now.",
+        headers=(("Retry-After", str(random.randint(1, 5))),),
+        detail=detail,
+    )
 
 
 class MessageRefused(WS4RedisError):

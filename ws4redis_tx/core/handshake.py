@@ -1,36 +1,17 @@
-"""The opening handshake: its bytes read, its form judged, its answers written.
-
-Nothing here knows sockets. Names and values stay as close to the wire as they can: bytes are
-split at CR LF alone, so that no byte inside a value can start another header.
-"""
+"""The opening handshake of a websocket: its form judged, its acceptance written."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import hashlib
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from http.client import responses
 from urllib.parse import unquote_plus, unquote_to_bytes
 
 from ws4redis_tx.core.errors import Denied
-
-MAX_HEAD_BYTES = 16384
-
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-_VERSION = re.compile(r"HTTP/1\.[0-9]")
-_TARGET = re.compile(r"[\x21-\x7e\x80-\xff]+")
-
-# No other byte may be in a value, or end a line.
-_IN_A_CLEAN_HEAD = bytes((9, 10, 13, *range(0x20, 0x7F), *range(0x80, 0x100)))
-
-# Names of headers as they came → in lower case: of those that came first, which are most there are.
-_NAMES: dict[str, str] = {}
-_MOST_NAMES, _LONG_NAME = 512, 64
+from ws4redis_tx.core.http import TOKEN, HttpRequest
 
 # What RFC 6455 appends to a key before it is hashed.
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -45,27 +26,14 @@ _EXPLANATION = (
 
 
 @dataclass(frozen=True, slots=True)
-class HttpRequest:
-    """A request's head as it came, nothing judged but its grammar.
-
-    Headers are (lower-case name, value without surrounding blanks), in their order on the wire;
-    ``malformed`` says what was wrong with them, if anything was.
-    """
-
-    method: str
-    target: str
-    headers: tuple[tuple[str, str], ...] = field(repr=False)  # among them a cookie
-    malformed: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Handshake:
     """A well-formed websocket handshake. Strings are latin-1 views of the bytes on the wire.
 
     ``path`` is still percent-encoded. ``flags`` are the query's parameter names in lower case, in
     order, without duplicates. ``secure`` tells whether the connection to this process is TLS,
     ``peer`` is the client's address or ``''``. ``redeemed`` never comes from a client: it is what
-    the authorizer answered earlier, ``''`` at first.
+    the authorizer answered earlier, ``''`` at first. ``credential`` is what a client sent after its
+    websocket opened to say who it is, in protocols that foresee that; else ``''``.
     """
 
     path: str
@@ -78,6 +46,7 @@ class Handshake:
     secure: bool
     peer: str
     redeemed: str = field(default="", repr=False)
+    credential: str = field(default="", repr=False)
 
     @property
     def facility(self) -> str:
@@ -96,71 +65,6 @@ class Handshake:
         if "%" not in self.path and self.path.isascii():
             return self.path
         return unquote_to_bytes(self.path.encode("latin-1")).decode(errors="replace")
-
-
-def read_request(head: bytes, malformed: str = "") -> HttpRequest:
-    """Read a request's head, without the empty line that ends it.
-
-    ``malformed`` says what is wrong with what surrounds it, if anything is.
-
-    Raises ``Denied`` (400) when not even the request line can be read.
-    """
-    request_line, *lines = head.decode("latin-1").split("\r\n")
-    parts = request_line.split(" ")
-    if (
-        len(parts) != 3
-        or not _VERSION.fullmatch(parts[2])
-        or not _TOKEN.fullmatch(parts[0])
-        or not _TARGET.fullmatch(parts[1])
-    ):
-        raise Denied(400, "This is not an HTTP/1.1 request.")
-    pairs = []
-    malformed = _wrong_version(parts[2]) or malformed
-    clean = not head.translate(None, _IN_A_CLEAN_HEAD)
-    for line in lines:
-        raw, colon, value = line.partition(":")
-        name = _NAMES.get(raw) or _read_name(raw)
-        value = value.strip(" \t")
-        # After the split, a CR or LF is a stray one, and in a value as in a name.
-        if (
-            not colon
-            or not name
-            or not ((clean and "\r" not in value and "\n" not in value) or _VALUE.fullmatch(value))
-        ):
-            malformed = malformed or "A header line is malformed."
-            continue
-        pairs.append((name, value))
-    return HttpRequest(parts[0], parts[1], tuple(pairs), malformed)
-
-
-def _read_name(raw: str) -> str:
-    """A header's name in lower case; ``""`` if it is none."""
-    if not _TOKEN.fullmatch(raw):
-        return ""
-    name = raw.lower()
-    if len(_NAMES) < _MOST_NAMES and len(name) < _LONG_NAME:
-        _NAMES[raw] = name
-    return name
-
-
-def make_request(
-    method: bytes,
-    target: bytes,
-    version: bytes,
-    headers: Iterable[tuple[bytes, bytes]],
-    malformed: str = "",
-) -> HttpRequest:
-    """An ``HttpRequest`` from its parts, for whoever has split them already."""
-    return HttpRequest(
-        method.decode("latin-1"),
-        target.decode("latin-1"),
-        tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers),
-        _wrong_version(version.decode("latin-1")) or malformed,
-    )
-
-
-def _wrong_version(version: str) -> str:
-    return "" if version == "HTTP/1.1" else "A websocket is opened with HTTP/1.1."
 
 
 def judge_request(
@@ -208,9 +112,11 @@ def judge_request(
     key = headers.get("sec-websocket-key", "")
     if not _is_key(key):
         raise Denied(400, "Sec-WebSocket-Key is missing or malformed.")
-    subprotocols = _list(headers.get("sec-websocket-protocol", ""))
-    if not all(_TOKEN.fullmatch(name) for name in subprotocols):
-        raise Denied(400, "Sec-WebSocket-Protocol is malformed.")
+    subprotocols: Sequence[str] = ()
+    if "sec-websocket-protocol" in headers:
+        subprotocols = _list(headers["sec-websocket-protocol"])
+        if not all(TOKEN.fullmatch(name) for name in subprotocols):
+            raise Denied(400, "Sec-WebSocket-Protocol is malformed.")
     return Handshake(
         path=path,
         query=query,
@@ -237,21 +143,6 @@ def acceptance(handshake: Handshake, subprotocol: str | None, headers: Mapping[s
         lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-
-
-def refusal(denied: Denied) -> bytes:
-    """The HTTP response that tells a client why it was refused."""
-    body = f"{denied.reason}\n".encode()
-    lines = [
-        f"HTTP/1.1 {denied.status} {responses.get(denied.status, 'Refused')}",
-        *(f"{name}: {value}" for name, value in denied.headers),
-        "Content-Type: text/plain; charset=utf-8",
-        f"Content-Length: {len(body)}",
-        "Cache-Control: no-store",
-    ]
-    if not any(name == "Connection" for name, _ in denied.headers):
-        lines.append("Connection: close")
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
 def _list(value: str) -> list[str]:

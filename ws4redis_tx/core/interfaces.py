@@ -1,4 +1,4 @@
-"""The seams: what the parts promise each other, whoever implements them.
+"""The seams that applications see: what the parts promise each other, whoever implements them.
 
 They are ``typing.Protocol`` classes, so that a type checker holds them without a plugin. All
 methods run in the reactor thread.
@@ -7,6 +7,7 @@ methods run in the reactor thread.
 from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Union
 
 from ws4redis_tx.core.messages import PersistedMessage, Publication
@@ -16,10 +17,9 @@ if TYPE_CHECKING:
 
     from ws4redis_tx.core.admission import Admission, Identity
     from ws4redis_tx.core.handshake import Handshake
-    from ws4redis_tx.core.hooks import Closing, Refusal
 
 Published: TypeAlias = bytes | str | None
-"""What a hook makes of a client's message; ``None``: nothing is published."""
+"""The message that a hook makes of a client's message; ``None``: nothing is published."""
 
 Answer: TypeAlias = Union[Published, "Coroutine[Any, Any, Published]", "Deferred[Published]"]
 """The same, or a coroutine or a Deferred that has it later."""
@@ -28,8 +28,8 @@ Answer: TypeAlias = Union[Published, "Coroutine[Any, Any, Published]", "Deferred
 class IListener(Protocol):
     """Somebody who wants the messages of a channel. Hashed by identity.
 
-    One whose attribute ``takes_joined`` is true is given messages that came together as one
-    ``Joined``, which has their frames in one piece, and themselves as ``parts``.
+    A listener whose attribute ``takes_joined`` is true is given messages that came together as one
+    ``Joined``, which has the messages as its ``parts``.
     """
 
     def deliver(self, publication: Publication) -> None:
@@ -37,10 +37,10 @@ class IListener(Protocol):
 
 
 class IWriter(Protocol):
-    """Where the frames of one connection go. A Twisted transport is one."""
+    """Takes the bytes for one connection. A Twisted transport is one."""
 
     def write(self, data: bytes) -> object:
-        """Take all of it, in order. Must not raise; what has no way any more is dropped."""
+        """Take all of it, in order. Must not raise; data for a lost connection is dropped."""
 
 
 class IBroker(Protocol):
@@ -52,19 +52,20 @@ class IBroker(Protocol):
 
     @property
     def generation(self) -> int:
-        """Another one whenever the connection on which messages arrive was replaced."""
+        """A number that changes whenever the connection on which messages arrive is replaced."""
 
     def listen(self, channel: bytes, listener: IListener) -> Deferred[None]:
-        """Fire when the subscription stands: what is published from then on is delivered, in
-        Redis' order over all channels. The listener stays across outages, until ``unlisten``: what
-        an outage swallowed and is persisted is delivered before the broker is ``available`` again.
+        """Fire when the subscription stands: a message that is published from then on is
+        delivered, in Redis' order over all channels. The listener stays across outages, until
+        ``unlisten``: a persisted message that an outage swallowed is delivered before the broker is
+        ``available`` again.
 
         Fails with ``BrokerUnavailable`` when there is no connection or it is lost before the
         subscription stood; the listener is not registered then.
         """
 
     def unlisten(self, channel: bytes, listener: IListener) -> None:
-        """No message of ``channel`` is delivered to ``listener`` any more. Never fails."""
+        """Deliver no further message of ``channel`` to ``listener``. Never fails."""
 
     def publish(
         self,
@@ -84,7 +85,7 @@ class IBroker(Protocol):
         """The message persisted for ``channel``, or ``BrokerUnavailable``."""
 
     def forget(self, listener: IListener) -> None:
-        """Drop what is remembered of a listener that is gone, beside its channels."""
+        """Drop whatever is remembered of a listener that is gone, besides its channels."""
 
     def when_available(self) -> Deferred[None]:
         """Fire when messages can be published and received. May be cancelled."""
@@ -99,23 +100,23 @@ class IBroker(Protocol):
 
 
 class IAuthorizer(Protocol):
-    """Who is it, and what may they do?"""
+    """Says who a visitor is and what they may do."""
 
     def authorize(
         self, handshake: Handshake, rights: Sequence[str]
     ) -> Deferred[Admission] | Coroutine[Any, Any, Admission] | Admission:
         """Decide about the ``rights`` that a client asked for, in the order of its URL.
 
-        Asked at the handshake, and again about the same one while the websocket is open; that may
-        be cancelled. A credential that is good once is redeemed at the first time, and what the
-        ``Admission`` has as ``redeemed`` is the handshake's from then on. Raises or fails with
-        ``Denied`` to refuse; any other failure is answered with 500.
+        Asked at the handshake, and again about the same one while the websocket is open; that call
+        may be cancelled. A one-time credential is redeemed by the first call; the ``redeemed`` of
+        its ``Admission`` is passed with the handshake from then on. Raises or fails with ``Denied``
+        to refuse; any other failure is answered with 500.
         """
 
 
 class IConnection(Protocol):
     """An open websocket, as hooks know it: the same object from its opening to its end, and a key
-    for what an application remembers of it.
+    under which an application can remember things about it.
     """
 
     @property
@@ -124,11 +125,13 @@ class IConnection(Protocol):
 
     @property
     def identity(self) -> Identity:
-        """Whose it is, as the authorizer said at its opening. The session's key is a credential."""
+        """The visitor, as the authorizer named them at the opening. The session's key is a
+        credential.
+        """
 
     @property
     def rights(self) -> tuple[str, ...]:
-        """What was granted, such as ``subscribe-user``."""
+        """The granted rights, such as ``subscribe-user``."""
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -136,45 +139,100 @@ class IConnection(Protocol):
 
     @property
     def peer(self) -> str:
-        """The client's address; behind a trusted proxy, the one that the proxy says."""
+        """The client's address; behind a trusted proxy, the address that the proxy reports."""
 
     def send(self, message: bytes | str) -> None:
-        """Send to this client alone, in order with all else that it is sent; to one that is gone,
-        nothing. Callable from any thread.
+        """Send to this client alone, in order with everything else that it is sent. Does nothing
+        once the client is gone. Callable from any thread.
         """
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Begin the close handshake. Callable from any thread.
 
-        Raises ``ValueError`` for a code that must not be in a close frame. Of a reason only the
-        first 123 bytes are sent.
+        Raises ``ValueError`` for a code that must not be in a close frame. Only the first 123 bytes
+        of the reason are sent.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A handshake that was answered with an HTTP ``status``.
+
+    ``reason`` is the text the client was sent, ``detail`` the text that the log has besides.
+    ``path`` is the URL's, percent-encoded and without the query, ``peer`` the client's address;
+    both are ``""`` where the request was not even read.
+    """
+
+    status: int
+    reason: str
+    detail: str = ""
+    path: str = ""
+    peer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """How a websocket ended, and its counts until then.
+
+    ``code`` and ``reason`` are those of the close frame that came first, which is the server's if
+    ``by_server``. The code is 1005 for a frame without one, and 1006 where there was no frame; the
+    ``reason`` is then the server's own words. If a client's close waits for a hook and the server
+    closes meanwhile, the server's counts. ``clean``: both sides sent a frame. ``sent`` counts the
+    messages handed to the socket, ``received`` those of the client, both without heartbeats;
+    ``dropped`` counts the messages that gave way because the client did not read. ``seconds`` is
+    how long it was open.
+    """
+
+    code: int
+    reason: str
+    by_server: bool
+    clean: bool
+    sent: int
+    received: int
+    dropped: int
+    seconds: float
 
 
 class IHooks(Protocol):
     """What an application wants to know of its websockets, and its say in what clients send.
 
-    Each method may be ``async def``, or return a Deferred. Of one websocket's hooks one at a time
-    is under way: ``connected``, then each ``message`` in the client's order, then ``closed``. Each
-    has 10 s, and is cancelled after that. One that fails is logged, and harms nobody else.
+    Each method may be ``async def``, or return a Deferred. The hooks of one websocket run one at a
+    time: ``connected``, then each ``message`` in the client's order, then ``closed``. Each has
+    10 s, and is cancelled after that. A hook that fails is logged, and harms nobody else.
     """
 
     def connected(self, connection: IConnection, /) -> object:
-        """It is open, and has been sent what was persisted; or has left meanwhile, and ``closed``
-        follows. No ``message`` before this is done.
+        """It is open, and has been sent the persisted messages; or it has left meanwhile, and
+        ``closed`` follows. No ``message`` comes before this is done.
         """
 
     def refused(self, refusal: Refusal, /) -> object:
-        """A handshake was refused. Who left before the answer is not told of."""
+        """A handshake was refused. Not called for a client that left before the answer."""
 
     def message(self, connection: IConnection, message: bytes, /) -> Answer:
-        """Answer what is to be published of a client's message: itself, others in its place, or
-        ``None`` for nothing, of which the client is not told; ``connection.send`` tells it
-        something. Raise ``MessageRefused`` to close the websocket with 1008; any other failure
-        closes it with 1011. No further message is read from a client for whom 64 wait.
+        """Return what to publish in place of a client's message: the message itself, another one,
+        or ``None`` for nothing. The client is not told; ``connection.send`` can tell it. Raise
+        ``MessageRefused`` to close the websocket with 1008; any other failure closes it with 1011.
+        While 64 messages of a client wait, no more are read from it.
 
-        What the websocket's end overtakes here is not published.
+        A message whose hook is still running when the websocket ends is not published.
         """
 
     def closed(self, connection: IConnection, closing: Closing, /) -> object:
-        """It is over. Called once for each ``connected``, whatever ended it."""
+        """It is over. Called once for each ``connected``, however it ended."""
+
+
+class NullHooks:
+    """``IHooks`` that do nothing: a base for hooks that want to know of some events only."""
+
+    def connected(self, connection: IConnection, /) -> object:
+        return None
+
+    def refused(self, refusal: Refusal, /) -> object:
+        return None
+
+    def message(self, connection: IConnection, message: bytes, /) -> Answer:
+        return message
+
+    def closed(self, connection: IConnection, closing: Closing, /) -> object:
+        return None

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 from ws4redis_tx.core.errors import ConfigError
 
+CLOSE, DROP_OLDEST, LATEST = "close", "drop_oldest", "latest"
+SLOW_READER_POLICIES = (CLOSE, DROP_OLDEST, LATEST)
+"""What happens when more messages would wait for a client than may."""
+
 BURST = 10.0
 """Seconds for which a client that was quiet may send all at once."""
 
@@ -69,12 +73,9 @@ class Quota:
     """How many each key may have of something, at most ``most``; ``None``: any number."""
 
     def __init__(self, most: int | None) -> None:
+        self.unlimited = most is None
         self._most = most
         self._taken: dict[Hashable, int] = {}
-
-    @property
-    def unlimited(self) -> bool:
-        return self._most is None
 
     def take(self, key: Hashable) -> bool:
         """Take one for ``key``; return whether there was one left. Give it back once."""

@@ -17,6 +17,19 @@ PUBLISH_RIGHTS = tuple(f"publish-{audience}" for audience in AUDIENCES)
 
 MAX_FACILITY_BYTES = 255
 
+
+def known_rights(subscriber: object) -> frozenset[str]:
+    """The rights that a URL may ask for: those in the two class lists of a subscriber, which a
+    subclass may extend.
+    """
+    return frozenset(
+        (
+            *getattr(subscriber, "subscription_channels", SUBSCRIBE_RIGHTS),
+            *getattr(subscriber, "publish_channels", PUBLISH_RIGHTS),
+        )
+    )
+
+
 _MOST_STAMP_DIGITS = 20
 
 # First words of the names that are not channels; as a prefix, ``at`` would make a channel of one.

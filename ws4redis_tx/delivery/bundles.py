@@ -11,7 +11,7 @@ from ws4redis_tx.core.messages import Joined, Publication
 Listeners = Mapping[IListener, None]
 
 
-class Share:
+class Bundle:
     """What some listeners get: a publication, or several joined.
 
     :param listening: who listens to each of its channels, at each moment: one may leave before its
@@ -31,10 +31,10 @@ class Share:
         self.listening = listening
 
 
-def share_out(
+def bundle_up(
     publications: Sequence[Publication], listeners: Mapping[bytes, Listeners]
-) -> Iterator[Share]:
-    """Every listener's share of ``publications``, in their order; one share for all who listen to
+) -> Iterator[Bundle]:
+    """Every listener's bundle of ``publications``, in their order; one bundle for all who listen to
     the same of their channels.
     """
     indices_of: dict[bytes, list[int]] = {}
@@ -52,7 +52,7 @@ def share_out(
         if len(bits) > 1:
             indices.sort()
         theirs = [publications[index] for index in indices]
-        yield from _shares(theirs, receivers, [listening[bit] for bit in bits])
+        yield from _bundles(theirs, receivers, [listening[bit] for bit in bits])
 
 
 def _audiences(listening: Sequence[Listeners]) -> dict[int, list[IListener]]:
@@ -80,13 +80,13 @@ def _bits(bits: int) -> Iterator[int]:
         bits ^= lowest
 
 
-def _shares(
+def _bundles(
     publications: Sequence[Publication],
     receivers: Sequence[IListener],
     listening: Sequence[Listeners],
-) -> Iterator[Share]:
+) -> Iterator[Bundle]:
     if len(publications) == 1:
-        yield Share(publications[0], receivers, listening)
+        yield Bundle(publications[0], receivers, listening)
         return
     senders = {publication.sender for publication in publications}
     together: list[IListener] = []
@@ -95,7 +95,7 @@ def _shares(
         joins = getattr(receiver, "takes_joined", False) and receiver not in senders
         (together if joins else apart).append(receiver)
     if together:
-        yield Share(Joined(publications), together, listening)
+        yield Bundle(Joined(publications), together, listening)
     if apart:
         for publication in publications:
-            yield Share(publication, apart, listening)
+            yield Bundle(publication, apart, listening)

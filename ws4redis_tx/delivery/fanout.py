@@ -8,9 +8,9 @@ from typing import Any
 
 from ws4redis_tx.core.interfaces import IListener
 from ws4redis_tx.core.messages import Publication
-from ws4redis_tx.delivery.bundles import Share, share_out
+from ws4redis_tx.delivery.bundles import Bundle, bundle_up
 from ws4redis_tx.delivery.hub import Hub
-from ws4redis_tx.delivery.queues import cost
+from ws4redis_tx.delivery.queues import MESSAGE_COST
 
 SLICE = 0.004
 """Seconds after which a fan-out lets others have a turn: handshakes, pings, messages of clients."""
@@ -48,14 +48,15 @@ class Fanout:
         self._seconds = seconds
         self._later = later
         self._waiting: deque[Publication | Callable[[], object]] = deque()
-        self._current: Iterator[tuple[Share, Sequence[IListener]]] = iter(())
+        self._current: Iterator[tuple[Bundle, Sequence[IListener]]] = iter(())
         self.busy = False
         """Whether a fan-out is unfinished."""
 
     @property
     def backlog(self) -> int:
         """Bytes that wait for an earlier one's fan-out."""
-        return sum([cost(each) for each in self._waiting if isinstance(each, Publication)])
+        waiting = [each.size for each in self._waiting if isinstance(each, Publication)]
+        return sum(waiting) + MESSAGE_COST * len(waiting)
 
     def hand_over(self, publications: Sequence[Publication]) -> None:
         """Hand over what came together, for one slice. The rest follows by itself."""
@@ -79,7 +80,7 @@ class Fanout:
         size = 0
         for publication in publications:
             listeners = self._hub.listeners.get(publication.channel or b"", ())
-            size += len(publication.frame)
+            size += publication.size
             if len(listeners) != 1 or size > _BYTES_AT_ONCE:
                 return False
             receivers.update(listeners)
@@ -97,10 +98,10 @@ class Fanout:
         end = self._seconds() + SLICE
         handed = written = 0
         while True:
-            for share, receivers in self._current:
-                self._hub.hand_over(share, receivers)
+            for bundle, receivers in self._current:
+                self._hub.hand_over(bundle, receivers)
                 handed += len(receivers)
-                written += len(receivers) * len(share.publication.frame)
+                written += len(receivers) * bundle.publication.size
                 if handed >= _AT_ONCE or written >= _BYTES_AT_ONCE:
                     handed = written = 0
                     if self._seconds() >= end:
@@ -110,19 +111,19 @@ class Fanout:
                 break
             following = self._waiting.popleft()
             if isinstance(following, Publication):
-                self._current = _portions(self._shares(following))
+                self._current = _portions(self._bundles(following))
             else:
                 self._call(following)
         self.busy = False
 
-    def _shares(self, first: Publication) -> Iterator[Share]:
+    def _bundles(self, first: Publication) -> Iterator[Bundle]:
         """What is handed over next: ``first``, and what fits of that which waits behind it."""
         batch = [first]
         channels = {first.channel}
-        size = len(first.frame)
+        size = first.size
         listeners = self._hub.count(first.channel)
         while self._waiting and isinstance(following := self._waiting[0], Publication):
-            size += len(following.frame)
+            size += following.size
             if following.channel not in channels:
                 channels.add(following.channel)
                 listeners += self._hub.count(following.channel)
@@ -134,7 +135,7 @@ class Fanout:
                 break
             batch.append(following)
             self._waiting.popleft()
-        return share_out(batch, self._hub.listeners)
+        return bundle_up(batch, self._hub.listeners)
 
     def _call(self, function: Any) -> None:
         try:
@@ -145,12 +146,12 @@ class Fanout:
 
 def _at_once(publication: Publication) -> int:
     """How many receivers of it there may be between two looks at the clock."""
-    return max(1, min(_AT_ONCE, _BYTES_AT_ONCE // len(publication.frame)))
+    return max(1, min(_AT_ONCE, _BYTES_AT_ONCE // publication.size))
 
 
-def _portions(shares: Iterator[Share]) -> Iterator[tuple[Share, Sequence[IListener]]]:
-    """Each share with so many of its receivers as take little time."""
-    for share in shares:
-        receivers, most = share.receivers, _at_once(share.publication)
+def _portions(bundles: Iterator[Bundle]) -> Iterator[tuple[Bundle, Sequence[IListener]]]:
+    """Each bundle with so many of its receivers as take little time."""
+    for bundle in bundles:
+        receivers, most = bundle.receivers, _at_once(bundle.publication)
         for start in range(0, len(receivers), most):
-            yield share, receivers[start : start + most]
+            yield bundle, receivers[start : start + most]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from ws4redis_tx.core.interfaces import IListener
 from ws4redis_tx.core.messages import Publication
-from ws4redis_tx.delivery.bundles import Share
+from ws4redis_tx.delivery.bundles import Bundle
 
 
 class Hub:
@@ -67,9 +67,9 @@ class Hub:
         """How many listen to ``channel``."""
         return 0 if channel is None else len(self._listeners.get(channel, ()))
 
-    def hand_over(self, share: Share, receivers: Iterable[IListener]) -> None:
-        """Give ``receivers`` their ``share`` of a batch, except what they have left meanwhile."""
-        publication, listening = share.publication, share.listening
+    def hand_over(self, bundle: Bundle, receivers: Iterable[IListener]) -> None:
+        """Give ``receivers`` their ``bundle`` of a batch, except what they have left meanwhile."""
+        publication, listening = bundle.publication, bundle.listening
         for listener in receivers:
             try:
                 for listeners in listening:

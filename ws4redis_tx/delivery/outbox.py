@@ -1,249 +1,138 @@
-"""What one connection has yet to be sent, in order."""
+"""One client's outbox: everything that it is sent, in order over all its channels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections import deque
+from collections.abc import Iterable
+from typing import Protocol
 
 from ws4redis_tx.core.interfaces import IWriter
-from ws4redis_tx.core.messages import Joined, PersistedMessage, Publication
-from ws4redis_tx.delivery.queues import CLOSE, IPending, cost, make_pending
-
-_REPLAYING, _LIVE, _CLOSED = "replaying", "live", "closed"
+from ws4redis_tx.core.messages import ICodec, Publication
+from ws4redis_tx.delivery.queues import Entry, IQueue, cost, make_queue
 
 
-class Delivery:
-    """A connection's listener: replaying → live → closed.
+class IOwner(Protocol):
+    """Whoever owns an outbox: its session."""
 
-    While replaying, live messages wait behind what is persisted. When live, each goes straight to
-    the ``writer``, unless the transport asked for a pause; then it waits. At most ``max_pending``
-    bytes wait; what happens when they would be more is up to the ``policy``, one of
-    ``core.pending.SLOW_READER_POLICIES``. With ``close``, ``overflow`` is called, once, and nothing
-    further is sent. Persisted messages do not count: there is one a channel, and a client that
-    could not get them could never connect.
+    def overflow(self) -> None:
+        """More messages wait than may, and the policy is to close."""
 
-    Order is kept over all channels. Nothing is written once it is closed.
+
+class Outbox:
+    """Writes to ``writer`` at once while it may, and otherwise keeps what has to wait.
+
+    Messages wait while the transport has asked for a pause. At most ``max_pending`` bytes wait;
+    ``policy``, one of ``core.limits.SLOW_READER_POLICIES``, says which messages give way beyond
+    that. With ``close``, ``owner`` is told once, and nothing more is written.
+
+    Nothing is written after ``close``.
     """
 
     __slots__ = (
-        "_flowing",
-        "_max_pending",
-        "_overflow",
-        "_paused",
-        "_pending",
-        "_policy",
-        "_replayed",
-        "_state",
-        "_writer",
-        "dropped",
-    )
-
-    takes_joined = True
+        "_first", "_owner", "_queue", "_writer", "closed", "codec", "dropped", "flowing",
+        "max_pending", "paused", "policy", "unsent",
+    )  # fmt: skip
 
     def __init__(
         self,
         writer: IWriter,
-        overflow: Callable[[], object],
+        codec: ICodec,
+        owner: IOwner,
         max_pending: int,
-        policy: str = CLOSE,
+        policy: str,
     ) -> None:
-        self._writer = writer
-        self._overflow = overflow
-        self._max_pending = max_pending
-        self._policy = policy
-        self._state = _REPLAYING
-        self._paused = False
-        # The writer while it is live, not paused, and nothing waits.
-        self._flowing: IWriter | None = None
-        # Made when something has to wait: most connections never need it.
-        self._pending: IPending | None = None
-        self._replayed: list[Publication] = []
+        self.codec = codec
+        self.max_pending = max_pending
+        self.policy = policy
+        self.closed = False
+        self.paused = False
         self.dropped = 0
-        """How many messages gave way to newer ones, as the policy has it."""
-
-    @property
-    def replaying(self) -> bool:
-        return self._state is _REPLAYING
-
-    @property
-    def closed(self) -> bool:
-        return self._state is _CLOSED
-
-    @property
-    def paused(self) -> bool:
-        return self._paused
+        """Number of messages that gave way to newer ones."""
+        self.unsent = 0
+        """Number of messages that were still waiting when it was closed."""
+        self.flowing: IWriter | None = writer
+        """The writer, while nothing waits and nothing has to: a message may go straight to it."""
+        self._writer = writer
+        self._owner = owner
+        # Both are made when they are first needed, which they rarely are.
+        self._queue: IQueue | None = None
+        self._first: deque[Entry] | None = None
 
     @property
     def pending(self) -> int:
-        """Bytes that wait here, persisted messages apart."""
-        return 0 if self._pending is None else self._pending.size
+        """Bytes that wait, persisted messages apart."""
+        return 0 if self._queue is None else self._queue.size
 
-    def deliver(self, publication: Publication | Joined) -> None:
-        """Take what came from Redis."""
-        if publication.sender is self:
-            return
-        flowing = self._flowing
-        if flowing is not None:
-            flowing.write(publication.frame)
+    def make_queue(self) -> IQueue:
+        """A queue with this outbox's policy and bound, for messages that wait elsewhere."""
+        return make_queue(self.policy, self.max_pending)
+
+    def keep(self, publication: Publication) -> None:
+        """Keep a message that cannot be written at once. Nothing, once it is closed."""
+        if not self.closed:
+            if self._queue is None:
+                self._queue = self.make_queue()
+            self.keep_in(self._queue, publication)
+
+    def keep_in(self, queue: IQueue, publication: Publication) -> None:
+        """Put a message into ``queue``, by the policy."""
+        codec, before = self.codec, queue.dropped
+        form = publication.forms.get(codec) or publication.form(codec)
+        if queue.append((publication.channel, form)):
+            self.dropped += queue.dropped - before
         else:
-            for each in publication.parts:
-                if self._state is not _CLOSED:
-                    self._keep(each)
+            self.give_up()
 
-    def send(self, payload: bytes) -> None:
-        """Take a message of the application's own, or one that it read from a channel's key.
+    def give_up(self) -> None:
+        """Too many messages wait: write nothing more, and say so."""
+        self.close()
+        self._owner.overflow()
 
-        While replaying it goes out before what waits, in the order of these calls; a persisted
-        message only if it is not among what waits.
+    def write_control(self, data: bytes) -> None:
+        """Write what is no message and has no place in their order, such as a ping. Dropped while
+        the client does not read: it would pile up.
         """
-        if self._state is _CLOSED:
-            return
-        channel = payload.channel if isinstance(payload, PersistedMessage) else None
-        publication = self._publication(channel, payload)
-        if self._state is _LIVE:
-            self.deliver(publication)
-        elif channel is not None:
-            self._replayed.append(publication)
-        else:
-            self._keep_own(publication)
+        if not self.closed and not self.paused:
+            self._writer.write(data)
 
-    def interject(self, frame: bytes) -> None:
-        """Write a frame that is no message and keeps no order, unless the client does not read."""
-        if self._state is not _CLOSED and not self._paused:
-            self._writer.write(frame)
+    def take_over(self, first: Iterable[Entry], queue: IQueue | None) -> None:
+        """Send ``first``, then what waits in ``queue``.
 
-    def restart(self) -> None:
-        """Forget what was sent so far, in ``send_persisted_messages`` or beside it; that will be
-        called again.
-
-        It still goes before what waits: a message that is not among that was published before this
-        listener listened, since a broker delivers itself what an outage swallowed.
+        Of ``first``, the entries without a channel are counted in ``queue.size``; the others are
+        not counted: they are persisted messages, one for each channel at most, and a client that
+        could not get them could never connect.
         """
-        for publication in self._replayed:
-            if publication.channel is None:
-                self._waiting().size -= cost(publication)
-        self._replayed.clear()
-
-    def go_live(self) -> None:
-        """End the replay: the caller vouches that all live messages published before the
-        persisted ones were read have arrived here.
-        """
-        if self._state is not _REPLAYING:
-            return
-        waiting = set() if self._pending is None else self._pending.keys()
-        self._replayed = [
-            publication
-            for publication in reversed(self._replayed)
-            if publication.channel is None
-            or (publication.channel, publication.frame) not in waiting
-        ]
-        self._state = _LIVE
+        self._first = deque(first)
+        self._queue = queue
         self._drain()
 
     def pause(self) -> None:
-        self._paused = True
-        self._flowing = None
+        self.paused = True
+        self.flowing = None
 
     def resume(self) -> None:
-        self._paused = False
-        if self._state is _LIVE:
+        self.paused = False
+        if not self.closed:
             self._drain()
 
     def close(self) -> None:
-        """Final: nothing is written from here on."""
-        self._state = _CLOSED
-        self._flowing = None
-        self._pending = None
-        self._replayed.clear()
-
-    def _publication(self, channel: bytes | None, payload: bytes) -> Publication:
-        return Publication(channel, payload)
-
-    def _waiting(self) -> IPending:
-        if self._pending is None:
-            self._pending = make_pending(self._policy, self._max_pending)
-        return self._pending
-
-    def _keep(self, publication: Publication) -> None:
-        pending = self._waiting()
-        before = pending.dropped
-        if pending.append(publication):
-            self.dropped += pending.dropped - before
-        else:
-            self._give_up()
-
-    def _give_up(self) -> None:
-        self.close()
-        self._overflow()
-
-    def _keep_own(self, publication: Publication) -> None:
-        while self.pending and self.pending + cost(publication) > self._max_pending:
-            oldest = next((each for each in self._replayed if each.channel is None), None)
-            if self._policy == CLOSE or oldest is None:
-                self._give_up()
-                return
-            self._replayed.remove(oldest)
-            self._waiting().size -= cost(oldest)
-            self.dropped += 1
-        self._replayed.append(publication)
-        self._waiting().size += cost(publication)
+        """Final. Idempotent."""
+        if not self.closed:
+            self.unsent = len(self._first or ()) + (0 if self._queue is None else len(self._queue))
+        self.closed = True
+        self.flowing = None
+        self._queue = self._first = None
 
     def _drain(self) -> None:
         """Write what waits, until the transport asks for a pause."""
-        while self._replayed and not self._paused:  # the first one is the last in the list
-            publication = self._replayed.pop()
-            if publication.channel is None:
-                self._waiting().size -= cost(publication)
-            self._write(publication)
-        while self._pending and not self._paused:
-            self._write(self._pending.popleft())
-        if self._state is _LIVE and not self._paused:
-            self._pending = None
-            self._flowing = self._writer
-
-    def _write(self, publication: Publication) -> None:
-        self._writer.write(publication.frame)
-
-
-class CompressedDelivery(Delivery):
-    """Of a connection that agreed on compression: what it is sent, and what waits for it, is each
-    message's compressed form.
-    """
-
-    __slots__ = ()
-
-    def deliver(self, publication: Publication | Joined) -> None:
-        if publication.sender is self:
-            return
-        flowing = self._flowing
-        if flowing is not None:
-            flowing.write((publication.compressed or publication.compress()).frame)
-        else:
-            for each in publication.parts:
-                super().deliver(each.compress())
-
-    def _publication(self, channel: bytes | None, payload: bytes) -> Publication:
-        return super()._publication(channel, payload).compress()
-
-
-class CountedDelivery(Delivery):
-    """One that knows how many messages it has ``sent``, for a call more of each."""
-
-    __slots__ = ("sent",)
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.sent = 0
-
-    def deliver(self, publication: Publication | Joined) -> None:
-        if self._flowing is not None and publication.sender is not self:
-            self.sent += len(publication.parts) if isinstance(publication, Joined) else 1
-        super().deliver(publication)
-
-    def _write(self, publication: Publication) -> None:
-        self.sent += 1
-        super()._write(publication)
-
-
-class CountedCompressedDelivery(CountedDelivery, CompressedDelivery):
-    __slots__ = ()
+        write = self._writer.write
+        while self._first and not self.paused:
+            entry = self._first.popleft()
+            if entry[0] is None and self._queue is not None:
+                self._queue.size -= cost(entry)
+            write(entry[1])
+        while self._queue and not self.paused:
+            write(self._queue.popleft()[1])
+        if not self.closed and not self.paused:
+            self._queue = self._first = None
+            self.flowing = self._writer

@@ -1,4 +1,4 @@
-"""What waits for one client, and what gives way when it is too much."""
+"""Messages that wait for one client, and which of them give way when there are too many."""
 
 from __future__ import annotations
 
@@ -6,131 +6,133 @@ from collections import OrderedDict, deque
 from itertools import count
 from typing import Protocol
 
-from ws4redis_tx.core.messages import Publication
+from ws4redis_tx.core.limits import DROP_OLDEST, LATEST
 
 MESSAGE_COST = 160
-"""Bytes that a waiting message takes in memory besides its frame."""
+"""Bytes of memory that a waiting message takes besides the bytes that are sent."""
 
-CLOSE, DROP_OLDEST, LATEST = "close", "drop_oldest", "latest"
-SLOW_READER_POLICIES = (CLOSE, DROP_OLDEST, LATEST)
+Entry = tuple[bytes | None, bytes]
+"""A waiting message: its channel (``None``: it did not come from Redis), and its client's form."""
 
 
-class IPending(Protocol):
-    """Messages in the order in which they are to be written, of a bounded size.
+class IQueue(Protocol):
+    """Messages in the order in which they will be written, bounded in size.
 
-    A message counts as the memory it takes: its frame, and ``MESSAGE_COST``. One is always
-    accepted when nothing waits.
+    A message counts as the memory it takes: its form and ``MESSAGE_COST``. An empty queue accepts
+    one message of any size.
     """
 
     size: int
-    """Of what waits, in bytes; whoever keeps more that counts adds it here."""
+    """Bytes of the waiting messages. The owner adds what else counts towards the bound."""
 
     dropped: int
-    """How many messages gave way."""
+    """Number of messages that gave way to others."""
 
-    def append(self, publication: Publication) -> bool:
-        """Return whether there was room, or could be made."""
+    def append(self, entry: Entry) -> bool:
+        """Return whether there was room, or room could be made."""
 
-    def popleft(self) -> Publication: ...
+    def popleft(self) -> Entry: ...
 
     def __len__(self) -> int: ...
 
-    def keys(self) -> set[tuple[bytes | None, bytes]]:
-        """Channel and frame of each."""
+    def entries(self) -> set[Entry]:
+        """The waiting messages, without their order."""
 
 
-class Pending:
-    """Refuses what does not fit (``close``)."""
+class RefusingQueue:
+    """Refuses a message that does not fit (the policy ``close``)."""
 
-    __slots__ = ("_messages", "_most", "dropped", "size")
+    __slots__ = ("_entries", "_most", "dropped", "size")
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._messages: deque[Publication] = deque()
+        self._entries: deque[Entry] = deque()
         self.size = 0
         self.dropped = 0
 
-    def append(self, publication: Publication) -> bool:
-        size = cost(publication)
+    def append(self, entry: Entry) -> bool:
+        size = cost(entry)
         if self.size and self.size + size > self._most:
             return False
-        self._messages.append(publication)
+        self._entries.append(entry)
         self.size += size
         return True
 
-    def popleft(self) -> Publication:
-        publication = self._messages.popleft()
-        self.size -= cost(publication)
-        return publication
+    def popleft(self) -> Entry:
+        entry = self._entries.popleft()
+        self.size -= cost(entry)
+        return entry
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return len(self._entries)
 
-    def keys(self) -> set[tuple[bytes | None, bytes]]:
-        return {(publication.channel, publication.frame) for publication in self._messages}
+    def entries(self) -> set[Entry]:
+        return set(self._entries)
 
 
-class PendingNewest(Pending):
-    """Makes room by dropping from the oldest on (``drop_oldest``)."""
+class DropOldestQueue(RefusingQueue):
+    """Makes room by dropping the oldest messages (``drop_oldest``)."""
 
     __slots__ = ()
 
-    def append(self, publication: Publication) -> bool:
-        room = self._most - cost(publication)
-        while self._messages and self.size > room:
+    def append(self, entry: Entry) -> bool:
+        room = self._most - cost(entry)
+        while self._entries and self.size > room:
             self.popleft()
             self.dropped += 1
-        return super().append(publication)
+        return super().append(entry)
 
 
-class PendingLatest:
-    """Keeps the newest of each channel, in the place of the newest; drops from the oldest on if
-    that is too much (``latest``). Messages without a channel are all kept as long as they fit.
+class LatestPerChannelQueue:
+    """Keeps only the newest message of each channel, at its own place in the order; drops the
+    oldest ones if these are still too many (``latest``). Messages without a channel are all kept
+    while they fit.
     """
 
-    __slots__ = ("_messages", "_most", "_numbers", "dropped", "size")
+    __slots__ = ("_entries", "_most", "_numbers", "dropped", "size")
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._messages: OrderedDict[object, Publication] = OrderedDict()
+        self._entries: OrderedDict[object, Entry] = OrderedDict()
         self._numbers = count()
         self.size = 0
         self.dropped = 0
 
-    def append(self, publication: Publication) -> bool:
-        key = next(self._numbers) if publication.channel is None else publication.channel
-        room = self._most - cost(publication)
-        older = self._messages.pop(key, None)
+    def append(self, entry: Entry) -> bool:
+        channel = entry[0]
+        key = next(self._numbers) if channel is None else channel
+        room = self._most - cost(entry)
+        older = self._entries.pop(key, None)
         if older is not None:
             self._drop(older)
-        while self._messages and self.size > room:
-            self._drop(self._messages.popitem(last=False)[1])
-        self._messages[key] = publication
-        self.size += cost(publication)
+        while self._entries and self.size > room:
+            self._drop(self._entries.popitem(last=False)[1])
+        self._entries[key] = entry
+        self.size += cost(entry)
         return True
 
-    def _drop(self, publication: Publication) -> None:
-        self.size -= cost(publication)
+    def _drop(self, entry: Entry) -> None:
+        self.size -= cost(entry)
         self.dropped += 1
 
-    def popleft(self) -> Publication:
-        _, publication = self._messages.popitem(last=False)
-        self.size -= cost(publication)
-        return publication
+    def popleft(self) -> Entry:
+        _, entry = self._entries.popitem(last=False)
+        self.size -= cost(entry)
+        return entry
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return len(self._entries)
 
-    def keys(self) -> set[tuple[bytes | None, bytes]]:
-        return {(each.channel, each.frame) for each in self._messages.values()}
-
-
-def cost(publication: Publication) -> int:
-    return len(publication.frame) + MESSAGE_COST
+    def entries(self) -> set[Entry]:
+        return set(self._entries.values())
 
 
-def make_pending(policy: str, most: int) -> IPending:
-    """For one of ``SLOW_READER_POLICIES``."""
+def cost(entry: Entry) -> int:
+    return len(entry[1]) + MESSAGE_COST
+
+
+def make_queue(policy: str, most: int) -> IQueue:
+    """The queue for one of ``core.limits.SLOW_READER_POLICIES``."""
     if policy == LATEST:
-        return PendingLatest(most)
-    return PendingNewest(most) if policy == DROP_OLDEST else Pending(most)
+        return LatestPerChannelQueue(most)
+    return DropOldestQueue(most) if policy == DROP_OLDEST else RefusingQueue(most)

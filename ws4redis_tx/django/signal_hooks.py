@@ -10,8 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ws4redis_tx.core.hooks import Closing, NullHooks
-from ws4redis_tx.core.interfaces import IConnection
+from ws4redis_tx.core.interfaces import Closing, IConnection, NullHooks
 from ws4redis_tx.django.databases import close_broken, tidy
 from ws4redis_tx.signals import client_connected, client_disconnected, message_received
 from ws4redis_tx.threads.lookups import Lookups

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
@@ -12,8 +12,11 @@ from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.interfaces import IBroker
 from ws4redis_tx.core.messages import PersistedMessage, Publication
-from ws4redis_tx.delivery.outbox import Delivery
+from ws4redis_tx.delivery.feed import Feed
 from ws4redis_tx.scheduling.deferreds import gather, waits
+
+if TYPE_CHECKING:
+    from ws4redis_tx.protocols.replay import Replay
 
 
 class SubscriberConnection:
@@ -22,19 +25,25 @@ class SubscriberConnection:
     Everything runs in the reactor thread and returns Deferreds; channels are strings.
     """
 
-    # What hardly any needs is made when it is: there is one of these for each websocket.
-    # What the websocket published before its replay ended: it is not to come back from a key.
-    _own: set[tuple[bytes, bytes]] | None = None
-    _subscriptions: tuple[Subscription, ...] = ()
-    _subscribing: tuple[Deferred[Any], ...] = ()
+    __slots__ = (
+        "_broker", "_feed", "_own", "_sender", "_subscribing", "_subscriptions", "config", "replay",
+        "subscriber",
+    )  # fmt: skip
 
-    def __init__(
-        self, config: ServerConfig, broker: IBroker, delivery: Delivery, *, echo: bool
-    ) -> None:
+    def __init__(self, config: ServerConfig, broker: IBroker, feed: Feed, *, echo: bool) -> None:
         self.config = config
+        self.subscriber: Any = None
+        self.replay: Replay | None = None
+        """The replay, while it runs."""
         self._broker = broker
-        self._delivery = delivery
-        self._sender = None if echo else delivery
+        self._feed = feed
+        self._sender = None if echo else feed
+        # There is one of these for each websocket: what is rarely needed is made when it is.
+        # Messages that the websocket published before its replay ended; they must not come back
+        # from a key.
+        self._own: set[tuple[bytes, bytes]] | None = None
+        self._subscriptions: tuple[Subscription, ...] = ()
+        self._subscribing: tuple[Deferred[Any], ...] = ()
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -42,12 +51,18 @@ class SubscriberConnection:
         return tuple([name for each in self._subscriptions for name in each.channels])
 
     def pubsub(self) -> Subscription:
-        subscription = Subscription(self._broker, self._delivery, self._note)
+        subscription = Subscription(self._broker, self._feed, self)
         self._subscriptions += (subscription,)
         return subscription
 
-    def _note(self, outcome: Deferred[Any]) -> None:
+    def note(self, outcome: Deferred[Any]) -> None:
+        """Wait, in ``when_subscribed``, for a subscription that does not stand at once."""
         self._subscribing += (outcome,)
+
+    def replayed(self, result: Any) -> Any:
+        """The replay has ended."""
+        self.replay = None
+        return result
 
     def get(self, channel: str) -> Deferred[PersistedMessage | None]:
         """The message persisted for ``channel``; remembers which channel it is of.
@@ -65,7 +80,7 @@ class SubscriberConnection:
     def publish(self, channels: Iterable[str], message: bytes, expire: int) -> Deferred[int]:
         """Publish and persist; the websocket does not get it back unless it asked for echo."""
         names = [channel.encode() for channel in channels]
-        if self._sender is None or not self._delivery.replaying:
+        if self._sender is None or not self._feed.replaying:
             self._own = None
         else:
             self._own = self._own or set()
@@ -88,23 +103,19 @@ class SubscriberConnection:
         """Free whatever the subscriber's own ``release`` left."""
         for subscription in self._subscriptions:
             subscription.release()
-        self._broker.forget(self._delivery)
+        self._broker.forget(self._feed)
 
 
 class Subscription:
-    """The channels whose messages one websocket gets.
+    """The channels whose messages one websocket gets."""
 
-    :param note: told of the outcome of each subscription that does not stand at once.
-    """
+    __slots__ = ("_broker", "_connection", "_feed", "_pulls", "channels")
 
-    _pulls: tuple[_NextMessage, ...] = ()
-
-    def __init__(
-        self, broker: IBroker, delivery: Delivery, note: Callable[[Deferred[Any]], object]
-    ) -> None:
+    def __init__(self, broker: IBroker, feed: Feed, connection: SubscriberConnection) -> None:
         self._broker = broker
-        self._delivery = delivery
-        self._note = note
+        self._connection = connection
+        self._feed = feed
+        self._pulls: tuple[_NextMessage, ...] = ()
         self.channels: list[str] = []
 
     def subscribe(self, *channels: str) -> Deferred[Any]:
@@ -112,17 +123,15 @@ class Subscription:
 
         Fails with ``BrokerUnavailable`` once the websocket is gone: it subscribes to nothing more.
         """
-        if self._delivery.closed:
+        if self._feed.closed:
             return fail(BrokerUnavailable("The websocket is gone."))
         added = [channel for channel in dict.fromkeys(channels) if channel not in self.channels]
         self.channels += added
-        listening = gather(
-            self._broker.listen(channel.encode(), self._delivery) for channel in added
-        )
+        listening = gather(self._broker.listen(channel.encode(), self._feed) for channel in added)
         if _stands(listening):
             return listening
         outcome: Deferred[Any] = Deferred()
-        self._note(outcome)
+        self._connection.note(outcome)
 
         def tell(result: Any) -> Any:
             outcome.callback([result])  # in a list, as a failure would need somebody to handle it
@@ -135,7 +144,7 @@ class Subscription:
         left = [channel for channel in self.channels if not channels or channel in channels]
         for channel in left:
             self.channels.remove(channel)
-            self._broker.unlisten(channel.encode(), self._delivery)
+            self._broker.unlisten(channel.encode(), self._feed)
 
     def parse_response(self) -> Deferred[bytes]:
         """Fire with the next message on any of the channels."""

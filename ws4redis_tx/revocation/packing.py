@@ -46,8 +46,8 @@ class Packer:
             *handshake.subprotocols,
             *[value for name, value in headers.items() if name in _OWN],
         )
-        if handshake.redeemed:
-            own += (handshake.redeemed,)
+        if handshake.redeemed or handshake.credential:
+            own += (handshake.redeemed, handshake.credential)
         return self._known.get(common) or self._learn(common), own, self._same(handshake.peer)
 
     def _learn(self, common: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -87,9 +87,11 @@ def unpack(packed: Packed) -> Handshake:
         name: next(left) if value is None else value
         for name, value in zip(names, values, strict=True)
     }
+    redeemed, credential = next(left, ""), next(left, "")
     return Handshake(
-        path, query, websocket_url, flags, headers, key, subprotocols, secure, peer, next(left, "")
-    )
+        path, query, websocket_url, flags, headers, key, subprotocols, secure, peer, redeemed,
+        credential,
+    )  # fmt: skip
 
 
 def _length(value: str | tuple[Any, ...] | None) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from random import Random
@@ -62,7 +62,7 @@ class Revocations:
         config: ServerConfig,
         broker: IBroker,
         reactor: Any,
-        authorize: Callable[[Handshake], Deferred[Admission]],
+        authorize: Callable[[Handshake, Sequence[str]], Deferred[Admission]],
         websockets: Callable[[], Iterable[Any]],
         random: Random,
     ) -> None:
@@ -159,14 +159,12 @@ class Revocations:
         self,
         websocket: Any,
         handshake: Handshake,
+        asked: Sequence[str],
         admission: Admission,
         sequence: int,
-        *,
-        fixed: bool,
     ) -> None:
-        """Remember a websocket that is about to open, whose authorizer was asked at ``sequence``.
-
-        ``fixed``: the authorizer's answer never changes, and there is nothing to recheck.
+        """Remember a websocket that is about to open, whose authorizer was asked about the rights
+        ``asked`` at ``sequence``.
 
         Raises ``Denied`` (403) when what was heard since then forbids it.
         """
@@ -177,8 +175,10 @@ class Revocations:
             raise Denied(403, "This is not allowed any more.", detail="it was disconnected")
         if admission.redeemed:
             handshake = replace(handshake, redeemed=admission.redeemed)
-        packed = None if fixed else self._packer.pack(handshake)
-        self._index.add(websocket, AdmissionRecord(identity, admission.rights, facility, packed))
+        packed = None if admission.fixed else self._packer.pack(handshake)
+        self._index.add(
+            websocket, AdmissionRecord(identity, admission.rights, asked, facility, packed)
+        )
         if self._index.size == 1:
             self._generation = self._broker.generation
             self._watch.start(_WATCH_INTERVAL, now=False)
@@ -268,7 +268,7 @@ class Revocations:
         if admitted is None or websocket.ended or admitted.packed is None:
             return succeed(None)
         handshake = unpack(admitted.packed)
-        answer: Deferred[Any] = self._authorize(handshake)
+        answer: Deferred[Any] = self._authorize(handshake, admitted.asked)
         answer.addTimeout(RECHECK_TIMEOUT, self._reactor)
         answer.addCallback(self._judge, websocket, handshake)
         answer.addErrback(self._not_rechecked, websocket)

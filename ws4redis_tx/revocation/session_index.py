@@ -15,17 +15,26 @@ from ws4redis_tx.revocation.packing import Packed
 class AdmissionRecord:
     """What a recheck of one websocket needs; small, as there is one for each.
 
+    ``asked`` are the rights that the authorizer was asked about, ``rights`` those it granted.
     ``packed`` is the handshake, or ``None`` where the authorizer's answer never changes;
     ``expiry`` the timer of the session's end, if there is one.
     """
 
-    __slots__ = ("expiry", "facility", "identity", "packed", "rights")
+    __slots__ = ("asked", "expiry", "facility", "identity", "packed", "rights")
 
     def __init__(
-        self, identity: Identity, rights: Iterable[str], facility: str, packed: Packed | None
+        self,
+        identity: Identity,
+        rights: Iterable[str],
+        asked: Iterable[str],
+        facility: str,
+        packed: Packed | None,
     ) -> None:
         self.identity = _compact(identity)
         self.rights = tuple(map(sys.intern, rights))
+        self.asked = tuple(map(sys.intern, asked))
+        if self.asked == self.rights:
+            self.asked = self.rights
         self.facility = facility
         self.packed = packed
         self.expiry: Any = None

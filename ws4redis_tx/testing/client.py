@@ -22,8 +22,7 @@ from twisted.python.failure import Failure
 
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.errors import ConfigError
-from ws4redis_tx.core.hooks import NullHooks
-from ws4redis_tx.core.interfaces import IAuthorizer, IHooks
+from ws4redis_tx.core.interfaces import IAuthorizer, IHooks, NullHooks
 from ws4redis_tx.service import make_factory
 from ws4redis_tx.testing.broker import MemoryBroker
 from ws4redis_tx.websocket.factory import WebSocketFactory
@@ -66,7 +65,7 @@ def make_memory_factory(
         reactor=clock,
     )
     # Heartbeats and pings begin at random, but in a test at the same time whenever it runs.
-    factory.chance.seed(0)
+    factory.session_server.random.seed(0)
     return factory
 
 

@@ -21,6 +21,7 @@ from django.test import override_settings
 from django.test.testcases import LiveServerThread
 
 from ws4redis_tx.config import django_settings
+from ws4redis_tx.core.names import known_rights
 from ws4redis_tx.django.authorizer import DjangoAuthorizer
 from ws4redis_tx.django.signal_hooks import SignalHooks
 from ws4redis_tx.testing.processes import RedisProcess
@@ -72,24 +73,23 @@ class _Server:
     def _start(self, host: str, port: int) -> Deferred[None]:
         from twisted.internet.endpoints import TCP4ServerEndpoint
 
-        from ws4redis_tx.core.admission import AnonymousAuthorizer
         from ws4redis_tx.django.site import make_django_site
         from ws4redis_tx.service import make_broker, make_service
 
         reactor = self._reactor
         config = django_settings.server_config()
+        known = known_rights(django_settings.get_callable("WS4REDIS_SUBSCRIBER"))
+        self._authorizer = _Authorizer(reactor, known, self._lend)
         self._hooks = _Hooks(reactor, self._lend)
         self._broker = make_broker(config, reactor=reactor)
         self._service = service = make_service(
             config,
             broker=self._broker,
-            authorizer=AnonymousAuthorizer(),
+            authorizer=self._authorizer,
             hooks=self._hooks,
             endpoints=[TCP4ServerEndpoint(reactor, port, interface=host)],
             reactor=reactor,
         )
-        self._authorizer = _Authorizer(reactor, service.factory.known_rights, self._lend)
-        service.factory.authorizer = self._authorizer
         service.listener = make_django_site(service.factory, reactor, self._serve, self._threads)
         service.startService()
         listening: Any = service.ports[0].getHost()

@@ -10,7 +10,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from ws4redis_tx.core.handshake import make_request
+from ws4redis_tx.core.http import make_request
 from ws4redis_tx.sessions.opening_handshake import NOTHING_MAY_FOLLOW
 from ws4redis_tx.websocket.factory import WebSocketFactory
 

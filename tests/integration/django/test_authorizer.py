@@ -22,7 +22,8 @@ from tests.support.django import set_up_django
 from tests.support.wires import handshake_bytes
 from ws4redis_tx.core.admission import Admission, check_admission
 from ws4redis_tx.core.errors import Denied
-from ws4redis_tx.core.handshake import Handshake, judge_request, read_request
+from ws4redis_tx.core.handshake import Handshake, judge_request
+from ws4redis_tx.core.http import read_request
 
 set_up_django()
 

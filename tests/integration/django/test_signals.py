@@ -18,9 +18,9 @@ from tests.support.clients import open_websocket
 from tests.support.django import cookies_of, log_in, set_up_django
 from tests.support.memory import AllowAll
 from tests.support.servers import LISTEN, ServerTestCase
-from ws4redis_tx.core.hooks import Closing
+from ws4redis_tx.core.interfaces import Closing
+from ws4redis_tx.delivery.feed import CountedFeed
 from ws4redis_tx.service import ConfigError, ServerConfig, make_service
-from ws4redis_tx.sessions.hooks import HookedWebSocket
 from ws4redis_tx.testing import connect, make_memory_factory
 
 set_up_django()
@@ -304,7 +304,7 @@ class InMemoryTests(SignalsTestCase):
         client = connect(factory, "ws://localhost/ws/foobar?publish-broadcast&echo")
         client.send("a")
         self.assertTrue(client.open)
-        self.assertNotIsInstance(client._server, HookedWebSocket)
+        self.assertNotIsInstance(client._server.session.feed, CountedFeed)
 
     def test_nor_does_it_know_djangos_visitors_and_says_so(self) -> None:
         error = self.assertRaises(ConfigError, make_memory_factory, ServerConfig(django=True))
@@ -372,8 +372,8 @@ class ServedTests(SignalsTestCase, ServerTestCase):
     @inlineCallbacks
     def test_without_receivers_websockets_are_plain(self) -> Any:
         service = yield self.start()
-        self.assertNotIsInstance(service.factory.buildProtocol(None), HookedWebSocket)
-        self.assertIs(service._own_hooks, service.factory.hooks)
+        (observer,) = service.factory.session_server.observers
+        self.assertTrue(observer.idle)
 
 
 def _ignore(**values: Any) -> None:

@@ -80,7 +80,7 @@ class TicketTests(DjangoTests):
     @inlineCallbacks
     def recheck(self) -> Any:
         """Fire when everybody was looked at again."""
-        revocations = self.service.factory.revocations
+        revocations = self.service.factory.session_server.revocations
         yield gatherResults([revocations._recheck(each) for each in revocations._index.all()])
 
 

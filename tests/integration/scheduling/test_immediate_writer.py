@@ -240,8 +240,8 @@ class SiteTests(TestCase):
         url = f"{scheme}://localhost:{port.getHost().port}/ws/x?subscribe-broadcast"
         client = yield open_websocket(url, tls=tls)
         self.addCleanup(lambda: self.factory.drain(1001))
-        (websocket,) = self.factory._websockets
-        return client, websocket.transport
+        (session,) = self.factory.session_server.sessions
+        return client, session.transport.transport
 
     @inlineCallbacks
     def check_that_a_slow_reader_gets_all(self, client: Any, transport: Any) -> Any:

@@ -45,11 +45,11 @@ from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress
+from ws4redis_tx.protocols import replay
 from ws4redis_tx.redis import broker, probe
 from ws4redis_tx.redis import connection as redis_connection
 from ws4redis_tx.redis import scripts as publishing
 from ws4redis_tx.service import make_service
-from ws4redis_tx.sessions import replay
 
 LOAD = max(1, int(os.environ.get("WS4REDIS_CHAOS", "1")))
 ROUNDS = 1 + LOAD // 10  # of each fault

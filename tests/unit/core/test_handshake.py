@@ -10,14 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ws4redis_tx.core.admission import Admission, Identity, check_admission, default_policy
 from ws4redis_tx.core.errors import Denied
-from ws4redis_tx.core.handshake import (
-    MAX_HEAD_BYTES,
-    Handshake,
-    judge_request,
-    make_request,
-    read_request,
-    refusal,
-)
+from ws4redis_tx.core.handshake import Handshake, judge_request
+from ws4redis_tx.core.http import MAX_HEAD_BYTES, make_request, read_request, refusal
 from ws4redis_tx.core.origins import OriginPolicy
 
 WS = "/ws/"

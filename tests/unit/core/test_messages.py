@@ -8,12 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ws4redis_tx.core.messages import (
-    PersistedMessage,
-    Publication,
-    RedisMessage,
-    server_frame,
-)
+from ws4redis_tx.core.messages import PersistedMessage, Publication, RedisMessage
+from ws4redis_tx.websocket.frames import PLAIN, server_frame
 
 TEXT, BINARY = 1, 2
 
@@ -110,16 +106,12 @@ class ServerFrameTests(SynchronousTestCase):
 class PublicationTests(SynchronousTestCase):
     def test_its_frame_is_that_of_its_payload(self) -> None:
         for payload in (*AWKWARD, b"\xff"):
-            self.assertEqual(Publication(b"c", payload).frame, server_frame(payload))
+            self.assertEqual(Publication(b"c", payload).form(PLAIN), server_frame(payload))
 
-    def test_its_frame_is_built_once(self) -> None:
+    def test_it_keeps_a_form_once_it_is_made(self) -> None:
         publication = Publication(b"c", b"x")
-        self.assertIs(publication.frame, publication.frame)
-
-    def test_its_payload_is_what_the_frame_holds(self) -> None:
-        for size in (0, 1, 125, 126, 65535, 65536):
-            payload = b"\xfe" * size
-            self.assertEqual(Publication(b"c", payload).payload, payload)
+        self.assertNotIn(PLAIN, publication.forms)
+        self.assertIs(publication.form(PLAIN), publication.forms[PLAIN])
 
     def test_it_has_no_sender_unless_told(self) -> None:
         sender = object()

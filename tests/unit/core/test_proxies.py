@@ -6,7 +6,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.wires import handshake_bytes
 from ws4redis_tx.core.errors import ConfigError, Denied
-from ws4redis_tx.core.handshake import Handshake, judge_request, read_request
+from ws4redis_tx.core.handshake import Handshake, judge_request
+from ws4redis_tx.core.http import read_request
 from ws4redis_tx.core.origins import OriginPolicy
 from ws4redis_tx.core.proxies import TrustedProxies
 

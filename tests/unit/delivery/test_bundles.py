@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.outboxes import FedOutbox
 from tests.support.wires import Written
 from ws4redis_tx.core.messages import Joined, Publication
-from ws4redis_tx.delivery.bundles import share_out
+from ws4redis_tx.delivery.bundles import bundle_up
 from ws4redis_tx.delivery.hub import Hub
-from ws4redis_tx.delivery.outbox import Delivery
+from ws4redis_tx.websocket.frames import PLAIN
 
 
 class Listener:
@@ -28,7 +29,7 @@ class Listener:
         if publication.sender is self:
             return
         assert self.takes_joined or isinstance(publication, Publication)
-        assert publication.frame == b"".join(each.frame for each in publication.parts)
+        assert publication.form(PLAIN) == b"".join(each.form(PLAIN) for each in publication.parts)
         self.heard += [each.payload for each in publication.parts]
         self.pieces += 1
         self.on_piece()
@@ -55,8 +56,8 @@ class BatchTests(SynchronousTestCase):
         self.hand_over([Publication(*message) for message in messages])
 
     def hand_over(self, publications: list[Publication]) -> None:
-        for share in share_out(publications, self.hub.listeners):
-            self.hub.hand_over(share, share.receivers)
+        for bundle in bundle_up(publications, self.hub.listeners):
+            self.hub.hand_over(bundle, bundle.receivers)
 
     def test_one_piece_for_all_of_a_listeners_channels_in_their_order(self) -> None:
         both, one = self.listen(b"b", b"a"), self.listen(b"a")
@@ -68,14 +69,14 @@ class BatchTests(SynchronousTestCase):
         for _ in range(3):
             self.listen(b"a", b"b")
         self.listen(b"b")
-        shares = list(
-            share_out(
+        bundles = list(
+            bundle_up(
                 [Publication(b"a", b"1"), Publication(b"b", b"2"), Publication(b"b", b"3")],
                 self.hub.listeners,
             )
         )
-        self.assertEqual(sorted(len(share.receivers) for share in shares), [1, 3])
-        self.assertTrue(all(isinstance(share.publication, Joined) for share in shares))
+        self.assertEqual(sorted(len(bundle.receivers) for bundle in bundles), [1, 3])
+        self.assertTrue(all(isinstance(bundle.publication, Joined) for bundle in bundles))
 
     def test_who_did_not_ask_for_it_is_given_one_after_the_other(self) -> None:
         listener = self.listen(b"a", b"b", takes_joined=False)
@@ -121,22 +122,22 @@ class BatchTests(SynchronousTestCase):
 
     def test_a_delivery_that_cannot_write_keeps_the_parts_by_themselves(self) -> None:
         written = Written()
-        delivery = Delivery(written, self._failed, 1000, "latest")
+        delivery = FedOutbox(written, self._failed, 1000, "latest")
         delivery.go_live()
         delivery.pause()
-        self.hub.add(b"a", delivery)
-        self.hub.add(b"b", delivery)
+        self.hub.add(b"a", delivery.feed)
+        self.hub.add(b"b", delivery.feed)
         self.dispatch((b"a", b"1"), (b"b", b"2"), (b"a", b"3"))
         self.assertEqual(delivery.dropped, 1)
         delivery.resume()
-        self.assertEqual(written, [Publication(None, each).frame for each in (b"2", b"3")])
+        self.assertEqual(written, [Publication(None, each).form(PLAIN) for each in (b"2", b"3")])
 
     def test_a_delivery_that_overflows_in_the_middle_stops_there(self) -> None:
         written = Written()
-        delivery = Delivery(written, self._failed, 200)
-        self.hub.add(b"a", delivery)
+        delivery = FedOutbox(written, self._failed, 200)
+        self.hub.add(b"a", delivery.feed)
         self.dispatch(*[(b"a", b"x" * 100)] * 5)
-        self.assertEqual((delivery.closed, self.failures, written), (True, 1, []))
+        self.assertEqual((delivery.feed.closed, self.failures, written), (True, 1, []))
 
     @given(st.data())
     def test_everybody_hears_what_a_dispatch_of_each_by_itself_would_bring(

@@ -13,13 +13,16 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from ws4redis_tx.core.messages import Publication, server_frame
+from tests.support.outboxes import FedOutbox
+from ws4redis_tx.core.limits import CLOSE
+from ws4redis_tx.core.messages import ICodec, Publication
 from ws4redis_tx.core.redis_address import RedisAddress
-from ws4redis_tx.delivery.outbox import CompressedDelivery, CountedDelivery, Delivery
+from ws4redis_tx.delivery.feed import CountedFeed, Feed
 from ws4redis_tx.redis.commands import Commands
 from ws4redis_tx.redis.protocol import PubSubProtocol
 from ws4redis_tx.redis.subscriptions import Subscriptions
 from ws4redis_tx.scheduling.immediate_writer import immediate_writer
+from ws4redis_tx.websocket.frames import DEFLATED, PLAIN, server_frame
 
 
 def python_calls(function: Callable[[], object]) -> int:
@@ -69,7 +72,7 @@ class FanoutCostTests(SynchronousTestCase):
         self.redis = PubSubProtocol(self.subscriptions._on_messages)
 
     def listen(
-        self, number: int, *channels: bytes, kind: type[Delivery] = Delivery
+        self, number: int, *channels: bytes, codec: ICodec = PLAIN, kind: type[Feed] = Feed
     ) -> list[socket.socket]:
         """The clients' ends of so many connections."""
         clients = []
@@ -81,10 +84,11 @@ class FanoutCostTests(SynchronousTestCase):
             clients.append(theirs)
             transport = tcp.Connection(ours, Protocol(), reactor)
             transport.connected = True
-            delivery = kind(immediate_writer(transport), self.fail, 1 << 20)
+            writer = immediate_writer(transport)
+            delivery = FedOutbox(writer, self.fail, 1 << 20, CLOSE, codec=codec, kind=kind)
             delivery.go_live()
             for channel in channels:
-                self.subscriptions.hub.add(channel, delivery)
+                self.subscriptions.hub.add(channel, delivery.feed)
         return clients
 
     def calls(self, *messages: tuple[bytes, bytes]) -> int:
@@ -121,17 +125,17 @@ class FanoutCostTests(SynchronousTestCase):
 
     def test_one_who_takes_it_compressed_costs_no_more(self) -> None:
         message = (b"broadcast:x", b"compressible " * 50)
-        self.listen(64, b"broadcast:x", kind=CompressedDelivery)
+        self.listen(64, b"broadcast:x", codec=DEFLATED)
         before = self.calls(message)
-        clients = self.listen(64, b"broadcast:x", kind=CompressedDelivery)
+        clients = self.listen(64, b"broadcast:x", codec=DEFLATED)
         self.assertEqual((self.calls(message) - before) // 64, 2)
         for client in clients:
-            self.assertEqual(client.recv(99), Publication(*message).compress().frame)
+            self.assertEqual(client.recv(99), Publication(*message).form(DEFLATED))
 
     def test_hooks_which_are_told_how_many_it_got_cost_one_more(self) -> None:
-        self.listen(64, b"broadcast:x", kind=CountedDelivery)
+        self.listen(64, b"broadcast:x", kind=CountedFeed)
         before = self.calls((b"broadcast:x", b"1"))
-        self.listen(64, b"broadcast:x", kind=CountedDelivery)
+        self.listen(64, b"broadcast:x", kind=CountedFeed)
         self.assertEqual((self.calls((b"broadcast:x", b"2")) - before) // 64, 3)
 
     def test_a_message_to_one_client_costs_few_calls(self) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ws4redis_tx.core.messages import Publication, server_frame
+from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.delivery.fanout import SLICE, Fanout
 from ws4redis_tx.delivery.hub import Hub
 from ws4redis_tx.delivery.queues import MESSAGE_COST
@@ -86,7 +86,7 @@ class FanoutTests(SynchronousTestCase):
         self.publish(b"")
         for _ in range(100):
             self.publish(b"")
-        self.assertEqual(self.fanout.backlog, 100 * (len(server_frame(b"")) + MESSAGE_COST))
+        self.assertEqual(self.fanout.backlog, 100 * (Publication(b"c", b"").size + MESSAGE_COST))
         while self.turns:
             self.turns.popleft()()
         self.assertEqual(self.fanout.backlog, 0)

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.outboxes import FedOutbox
 from tests.support.wires import Written
-from ws4redis_tx.core.messages import PersistedMessage, Publication, server_frame
-from ws4redis_tx.delivery.outbox import Delivery
+from ws4redis_tx.core.messages import PersistedMessage, Publication
 from ws4redis_tx.delivery.queues import MESSAGE_COST
+from ws4redis_tx.websocket.frames import PLAIN, server_frame
 
 PLENTY = 1 << 20
 
@@ -25,7 +26,7 @@ class Wire:
         self.frames: list[bytes] = []
         self.overflows = 0
         self.on_write: Callable[[], object] = lambda: None
-        self.delivery = Delivery(self, self._overflow, max_pending)
+        self.delivery = FedOutbox(self, self._overflow, max_pending)
 
     def write(self, frame: bytes) -> None:
         self.frames.append(frame)
@@ -41,7 +42,7 @@ class Wire:
 
     def deliver(self, *payloads: bytes, channel: bytes = b"c", own: bool = False) -> None:
         for payload in payloads:
-            sender = self.delivery if own else None
+            sender = self.delivery.feed if own else None
             self.delivery.deliver(Publication(channel, payload, sender))
 
     def persisted(self, payload: bytes, channel: bytes = b"c") -> None:
@@ -165,11 +166,11 @@ class LiveTests(SynchronousTestCase):
     def test_the_frame_that_is_written_is_the_publications(self) -> None:
         publication = Publication(b"c", b"x" * 200)
         self.delivery.deliver(publication)
-        self.assertIs(self.wire.frames[0], publication.frame)
+        self.assertIs(self.wire.frames[0], publication.forms[PLAIN])
 
     def test_an_own_message_is_not_written_and_a_strangers_is(self) -> None:
         self.wire.deliver(b"mine", own=True)
-        self.delivery.deliver(Publication(b"c", b"theirs", Wire().delivery))
+        self.delivery.deliver(Publication(b"c", b"theirs", Wire().delivery.feed))
         self.assertEqual(self.wire.written, [b"theirs"])
 
     def test_a_message_read_from_its_key_later_is_written_as_it_is(self) -> None:
@@ -300,7 +301,7 @@ class BoundTests(SynchronousTestCase):
             delivery.send(b"x")
             delivery.close()
 
-        delivery = Delivery(frames, overflow, 200)
+        delivery = FedOutbox(frames, overflow, 200)
         delivery.pause()
         delivery.go_live()
         for message in self.messages(3):

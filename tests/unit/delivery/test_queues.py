@@ -6,80 +6,74 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.outboxes import FedOutbox
 from tests.support.wires import Written
+from ws4redis_tx.core.limits import CLOSE, DROP_OLDEST, LATEST, SLOW_READER_POLICIES
 from ws4redis_tx.core.messages import Publication
-from ws4redis_tx.delivery.outbox import Delivery
-from ws4redis_tx.delivery.queues import (
-    CLOSE,
-    DROP_OLDEST,
-    LATEST,
-    SLOW_READER_POLICIES,
-    IPending,
-    cost,
-    make_pending,
-)
+from ws4redis_tx.delivery.queues import IQueue, cost, make_queue
+from ws4redis_tx.websocket.frames import server_frame
 
-SIZE = cost(Publication(b"c", b"00"))
+ENTRY = cost((b"c", b"00"))
+SIZE = cost((b"c", server_frame(b"00")))
 
 
-def drained(pending: IPending) -> list[tuple[bytes | None, bytes]]:
+def drained(queue: IQueue) -> list[tuple[bytes | None, bytes]]:
     found = []
-    while pending:
-        publication = pending.popleft()
-        found.append((publication.channel, publication.payload))
+    while queue:
+        found.append(queue.popleft())
     return found
 
 
 class PolicyTests(SynchronousTestCase):
-    def fill(self, policy: str, *messages: tuple[bytes | None, bytes], room: int = 3) -> IPending:
-        self.pending = make_pending(policy, room * SIZE)
-        self.accepted = [self.pending.append(Publication(*message)) for message in messages]
-        return self.pending
+    def fill(self, policy: str, *messages: tuple[bytes | None, bytes], room: int = 3) -> IQueue:
+        self.queue = make_queue(policy, room * ENTRY)
+        self.accepted = [self.queue.append(message) for message in messages]
+        return self.queue
 
     def messages(self, number: int, channel: bytes = b"c") -> list[tuple[bytes | None, bytes]]:
         return [(channel, b"%02d" % index) for index in range(number)]
 
     def test_close_refuses_what_does_not_fit(self) -> None:
-        pending = self.fill(CLOSE, *self.messages(4))
+        queue = self.fill(CLOSE, *self.messages(4))
         self.assertEqual(self.accepted, [True, True, True, False])
-        self.assertEqual(drained(pending), self.messages(3))
+        self.assertEqual(drained(queue), self.messages(3))
 
     def test_drop_oldest_keeps_the_newest_and_counts_the_others(self) -> None:
-        pending = self.fill(DROP_OLDEST, *self.messages(10))
+        queue = self.fill(DROP_OLDEST, *self.messages(10))
         self.assertEqual(self.accepted, [True] * 10)
-        self.assertEqual(pending.dropped, 7)
-        self.assertEqual(drained(pending), self.messages(10)[-3:])
+        self.assertEqual(queue.dropped, 7)
+        self.assertEqual(drained(queue), self.messages(10)[-3:])
 
     def test_a_large_message_makes_as_many_give_way_as_it_needs(self) -> None:
-        large = b"x" * (SIZE - 14)
-        pending = self.fill(DROP_OLDEST, *self.messages(3), (b"c", large))
-        self.assertEqual(drained(pending), [(b"c", b"02"), (b"c", large)])
+        large = b"x" * (ENTRY - 14)
+        queue = self.fill(DROP_OLDEST, *self.messages(3), (b"c", large))
+        self.assertEqual(drained(queue), [(b"c", b"02"), (b"c", large)])
 
     def test_latest_keeps_the_newest_of_each_channel_in_its_place(self) -> None:
-        pending = self.fill(
+        queue = self.fill(
             LATEST, (b"a", b"01"), (b"b", b"02"), (b"a", b"03"), (b"c", b"04"), (b"b", b"05")
         )
-        self.assertEqual(pending.dropped, 2)
-        self.assertEqual(drained(pending), [(b"a", b"03"), (b"c", b"04"), (b"b", b"05")])
+        self.assertEqual(queue.dropped, 2)
+        self.assertEqual(drained(queue), [(b"a", b"03"), (b"c", b"04"), (b"b", b"05")])
 
     def test_latest_keeps_messages_that_are_of_no_channel(self) -> None:
-        pending = self.fill(LATEST, (None, b"01"), (None, b"02"), (b"a", b"03"))
-        self.assertEqual(drained(pending), [(None, b"01"), (None, b"02"), (b"a", b"03")])
+        queue = self.fill(LATEST, (None, b"01"), (None, b"02"), (b"a", b"03"))
+        self.assertEqual(drained(queue), [(None, b"01"), (None, b"02"), (b"a", b"03")])
 
     def test_latest_drops_the_oldest_when_the_channels_are_too_many(self) -> None:
-        pending = self.fill(LATEST, *[(b"%d" % index, b"00") for index in range(5)])
-        self.assertEqual([channel for channel, _ in drained(pending)], [b"2", b"3", b"4"])
+        queue = self.fill(LATEST, *[(b"%d" % index, b"00") for index in range(5)])
+        self.assertEqual([channel for channel, _ in drained(queue)], [b"2", b"3", b"4"])
 
     def test_one_message_is_accepted_however_large(self) -> None:
         for policy in SLOW_READER_POLICIES:
-            pending = self.fill(policy, (b"a", b"x" * 10_000))
-            self.assertEqual((self.accepted, len(pending)), ([True], 1))
+            queue = self.fill(policy, (b"a", b"x" * 10_000))
+            self.assertEqual((self.accepted, len(queue)), ([True], 1))
 
     def test_nothing_waits_when_all_was_taken(self) -> None:
         for policy in SLOW_READER_POLICIES:
-            pending = self.fill(policy, *self.messages(9))
-            drained(pending)
-            self.assertEqual((pending.size, len(pending)), (0, 0))
+            queue = self.fill(policy, *self.messages(9))
+            drained(queue)
+            self.assertEqual((queue.size, len(queue)), (0, 0))
 
     @settings(deadline=None, max_examples=200)
     @given(
@@ -90,13 +84,13 @@ class PolicyTests(SynchronousTestCase):
     def test_it_never_holds_more_than_its_bound_unless_it_is_one_message(
         self, policy: str, most: int, messages: list[tuple[bytes | None, int]]
     ) -> None:
-        pending = make_pending(policy, most)
+        queue = make_queue(policy, most)
         for channel, size in messages:
-            pending.append(Publication(channel, b"x" * size))
-            self.assertTrue(pending.size <= most or len(pending) == 1)
+            queue.append((channel, b"x" * size))
+            self.assertTrue(queue.size <= most or len(queue) == 1)
         waiting = [size for _, size in messages]
-        taken = drained(pending)
-        self.assertEqual(pending.size, 0)
+        taken = drained(queue)
+        self.assertEqual(queue.size, 0)
         if policy != CLOSE and waiting:
             self.assertEqual(len(taken[-1][1]), waiting[-1], "the newest must be kept")
 
@@ -104,9 +98,9 @@ class PolicyTests(SynchronousTestCase):
 class SlowReaderTests(SynchronousTestCase):
     """The same, as a connection's delivery has it."""
 
-    def delivery(self, policy: str) -> Delivery:
+    def delivery(self, policy: str) -> FedOutbox:
         self.frames = Written()
-        return Delivery(self.frames, self.fail, 3 * SIZE, policy)
+        return FedOutbox(self.frames, self.fail, 3 * SIZE, policy)
 
     def test_a_slow_reader_gets_the_newest_messages_when_it_reads_again(self) -> None:
         delivery = self.delivery(DROP_OLDEST)

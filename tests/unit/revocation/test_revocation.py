@@ -18,7 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest, lost
 from ws4redis_tx.core.errors import BrokerUnavailable, ConfigError, Denied
-from ws4redis_tx.core.handshake import Handshake, judge_request, read_request
+from ws4redis_tx.core.handshake import Handshake, judge_request
+from ws4redis_tx.core.http import read_request
 from ws4redis_tx.revocation.index import Index
 from ws4redis_tx.revocation.messages import (
     DISCONNECT,
@@ -132,8 +133,8 @@ class LogoutTests(RevocationTests):
         for i in range(100):
             self.say(Revocation(LOGOUT, "session", (digest(str(i)),)))
             self.clock.advance(1)
-        self.assertLess(len(self.factory.revocations._logged_out), 40)
-        self.assertLess(len(self.factory.revocations._recent), 20)
+        self.assertLess(len(self.factory.session_server.revocations._logged_out), 40)
+        self.assertLess(len(self.factory.session_server.revocations._recent), 20)
 
     def test_a_handshake_under_way_is_refused_too(self) -> None:
         self.site.visitors["john"] = waiting = Deferred()
@@ -395,7 +396,7 @@ class RecheckTests(RevocationTests):
         client.lose_connection()
         waiting.callback(self.site.admit(JOHN, self.site.handshakes[0], []))
         self.say_again()
-        self.assertEqual(len(self.factory.revocations._index._by_user), 0)
+        self.assertEqual(len(self.factory.session_server.revocations._index._by_user), 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
@@ -562,7 +563,7 @@ class TimeTests(RevocationTests):
         self.assertNotEqual(self.clock.getDelayedCalls(), [])
         for client in clients:
             client.close()
-        revocations = self.factory.revocations
+        revocations = self.factory.session_server.revocations
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(len(revocations._index._by_user), 0)
         self.assertEqual(len(revocations._index._by_session), 0)
@@ -890,7 +891,7 @@ class UnheardTests(RevocationTests):
         self.say(Revocation(RECHECK, "user", ("1",)))
         self.flushLoggedErrors(RuntimeError)
         self.site.visitors["john"] = Identity()
-        self.factory.revocations._rechecks.eventually = self.fail
+        self.factory.session_server.revocations._rechecks.eventually = self.fail
         self.say_again()
         self.assertEqual(client.close_code, 1008)
 

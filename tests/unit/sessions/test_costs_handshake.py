@@ -122,7 +122,7 @@ class HandshakeCostTests(SynchronousTestCase):
     def assert_calls(self, most: int) -> None:
         counted = calls(self.open)
         self.assertIn(b"101", self.websockets[-1].transport.value()[:13])
-        self.assertFalse(self.websockets[-1]._delivery.replaying)
+        self.assertFalse(self.websockets[-1].session.feed.replaying)
         ours = counted.total() - sum(
             number for name, number in counted.items() if name.startswith("testing.py:StringT")
         )

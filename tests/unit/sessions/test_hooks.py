@@ -12,15 +12,18 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.memory import AllowAll, SlowBroker, Waiting
+from tests.support.outboxes import FedOutbox
 from tests.support.wires import Written
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
 from ws4redis_tx.core.errors import BrokerUnavailable, Denied, MessageRefused
-from ws4redis_tx.core.hooks import Closing, NullHooks, Refusal
+from ws4redis_tx.core.interfaces import Closing, NullHooks, Refusal
+from ws4redis_tx.core.limits import CLOSE
 from ws4redis_tx.core.messages import Joined, Publication
-from ws4redis_tx.delivery.outbox import CountedCompressedDelivery, CountedDelivery
+from ws4redis_tx.delivery.feed import CountedFeed, Feed
 from ws4redis_tx.scheduling.serial_queue import LIMIT
-from ws4redis_tx.sessions.hooks import HookedWebSocket
+from ws4redis_tx.sessions.inbox import MAX_UNACKNOWLEDGED
+from ws4redis_tx.sessions.server import PING_INTERVAL, PING_TIMEOUT
 from ws4redis_tx.testing import (
     MemoryBroker,
     MemoryClient,
@@ -28,8 +31,7 @@ from ws4redis_tx.testing import (
     connect,
     make_memory_factory,
 )
-from ws4redis_tx.websocket.factory import PING_INTERVAL, PING_TIMEOUT
-from ws4redis_tx.websocket.protocol import MOST_UNACKNOWLEDGED, WebSocketProtocol
+from ws4redis_tx.websocket.frames import DEFLATED, PLAIN
 
 CHANNEL = b"broadcast:foobar"
 URL = "ws://localhost/ws/foobar"
@@ -244,7 +246,7 @@ class EventTests(HooksTestCase):
 
     def test_hooks_that_do_nothing_cost_nothing(self) -> None:
         self.use(NullHooks())
-        self.assertNotIsInstance(self.factory.buildProtocol(None), HookedWebSocket)
+        self.assertEqual(self.factory.session_server.observers, [])
 
     def test_while_nobody_listens_to_them_neither_do_others(self) -> None:
         self.use()
@@ -427,7 +429,7 @@ class MessageTests(HooksTestCase):
         client = self.connect()
         self.hooks.answer()
         transport = client._server.transport
-        for _ in range(MOST_UNACKNOWLEDGED):
+        for _ in range(MAX_UNACKNOWLEDGED):
             self.assertEqual(transport.producerState, "producing")
             client.send("a")
         self.assertEqual(transport.producerState, "paused")
@@ -439,12 +441,12 @@ class MessageTests(HooksTestCase):
         client = self.connect()
         self.hooks.answer()
         client.answers_pings = False  # nobody would read the answer
-        client.send_bytes(client_frame(1, b"a") * (MOST_UNACKNOWLEDGED + 20))
+        client.send_bytes(client_frame(1, b"a") * (MAX_UNACKNOWLEDGED + 20))
         for _ in range(20):
             self.clock.pump([0.1] * 30)
             self.hooks.answer()
         self.assertTrue(client.open)
-        for _ in range(MOST_UNACKNOWLEDGED):
+        for _ in range(MAX_UNACKNOWLEDGED):
             self.hooks.answer()
         for _ in range(int(10 * (2 * PING_INTERVAL + PING_TIMEOUT))):
             if client.open:
@@ -490,7 +492,7 @@ class MessageTests(HooksTestCase):
         self.hooks.answer()
         self.hooks.answer()
         client.send("a")
-        client._server.revoke()
+        client._server.session.revoke()
         self.hooks.answer()
         self.assertEqual(other.messages, [])
 
@@ -616,7 +618,7 @@ class ClosingTests(HooksTestCase):
     def test_a_subscribers_reason_that_is_too_long(self) -> None:
         self.use()
         client = self.connect()
-        client._server.close(4000, "\u00e4" * 100)
+        client._server.session.close(4000, "\u00e4" * 100)
         client.lose_connection()
         self.closing(code=4000, reason="\u00e4" * 61, by_server=True, clean=False)
 
@@ -659,12 +661,14 @@ class ClosingTests(HooksTestCase):
 
     def test_messages_that_come_together_count_each(self) -> None:
         messages = Joined([Publication(CHANNEL, b"%d" % i) for i in range(3)])
-        for kind in (CountedDelivery, CountedCompressedDelivery):
-            delivery = kind(Written(), self.fail, 1 << 20)
+        for codec in (PLAIN, DEFLATED):
+            delivery = FedOutbox(
+                Written(), self.fail, 1 << 20, CLOSE, codec=codec, kind=CountedFeed
+            )
             delivery.deliver(messages)
             delivery.go_live()
             delivery.deliver(messages)
-            self.assertEqual(delivery.sent, 6)
+            self.assertEqual(delivery.feed.sent, 6)
 
     def test_heartbeats_and_own_messages_without_echo_count_as_nothing(self) -> None:
         self.use(heartbeat="--beat--")
@@ -749,6 +753,6 @@ class DrainTests(HooksTestCase):
 
 
 class PlainTests(HooksTestCase):
-    def test_a_server_without_hooks_makes_plain_websockets(self) -> None:
-        factory = make_memory_factory()
-        self.assertIs(type(factory.buildProtocol(None)).__base__, WebSocketProtocol)
+    def test_a_server_without_hooks_counts_nothing(self) -> None:
+        client = connect(make_memory_factory(), "ws://localhost/ws/x?subscribe-broadcast")
+        self.assertIs(type(client._server.session.feed), Feed)

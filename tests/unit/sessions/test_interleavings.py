@@ -236,7 +236,7 @@ class ScriptedWorld:
             "listeners": of_websockets(self.broker.hub.channels),
             "subscriptions": of_websockets(self.redis.subscribed),
             "notes": len(self.broker.notes),
-            "websockets": self.factory._websockets,
+            "websockets": self.factory.session_server.sessions,
         }
 
 

@@ -134,8 +134,8 @@ class ConnectionLimitTests(WebSocketTests):
             self.connect().lose_connection()
             self.assertEqual(self.connect(origin="https://evil.example").refused, 403)
         self.assertEqual(len(authorizer.asked), 5)
-        self.assertEqual(len(self.factory.addresses), 0)
-        self.assertEqual(len(self.factory.turns), 0)
+        self.assertEqual(len(self.factory.session_server.addresses), 0)
+        self.assertEqual(len(self.factory.session_server.authorizations), 0)
 
     def test_a_storm_of_reconnects_is_refused_before_it_costs_a_query(self) -> None:
         authorizer = Waiting()
@@ -153,15 +153,16 @@ class ConnectionLimitTests(WebSocketTests):
         authorizer = Waiting()
         self.use(authorizer=authorizer, recheck=0)
         opened: list[Any] = []
-        tell = self.factory.opened
-        self.patch(self.factory, "opened", lambda each: (opened.append(each), tell(each)))
+        server = self.factory.session_server
+        tell = server.opened
+        self.patch(server, "opened", lambda each: (opened.append(each), tell(each)))
         clients = [self.connect("") for _ in range(10_000)]
         for number in range(10_000):
             if number % 100 == 0:
                 self.clock.advance(0.5)  # each waits for longer than a handshake may take
             self.assertLessEqual(len(authorizer.asked), number + AT_ONCE)
             authorizer.asked[number].callback(None)  # type: ignore[arg-type]
-        self.assertEqual(opened, [client._server for client in clients])
+        self.assertEqual(opened, [client._server.session for client in clients])
 
     def test_a_head_that_does_not_end_is_dropped_however_many_wait(self) -> None:
         self.use(authorizer=Waiting())
@@ -185,7 +186,7 @@ class ConnectionLimitTests(WebSocketTests):
         self.clock.advance(0.1)
         self.assertEqual({client.refused for client in clients}, {503})
         self.assertEqual(len(authorizer.asked), AT_ONCE)
-        self.assertEqual(len(self.factory.turns), 0)
+        self.assertEqual(len(self.factory.session_server.authorizations), 0)
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_an_authorizer_has_its_time_also_where_its_answer_waits_for_another(self) -> None:
@@ -321,4 +322,4 @@ class RateTests(WebSocketTests):
         self.assertTrue(client.open)
 
     def test_a_client_that_sends_nothing_costs_no_allowance(self) -> None:
-        self.assertIsNone(self.connect()._server.shares._allowance)
+        self.assertIsNone(self.connect()._server.session._limits)

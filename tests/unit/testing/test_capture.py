@@ -13,7 +13,8 @@ from tests.support.django import SETTINGS, environment, set_up_django
 from tests.support.programs import python
 from tests.support.wires import handshake_bytes
 from ws4redis_tx.core.errors import BrokerUnavailable, Denied
-from ws4redis_tx.core.handshake import judge_request, read_request
+from ws4redis_tx.core.handshake import judge_request
+from ws4redis_tx.core.http import read_request
 from ws4redis_tx.testing import CapturedMessages, capture_messages
 
 set_up_django()

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.support.memory import SlowBroker, WebSocketTests
 from ws4redis_tx.testing import MemoryClient, client_frame
-from ws4redis_tx.websocket import protocol as websocket
+from ws4redis_tx.websocket import transport as websocket
 
 
 class PingTests(WebSocketTests):
@@ -45,7 +45,7 @@ class PingTests(WebSocketTests):
         client = self.connect()
         self.pass_time(60)
         self.assertGreater(self.sent(), 1)
-        self.assertIsNone(client._server.shares._allowance)
+        self.assertIsNone(client._server.session._limits)
 
     def test_what_only_looks_like_an_answer_is_read(self) -> None:
         answer = client_frame(10, b"")
@@ -115,7 +115,8 @@ class PingTests(WebSocketTests):
         self.assertEqual(self.sent(), 200)
 
     def sent(self) -> int:
-        return sum(websocket.transport.pings for websocket in self.factory._websockets)
+        sessions = self.factory.session_server.sessions
+        return sum(session.transport.transport.pings for session in sessions)
 
 
 class ReadingTests(WebSocketTests):

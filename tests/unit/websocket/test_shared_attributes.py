@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from tests.support.memory import WebSocketTests
 from ws4redis_tx.testing import client_frame
 from ws4redis_tx.websocket import shared_attributes as shared
-from ws4redis_tx.websocket.protocol import WebSocketProtocol
+from ws4redis_tx.websocket.transport import WebSocketTransport
 
 # What each open websocket has of its own; Autobahn would give it some seventy.
 MOST_ATTRIBUTES = 16
@@ -62,7 +62,7 @@ class SharedTests(WebSocketTests):
         self.assertEqual(self.server().maxMessagePayloadSize, 7)
 
     def test_a_protocol_of_ones_own_keeps_its_own_options(self) -> None:
-        class Own(WebSocketProtocol):
+        class Own(WebSocketTransport):
             maxMessagePayloadSize = 7  # noqa: N815
 
         self.factory.protocol = Own

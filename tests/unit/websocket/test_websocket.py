@@ -459,10 +459,10 @@ class ClosingTests(WebSocketTests):
 
     def test_after_a_close_frame_nothing_follows(self) -> None:
         client = self.connect()
-        client._server.close(1008)
+        client._server.session.close(1008)
         self.assertEqual(client.close_code, 1008)
         self.publish(b"late")
-        client._server.send("late")
+        client._server.session.send("late")
         client.send_bytes(client_frame(9, b"ping"))
         self.assertEqual(client._received, b"")
         self.assertEqual(client.messages, [])
@@ -470,7 +470,7 @@ class ClosingTests(WebSocketTests):
     def test_what_a_client_sends_after_our_close_frame_is_not_published(self) -> None:
         other = self.connect()
         revoked = self.connect("publish-broadcast")
-        revoked._server.close(1008)
+        revoked._server.session.close(1008)
         revoked.send_bytes(client_frame(1, b"still here"))
         self.assertEqual(other.messages, [])
 
@@ -489,7 +489,7 @@ class ClosingTests(WebSocketTests):
 
         self.use(subscriber=Forgetful)
         client = self.connect()
-        self.factory._websockets.copy().pop()._subscriber.parse_response()
+        self.factory.session_server.sessions.copy().pop().state.subscriber.parse_response()
         client.close()
         self.assertEqual(list(self.broker.hub.channels), [])
         self.assertEqual(len(self.flushLoggedErrors(LookupError)), 1)

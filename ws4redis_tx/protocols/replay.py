@@ -1,4 +1,4 @@
-"""The way from the subscription to live: what is persisted first, through outages."""
+"""From the subscription to live: persisted messages first, through outages."""
 
 from __future__ import annotations
 
@@ -10,33 +10,29 @@ from twisted.python.failure import Failure
 
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.interfaces import IBroker
-from ws4redis_tx.delivery.outbox import Delivery
+from ws4redis_tx.delivery.feed import Feed
+from ws4redis_tx.protocols.interfaces import ISession
 
 # Before a replay that Redis, though available, would not serve is tried again.
 RETRY_INTERVAL = 1.0
 
 
 class Replay:
-    """Has a subscriber send what is persisted, and lets the delivery go live when nothing that
-    was published before can still be on its way.
+    """Has a subscriber send the persisted messages, and lets the feed go live when no message that
+    was published earlier can still be on its way.
     """
 
     __slots__ = (
-        "_broker", "_delivery", "_generation", "_live", "_reactor", "_subscriber", "_waiting",
-        "_websocket",
+        "_broker", "_feed", "_generation", "_live", "_reactor", "_session", "_subscriber",
+        "_waiting",
     )  # fmt: skip
 
     def __init__(
-        self,
-        subscriber: Any,
-        websocket: Any,
-        delivery: Delivery,
-        broker: IBroker,
-        reactor: Any,
+        self, subscriber: Any, session: ISession, feed: Feed, broker: IBroker, reactor: Any
     ) -> None:
         self._subscriber = subscriber
-        self._websocket = websocket
-        self._delivery = delivery
+        self._session = session
+        self._feed = feed
         self._broker = broker
         self._reactor = reactor
         self._generation = 0
@@ -44,24 +40,22 @@ class Replay:
         self._live: Deferred[None] = Deferred()
 
     def run(self) -> Deferred[None]:
-        """Fire when the delivery is live, or was closed; fail as the subscriber does."""
+        """Fire when the feed is live, or was closed; fail as the subscriber does."""
         self._try()
         return self._live
 
     def cancel(self) -> None:
-        """The delivery was closed: wait for nothing any more."""
+        """The feed was closed: stop waiting."""
         if self._waiting is not None:
             self._waiting.cancel()
 
     def _try(self, _: object = None) -> None:
         self._waiting = None
-        if self._delivery.closed:
+        if self._feed.closed:
             self._live.callback(None)
             return
         self._generation = self._broker.generation
-        sent: Deferred[Any] = maybeDeferred(
-            self._subscriber.send_persisted_messages, self._websocket
-        )
+        sent: Deferred[Any] = maybeDeferred(self._subscriber.send_persisted_messages, self._session)
         sent.addCallback(self._fence).addCallback(self._arrived).addErrback(self._not_sent)
         sent.addErrback(self._live.errback)
 
@@ -69,9 +63,9 @@ class Replay:
         return self._broker.fence()
 
     def _arrived(self, _: object) -> None:
-        """All that was published before is here, unless the connection was replaced meanwhile."""
+        """All messages published before are here, unless the connection was replaced meanwhile."""
         if self._broker.generation == self._generation:
-            self._delivery.go_live()
+            self._feed.go_live()
             self._live.callback(None)
         else:
             self._try_again()
@@ -84,10 +78,10 @@ class Replay:
 
     def _try_again(self) -> None:
         """Messages may have been missed since the read: start again when all is subscribed."""
-        self._delivery.restart()
-        if self._delivery.closed:
+        if self._feed.closed:
             self._live.callback(None)
             return
+        self._feed.restart()
         if self._broker.available and self._broker.generation == self._generation:
             self._waiting = deferLater(self._reactor, RETRY_INTERVAL)
         else:

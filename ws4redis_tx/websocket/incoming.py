@@ -1,7 +1,8 @@
-"""Inflates what a client compressed, within bounds. Autobahn calls it, piece by piece.
+"""Bounds on the bytes that a client sends: compressed messages, and messages in many pieces.
 
-Autobahn's own bounds what comes out, but not what goes in: what follows the end of a compressed
-stream yields nothing, counts for nothing and is kept.
+Autobahn bounds the bytes that come out of a compressed message, but not those that go in: bytes
+after the end of a compressed stream yield nothing, count for nothing and are kept. It bounds the
+size of a message, but not the number of its fragments or of a frame's pieces.
 """
 
 from __future__ import annotations
@@ -10,6 +11,12 @@ import zlib
 from typing import Any
 
 from autobahn.exception import PayloadCorruptError, PayloadExceededError
+from autobahn.twisted.websocket import WebSocketServerProtocol
+
+# A message may have so many fragments, or as many of that many bytes as its size allows.
+FEW_FRAGMENTS, SMALL_FRAGMENT = 1024, 64
+# Pieces of a frame that are kept apart until it is complete.
+MANY_PIECES = 256
 
 _WINDOW_BITS = 15
 # RFC 7692, section 7.2.1: ends each message, and is left out on the wire.
@@ -73,3 +80,26 @@ class Inflate:
         self._failed = True
         self._zlib = None
         return error
+
+
+class BoundedMessages(WebSocketServerProtocol):
+    """Bounds the pieces that a message is kept in until it is complete."""
+
+    message_data: Any
+    frame_data: Any
+
+    def onMessageFrameBegin(self, length: int) -> None:
+        super().onMessageFrameBegin(length)
+        # Empty fragments add nothing to the message's size, and each is kept.
+        most = max(FEW_FRAGMENTS, self.factory.config.max_message_size // SMALL_FRAGMENT)
+        if len(self.message_data) > most:
+            self._max_message_size_exceeded(length, most, "The message has too many fragments.")
+
+    def onMessageFrameData(self, payload: bytes) -> None:
+        super().onMessageFrameData(payload)
+        if self.frame_data is not None and len(self.frame_data) > MANY_PIECES:
+            # Pieces as small as the network can make them would take many times their size.
+            whole, *pieces = self.frame_data
+            whole = whole if isinstance(whole, bytearray) else bytearray(whole)
+            whole += b"".join(pieces)
+            self.frame_data = [whole]

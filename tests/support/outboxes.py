@@ -1,0 +1,51 @@
+"""A feed and its outbox, as a session has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ws4redis_tx.core.interfaces import IWriter
+from ws4redis_tx.core.limits import CLOSE
+from ws4redis_tx.core.messages import ICodec, Joined, Publication
+from ws4redis_tx.delivery.feed import Feed
+from ws4redis_tx.delivery.outbox import Outbox
+from ws4redis_tx.websocket.frames import PLAIN
+
+
+class FedOutbox:
+    """One object for both, with the names of their methods."""
+
+    def __init__(
+        self,
+        writer: IWriter,
+        overflow: Callable[[], object],
+        max_pending: int,
+        policy: str = CLOSE,
+        *,
+        codec: ICodec = PLAIN,
+        kind: type[Feed] = Feed,
+    ) -> None:
+        self._overflow = overflow
+        self.outbox = Outbox(writer, codec, self, max_pending, policy)
+        self.feed = kind(self.outbox)
+        self.send = self.feed.send
+        self.restart = self.feed.restart
+        self.go_live = self.feed.go_live
+        self.close = self.feed.close
+        self.pause = self.outbox.pause
+        self.resume = self.outbox.resume
+
+    def overflow(self) -> None:
+        self.close()
+        self._overflow()
+
+    def deliver(self, publication: Publication | Joined) -> None:
+        self.feed.deliver(publication)
+
+    @property
+    def pending(self) -> int:
+        return self.feed.waiting + self.outbox.pending
+
+    @property
+    def dropped(self) -> int:
+        return self.outbox.dropped

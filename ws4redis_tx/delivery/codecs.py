@@ -1,0 +1,19 @@
+"""The base of all codecs: a codec stands for a protocol, its framing and its compression."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ws4redis_tx.core.messages import Publication
+
+
+class Codec:
+    """An ``ICodec`` that joins messages by joining their forms."""
+
+    __slots__ = ()
+
+    def encode(self, publication: Publication, /) -> bytes:
+        raise NotImplementedError
+
+    def join(self, publications: Sequence[Publication], /) -> bytes:
+        return b"".join([each.forms.get(self) or each.form(self) for each in publications])

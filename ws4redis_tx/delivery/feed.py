@@ -1,0 +1,160 @@
+"""One subscription of a client: replaying what is persisted, then live."""
+
+from __future__ import annotations
+
+from ws4redis_tx.core.limits import CLOSE
+from ws4redis_tx.core.messages import Joined, PersistedMessage, Publication
+from ws4redis_tx.delivery.outbox import Outbox
+from ws4redis_tx.delivery.queues import Entry, IQueue, cost
+
+
+class Feed:
+    """A listener that hands messages to a client's outbox.
+
+    While it is replaying, live messages wait behind the persisted ones. ``go_live`` ends that, and
+    from then on each message goes to the outbox at once. Order is kept over all the channels that
+    the feed listens to.
+    """
+
+    __slots__ = ("_live", "_outbox", "_replayed", "_waiting")
+
+    takes_joined = True
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._live = False
+        # Messages that go out before the waiting ones, in the order in which they were sent.
+        self._replayed: list[Entry] = []
+        # Live messages that came during the replay. Made when the first one comes.
+        self._waiting: IQueue | None = None
+
+    @property
+    def closed(self) -> bool:
+        return self._outbox.closed
+
+    @property
+    def replaying(self) -> bool:
+        return not self._live and not self._outbox.closed
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait for the end of the replay, persisted messages apart."""
+        return 0 if self._waiting is None else self._waiting.size
+
+    def deliver(self, publication: Publication | Joined) -> None:
+        """Take what came from Redis."""
+        if publication.sender is self:
+            return
+        outbox = self._outbox
+        flowing = outbox.flowing
+        if flowing is not None and self._live:
+            codec = outbox.codec
+            flowing.write(publication.forms.get(codec) or publication.form(codec))
+            return
+        for each in publication.parts:
+            if outbox.closed:
+                return
+            if self._live:
+                outbox.keep(each)
+            else:
+                outbox.keep_in(self._queue(), each)
+
+    def send(self, payload: bytes) -> None:
+        """Take a message of the application's own, or one that it read from a channel's key.
+
+        While replaying it goes out before what waits, in the order of these calls; a persisted
+        message only if it is not among what waits.
+        """
+        if self._outbox.closed:
+            return
+        channel = payload.channel if isinstance(payload, PersistedMessage) else None
+        publication = Publication(channel, payload)
+        if self._live:
+            self.deliver(publication)
+            return
+        entry = (channel, publication.form(self._outbox.codec))
+        if channel is not None or self._make_room(entry):
+            self._replayed.append(entry)
+
+    def restart(self) -> None:
+        """Forget what was sent so far by the replay, or beside it: the replay is about to begin
+        again.
+
+        Its messages still go out before the waiting ones: one that is not among those was
+        published before this feed listened, since the broker itself delivers what an outage
+        swallowed.
+        """
+        for entry in self._replayed:
+            if entry[0] is None:
+                self._queue().size -= cost(entry)
+        self._replayed.clear()
+
+    def go_live(self) -> None:
+        """End the replay. The caller vouches that every live message that was published before
+        the persisted ones were read has arrived here.
+        """
+        if not self.replaying:
+            return
+        queue = self._waiting
+        waiting = set() if queue is None else queue.entries()
+        first = [each for each in self._replayed if each[0] is None or each not in waiting]
+        self._live = True
+        self._replayed, self._waiting = [], None
+        self._started(len(first) + (0 if queue is None else len(queue)))
+        self._outbox.take_over(first, queue)
+
+    def close(self) -> None:
+        """Close the outbox, and forget what waits. Idempotent."""
+        self._outbox.close()
+        self._replayed.clear()
+        self._waiting = None
+
+    def _started(self, number: int) -> None:
+        """``number`` messages go out at the end of the replay."""
+
+    def _queue(self) -> IQueue:
+        if self._waiting is None:
+            self._waiting = self._outbox.make_queue()
+        return self._waiting
+
+    def _make_room(self, entry: Entry) -> bool:
+        """Count a message of the application's own towards the bound; by the policy, older ones
+        of its kind give way.
+        """
+        outbox, queue = self._outbox, self._queue()
+        while queue.size and queue.size + cost(entry) > outbox.max_pending:
+            oldest = next((each for each in self._replayed if each[0] is None), None)
+            if outbox.policy == CLOSE or oldest is None:
+                outbox.give_up()
+                return False
+            self._replayed.remove(oldest)
+            queue.size -= cost(oldest)
+            outbox.dropped += 1
+        queue.size += cost(entry)
+        return True
+
+
+class CountedFeed(Feed):
+    """A feed that counts its messages, at the price of one more call for each."""
+
+    __slots__ = ("_taken",)
+
+    def __init__(self, outbox: Outbox) -> None:
+        super().__init__(outbox)
+        # Messages that were handed to the outbox, and those that it dropped before that.
+        self._taken = 0
+
+    @property
+    def sent(self) -> int:
+        """Number of messages that were written."""
+        if not self._taken:
+            return 0
+        return self._taken - self._outbox.dropped - self._outbox.unsent
+
+    def deliver(self, publication: Publication | Joined) -> None:
+        if self._live and publication.sender is not self:
+            self._taken += publication.number
+        super().deliver(publication)
+
+    def _started(self, number: int) -> None:
+        self._taken = number + self._outbox.dropped

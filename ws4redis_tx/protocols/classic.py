@@ -1,0 +1,83 @@
+"""The protocol of django-websocket-redis: the URL says everything.
+
+A websocket has one facility, the part of the path after the prefix, and the rights that the query
+names. The rights are judged and the channels subscribed before the client is accepted. Then it is
+sent the persisted messages, and then each message as it is published; a message is the payload and
+nothing else. Each message of the client's is published on the channels that it may publish to.
+
+What a client hears and says is up to its subscriber, which an application may replace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+
+from ws4redis_tx.config.server_config import ServerConfig
+from ws4redis_tx.core.admission import Admission
+from ws4redis_tx.core.interfaces import IBroker
+from ws4redis_tx.core.messages import RedisMessage
+from ws4redis_tx.core.names import known_rights
+from ws4redis_tx.protocols.interfaces import ISession
+from ws4redis_tx.protocols.replay import Replay
+from ws4redis_tx.protocols.subscriber_connection import SubscriberConnection
+
+_log = Logger()
+
+
+class ClassicProtocol:
+    """An ``IProtocol``. A session's ``state`` is its ``SubscriberConnection``."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        broker: IBroker,
+        make_subscriber: Callable[[SubscriberConnection], Any],
+        reactor: Any,
+    ) -> None:
+        self.path = config.websocket_url
+        self._config = config
+        self._broker = broker
+        self._make_subscriber = make_subscriber
+        self._known_rights = known_rights(make_subscriber)
+        self._reactor = reactor
+
+    def handshake(self, session: ISession) -> Deferred[Any]:
+        rights = [flag for flag in session.handshake.flags if flag in self._known_rights]
+        admitted = session.authorize(session.handshake, rights)
+        return admitted.addCallback(self._subscribe, session)
+
+    def _subscribe(self, admission: Admission, session: ISession) -> Deferred[Any]:
+        """Fire when everything that the client may hear is subscribed."""
+        connection = session.state = SubscriberConnection(
+            self._config, self._broker, session.feed, echo="echo" in session.handshake.flags
+        )
+        subscriber = connection.subscriber = self._make_subscriber(connection)
+        return maybeDeferred(
+            subscriber.set_pubsub_channels, admission.request, list(admission.rights)
+        ).addCallback(connection.when_subscribed)
+
+    def opened(self, session: ISession) -> Deferred[None]:
+        connection: SubscriberConnection = session.state
+        replay = connection.replay = Replay(
+            connection.subscriber, session, session.feed, self._broker, self._reactor
+        )
+        return replay.run().addBoth(connection.replayed)
+
+    def received(self, session: ISession, payload: bytes) -> Any:
+        return session.state.subscriber.publish_message(RedisMessage(payload))
+
+    def closed(self, session: ISession) -> None:
+        connection: SubscriberConnection | None = session.state
+        session.state = None
+        if connection is None:
+            return
+        if connection.replay is not None:
+            connection.replay.cancel()
+        maybeDeferred(connection.subscriber.release).addErrback(
+            lambda failure: _log.failure("A subscriber's release() failed", failure=failure)
+        )
+        connection.release()

@@ -1,0 +1,120 @@
+"""The messages of one client on their way to its protocol."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ws4redis_tx.core.errors import BrokerUnavailable
+from ws4redis_tx.sessions.interfaces import ISessionObserver
+
+if TYPE_CHECKING:
+    from ws4redis_tx.sessions.session import Session
+
+_log = Logger()
+
+MAX_UNACKNOWLEDGED = 64
+"""Messages of one client that may wait for Redis before no more are read from it."""
+
+CLOSE_WAIT = 2.0
+"""Seconds for which a client's close waits until its earlier messages are acknowledged."""
+
+
+class Inbox:
+    """Hands each message to the protocol, in order, and knows which are not acknowledged yet.
+
+    While too many are not, or the client does not read, nothing more is read from it: it would
+    pile up here.
+    """
+
+    __slots__ = ("_close_timer", "_session", "_size", "_unacknowledged", "reading")
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._unacknowledged = 0
+        self._size = 0
+        # While a client's close waits.
+        self._close_timer: Any = None
+        self.reading = True
+        """Whether the client's bytes are read."""
+
+    def receive(self, payload: bytes) -> None:
+        """Take a message, unless the client has said that it closes."""
+        if self._close_timer is not None:
+            return
+        self._unacknowledged += 1
+        self._size += len(payload)
+        self.pace()
+        taken = maybeDeferred(self._hand_over, payload)
+        taken.addErrback(self._failed).addBoth(self._acknowledged, len(payload))
+
+    def _hand_over(self, payload: bytes) -> Any:
+        session = self._session
+        if not session.observers:
+            return session.protocol.received(session, payload)
+        answer: Deferred[bytes | None] = succeed(payload)
+        for observer in session.observers:
+            answer.addCallback(self._ask, observer)
+        return answer.addCallback(self._publish)
+
+    def _ask(
+        self, payload: bytes | None, observer: ISessionObserver
+    ) -> Deferred[bytes | None] | None:
+        return None if payload is None else observer.message(self._session, payload)
+
+    def _publish(self, payload: bytes | None) -> Any:
+        session = self._session
+        if payload is None or not session.speaks:
+            return None
+        return session.protocol.received(session, payload)
+
+    def _failed(self, failure: Failure) -> None:
+        if failure.check(BrokerUnavailable):
+            _log.warn("A client's message was not published: {why}", why=str(failure.value))
+            self._session.close(1013, "The message may not have been published.")
+        else:
+            self._session.fail(failure, "Publishing a client's message failed")
+
+    def _acknowledged(self, _: object, size: int) -> None:
+        self._unacknowledged -= 1
+        self._size -= size
+        self.pace()
+        if not self._unacknowledged and self._close_timer is not None:
+            self.answer_close()
+
+    def pace(self) -> None:
+        """Read from the client, or do not."""
+        session = self._session
+        reading = (
+            self._unacknowledged < MAX_UNACKNOWLEDGED
+            and self._size <= session.outbox.max_pending
+            and not session.outbox.paused
+        )
+        if reading is not self.reading and not session.ended:
+            self.reading = reading
+            if reading:
+                session.transport.resume_reading()
+            else:
+                session.transport.pause_reading()
+
+    def client_closes(self) -> bool:
+        """See ``Session.client_closes``."""
+        if not self._unacknowledged:
+            return True
+        if self._close_timer is None:
+            reactor = self._session.server.reactor
+            self._close_timer = reactor.callLater(CLOSE_WAIT, self.answer_close)
+        return False
+
+    def answer_close(self) -> None:
+        """Answer the client's close, if it waits."""
+        timer, self._close_timer = self._close_timer, None
+        if timer is None:
+            return
+        if timer.active():
+            timer.cancel()
+        if not self._session.ended:
+            self._session.transport.answer_close()

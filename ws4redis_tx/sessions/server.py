@@ -1,0 +1,219 @@
+"""The server that all sessions share: what they have in common, and which there are."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.task import LoopingCall
+
+from ws4redis_tx.config.server_config import ServerConfig
+from ws4redis_tx.core.admission import Admission
+from ws4redis_tx.core.errors import Denied, unavailable
+from ws4redis_tx.core.handshake import Handshake
+from ws4redis_tx.core.interfaces import IAuthorizer, IBroker
+from ws4redis_tx.core.limits import Quota, make_rate
+from ws4redis_tx.core.messages import Publication
+from ws4redis_tx.core.origins import OriginPolicy
+from ws4redis_tx.core.proxies import TrustedProxies
+from ws4redis_tx.protocols.interfaces import IProtocol
+from ws4redis_tx.revocation.revocations import Revocations
+from ws4redis_tx.scheduling.deferreds import gather
+from ws4redis_tx.scheduling.fifo_limiter import FifoLimiter
+from ws4redis_tx.scheduling.sweeps import PeriodicSweep
+from ws4redis_tx.scheduling.timeouts import Timeouts
+from ws4redis_tx.scheduling.waiters import Waiters
+from ws4redis_tx.sessions.authorization import Authorization
+from ws4redis_tx.sessions.interfaces import ISessionObserver
+from ws4redis_tx.sessions.session import Session
+
+HANDSHAKE_TIMEOUT = 5
+"""Seconds for each step of a handshake that is up to others."""
+
+PING_INTERVAL, PING_TIMEOUT = 25.0, 10.0
+"""Seconds between two checks that a client is alive, and from a check to its sign of life."""
+
+HEARTBEAT_INTERVAL = 4.0
+"""Seconds between two heartbeats; the contract allows 5 s of silence."""
+
+DRAIN_INTERVAL = 0.05
+"""Seconds between the portions in which a drain closes sessions."""
+
+
+class Server:
+    """Knows every session from its connection to its end, and closes them all in a drain.
+
+    ``broker`` is started and stopped by its owner. Several transports may share one server.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        broker: IBroker,
+        authorizer: IAuthorizer,
+        protocols: Sequence[IProtocol],
+        reactor: Any,
+        observers: Sequence[ISessionObserver] = (),
+    ) -> None:
+        self.config = config
+        self.broker = broker
+        self.authorizer = authorizer
+        self.protocols = protocols
+        self.reactor = reactor
+        self.observers = observers
+        self.origins = OriginPolicy(
+            config.allowed_origins, config.allowed_hosts, require_origin=config.require_origin
+        )
+        self.proxies = TrustedProxies(config.trusted_proxies)
+        self.rate = make_rate(config.rate)
+        self.addresses = Quota(config.max_connections_per_address)
+        self.visitors = Quota(config.max_connections_per_user)
+        self.timeouts: Timeouts[Session] = Timeouts(HANDSHAKE_TIMEOUT, Session.time_out, reactor)
+        self.authorizations: FifoLimiter[Authorization] = FifoLimiter(
+            config.max_authorizations, Authorization.ask, Authorization.give_up, reactor
+        )
+        self.random = random.Random()
+        """Chooses when a session is first swept. Tests that want the same each time seed it."""
+        self._liveness: PeriodicSweep[Session] = PeriodicSweep(
+            PING_INTERVAL,
+            lambda session: session.transport.check_liveness(),
+            reactor,
+            self.random,
+            check_after=PING_TIMEOUT,
+            check=lambda session: session.transport.drop_if_silent(),
+        )
+        self.heartbeat = None if config.heartbeat is None else config.heartbeat.encode()
+        self._heartbeats: PeriodicSweep[Session] | None = None
+        if self.heartbeat is not None:
+            self._heartbeat_message = Publication(None, self.heartbeat)
+            self._heartbeats = PeriodicSweep(
+                HEARTBEAT_INTERVAL, self._send_heartbeat, reactor, self.random
+            )
+        self.opening: set[Session] = set()
+        self.sessions: set[Session] = set()
+        """Those that are open."""
+        self.revocations = Revocations(
+            config, broker, reactor, self.authorize, self._all, self.random
+        )
+        self.revocations.start()
+        self._draining = False
+        self._drainer: LoopingCall | None = None
+        self._all_gone: Waiters[None] = Waiters()
+
+    def protocol_at(self, path: str) -> IProtocol:
+        """The protocol of the longest prefix of ``path``. Raises ``Denied`` (404) for none."""
+        found = [each for each in self.protocols if path.startswith(each.path)]
+        if not found:
+            raise Denied(404, "There is no websocket at this path.")
+        return found[0] if len(found) == 1 else max(found, key=lambda each: len(each.path))
+
+    def check_capacity(self) -> None:
+        """Raise ``Denied`` (503) when no session can be opened now."""
+        if self._draining:
+            raise unavailable("the server is going down")
+        most = self.config.max_connections
+        if most is not None and len(self.sessions) >= most:
+            raise unavailable(
+                f"there are {most} websockets, which is the most that WS4REDIS_MAX_CONNECTIONS "
+                "(--max-connections) allows"
+            )
+        if not self.broker.available:
+            raise unavailable("Redis is unavailable")
+
+    def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
+        """Ask the authorizer."""
+        ask: Callable[..., Any] = self.authorizer.authorize
+        return maybeDeferred(ask, handshake, rights)
+
+    def _send_heartbeat(self, session: Session) -> None:
+        message, codec = self._heartbeat_message, session.outbox.codec
+        session.outbox.write_control(message.forms.get(codec) or message.form(codec))
+
+    # Told by the sessions
+
+    def connected(self, session: Session) -> None:
+        self.opening.add(session)
+
+    def opened(self, session: Session) -> None:
+        self.timeouts.discard(session)
+        self.opening.discard(session)
+        self.sessions.add(session)
+        self._liveness.add(session)
+        if self._heartbeats is not None:
+            self._heartbeats.add(session)
+
+    def closed(self, session: Session) -> None:
+        self.timeouts.discard(session)
+        self.opening.discard(session)
+        self.sessions.discard(session)
+        self._liveness.discard(session)
+        self.revocations.closed(session)
+        if self._heartbeats is not None:
+            self._heartbeats.discard(session)
+        if not self.sessions and not self.opening:
+            self._stop_draining()
+            self.timeouts.stop()
+            self.authorizations.stop()
+            if self._draining:
+                self.revocations.stop()
+            self._all_gone.fire(None)
+
+    # The end
+
+    def open_up(self) -> None:
+        """Let clients in, after a ``drain``."""
+        self.revocations.start()
+        self._draining = False
+
+    def drain(self, code: int, seconds: float = 0.0) -> Deferred[Any]:
+        """Refuse new sessions and close the open ones with ``code``, spread over ``seconds``. Fire
+        when all are gone and every observer has settled.
+
+        A client that neither answers nor reads the close is dropped after 3 s at most.
+        """
+        self._draining = True
+        for session in tuple(self.opening):
+            session.turn_away(unavailable("the server is going down"))
+        self._stop_draining()
+        if self.sessions or self.opening:
+            gone = self._all_gone.wait()
+            self._drainer = LoopingCall(self._closing(code, seconds))
+            self._drainer.clock = self.reactor
+            self._drainer.start(DRAIN_INTERVAL)
+        else:
+            self.revocations.stop()
+            gone = succeed(None)
+        return gone.addCallback(lambda _: gather([each.settled() for each in self.observers]))
+
+    def _closing(self, code: int, seconds: float) -> Callable[[], None]:
+        """A function that closes as many sessions as are due by the time of its call."""
+        waiting = list(self.sessions)
+        number, started = len(waiting), self.reactor.seconds()
+
+        def close_some() -> None:
+            passed = self.reactor.seconds() - started + DRAIN_INTERVAL
+            left = number * (1 - passed / max(seconds, DRAIN_INTERVAL))
+            while waiting and len(waiting) > left:
+                waiting.pop().close(code)
+            if not waiting:
+                self._stop_draining()
+
+        return close_some
+
+    def abort(self) -> None:
+        """End all connections at once, without a close handshake."""
+        self._stop_draining()
+        if self._draining:
+            for observer in self.observers:
+                observer.hurry()
+        for session in self._all():
+            session.transport.abort()
+
+    def _all(self) -> Iterable[Session]:
+        return [*self.opening, *self.sessions]
+
+    def _stop_draining(self) -> None:
+        if self._drainer is not None and self._drainer.running:
+            self._drainer.stop()

@@ -1,0 +1,262 @@
+"""One client, from its connection to its release.
+
+A session is opening until its handshake is answered, then open until it has ended. Its transport
+moves the bytes, its protocol gives them a meaning, and its outbox keeps them in order. After every
+wait, look at ``ended``: the client may have left meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ws4redis_tx.core.admission import Admission
+from ws4redis_tx.core.errors import Denied, unavailable
+from ws4redis_tx.core.handshake import Handshake
+from ws4redis_tx.core.interfaces import Refusal
+from ws4redis_tx.core.limits import Quota
+from ws4redis_tx.delivery.feed import CountedFeed, Feed
+from ws4redis_tx.delivery.outbox import Outbox
+from ws4redis_tx.protocols.interfaces import IProtocol
+from ws4redis_tx.revocation.session_index import AdmissionRecord
+from ws4redis_tx.sessions.authorization import Authorization
+from ws4redis_tx.sessions.inbox import Inbox
+from ws4redis_tx.sessions.interfaces import Ending, ISessionObserver, ITransport
+from ws4redis_tx.sessions.opening_handshake import OpeningHandshake
+from ws4redis_tx.sessions.peer_limits import PeerLimits
+
+if TYPE_CHECKING:
+    from ws4redis_tx.sessions.server import Server
+
+_log = Logger()
+
+NOT_ALLOWED = "This is not allowed any more."
+
+
+class Session:
+    """An ``ISession``, and all that the server knows of one client."""
+
+    __slots__ = (
+        "_limits", "_received", "_was_open", "admitted", "authorization", "ended", "feed",
+        "handshake", "observers", "opening", "outbox", "protocol", "server", "state", "transport",
+    )  # fmt: skip
+
+    handshake: Handshake
+    protocol: IProtocol
+
+    def __init__(self, server: Server, transport: ITransport) -> None:
+        self.server = server
+        self.transport = transport
+        self.ended = False
+        self.state: Any = None
+        self.admitted: AdmissionRecord | None = None
+        """What it was admitted with, once it is."""
+        # Made when it is needed: most clients send nothing, and most quotas are unlimited.
+        self._limits: PeerLimits | None = None
+        config = server.config
+        self.outbox = Outbox(
+            transport.writer, transport.codec, self, config.max_pending, config.slow_reader
+        )
+        self.observers: Sequence[ISessionObserver] = ()
+        """Those that are told of this session."""
+        if server.observers:
+            self.observers = [each for each in server.observers if not each.idle]
+        self.feed = CountedFeed(self.outbox) if self.observers else Feed(self.outbox)
+        self.authorization: Authorization | None = None
+        """The question to the authorizer, until it is answered."""
+        self._was_open = False
+        # Made when the client first sends something, or does not read.
+        self._received: Inbox | None = None
+        self.opening: OpeningHandshake | None = OpeningHandshake(server, self)
+        server.connected(self)
+
+    # The opening handshake
+
+    def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
+        authorization = self.authorization = Authorization(self, handshake, rights)
+        if not self.server.authorizations.join(authorization):
+            return fail(unavailable("WS4REDIS_MAX_AUTHORIZATIONS handshakes wait already"))
+        return authorization.answer or authorization.wait()
+
+    def claim(self, quota: Quota, key: str | None) -> None:
+        """Take a place in ``quota`` until the end. Raises ``Denied`` (503) when none is left."""
+        if key and not quota.unlimited:  # else it need not be told from others, or cannot be
+            if self._limits is None:
+                self._limits = PeerLimits()
+            self._limits.claim(quota, key)
+
+    def accept(self) -> None:
+        """Answer the handshake, unless it is too late for that."""
+        if self.outbox.closed:
+            self.refuse(unavailable("too many messages waited for the end of the handshake"))
+        elif not self.ended:
+            self.opening = None
+            self._was_open = True
+            self.transport.accept(self.handshake)
+            self.server.opened(self)
+            for observer in self.observers:
+                observer.opened(self)
+            try:
+                opened = self.protocol.opened(self) or succeed(None)
+            except Exception:
+                opened = fail()
+            opened.addErrback(self.fail, "Opening a websocket failed")
+            if self.observers:
+                opened.addCallback(self._went_live)
+            del self.handshake
+
+    def _went_live(self, _: object) -> None:
+        for observer in self.observers:
+            observer.live(self)
+
+    def refuse(self, denied: Denied) -> None:
+        """Answer the handshake with a status, and end."""
+        if self.ended:
+            return
+        opening = self.opening
+        if opening is None:
+            # It was accepted already, and a second answer would be no frame.
+            self.close(1011, "The server failed.")
+            return
+        self.ended = True
+        self._abandon()
+        _log.info(
+            "Refused a websocket with {status}: {detail}",
+            status=denied.status,
+            detail=denied.detail or denied.reason,
+        )
+        self.transport.refuse(denied)
+        refusal = Refusal(denied.status, denied.reason, denied.detail, opening.path, opening.peer)
+        for observer in self.observers:
+            observer.refused(refusal)
+
+    def turn_away(self, denied: Denied) -> None:
+        """Refuse a client that has asked for something; just drop one that has sent nothing: a
+        browser would take the answer for one to whatever it asks later over that connection.
+        """
+        if self.transport.silent:
+            self.transport.drop()
+        else:
+            self.refuse(denied)
+
+    def time_out(self) -> None:
+        """A step of the handshake, or the authorizer, took too long."""
+        if self.ended:
+            return
+        if self.authorization is not None:
+            self.authorization.overdue()
+        if self.opening is not None:
+            self.opening.time_out()
+        elif self.authorization is not None:
+            self.authorization.time_out()
+
+    # While it is open
+
+    def send(self, message: bytes | str) -> None:
+        """Send a message, in order with all others; as text if it is valid UTF-8, else binary."""
+        self.feed.send(message.encode() if isinstance(message, str) else message)
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Begin the close handshake. What was not written yet is dropped, and so is the part of the
+        reason that does not fit into a close frame.
+        """
+        self.transport.close(code, reason)
+
+    def revoke(self) -> None:
+        """End it because the visitor may not have it any more. Also before it is open."""
+        if self.opening is None:
+            self.close(1008, NOT_ALLOWED)
+        else:
+            self.refuse(Denied(403, NOT_ALLOWED, detail="it was revoked"))
+
+    def overflow(self) -> None:
+        """Told by the outbox: more messages wait than may."""
+        self.feed.close()
+        self.close(1013, "Too slow: too many messages were waiting.")
+
+    def received(self, payload: bytes) -> None:
+        """Take a message of the client's, from an open transport."""
+        if payload != self.server.heartbeat:
+            self._inbox().receive(payload)
+
+    def _inbox(self) -> Inbox:
+        if self._received is None:
+            self._received = Inbox(self)
+        return self._received
+
+    @property
+    def speaks(self) -> bool:
+        """Whether a message of the client's still counts: nobody has ended the session."""
+        return not self.ended and not self.outbox.closed
+
+    def fail(self, failure: Failure, what: str) -> None:
+        """Log an error of ours, and close the client with 1011."""
+        _log.failure(what, failure=failure)
+        self.close(1011, "The server failed.")
+
+    def within_rate(self, *, messages: int = 0, size: int = 0) -> bool:
+        """Count what the client sent, and close it with 1013 if that is too much."""
+        rate, now = self.server.rate, self.server.reactor.seconds()
+        if self._limits is None:
+            self._limits = PeerLimits()
+        if rate is None or self._limits.allows(rate, now, messages=messages, size=size):
+            return True
+        self.close(1013, "Too many messages.")
+        return False
+
+    # Told by the transport
+
+    def pause(self) -> None:
+        """The client does not read the bytes that were written."""
+        self.outbox.pause()
+        self._inbox().pace()
+
+    def resume(self) -> None:
+        self.outbox.resume()
+        self._inbox().pace()
+
+    @property
+    def reading(self) -> bool:
+        """Whether the client's bytes are read: they are not while it does not read either."""
+        return self._received is None or self._received.reading
+
+    def client_closes(self) -> bool:
+        """The client closes. Return whether to answer that now: otherwise
+        ``transport.answer_close`` is called when its messages are acknowledged, after 2 s at most.
+        """
+        return self._received is None or self._received.client_closes()
+
+    def end(self, ending: Ending) -> None:
+        """The connection is over. Called once."""
+        self.ended = True
+        self.feed.close()
+        if self._received is not None:
+            self._received.answer_close()  # stops its timer
+        self._abandon()
+        if self._limits is not None:
+            self._limits.give_back()
+        if hasattr(self, "protocol"):
+            self.protocol.closed(self)
+        if self._was_open:
+            self._log_end(ending)
+            for observer in self.observers:
+                observer.closed(self, ending)
+        self.server.closed(self)
+
+    def _abandon(self) -> None:
+        """Nobody needs the answer to the handshake any more."""
+        if self.authorization is not None:
+            self.authorization.abandon()
+
+    def _log_end(self, ending: Ending) -> None:
+        dropped = self.outbox.dropped
+        _log.info(
+            "A websocket ended: user {user!r}, code {code}{dropped}",
+            user=None if self.admitted is None else self.admitted.identity.username,
+            code=ending.code,
+            dropped=f", {dropped} messages dropped as it did not read" if dropped else "",
+        )

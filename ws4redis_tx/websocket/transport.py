@@ -1,0 +1,293 @@
+"""The websocket transport: frames, pings and close handshakes of one connection, over Autobahn.
+
+Autobahn speaks the protocol of an open websocket: frames, masks, UTF-8, the close handshake. The
+opening handshake is the session's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autobahn.twisted.util import peer2str
+from twisted.internet.error import ConnectionClosed
+from twisted.internet.interfaces import IPushProducer, ISSLTransport, ITCPTransport
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ws4redis_tx.core.errors import Denied
+from ws4redis_tx.core.handshake import Handshake, acceptance
+from ws4redis_tx.core.http import HttpRequest, refusal
+from ws4redis_tx.core.interfaces import IWriter
+from ws4redis_tx.core.messages import ICodec
+from ws4redis_tx.scheduling.immediate_writer import immediate_writer, unsent
+from ws4redis_tx.sessions.interfaces import Ending
+from ws4redis_tx.sessions.session import Session
+from ws4redis_tx.websocket.compression import accept_deflate, fits_all
+from ws4redis_tx.websocket.frames import DEFLATED, PING, PLAIN, pong_frame
+from ws4redis_tx.websocket.incoming import BoundedMessages, Inflate
+
+DROP_TIMEOUT = 2.0
+"""Seconds that a connection may take to be gone once it is over."""
+
+NO_CODE = 1005  # the frame had none (RFC 6455, section 7.1.5)
+BAD_GATEWAY = 1014
+LONGEST_REASON = 123  # bytes
+
+# A client's pong without a payload: its head, and a mask.
+_PONG, _PONG_SIZE = b"\x8a\x80", 6
+
+
+@implementer(IPushProducer)
+class WebSocketTransport(BoundedMessages):
+    """An ``ITransport``: one websocket.
+
+    Its factory makes it of a subclass that has what Autobahn would give to each instance.
+    """
+
+    transport: Any
+    factory: Any
+    session: Session
+
+    codec: ICodec = PLAIN
+    writer: IWriter
+    _silent = False
+    _unsent = 0
+    _close_frame: tuple[Any, Any] | None = None
+    _drop_timer: Any = None
+    _extensions: str | None = None
+    _perMessageCompress: Any  # noqa: N815, Autobahn's
+    state: int
+
+    # Autobahn's, of an open websocket.
+    websocket_version = 13
+    websocket_protocol_in_use: str | None = None
+    inside_message = False
+    current_frame: Any = None
+
+    def __init__(self) -> None:
+        """Replaces Autobahn's, like ``connectionMade``: see ``shared_attributes``."""
+
+    def connectionMade(self) -> None:
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+        self.writer = immediate_writer(self.transport)
+        self.session = Session(self.factory.session_server, self)
+
+    @property
+    def peer(self) -> str:  # type: ignore[override]
+        """For Autobahn's log."""
+        name: str = peer2str(self.transport)
+        return name
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._silent:
+            self._silent = False
+            if len(data) == _PONG_SIZE and data.startswith(_PONG) and not self._within_frame():
+                return  # the answer to our ping, and the only thing an idle client sends
+        if self._within_rate(size=len(data)):
+            self._dataReceived(data)
+
+    # The opening handshake
+
+    @property
+    def secure(self) -> bool:
+        return bool(ISSLTransport.providedBy(self.transport))
+
+    @property
+    def peer_address(self) -> str:
+        host: str = getattr(self.transport.getPeer(), "host", "")
+        return host
+
+    @property
+    def silent(self) -> bool:
+        opening = self.session.opening
+        return not self.data and (opening is None or not opening.head_read)
+
+    def processHandshake(self) -> None:
+        """Called by Autobahn with each piece that arrives before the websocket is open."""
+        opening = self.session.opening
+        if opening is not None:
+            # Taken away first: what is left when the websocket opens would be read as frames.
+            data, self.data = self.data, b""
+            self.data = opening.receive(data) or self.data
+
+    def begin(self, request: HttpRequest) -> None:
+        """Start with a request that an HTTP server has read."""
+        assert self.session.opening is not None
+        self.session.opening.begin(request)
+
+    def negotiate(self, handshake: Handshake) -> ICodec:
+        """Ours, since Autobahn's answers 400 to offers that it may decline."""
+        if self.factory.config.compression:
+            offers = handshake.headers.get("sec-websocket-extensions", "")
+            self._extensions = accept_deflate(offers)
+            if self._extensions is not None and fits_all(self._extensions):
+                return DEFLATED
+        return PLAIN
+
+    def accept(self, handshake: Handshake) -> None:
+        subprotocol = self.websocket_protocol_in_use = next(iter(handshake.subprotocols), None)
+        headers: dict[str, str] = {}
+        if self._extensions is not None:
+            headers["Sec-WebSocket-Extensions"] = self._extensions
+            self._perMessageCompress = Inflate(self.factory.config.max_message_size)
+        self.writer.write(acceptance(handshake, subprotocol, headers))
+        self.state = self.STATE_OPEN
+        self.transport.registerProducer(self, True)
+
+    def refuse(self, denied: Denied) -> None:
+        self.writer.write(refusal(denied))
+        self.drop()
+
+    # An open websocket
+
+    def onMessageFrameBegin(self, length: int) -> None:
+        super().onMessageFrameBegin(length)
+        self._within_rate(messages=1)
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        if self._perMessageCompress is not None and not self._within_rate(size=len(payload)):
+            return
+        if self.state == self.STATE_OPEN:  # else one of us has said that it is over
+            self.session.received(payload)
+
+    def onPing(self, payload: bytes) -> None:
+        # Not past the pause of a client that does not read: pongs would pile up without end.
+        if self.state == self.STATE_OPEN and self._within_rate(messages=1):
+            self.session.outbox.write_control(pong_frame(payload))
+
+    def onPong(self, payload: bytes) -> None:
+        self._within_rate(messages=1)
+
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
+        # Everything that Autobahn sends.
+        self.writer.write(data)
+
+    def _within_rate(self, *, messages: int = 0, size: int = 0) -> bool:
+        return self.state != self.STATE_OPEN or self.session.within_rate(
+            messages=messages, size=size
+        )
+
+    # Liveness and pace
+
+    def check_liveness(self) -> None:
+        if self.state == self.STATE_OPEN:
+            outbox = self.session.outbox
+            self._silent = True
+            self._unsent = unsent(self.transport) if outbox.paused else 0
+            outbox.write_control(PING)
+
+    def drop_if_silent(self) -> None:
+        if not self._silent or self.state != self.STATE_OPEN:
+            return
+        paused = self.session.outbox.paused
+        # The answer of a client whose messages wait is not read. A client that reads, slowly, what
+        # it was sent is alive.
+        if (self.session.reading or paused) and not (
+            paused and unsent(self.transport) < self._unsent
+        ):
+            self.wasNotCleanReason = "it does not answer a ping"
+            self.dropConnection(abort=True)
+
+    def _within_frame(self) -> bool:
+        """Whether the client's next byte is not the start of a frame."""
+        return bool(self.data) or self.current_frame is not None
+
+    def pauseProducing(self) -> None:
+        if self._silent:
+            # The ping may be behind bytes that it has yet to read.
+            self._unsent = unsent(self.transport)
+        self.session.pause()
+
+    def resumeProducing(self) -> None:
+        self._silent = False
+        self.session.resume()
+
+    def stopProducing(self) -> None:
+        self.session.feed.close()
+
+    def pause_reading(self) -> None:
+        self.transport.pauseProducing()
+
+    def resume_reading(self) -> None:
+        self.transport.resumeProducing()
+
+    # The end
+
+    def close(self, code: int, reason: str) -> None:
+        if self.state == self.STATE_OPEN:
+            whole = reason.encode()[:LONGEST_REASON].decode(errors="ignore")
+            self.sendCloseFrame(code, whole.encode())
+
+    def sendCloseFrame(
+        self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
+    ) -> None:
+        # Every way to close goes through here: nothing is sent after a close frame.
+        self.session.feed.close()
+        super().sendCloseFrame(code, reasonUtf8, isReply)
+
+    def onCloseFrame(self, code: Any, reasonRaw: Any) -> bool | None:
+        if self.state == self.STATE_OPEN and not self.session.client_closes():
+            if self._close_frame is None:
+                self._close_frame = (code, reasonRaw)
+            return None
+        return self._end_by(code, reasonRaw)
+
+    def answer_close(self) -> None:
+        if self._close_frame is not None:
+            frame, self._close_frame = self._close_frame, None
+            self._end_by(*frame)
+
+    def _end_by(self, code: Any, reasonRaw: Any) -> bool | None:
+        """Answer the client's close frame."""
+        if code == BAD_GATEWAY and self.state == self.STATE_OPEN:
+            # Registered since, and unknown to Autobahn.
+            self.wasClean = True
+            self.remoteCloseCode = code
+            self.sendCloseFrame(code, isReply=True)
+            self.dropConnection(abort=False)
+            return None
+        answer: bool | None = super().onCloseFrame(code, reasonRaw)
+        return answer
+
+    def drop(self) -> None:
+        self.wasClean = True
+        self.dropConnection(abort=False)
+
+    def abort(self) -> None:
+        self.transport.abortConnection()
+
+    def dropConnection(self, abort: bool = False) -> None:
+        # After a close handshake Autobahn aborts, and with it a close frame on its way.
+        abort = abort and not self.wasClean
+        if not abort and self._drop_timer is None and self.state != self.STATE_CLOSED:
+            # A client that does not read or acknowledge the rest must not keep the connection.
+            self._drop_timer = self.factory.reactor.callLater(
+                DROP_TIMEOUT, self.transport.abortConnection
+            )
+        super().dropConnection(abort=abort)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if isinstance(reason.value, ConnectionClosed):
+            # Without the text that Autobahn formats for its debug log.
+            self._connectionLost(reason)  # type: ignore[arg-type]
+        else:
+            super().connectionLost(reason)
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        by_server = bool(self.closedByMe)
+        if by_server:
+            code, reason = self.localCloseCode, (self.localCloseReason or b"").decode()
+        elif self._close_frame is not None:  # the client's, which was not answered yet
+            code, raw = self._close_frame
+            reason = (raw or b"").decode(errors="replace")
+        if self.closeHandshakeTimeoutCall is not None:
+            # Autobahn forgets it when the client is gone without an answer.
+            self.closeHandshakeTimeoutCall.cancel()
+            self.closeHandshakeTimeoutCall = None
+        if self._drop_timer is not None and self._drop_timer.active():
+            self._drop_timer.cancel()
+        self.session.end(
+            Ending(NO_CODE if code is None else code, reason or "", by_server, wasClean)
+        )
