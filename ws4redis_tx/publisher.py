@@ -158,19 +158,11 @@ class _BlockingConnection:
     def publish(self, channels: Sequence[bytes], message: bytes, expire: int) -> int:
         if not channels:
             return 0
-        receivers: int = bridge.wait_for(
-            lambda commands: commands.publish(channels, message, expire)
-        )
-        return receivers
+        return bridge.redis().publish(channels, message, expire)
 
     def get(self, channel: str) -> PersistedMessage | None:
         return self.get_all([channel])[0]
 
     def get_all(self, channels: Sequence[str]) -> Sequence[PersistedMessage | None]:
         names = [channel.encode() for channel in channels]
-        if not names:
-            return []
-        messages: Sequence[PersistedMessage | None] = bridge.wait_for(
-            lambda commands: commands.get(names)
-        )
-        return messages
+        return bridge.redis().get(names) if names else []

@@ -120,7 +120,7 @@ def redeem(handshake: Handshake) -> Ticket | None:
         # What is answered stands in places that a credential must not get to.
         raise Denied(400, "Offer two subprotocols: a name that may be answered, then the ticket.")
     key = _key(offered[0])
-    text = bridge.wait_for(lambda commands: commands.take(key))
+    text = bridge.redis().take(key)
     if text is None:
         raise Denied(403, "The ticket is not good, or not any more.")
     ticket = read_ticket(text)
@@ -151,10 +151,7 @@ def _key(ticket: str) -> bytes:
 def _keep(text: str, seconds: int) -> str:
     ticket = _MARK + secrets.token_urlsafe(32)
     key = _key(ticket)
-    bridge.wait_for(
-        lambda commands: commands.put(key, text.encode(), seconds),
-        instead=_INSTEAD,
-    )
+    bridge.redis().put(key, text.encode(), seconds, instead=_INSTEAD)
     return ticket
 
 

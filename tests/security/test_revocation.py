@@ -192,13 +192,13 @@ class RevocationTests(DjangoTests):
         bridge.share_commands(commands)
         self.patch(revoking, "_outage", revoking._Outage())
         waits: list[float] = []
-        send = bridge.send
+        send = bridge.redis().send
 
-        def watched(work: Any, patience: float, done: Any) -> bool:
+        def watched(channels: Any, message: bytes, patience: float, done: Any) -> bool:
             waits.append(patience)
-            return send(work, patience, done)
+            return send(channels, message, patience, done)
 
-        self.patch(bridge, "send", watched)
+        self.patch(bridge.redis(), "send", watched)
         log = Lines(self)
 
         def log_out_and_be_locked() -> Any:

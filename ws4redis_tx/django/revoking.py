@@ -19,11 +19,8 @@ PATIENCE = 0.5
 def publish(**whom: Any) -> int:
     """As ``ws4redis_tx.disconnect``."""
     revocation = disconnection(**whom)
-    receivers: int = bridge.wait_for(
-        _publication(revocation),
-        instead=("await ws4redis_tx.adisconnect(…)", "ws4redis_tx.service.disconnect"),
-    )
-    return receivers
+    instead = ("await ws4redis_tx.adisconnect(…)", "ws4redis_tx.service.disconnect")
+    return bridge.redis().publish([_channel()], revocation.payload, 0, instead=instead)
 
 
 def tell(revocation: Revocation) -> None:
@@ -38,9 +35,8 @@ def tell(revocation: Revocation) -> None:
         _log.exception("The websocket servers could not be told of a change")
 
 
-def _publication(revocation: Revocation) -> Any:
-    channel = control_channel(django_settings.get_prefix(), CONTROL_NAME)
-    return lambda commands: commands.publish([channel], revocation.payload, 0)
+def _channel() -> bytes:
+    return control_channel(django_settings.get_prefix(), CONTROL_NAME)
 
 
 class _Outage:
@@ -52,7 +48,8 @@ class _Outage:
 
     def tell(self, revocation: Revocation) -> None:
         waits = not (self._lasting or bridge.on_event_loop() or bridge.in_reactor_thread())
-        done = bridge.send(_publication(revocation), PATIENCE if waits else 0.0, self._done)
+        patience = PATIENCE if waits else 0.0
+        done = bridge.redis().send([_channel()], revocation.payload, patience, self._done)
         if waits and not done:
             self._begin(f"Redis did not answer within {PATIENCE:g} s")
 

@@ -1,8 +1,8 @@
 """For tests of Django code that publishes: what was published, and to whom. Without a Redis, and
 without the reactor's thread.
 
-Takes the place of ``bridge``, the one way from Django to Redis, so it does not matter when a
-publisher was made, from which thread it publishes, or whether it awaits.
+Takes the place of the port ``bridge.redis()``, the one way from Django to Redis. So it does not
+matter when a publisher was made, from which thread it publishes, or whether it awaits.
 """
 
 from __future__ import annotations
@@ -104,51 +104,58 @@ class CapturedMessages:
 
 
 class _NoRedis:
-    """What stands in the place of ``bridge``, and of the commands to which that leads."""
+    """An ``IRedis`` that captures, and keeps tickets until the end."""
 
     def __init__(self) -> None:
         self.captured = CapturedMessages()
 
-    def wait_for(
+    def publish(
         self,
-        work: Callable[[Any], Any],
+        channels: Sequence[bytes],
+        message: bytes,
+        expire: int,
         *,
-        instead: tuple[str, str] = ("await publisher.apublish_message(…)", ""),
-    ) -> Any:
+        instead: bridge.Instead = bridge.PUBLISH,
+    ) -> int:
+        """Counts one server for each channel."""
         bridge.must_not_wait_on_event_loop(instead[0])
         with self.captured._lock:
-            return work(self)
+            fault = self.captured._fault()
+            if fault is not None and not fault.maybe_published:
+                raise fault
+            if not all(map(is_control_channel, channels)):
+                self.captured._keep(channels, bytes(message), expire)
+            if fault is not None:
+                raise fault
+            return len(channels)
+
+    def get(self, channels: Sequence[bytes]) -> list[PersistedMessage | None]:
+        bridge.must_not_wait_on_event_loop()
+        with self.captured._lock:
+            self._fail_if_told()
+            return [self.captured._persisted_on(channel) for channel in channels]
+
+    def put(self, key: bytes, value: bytes, seconds: int, *, instead: bridge.Instead) -> None:
+        bridge.must_not_wait_on_event_loop(instead[0])
+        with self.captured._lock:
+            self._fail_if_told()
+            self.captured._persisted[key] = value
+
+    def take(self, key: bytes) -> bytes | None:
+        bridge.must_not_wait_on_event_loop()
+        with self.captured._lock:
+            self._fail_if_told()
+            return self.captured._persisted.pop(key, None)
 
     def send(
-        self, work: Callable[[Any], Any], patience: float, done: Callable[[Any], object]
+        self,
+        channels: Sequence[bytes],
+        message: bytes,
+        patience: float,
+        done: Callable[[Any], object],
     ) -> bool:
         """Tells servers that somebody lost something: there are none."""
         return True
-
-    def publish(self, channels: Sequence[bytes], message: bytes, expire: int) -> int:
-        """Counts one server for each channel."""
-        fault = self.captured._fault()
-        if fault is not None and not fault.maybe_published:
-            raise fault
-        if not all(map(is_control_channel, channels)):
-            self.captured._keep(channels, bytes(message), expire)
-        if fault is not None:
-            raise fault
-        return len(channels)
-
-    def get(self, channels: Sequence[bytes]) -> list[PersistedMessage | None]:
-        self._fail_if_told()
-        return [self.captured._persisted_on(channel) for channel in channels]
-
-    # Tickets, which are no messages
-
-    def put(self, key: bytes, value: bytes, seconds: int) -> None:
-        self._fail_if_told()
-        self.captured._persisted[key] = value
-
-    def take(self, key: bytes) -> bytes | None:
-        self._fail_if_told()
-        return self.captured._persisted.pop(key, None)
 
     def _fail_if_told(self) -> None:
         fault = self.captured._fault()
@@ -167,9 +174,5 @@ def capture_messages() -> Iterator[CapturedMessages]:
     captures.
     """
     nowhere = _NoRedis()
-    before = bridge.wait_for, bridge.send
-    bridge.wait_for, bridge.send = nowhere.wait_for, nowhere.send
-    try:
+    with bridge.replaced(nowhere):
         yield nowhere.captured
-    finally:
-        bridge.wait_for, bridge.send = before

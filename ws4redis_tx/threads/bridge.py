@@ -1,12 +1,16 @@
-"""From a thread that waits to the reactor that talks to Redis, and back."""
+"""From a thread that waits to the reactor that talks to Redis, and back.
+
+``redis()`` is the port through which everything in Django reaches Redis. Tests put another one in
+its place.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.errors import BrokerUnavailable
@@ -22,34 +26,127 @@ from ws4redis_tx.threads.reactor_thread import (
 )
 
 if TYPE_CHECKING:
+    from ws4redis_tx.core.messages import PersistedMessage
     from ws4redis_tx.core.redis_address import RedisAddress
     from ws4redis_tx.redis.commands import Commands
 
 __all__ = [
+    "IRedis",
     "in_reactor_thread",
     "must_not_wait_on_event_loop",
     "on_event_loop",
+    "redis",
+    "replaced",
     "reserve_reactor",
-    "send",
     "share_commands",
-    "wait_for",
 ]
 
+Instead = tuple[str, str]
+"""Names of the calls to use on an event loop, and in the reactor thread, in place of a call that
+blocks.
+"""
 
-def wait_for(
-    work: Callable[[Commands], Any],
-    *,
-    instead: tuple[str, str] = (
-        "await publisher.apublish_message(…)",
-        "ws4redis_tx.service.Publisher",
-    ),
-) -> Any:
-    """Run ``work`` in the reactor thread, wait for what its Deferred brings, and return it.
+PUBLISH: Instead = ("await publisher.apublish_message(…)", "ws4redis_tx.service.Publisher")
 
-    Raises ``BrokerUnavailable`` after ``WS4REDIS_TIMEOUT`` seconds, and ``RuntimeError`` in a
-    thread that must not wait: ``instead`` is what to use on an event loop, and in the reactor
-    thread.
+
+class IRedis(Protocol):
+    """Redis, for a thread that waits: each call blocks for ``WS4REDIS_TIMEOUT`` seconds at most.
+
+    Raises ``BrokerUnavailable``, and ``RuntimeError`` in a thread that must not wait, whose text
+    names the call to use ``instead``.
     """
+
+    def publish(
+        self, channels: Sequence[bytes], message: bytes, expire: int, *, instead: Instead = PUBLISH
+    ) -> int:
+        """Persist and publish, as ``IBroker.publish`` does."""
+
+    def get(self, channels: Sequence[bytes]) -> Sequence[PersistedMessage | None]:
+        """The message persisted for each channel, read at one moment."""
+
+    def put(self, key: bytes, value: bytes, seconds: int, *, instead: Instead) -> None:
+        """Keep ``value``, for whoever takes it within ``seconds``."""
+
+    def take(self, key: bytes) -> bytes | None:
+        """The value that was put there, which nobody gets a second time."""
+
+    def send(
+        self,
+        channels: Sequence[bytes],
+        message: bytes,
+        patience: float,
+        done: Callable[[Any], object],
+    ) -> bool:
+        """Publish without persisting, and call ``done`` in the reactor thread with the result, or
+        with a ``Failure``.
+
+        Waits for ``patience`` seconds at most, and not at all for ``0``. Returns whether it was
+        done by then; it goes on without us. Callable from any thread.
+        """
+
+
+class _Redis:
+    """The real one."""
+
+    def publish(
+        self, channels: Sequence[bytes], message: bytes, expire: int, *, instead: Instead = PUBLISH
+    ) -> int:
+        receivers: int = _wait_for("publish", channels, message, expire, instead=instead)
+        return receivers
+
+    def get(self, channels: Sequence[bytes]) -> Sequence[PersistedMessage | None]:
+        found: Sequence[PersistedMessage | None] = _wait_for("get", channels)
+        return found
+
+    def put(self, key: bytes, value: bytes, seconds: int, *, instead: Instead) -> None:
+        _wait_for("put", key, value, seconds, instead=instead)
+
+    def take(self, key: bytes) -> bytes | None:
+        taken: bytes | None = _wait_for("take", key)
+        return taken
+
+    def send(
+        self,
+        channels: Sequence[bytes],
+        message: bytes,
+        patience: float,
+        done: Callable[[Any], object],
+    ) -> bool:
+        timeout = django_settings.get_timeout()
+        address, prefix = django_settings.get_redis_address(), django_settings.get_prefix()
+        call = _Call(address, prefix, "publish", (channels, message, 0))
+        finished = threading.Event()
+
+        def run() -> None:
+            from twisted.internet.defer import maybeDeferred
+
+            working = maybeDeferred(call.run).addTimeout(timeout, get_reactor())
+            working.addBoth(done).addBoth(lambda _: finished.set())
+
+        get_thread().call(run)
+        return finished.wait(patience)
+
+
+_redis: IRedis = _Redis()
+
+
+def redis() -> IRedis:
+    return _redis
+
+
+@contextlib.contextmanager
+def replaced(port: IRedis) -> Iterator[None]:
+    """Have ``redis()`` return ``port``, in all threads. May be nested."""
+    global _redis
+    before, _redis = _redis, port
+    try:
+        yield
+    finally:
+        _redis = before
+
+
+def _wait_for(command: str, *arguments: Any, instead: Instead = PUBLISH) -> Any:
+    """Call a method of ``Commands`` in the reactor thread, and return what its Deferred brings."""
     timeout = django_settings.get_timeout()
     must_not_wait_on_event_loop(instead[0])
     if in_reactor_thread():
@@ -58,7 +155,8 @@ def wait_for(
             "instead."
         )
     thread = get_thread()
-    call = _Call(django_settings.get_redis_address(), django_settings.get_prefix(), work)
+    address, prefix = django_settings.get_redis_address(), django_settings.get_prefix()
+    call = _Call(address, prefix, command, arguments)
     if not thread.wait_for(call, timeout):
         call.abandoned = True
         with contextlib.suppress(BrokerUnavailable):  # the reactor was stopped since
@@ -72,31 +170,12 @@ def wait_for(
     return call.result
 
 
-def send(work: Callable[[Commands], Any], patience: float, done: Callable[[Any], object]) -> bool:
-    """Have ``work`` done in the reactor thread, and call ``done`` there with what its Deferred
-    brings, a result or a ``Failure``.
-
-    Waits for that ``patience`` seconds at most; ``0`` in a thread that must not wait. Returns
-    whether it was done by then. It goes on without us, up to ``WS4REDIS_TIMEOUT``.
-    """
-    timeout = django_settings.get_timeout()
-    call = _Call(django_settings.get_redis_address(), django_settings.get_prefix(), work)
-    finished = threading.Event()
-
-    def run() -> None:
-        from twisted.internet.defer import maybeDeferred
-
-        working = maybeDeferred(call.run).addTimeout(timeout, get_reactor())
-        working.addBoth(done).addBoth(lambda _: finished.set())
-
-    get_thread().call(run)
-    return finished.wait(patience)
-
-
 class _Call:
-    """One piece of work on its way through the reactor thread."""
+    """One command on its way through the reactor thread."""
 
-    def __init__(self, address: RedisAddress, prefix: str, work: Callable[[Commands], Any]) -> None:
+    def __init__(
+        self, address: RedisAddress, prefix: str, command: str, arguments: tuple[Any, ...]
+    ) -> None:
         self.address = address
         self.sent = False
         self.abandoned = False
@@ -105,7 +184,8 @@ class _Call:
         self.error: BaseException | None = None
         self._working: Any = None
         self._prefix = prefix
-        self._work = work
+        self._command = command
+        self._arguments = arguments
 
     def start(self) -> None:
         from twisted.internet.defer import maybeDeferred
@@ -141,7 +221,7 @@ class _Call:
         self.sent = True
         if self.abandoned:  # and was told that it was not sent, perhaps
             raise BrokerUnavailable("Nobody waits for it any more.")
-        return self._work(commands)
+        return getattr(commands, self._command)(*self._arguments)
 
     def _unreachable(self, failure: Any) -> Any:
         raise BrokerUnavailable(

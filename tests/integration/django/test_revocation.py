@@ -409,13 +409,13 @@ class WithoutRedisTests(TestCase):
     @inlineCallbacks
     def test_a_redis_that_does_not_answer_holds_up_the_first_one_only(self) -> Any:
         waits: list[float] = []
-        send = bridge.send
+        send = bridge.redis().send
 
-        def watched(work: Any, patience: float, done: Any) -> bool:
+        def watched(channels: Any, message: bytes, patience: float, done: Any) -> bool:
             waits.append(patience)
-            return send(work, patience, done)
+            return send(channels, message, patience, done)
 
-        self.patch(bridge, "send", watched)
+        self.patch(bridge.redis(), "send", watched)
         from twisted.internet.protocol import Factory, Protocol
 
         silent = reactor.listenTCP(self.port, Factory.forProtocol(Protocol))
@@ -428,7 +428,11 @@ class WithoutRedisTests(TestCase):
     @inlineCallbacks
     def test_in_the_reactor_thread_and_on_an_event_loop_nobody_waits(self) -> Any:
         waits: list[float] = []
-        self.patch(bridge, "send", lambda work, patience, done: waits.append(patience) or False)
+        self.patch(
+            bridge.redis(),
+            "send",
+            lambda channels, message, patience, done: waits.append(patience) or False,
+        )
 
         async def view() -> None:
             revoking.tell(revoking.disconnection(user="john"))
@@ -458,6 +462,6 @@ class WithoutRedisTests(TestCase):
         def broken(*arguments: Any) -> bool:
             raise LookupError("deliberate")
 
-        self.patch(bridge, "send", broken)
+        self.patch(bridge.redis(), "send", broken)
         yield in_thread(self.log_out_and_in)
         self.assertTrue(self.log.lines)

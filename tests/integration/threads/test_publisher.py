@@ -210,12 +210,13 @@ class StoppingTests(PublisherTests):
     """The reactor is about to stop, and has some turns left."""
 
     def test_what_is_said_not_to_be_published_is_not_published_later(self) -> None:
-        worked: list[Any] = []
-        call = bridge._Call(self.redis.address, "", worked.append)
+        before = self.redis.command("DBSIZE")
+        call = bridge._Call(self.redis.address, "", "put", (b"never", b"", 60))
         call.stopped()
         call.start()
         self.assertFalse(call.error.maybe_published)
-        self.assertEqual(worked, [])
+        self.assertIsNotNone(call.error)
+        self.assertEqual(self.redis.command("DBSIZE"), before)
 
     @inlineCallbacks
     def test_who_waited_too_long_is_told_of_the_fate_although_it_stopped_since(self) -> Any:
@@ -226,8 +227,9 @@ class StoppingTests(PublisherTests):
                 return done
 
         self.patch(bridge, "get_thread", lambda: Stopping(reactor))
+        self.patch(self.broker.commands, "get", lambda channels: Deferred())
         with override_settings(WS4REDIS_TIMEOUT=0.01), self.assertRaises(BrokerUnavailable) as told:
-            yield in_thread(bridge.wait_for, lambda commands: Deferred())
+            yield in_thread(bridge.redis().get, [b"a"])
         self.assertTrue(told.exception.maybe_published)
 
 

@@ -153,17 +153,17 @@ class WhoPublishesTests(CaptureTests):
         self.assertEqual([each.text for each in self.published.messages], ["2"])
 
     def test_afterwards_the_bridge_is_what_it_was(self) -> None:
-        before = bridge.wait_for, bridge.send
+        before = bridge.redis()
 
         @capture_messages()
         def fail() -> None:
-            self.assertNotEqual((bridge.wait_for, bridge.send), before)
+            self.assertIsNot(bridge.redis(), before)
             publish(broadcast=True)
             raise KeyError
 
         for _ in range(2):
             self.assertRaises(KeyError, fail)
-            self.assertEqual((bridge.wait_for, bridge.send), before)
+            self.assertIs(bridge.redis(), before)
 
     def test_nobody_is_told_of_who_lost_what_and_that_is_no_message(self) -> None:
         with override_settings(WS4REDIS_REVOKE=True):
