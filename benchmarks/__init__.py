@@ -1,1 +1,1 @@
-"""Programs that print the figures in the documentation: ``python -m benchmarks.NAME`` each."""
+"""Programs that print the figures in the documentation: ``python -m benchmarks.NAME``."""

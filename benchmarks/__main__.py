@@ -1,4 +1,4 @@
-"""Runs all benchmarks that have a goal, one after the other, and says which goals are met."""
+"""Runs all benchmarks that have a goal, one after another, and reports which goals are met."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def judged(result: dict[str, Any]) -> list[str]:
         bound = f"≤ {goal['at most']:.4g}" if "at most" in goal else f"≥ {goal['at least']:.4g}"
         lines.append(
             f"{'met   ' if goal['met'] else 'MISSED'} {result['program']:12} {goal['text']}: "
-            f"{goal['median']:.4g}, to be {bound}"
+            f"{goal['median']:.4g}, target {bound}"
         )
     lines += [
         f"       {result['program']:12} {name} not measured: {reason}"
@@ -39,7 +39,7 @@ def judged(result: dict[str, Any]) -> list[str]:
 
 
 def run_all(folder: Path, options: list[str]) -> int:
-    """Each in a process of its own; one that fails does not keep the others from running."""
+    """Run each program in a separate process. A failure does not stop the other programs."""
     summary, status = [], 0
     for program in PROGRAMS:
         path = folder / f"{program}.json"

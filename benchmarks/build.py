@@ -1,4 +1,4 @@
-"""The C programs of the benchmarks, compiled when they are needed."""
+"""Compiles the C programs of the benchmarks on demand."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ BUILD = FOLDER / "build"
 
 
 def compiled(source: str) -> str:
-    """The program made of ``source``, a file of this folder. Ends the process, with the reason,
-    where it cannot be made.
+    """Return the path of the program compiled from ``source``, a file in this folder. If it cannot
+    be compiled, end the process and print the reason.
     """
     path = FOLDER / source
     program = BUILD / path.stem
@@ -26,7 +26,7 @@ def compiled(source: str) -> str:
             "(Debian: apt install gcc libc6-dev) or name it in the environment variable CC."
         )
     BUILD.mkdir(exist_ok=True)
-    # Another process may run, or make, the same.
+    # Another process may be running or compiling the same program.
     unfinished = program.with_suffix(f".{os.getpid()}")
     done = subprocess.run(
         [compiler, "-O2", "-Wall", "-D_GNU_SOURCE", "-o", str(unfinished), str(path)],

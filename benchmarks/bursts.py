@@ -1,10 +1,11 @@
-"""150 messages to 1,000 clients, published in one pipeline: CPU for each delivery, and their rate.
+"""150 messages to 1,000 clients, published in one pipeline: CPU per delivery, and deliveries/s.
 
-What comes in one read from Redis leaves in one write per socket, so that load makes a delivery
-cheaper: beside the fan-out of single messages. Then, for 10 s, single messages at 40 % of that
-rate: whether all come, in order, and whether the latency grows.
+Messages that arrive in one read from Redis leave in one write per socket, so a delivery gets
+cheaper under load. This program compares that with the fan-out of single messages. Then it
+publishes single messages for 10 s at 40 % of the measured rate, to check that all of them arrive in
+order and to see whether the latency grows.
 
-The rate is that of this machine, whose CPUs serve the clients as well.
+The rate is that of this machine, whose CPUs also run the clients.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ SHARE = 0.4
 
 
 def bursts(audience: Audience, number: int) -> dict[str, float]:
-    """Publish so many bursts, each when the one before has reached everybody."""
+    """Publish ``number`` bursts, each when the previous one has reached all clients."""
     audience.load.start()
     clock = Clock(audience.server)
     seconds = 0.0
@@ -38,8 +39,8 @@ def bursts(audience: Audience, number: int) -> dict[str, float]:
 
 
 def sustain(audience: Audience, rate: float, seconds: int) -> list[dict[str, float]]:
-    """Publish ``rate`` messages a second, one by one, or those that are due if it is late; return
-    what was heard in each second.
+    """Publish ``rate`` messages a second, one at a time, or all that are due if we are late. Return
+    the figures of each second.
     """
     audience.load.start()
     begun = time.monotonic()
@@ -67,7 +68,7 @@ def run(scale: Scale) -> Report:
     with Site(singles) as site, audiences() as audience:
         one_by_one = audience(lambda: Twistd(site=site), singles)
         bursting = audience(lambda: Twistd(site=site), clients)
-        bursts(bursting, 2)  # so that all is warm
+        bursts(bursting, 2)  # warm up
         found = interleave(
             {
                 "single": lambda: one_by_one.fan_out(scale.pick(5, 1), 20.0),
@@ -86,13 +87,15 @@ def run(scale: Scale) -> Report:
     report.add(Figure("sustained, each second", "µs/delivery", [lap["cpu"] for lap in laps]))
     median = Figure("sustained, each second", "ms, median", [lap["p50"] for lap in laps])
     report.add(median, Figure(median.name, "ms, 99 %", [lap["p99"] for lap in laps]))
-    report.goal("bursts over single messages", burst.over(single), 1 / 8)
-    report.goal("deliveries a second, in bursts", speed, 1e6, least=True)
+    report.goal("bursts: ratio to single messages", burst.over(single), 1 / 8)
+    report.goal("bursts: deliveries a second", speed, 1e6, least=True)
     half = len(laps) // 2
     grown = statistics.median(median.values[half:]) / statistics.median(median.values[:half])
-    name = "sustained, latency of the second half over the first"
+    name = "sustained, latency: second half / first half"
     report.goal(
-        "sustained: none is lost, and latency grows by", Figure(name, "times", [grown]), 1.25
+        "sustained load: growth of latency, with no message lost",
+        Figure(name, "times", [grown]),
+        1.25,
     )
     return report
 

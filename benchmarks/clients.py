@@ -1,4 +1,4 @@
-"""Cheap websocket clients for measurements: plain sockets, one ``epoll`` for all of them."""
+"""Cheap websocket clients for measurements: plain sockets, and one ``epoll`` for all of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PONG = b"\x8a\x80\0\0\0\0"
 
 
 class Clients:
-    """Open websockets; ``received`` counts the bytes that each got after its 101."""
+    """Open websockets; ``received`` counts the bytes that each has received after its 101."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -27,8 +27,8 @@ class Clients:
     def open(
         self, port: int, target: str, number: int, at_once: int = 200, *, reads: bool = True
     ) -> list[int]:
-        """Open ``number`` websockets; return their descriptors. One that does not ``read`` has a
-        small buffer, so that the server notices soon.
+        """Open ``number`` websockets and return their descriptors. With ``reads=False`` they have a
+        small buffer, so that the server soon notices that they do not read.
         """
         opened: list[int] = []
         while len(opened) < number:
@@ -62,20 +62,20 @@ class Clients:
         return client
 
     def read(self, timeout: float) -> Iterator[tuple[int, bytes]]:
-        """What has arrived, client by client; waits for something at most ``timeout`` seconds."""
+        """Yield the data that arrives within ``timeout`` seconds, client by client."""
         for descriptor, _ in self._epoll.poll(timeout):
             try:
                 data = self._sockets[descriptor].recv(1 << 20)
             except BlockingIOError:
                 continue
             pings = data.count(_PING)
-            if pings:  # no message in a measurement looks like one
+            if pings:  # no message in a measurement looks like a ping
                 self._sockets[descriptor].send(_PONG)
             self.received[descriptor] += len(data) - pings * len(_PING)
             yield descriptor, data
 
     def wait_for(self, clients: list[int], size: int) -> dict[int, float]:
-        """Read until each of ``clients`` has ``size`` bytes; return when each had."""
+        """Read until each of ``clients`` has ``size`` bytes. Return the time of each."""
         missing = {client for client in clients if self.received[client] < size}
         when = {}
         while missing:

@@ -1,7 +1,7 @@
-"""A broadcast that is compressed once for all, beside one that is not: CPU for each delivery.
+"""A broadcast that is compressed once, compared with an uncompressed one: CPU per delivery.
 
-Messages of JSON, 20 times a second to 2,000 clients that all offer permessage-deflate, or as soon
-as all have the one before.
+It sends JSON messages to 2,000 clients that all offer permessage-deflate, 20 times a second, or
+when all clients have the previous message if that is later.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _WORDS = ("hello", "price", "update", "grid", "order", "sold", "the", "a", "of",
 
 
 def payload(number: int, size: int) -> bytes:
-    """JSON, or what starts like it: of the kind that applications send."""
+    """The start of a JSON message such as applications send."""
     chance = random.Random(number)
     rows: list[dict[str, object]] = []
     while len(message := json.dumps({"number": number, "rows": rows}).encode()) < size:
@@ -34,7 +34,7 @@ def payload(number: int, size: int) -> bytes:
 
 
 class Compressing:
-    """A server and its clients, with whom it agreed on compression if ``options`` say so."""
+    """A server and its clients, which use compression if there are ``options``."""
 
     def __init__(self, number: int, site: Site, *options: str) -> None:
         self.server = Twistd(*options, site=site)
@@ -48,16 +48,18 @@ class Compressing:
             cookies=self.server.cookies,
             headers=_OFFER,
         )
-        self.fan_out([payload(0, 1024)] * 20)  # so that all is warm
+        self.fan_out([payload(0, 1024)] * 20)  # warm up
 
     def fan_out(self, messages: Sequence[bytes]) -> dict[str, float]:
-        """Publish them at ``RATE``; what each delivery took, and the bytes of its frame."""
+        """Publish them at ``RATE``. Return the cost of a delivery and the bytes of its payload."""
         self.load.start(ordered=False)
         clock = Clock(self.server)
         begun = time.monotonic()
         for sent, message in enumerate(messages):
             time.sleep(max(0.0, begun + sent / RATE - time.monotonic()))
-            self.load.total(sent * self._number)  # else what comes together would be joined
+            self.load.total(
+                sent * self._number
+            )  # otherwise messages that arrive together are joined
             self.server.publish([message])
         deliveries = len(messages) * self._number
         heard = self.load.total(deliveries)
@@ -83,7 +85,7 @@ def run(scale: Scale) -> Report:
                 messages = [payload(each, size) for each in range(int(seconds * RATE))]
                 found = interleave(
                     {
-                        f"{size} bytes, as they are": partial(plain.fan_out, messages),
+                        f"{size} bytes, uncompressed": partial(plain.fan_out, messages),
                         f"{size} bytes, compressed": partial(compressed.fan_out, messages),
                     },
                     scale.rounds,
@@ -94,7 +96,9 @@ def run(scale: Scale) -> Report:
                 report.add(before, after)
                 name = f"{size} bytes, compressed"
                 report.add(Figure(f"{name}, payload", "bytes", found[name]["bytes"]))
-                report.goal(f"compressed, of {size} bytes", after.over(before), 1.15)
+                report.goal(
+                    f"compression, {size} bytes: ratio to uncompressed", after.over(before), 1.15
+                )
         finally:
             plain.end()
             compressed.end()

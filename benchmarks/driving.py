@@ -1,4 +1,4 @@
-"""A server with clients: messages in, CPU out."""
+"""Drives a server with clients: publishes messages and measures the CPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.load import Heard, Load, Undelivered
 from benchmarks.servers import Server
 
 SIZE = 128
-# Messages that may be on their way before the next one waits: for servers that do not keep up.
+# Messages that may be in transit before the next one waits, for servers that cannot keep up.
 _OUTSTANDING = 2
 _FEWEST = 5
 # Seconds that a message may take to reach everybody.
@@ -20,26 +20,26 @@ _PATIENCE = 20.0
 
 
 def payload(number: int, size: int = SIZE) -> bytes:
-    """A message with its number, for the order, and the time, for the latency."""
+    """A message that starts with its number, to check the order, and the time, for the latency."""
     return f"{number} {time.monotonic_ns()} ".encode().ljust(size, b"x")
 
 
 class Clock:
-    """CPU that a server, and its Redis, use from here on."""
+    """Measures the CPU that a server and its Redis use from now on."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._server_before, self._redis_before = server.cpu(), server.redis_cpu()
 
     def per(self, count: int) -> tuple[float, float]:
-        """µs of the server and of its Redis, for each of ``count``."""
+        """Return the µs of the server and of its Redis, divided by ``count``."""
         used = self._server.cpu() - self._server_before
         redis = self._server.redis_cpu() - self._redis_before
         return used / count * 1e6, redis / count * 1e6
 
 
 class Audience:
-    """A server and ``number`` clients that hear what it publishes, from here to ``end()``."""
+    """A server and ``number`` clients that receive its messages, until ``end()``."""
 
     def __init__(
         self, make_server: Callable[[], Server], number: int, targets: Sequence[str] = ()
@@ -51,19 +51,19 @@ class Audience:
         try:
             self.grow(number)
             if not targets:
-                self.fan_out(1.0, 20.0)  # so that all is warm
+                self.fan_out(1.0, 20.0)  # warm up
         except BaseException:
             self.end()
             raise
 
     def grow(self, number: int) -> None:
-        """Open more, until there are ``number``."""
+        """Open more websockets, until there are ``number``."""
         more = number - self.number
         self.load.open(self.server.port, self._targets, more, cookies=self.server.cookies)
         self.number = number
 
     def idle(self, seconds: float) -> float:
-        """CPU seconds that the server uses a second for clients that hear nothing."""
+        """Return the CPU seconds a second that the server uses while it publishes nothing."""
         before, begun = self.server.cpu(), time.monotonic()
         time.sleep(seconds)
         return (self.server.cpu() - before) / (time.monotonic() - begun)
@@ -71,9 +71,9 @@ class Audience:
     def fan_out(
         self, seconds: float, rate: float, receivers: int | None = None
     ) -> dict[str, float]:
-        """Publish ``rate`` messages a second, one by one, to all; fewer to who is slower than that.
+        """Publish ``rate`` messages a second, one at a time, or fewer if the server is slower.
 
-        ``receivers``: how many of the clients hear them.
+        ``receivers`` is the number of clients that receive them; by default all.
         """
         receivers = receivers or self.number
         self.load.start(ordered=True)
@@ -101,10 +101,10 @@ class Audience:
     def in_turn(
         self, channels: Sequence[str], seconds: float, rate: float, receivers: int | None = None
     ) -> dict[str, float]:
-        """Publish ``rate`` messages a second, one by one, or those that are due if it is late: one
-        on each of ``channels``, and so on for at least so many seconds.
+        """Publish ``rate`` messages a second, one at a time, or all that are due if we are late.
+        The channels take turns for at least ``seconds``.
 
-        ``receivers``: how many of the clients hear them, each on one channel.
+        ``receivers`` is the number of clients that receive them, each on one channel.
         """
         receivers = receivers or self.number
         server: Any = self.server
@@ -141,7 +141,7 @@ class Audience:
 
 @contextmanager
 def audiences() -> Iterator[Callable[..., Audience]]:
-    """``Audience``; all that it made are ended at the end."""
+    """Give a function that makes an ``Audience``. Afterwards, end all that it made."""
     made: list[Audience] = []
 
     def make(*arguments: Any) -> Audience:

@@ -1,10 +1,10 @@
-"""A broadcast to very many connections: how long do others wait meanwhile?
+"""A broadcast to very many connections: how long do other clients wait in the meantime?
 
-Opens ``--connections`` websockets, publishes one message to all of them, and until all have it
-sends ping after ping over a connection that gets no broadcast, and opens websocket after websocket.
-Prints the longest time that a ping and a handshake took, beside those of an idle server.
+Opens ``--connections`` websockets and publishes one message to all of them. Until all have it, the
+program sends pings over a connection that gets no broadcast, and opens further websockets. It
+prints the longest time of a ping and of a handshake, next to those of an idle server.
 
-The clients are one process on the same machine, and take their share of its time.
+The clients run in one process on the same machine and use a share of its CPU.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PING = client_frame(9, b"")
 
 
 def audience(port: int, number: int, pipe: Connection) -> None:
-    """The process that holds the connections; tells when they are open and each time all heard."""
+    """Hold the connections. Report when they are open, and when all have received a message."""
     clients = Clients()
     readers = clients.open(port, "/ws/load?subscribe-broadcast", number)
     pipe.send(None)
@@ -53,7 +53,7 @@ def handshake(port: int) -> float:
 
 
 def longest(port: int, pinging: socket.socket, until: Connection) -> tuple[float, float]:
-    """The longest ping and handshake until the other process speaks."""
+    """Return the longest ping and handshake until the other process reports."""
     pings, handshakes = [], []
     while not until.poll():
         pings.append(round_trip(pinging))

@@ -1,7 +1,8 @@
-"""One message to 2,000 clients of one facility, 20 times a second: CPU for each delivery.
+"""One message to 2,000 clients of one facility, 20 times a second: CPU per delivery.
 
-Ours as its users run it, with Django's sessions and authorization, beside a loop over ``send()`` in
-C, one in Python, and other servers. Who cannot keep up gets the next message when it is ready.
+Our server runs as its users run it, with Django's sessions and authorization. It is compared with a
+loop over ``send()`` in C, one in Python, and other servers. A server that cannot keep up gets the
+next message when it is ready.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ RATE = 20.0
 def start_all(
     report: Report, make: Callable[..., Audience], site: Site, number: int
 ) -> list[Audience]:
-    """Our server, the loops, and of the others those that can be had here."""
+    """Start our server, the loops, and the other servers that are available here."""
     driven = [make(server, number) for server in (partial(Twistd, site=site), CLoop, PythonLoop)]
     for peer in PEERS if report.scale.peers else ():
         try:
@@ -39,7 +40,7 @@ def reason(name: str, error: Exception) -> str:
 
 
 def measure(report: Report, audience: Audience, seconds: float) -> dict[str, float]:
-    """Of another server, that it lost messages is a result and not the end."""
+    """If another server loses messages, that is a result and not an error."""
     name = audience.server.name
     if name in report.missing:
         return {}
@@ -72,11 +73,11 @@ def run(scale: Scale) -> Report:
         report.add(Figure(f"{name}, latency", "ms, median", found[name]["p50"]))
         report.add(Figure(f"{name}, latency", "ms, 99 %", found[name]["p99"]))
     report.add(Figure("Redis of ws4redis_tx", "µs/delivery", found[Twistd.name]["redis"]))
-    report.goal("fan-out over the Python loop", ours.over(cpu[PythonLoop.name]), 1.25)
-    report.goal("moonshot: over the C loop", ours.over(cpu[CLoop.name]), 1.25)
+    report.goal("fan-out: ratio to the Python loop", ours.over(cpu[PythonLoop.name]), 1.25)
+    report.goal("fan-out: ratio to the C loop (moonshot)", ours.over(cpu[CLoop.name]), 1.25)
     for peer, limit in ((NchanRedis, 1.0), (DaphnePubSub, 1 / 30)):
         if peer.name in cpu:
-            report.goal(f"fan-out over {peer.name}", ours.over(cpu[peer.name]), limit)
+            report.goal(f"fan-out: ratio to {peer.name}", ours.over(cpu[peer.name]), limit)
     return report
 
 

@@ -1,8 +1,9 @@
-"""What opening a websocket costs the server: CPU for each handshake of a browser.
+"""The cost of opening a websocket: the server's CPU per handshake of a browser.
 
-Without Django, beside a server with Autobahn's defaults; with it, beside that and what Django needs
-to find out who a visitor is, in one thread. All websockets stay open. Then 10,000 reconnect at
-once: all are to be served, and in the order in which they came.
+Without Django, our server is compared with a server with Autobahn's defaults. With Django, it is
+compared with the sum of our server without Django and Django's own lookup of a visitor in one
+thread. All websockets stay open. Then 10,000 clients reconnect simultaneously. The server should
+serve all of them, in the order of their arrival.
 """
 
 from __future__ import annotations
@@ -17,27 +18,29 @@ from benchmarks.peers.servers import PlainAutobahn
 from benchmarks.report import Figure, Report, Scale, interleave, main
 from benchmarks.servers import Site, Twistd
 
-# Handshakes at a time: so few that none waits long, so many that the server does not either.
+# Handshakes at a time: few enough that none waits long, and enough to keep the server busy.
 _AT_ONCE = 10
 _LOOKUPS = 2000
 _MOST_STORMS = 3
-# So many are asked about at a time, and the first to be answered need not be the first asked.
+# The server asks Django about so many at a time, and they may be answered in any order.
 _MOST_OVERTAKING = 100
+_RECONNECTS = "simultaneous reconnects"
 
 
 def look_up(site: Site) -> dict[str, float]:
-    """µs of CPU that Django needs to find out who one visitor is."""
+    """Return the µs of CPU that Django needs to look up one visitor."""
     keys = [cookie.partition("=")[2] for cookie in site.cookies[:_LOOKUPS]]
     return {"cpu": float(site.run("lookups", told="\n".join(keys)))}
 
 
 def overtakings(handshakes: Sequence[Opened]) -> list[int]:
-    """How many asked after each one and were answered before it, rising.
+    """For each handshake, count those that asked later and were answered earlier. Return the counts
+    in ascending order.
 
-    Without those whose request had to be sent again: nobody knows when the server got it.
+    Requests that had to be resent are left out, because nobody knows when the server received them.
     """
     arrived = [each for each in handshakes if not each.resent]
-    answered: list[int] = []  # when those that asked later were, rising
+    answered: list[int] = []  # times of the later requests' answers, ascending
     found = []
     for each in sorted(arrived, key=lambda each: each.begun + each.asked, reverse=True):
         when = each.begun + each.took
@@ -47,13 +50,13 @@ def overtakings(handshakes: Sequence[Opened]) -> list[int]:
 
 
 def opened_anew(opening: Opening, number: int) -> float:
-    """µs of CPU for each of so many, while few others are open, who would be pinged meanwhile."""
+    """Return the µs of CPU per handshake, with few other open websockets that would be pinged."""
     opening.close()
     return opening.open(number, _AT_ONCE)
 
 
 def handshakes(report: Report, site: Site, number: int) -> None:
-    """Those of ours, one after the other, beside those of others."""
+    """Compare our handshakes, a few at a time, with those of others."""
     bare, ours = "ws4redis_tx, without Django", "ws4redis_tx, with a session"
     plain, lookup = PlainAutobahn.name, "Django's lookup, in one thread"
     with ExitStack() as stack:
@@ -76,14 +79,16 @@ def handshakes(report: Report, site: Site, number: int) -> None:
         )
     cpu = {name: Figure(name, "µs/handshake", values["cpu"]) for name, values in found.items()}
     report.add(*cpu.values())
-    report.goal("a handshake over plain Autobahn's", cpu[bare].over(cpu[plain]), 0.75)
+    report.goal("handshake: ratio to plain Autobahn's", cpu[bare].over(cpu[plain]), 0.75)
     both = [a + b for a, b in zip(cpu[bare].values, cpu[lookup].values, strict=True)]
     allowed = Figure("(without Django + lookup)", "µs/handshake", both)
-    report.goal("with a session, over one without and the lookup", cpu[ours].over(allowed), 1.3)
+    report.goal(
+        "handshake with a session: ratio to one without + lookup", cpu[ours].over(allowed), 1.3
+    )
 
 
 def reconnect(opening: Opening, number: int) -> dict[str, float]:
-    """All close, and come back at once."""
+    """Close all websockets and reopen them simultaneously."""
     opening.close()
     cpu = opening.open(number, ALL_AT_ONCE, refusals=True)
     handshakes = opening.load.handshakes()
@@ -101,22 +106,23 @@ def reconnect(opening: Opening, number: int) -> dict[str, float]:
 def reconnects(report: Report, site: Site, number: int) -> None:
     with Opening(Twistd(site=site)) as opening:
         found = interleave(
-            {"at once": lambda: reconnect(opening, number)}, min(report.scale.rounds, _MOST_STORMS)
-        )["at once"]
+            {_RECONNECTS: lambda: reconnect(opening, number)},
+            min(report.scale.rounds, _MOST_STORMS),
+        )[_RECONNECTS]
     report.add(
-        Figure("at once", "µs/handshake", found["cpu"]),
-        Figure("at once", "handshakes/s", found["rate"]),
-        Figure("at once, for which the kernel had no room at first", "handshakes", found["resent"]),
+        Figure(_RECONNECTS, "µs/handshake", found["cpu"]),
+        Figure(_RECONNECTS, "handshakes/s", found["rate"]),
+        Figure(f"{_RECONNECTS}, dropped by the kernel at first", "handshakes", found["resent"]),
     )
-    failed = Figure("at once, not served", "handshakes", found["failed"])
-    report.goal("reconnects at once that failed", failed, 0)
-    most = Figure("at once, later ones that overtook one", "handshakes", found["overtaken"])
-    report.goal("reconnects that overtook an earlier one", most, _MOST_OVERTAKING)
+    failed = Figure(f"{_RECONNECTS}, not served", "handshakes", found["failed"])
+    report.goal(f"{_RECONNECTS}: failures", failed, 0)
+    most = Figure(f"{_RECONNECTS}, most that overtook one", "handshakes", found["overtaken"])
+    report.goal(f"{_RECONNECTS}: most that overtook one", most, _MOST_OVERTAKING)
 
 
 def run(scale: Scale) -> Report:
     number, storm = scale.pick(2000, 100), scale.pick(10_000, 300)
-    report = Report("handshakes", scale, handshakes=number, reconnects_at_once=storm)
+    report = Report("handshakes", scale, handshakes=number, simultaneous_reconnects=storm)
     with Site(storm) as site:
         handshakes(report, site, number)
         reconnects(report, site, storm)

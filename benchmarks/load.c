@@ -1,23 +1,24 @@
-/* Holds very many websockets and tells what they heard: one thread, one epoll.
+/* Holds very many websockets and reports the messages that they receive: one thread, one epoll.
  *
- * Knows as much of RFC 6455 as the client's side of a measurement needs: the handshake, frames that
- * are not fragmented, pings. It does not check Sec-WebSocket-Accept. load.py drives it with lines
- * on standard input, each answered by one line:
+ * It implements as much of RFC 6455 as a client in a measurement needs: the handshake, unfragmented
+ * frames, and pings. It does not check Sec-WebSocket-Accept. load.py sends it commands on standard
+ * input, and it answers each command with one line:
  *
  *   open PORT NUMBER AT_ONCE MILLISECONDS FILE
  *                                   open websockets, at most AT_ONCE handshakes at a time (0: all);
- *                                   a line of FILE is a target and header lines, between tabs
- *   start SEQUENCE ORDERED          count anew; ORDERED: a message starts with its number, and
- *                                   every connection's next one is SEQUENCE, and then one more each
+ *                                   a line of FILE is a target and header lines, separated by tabs
+ *   start SEQUENCE ORDERED          reset the counts; if ORDERED, each message starts with a sequence
+ *                                   number, which begins at SEQUENCE for every connection
  *   every FRAMES MILLISECONDS       wait until every connection has FRAMES messages
- *   total FRAMES MILLISECONDS       wait until all together have FRAMES messages
- *   lap                             forget the latencies so far, and no count
- *   handshakes                      of each websocket, in ns: status, when it was begun, how long
- *                                   until its request was sent, and until it was answered; and how
- *                                   often the request was sent again, as the kernel dropped it
- *   close                           close all
+ *   total FRAMES MILLISECONDS       wait until all connections together have FRAMES messages
+ *   lap                             report, and reset the latencies but not the counts
+ *   handshakes                      for each websocket: the status; in ns, the time at which it was
+ *                                   begun, and the times until its request was sent and answered;
+ *                                   and how often the request was resent because the kernel dropped it
+ *   close                           close all websockets
  *
- * A message whose second word is a number has been sent at that CLOCK_MONOTONIC time, in ns.
+ * If the second word of a message is a number, it is the CLOCK_MONOTONIC time in ns at which the
+ * message was sent.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -39,8 +40,8 @@ enum state { CONNECTING, OPENING, OPEN, GONE };
 struct connection {
     int socket, status;
     enum state state;
-    unsigned kept; /* bytes of a head or frame that has not come completely */
-    uint64_t skip; /* bytes of the current message that are still to come, and do not matter */
+    unsigned kept; /* bytes of an incomplete head or frame */
+    uint64_t skip; /* remaining bytes of the current message, which are ignored */
     uint64_t frames, next;
     int64_t begun, asked, took;
     int resent;
@@ -54,20 +55,20 @@ static char **lines;
 static struct sockaddr_in server = {.sin_family = AF_INET};
 static int poll_set;
 
-/* What is waited for. */
+/* The condition that the current command waits for. */
 static enum what { NOTHING, HANDSHAKES, EVERY, TOTAL } waiting;
 static uint64_t wanted;
 static unsigned complete;
 static int64_t deadline;
 
-/* What has been heard since the last start. */
+/* Counts since the last start. */
 static int ordered;
 static uint64_t frames, bytes, compressed, pings, lost, disordered;
 static uint64_t histogram[64 * 32], timed;
 static int64_t slowest;
 
 static char space[KEPT + READ];
-static char *const arrival = space + KEPT; /* what was kept is copied to right before it */
+static char *const arrival = space + KEPT; /* the kept bytes are copied to just before it */
 
 static int64_t now(void) {
     struct timespec time;
@@ -85,7 +86,7 @@ static void watch(struct connection *c, int operation, uint32_t events) {
     if (epoll_ctl(poll_set, operation, c->socket, &event) < 0) die("epoll_ctl");
 }
 
-/* Latencies: 32 classes for each power of two, so that each is known to 3 %. */
+/* Latencies: 32 classes for each power of two, so each is accurate to 3 %. */
 
 static unsigned class_of(uint64_t value) {
     if (value < 32) return value;
@@ -126,7 +127,7 @@ static void end(struct connection *c) {
     } else {
         gone++;
     }
-    if (c->frames < wanted) complete++; /* nobody shall wait for it */
+    if (c->frames < wanted) complete++; /* do not wait for it */
     c->state = GONE;
     close(c->socket);
 }
@@ -169,9 +170,9 @@ static void ask(struct connection *c) {
         end(c);
 }
 
-/* Returns how much of the data was the answer to the handshake: 0 when more must come. */
+/* Returns the size of the answer to the handshake, or 0 if it is incomplete. */
 static size_t answered(struct connection *c, const char *data, size_t size) {
-    if (size < 13) return 0; /* the number, and what ends it */
+    if (size < 13) return 0; /* the status and its delimiter */
     c->status = atoi(data + 9);
     const char *rest = memmem(data, size, "\r\n\r\n", 4);
     if (c->status != 101 || (!rest && size >= KEPT)) end(c);
@@ -211,7 +212,7 @@ static void pong(struct connection *c, const unsigned char *ping, unsigned size)
     send(c->socket, frame, 6 + size, MSG_NOSIGNAL);
 }
 
-/* Returns how much of the data was frames, or parts of messages that do not matter. */
+/* Returns the number of bytes consumed: whole frames, and ignored parts of messages. */
 static size_t parse(struct connection *c, const char *data, size_t size, int64_t at) {
     size_t used = 0;
     while (c->state == OPEN) {
@@ -270,7 +271,7 @@ static void receive(struct connection *c) {
     memcpy(c->bytes, data + used, c->kept);
 }
 
-/* What is asked for. */
+/* Commands. */
 
 static void tell(int timed_out) {
     uint64_t fewest = UINT64_MAX, most = 0;
@@ -366,7 +367,7 @@ static void obey(char *command) {
         opened = number = failed = gone = handshaking = 0;
         tell(0);
     } else {
-        fprintf(stderr, "load: what is %s?\n", command);
+        fprintf(stderr, "load: unknown command: %s\n", command);
         exit(2);
     }
 }
@@ -379,10 +380,10 @@ static void turn(void) {
     for (int i = 0; i < ready; i++) {
         struct connection *c = events[i].data.ptr;
         if (!c) {
-            if (!fgets(command, sizeof command, stdin)) exit(0); /* who started us has ended */
+            if (!fgets(command, sizeof command, stdin)) exit(0); /* the parent has ended */
             command[strcspn(command, "\n")] = 0;
             obey(command);
-            return; /* it may have closed what else is ready */
+            return; /* it may have closed other sockets that are ready */
         }
         if (c->state == CONNECTING)
             ask(c);

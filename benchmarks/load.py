@@ -1,4 +1,4 @@
-"""The load client: very many websockets, in a C program that costs little (``load.c``)."""
+"""The load client: very many websockets, in a C program with little overhead (``load.c``)."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from typing import Any
 
 from benchmarks.build import compiled
 
-# How long a server may take to bring what was sent, or to open all, in seconds.
+# The seconds that a server may take to deliver all messages, or to open all websockets.
 PATIENCE = 120.0
 
 
 @dataclass(frozen=True)
 class Heard:
-    """What the websockets heard since the last ``start``; latencies are in ns."""
+    """The messages that the websockets received since the last ``start``. Latencies are in ns."""
 
     timed_out: bool
     open: int
     failed: int
-    """Handshakes that were refused or not answered."""
+    """The number of handshakes that were refused or not answered."""
     gone: int
-    """Websockets that the server has closed."""
+    """The number of websockets that the server has closed."""
     frames: int
     bytes: int
     fewest: int
-    """Messages of the websocket with the fewest."""
+    """The number of messages of the websocket with the fewest."""
     most: int
     lost: int
-    """Messages that are missing between others."""
+    """The number of messages that are missing between others."""
     disordered: int
-    """Messages that came after a later one, or twice."""
+    """The number of messages that arrived after a later one, or twice."""
     compressed: int
     pings: int
     timed: int
@@ -43,7 +43,7 @@ class Heard:
     slowest: int
 
     def check(self, frames: int) -> Heard:
-        """Raise unless every websocket is open and has so many messages, each once, in order."""
+        """Raise unless every websocket is open and has ``frames`` messages, in order."""
         if self.fewest != frames or self.most != frames or self.lost or self.disordered:
             raise Undelivered(
                 f"Each of {self.open + self.gone} websockets should have {frames} messages. They "
@@ -53,7 +53,7 @@ class Heard:
         return self.check_total(self.frames)
 
     def check_total(self, frames: int) -> Heard:
-        """Raise unless all together have so many, each once and in order, and none is gone."""
+        """Raise unless all together have ``frames`` messages, in order, and none is gone."""
         if self.frames != frames or self.lost or self.disordered:
             raise Undelivered(
                 f"{frames} messages should have come, and {self.frames} have: {self.lost} are "
@@ -65,25 +65,25 @@ class Heard:
 
 
 class Undelivered(AssertionError):
-    """The server lost, repeated or reordered messages, or lost websockets."""
+    """The server lost, repeated or reordered messages, or it lost websockets."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """One handshake: the status (0: no answer), and its times in ns."""
+    """One handshake: its status (0 means no answer) and its times in ns."""
 
     status: int
     begun: int
     asked: int
-    """How long until TCP had connected and the request was sent."""
+    """The time until TCP had connected and the request was sent."""
     took: int
-    """How long until it was answered."""
+    """The time until it was answered."""
     resent: int
-    """How often the request had to be sent again, as the server's kernel had no room for it."""
+    """How often the request was resent because the server's kernel had no room for it."""
 
 
 class Load:
-    """Websockets to one server, in a process of their own, from here to ``end()``."""
+    """Websockets to one server, in a separate process, until ``end()``."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -106,10 +106,11 @@ class Load:
         patience: float | None = None,
         refusals: bool = False,
     ) -> Heard:
-        """Open ``number`` more, at most ``at_once`` handshakes at a time; 0: all at once.
+        """Open ``number`` more websockets, with at most ``at_once`` handshakes at a time; 0 means
+        all at the same time.
 
-        Targets and cookies are used in turn, by the number of the websocket among all that are
-        open. Raise when a handshake fails, unless ``refusals`` are expected.
+        The websockets use the targets and cookies in turn, in the order of their opening. Raise if
+        a handshake fails, unless ``refusals`` are expected.
         """
         lines = []
         for index in range(max(len(targets), len(cookies))):
@@ -127,32 +128,32 @@ class Load:
         return heard
 
     def start(self, sequence: int = 0, *, ordered: bool = True) -> None:
-        """Count anew. When ``ordered``, each message starts with its number, decimal: ``sequence``
-        for the next one of every websocket, then one more each.
+        """Reset the counts. If ``ordered``, each message starts with a decimal sequence number,
+        which is ``sequence`` for the next message of every websocket and then increases by one.
         """
         self._tell(f"start {sequence} {int(ordered)}")
 
     def every(self, frames: int, patience: float | None = None) -> Heard:
-        """Wait until every websocket has so many messages."""
+        """Wait until every websocket has ``frames`` messages."""
         return self._tell(f"every {frames} {_ms(patience)}")
 
     def total(self, frames: int, patience: float | None = None) -> Heard:
-        """Wait until all websockets together have so many messages."""
+        """Wait until all websockets together have ``frames`` messages."""
         return self._tell(f"total {frames} {_ms(patience)}")
 
     def heard(self) -> Heard:
         return self._tell("total 0 0")
 
     def lap(self) -> Heard:
-        """What was heard, with the latencies since the last lap; counts no message anew."""
+        """Return the counts, with the latencies since the last lap. Resets only the latencies."""
         return self._tell("lap")
 
     def handshakes(self) -> list[Opened]:
-        """In the order in which they were begun."""
+        """Return them in the order in which they were begun."""
         return [Opened(*each) for each in self._ask("handshakes")]
 
     def close(self) -> None:
-        """Close all."""
+        """Close all websockets."""
         self._tell("close")
 
     def end(self) -> None:
@@ -170,7 +171,7 @@ class Load:
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
-            raise SystemExit(f"The load client ended when it was told: {command}")
+            raise SystemExit(f"The load client ended at the command: {command}")
         return json.loads(answer)
 
 

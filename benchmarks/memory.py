@@ -1,9 +1,9 @@
-"""What an open websocket keeps: resident memory of the server for each, while nothing is said.
+"""The resident memory of the server per open, idle websocket.
 
-Ours with Django: each websocket is of another visitor who is logged in, and is subscribed to what
-reaches their session, their user, their groups and everyone; so 15,000 of them, in a fresh process.
-Beside it other people's servers. Requests are those of a browser. The memory of Redis is apart, and
-so is the kernel's, for the sockets.
+Our server runs with Django. Each of 15,000 websockets belongs to another logged-in visitor, and is
+subscribed to that visitor's session, user and groups and to broadcasts. Each round starts a fresh
+process. Other people's servers are measured for comparison. The requests are those of a browser.
+The memory of Redis, and the kernel's memory for the sockets, are not included.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from benchmarks.peers.servers import PEERS, Channels, Unavailable
 from benchmarks.report import Figure, Report, Scale, interleave, main
 from benchmarks.servers import FACILITY, Server, Site, Twistd
 
-# It hardly differs from one time to the next.
+# The result hardly varies between rounds.
 MOST_ROUNDS = 3
 EVERYTHING = f"/ws/{FACILITY}?subscribe-session&subscribe-user&subscribe-group&subscribe-broadcast"
 
 
 def kept(server: Server, number: int, targets: Sequence[str] = ()) -> dict[str, float]:
-    """KiB for each of ``number`` websockets."""
+    """Return the KiB per websocket, for ``number`` websockets."""
     with Opening(server, targets) as opening:
         before = server.memory()
         opening.open(number)
@@ -33,7 +33,7 @@ def kept(server: Server, number: int, targets: Sequence[str] = ()) -> dict[str, 
 def kept_by(
     report: Report, peer: Callable[[Site], Server], name: str, site: Site, number: int
 ) -> dict[str, float]:
-    """The same of another server; that it cannot is a result and not the end."""
+    """The same for another server. If it fails, that is a result and not an error."""
     if name not in report.missing:
         try:
             server = peer(site)
@@ -46,7 +46,7 @@ def kept_by(
 
 def run(scale: Scale) -> Report:
     number, fewer = scale.pick(15_000, 200), scale.pick(5_000, 100)
-    report = Report("memory", scale, clients=number, of_Channels=fewer)
+    report = Report("memory", scale, clients=number, clients_of_Channels=fewer)
     with Site(number) as site:
         measures = {Twistd.name: lambda: kept(Twistd(site=site), number, [EVERYTHING])}
         for peer in PEERS if scale.peers else ():
@@ -56,7 +56,7 @@ def run(scale: Scale) -> Report:
     for name, values in found.items():
         if name not in report.missing:
             report.add(Figure(name, "KiB/websocket", values["kept"]))
-    report.goal("an authorized websocket, KiB", report.figures[0], 9)
+    report.goal("memory of an authorized websocket, KiB", report.figures[0], 9)
     return report
 
 

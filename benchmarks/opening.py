@@ -1,4 +1,4 @@
-"""A server whose websockets are opened and then say nothing, as by browsers: headers and all."""
+"""A server with idle websockets, which are opened with all the headers that a browser sends."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from benchmarks.load import Load
 from benchmarks.servers import Server
 
-# Opened before anything is measured, so that what is made once for all is there.
+# Websockets that are opened before the measurement, to warm up.
 WARM = 100
 
 ALL_AT_ONCE = 0
 
-# A server that uses less than this share of a core for so many seconds, so many times, has done
-# all that a handshake left to do.
+# A server has finished the work of its handshakes when it uses less than this share of a core, for
+# this many seconds, this many times in a row.
 _QUIET, _PAUSE, _TIMES = 0.01, 0.05, 4
 
 _HEADERS = (
@@ -27,17 +27,17 @@ _HEADERS = (
     "Accept-Language: en-GB,en;q=0.9,de-AT;q=0.8,de;q=0.7,en-US;q=0.6",
     "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",
 )
-# What a Django site sets besides the session.
+# A cookie that a Django site sets in addition to the session.
 _COOKIE = "csrftoken=J7rPCsWDgjaWKZeQ1yQ0zSMv5JvKwKqU"
 
 
 def browser_headers(port: int) -> list[str]:
-    """What Chrome says besides the handshake itself and its cookies; 700 bytes with them."""
+    """Chrome's headers besides the handshake itself and cookies; with these, 700 bytes in all."""
     return [header.format(port=port) for header in _HEADERS]
 
 
 def settle(server: Server) -> None:
-    """Wait until ``server`` has nothing left to do."""
+    """Wait until ``server`` is idle."""
     quiet, before = 0, server.cpu()
     while quiet < _TIMES:
         time.sleep(_PAUSE)
@@ -47,9 +47,9 @@ def settle(server: Server) -> None:
 
 
 class Opening:
-    """A server, from here to the end of the ``with``, and the websockets that are open to it.
+    """A server and the websockets that are open to it, until the end of the ``with`` block.
 
-    Begins with a few, so that what it imports and makes at first use is there.
+    It begins with a few websockets to warm the server up.
     """
 
     def __init__(self, server: Server, targets: Sequence[str] = ()) -> None:
@@ -78,9 +78,9 @@ class Opening:
         settle(self.server)
 
     def open(self, number: int, at_once: int = 100, *, refusals: bool = False) -> float:
-        """Open more, so many at a time; return the µs of the server's CPU for each.
+        """Open ``number`` more, ``at_once`` at a time. Return the µs of the server's CPU for each.
 
-        Raise when one fails, unless ``refusals`` are expected.
+        Raise if one fails, unless ``refusals`` are expected.
         """
         before = self.server.cpu()
         self.load.open(

@@ -1,7 +1,7 @@
-"""Writes docs/performance.md and its plots from what the benchmarks found.
+"""Writes docs/performance.md and its plots from the results of the benchmarks.
 
-Every number on that page comes from ``benchmarks/results``. Says which missed goals have no reason
-yet, and ends with 1 then.
+Every number on that page comes from ``benchmarks/results``. If a goal was missed and ``REASONS``
+does not explain it, the program names the goal and ends with status 1.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("svg")
-matplotlib.rcParams["svg.hashsalt"] = "performance"  # the same plot is the same file
+matplotlib.rcParams["svg.hashsalt"] = "performance"  # equal plots make equal files
 
 from matplotlib import pyplot  # noqa: E402
 
@@ -28,17 +28,19 @@ OURS, THEIRS, LOOPS = "#0b6e4f", "#9aa5b1", "#d9a441"
 Result = dict[str, Any]
 
 INTRODUCTION = """\
-# What it costs
+# Performance
 
-This page is written by `make bench`: every number on it was printed by a program in `benchmarks/`
-and is kept, with all its rounds, in `benchmarks/results/`. The figures are CPU time of the server's
-processes, which the kernel counts, on one machine of two shared cores that also carries the clients
-and Redis. Compare them within a table, and by their ratios: another machine has other microseconds.
-Each ratio is the median of five rounds, in which all that is compared was measured in turn.
+`make bench` writes this page. Every number on it was printed by a program in `benchmarks/`, and
+`benchmarks/results/` keeps the values of all rounds. The costs are the CPU time of the server's
+processes as counted by the kernel, on one machine with two shared cores that also runs the clients
+and Redis. Compare figures only within a table, and rely on the ratios, because the microseconds
+differ between machines. Most figures are the median of five rounds, and each round measures all of
+the compared servers in turn. Memory and simultaneous reconnects have three rounds, and the
+sustained load has one.
 
-Ours is the server as its users run it: `twistd ws4redis --settings …`, with Django's sessions,
-users and authorization, rechecks and pings. The clients are a small program in C
-(`benchmarks/load.c`) that checks the number and the order of all they hear.
+"Ours" is the server as its users run it: `twistd ws4redis --settings …`, with Django's sessions,
+users and authorization, and with rechecks and pings. The clients are a small C program
+(`benchmarks/load.c`) that checks the number and the order of all messages.
 """
 
 TITLES = {
@@ -53,24 +55,27 @@ TITLES = {
     "compression": "Compression",
 }
 
-# Why a goal was missed, by its text.
+# The reasons why goals were missed, by the goals' texts.
 REASONS = {
-    "one to one, over the minimal relay": "The relay knows no visitors. What ours does for two "
-    "thousand of them besides, pings every 25 s and a look at each one's session, user and groups "
-    "every 300 s, is counted here and divided among the messages; the table has it apart, and the "
-    "ratio without it.",
-    "moonshot: over the C loop": "The Python loop over `socket.send` alone costs more than C's. "
-    "Beyond that a delivery is two Python calls, and waits for the memory of three objects.",
-    "sustained: none is lost, and latency grows by": "Nothing was lost. Clients and Redis share "
-    "two cores with the server, and others: how long a burst takes changes from second to second.",
-    "with a session, over one without and the lookup": "The lookup is made in a thread, as it may "
-    "block, and the two threads take turns at the interpreter; the rest is the request and the "
-    "rights that are made for Django.",
-    "reconnects that overtook an earlier one": "Django is asked in the order of arrival. While it "
-    "is slow a second thread helps, and whichever answer is there first is sent first.",
-    "one channel, over the client's pipeline": "A publish is handed to the reactor's thread and "
-    "waits for it, which takes about as long as the whole of a client's pipeline: a thread that "
-    "sleeps is woken twice.",
+    "one to one: ratio to the minimal relay": "The relay knows no visitors. Our server also pings "
+    "its two thousand visitors every 25 s, and looks up each one's session, user and groups every "
+    "300 s. The figure includes this work, divided among the messages. `python -m "
+    "benchmarks.relay` also prints the ratio without it.",
+    "fan-out: ratio to the C loop (moonshot)": "A Python loop over `socket.send` alone costs more "
+    "than the C loop. In addition, each delivery makes two Python calls and has to wait for the "
+    "memory of three objects.",
+    "sustained load: growth of latency, with no message lost": "No message was lost. The server "
+    "shares its two cores with the clients, Redis and other programs, so the duration of a burst "
+    "varies from second to second.",
+    "handshake with a session: ratio to one without + lookup": "The lookup runs in a thread, "
+    "because it may block, and the two threads compete for the interpreter lock. The rest is the "
+    "cost of making the request and the rights for Django.",
+    "simultaneous reconnects: most that overtook one": "The server asks Django in the order of "
+    "arrival. While Django is slow, a second thread helps, and the server sends whichever answer "
+    "is ready first.",
+    "publishing to one channel: ratio to the client's pipeline": "The calling thread passes the "
+    "message to the reactor thread and waits. This wakes a sleeping thread twice, which takes "
+    "about as long as the client's whole pipeline.",
 }
 
 
@@ -91,7 +96,7 @@ def bound(goal: Result) -> str:
 
 
 def goals_table(results: dict[str, Result]) -> str:
-    rows = ["| goal | found | to be | |", "|---|---|---|---|"]
+    rows = ["| goal | measured | target | |", "|---|---|---|---|"]
     for result in results.values():
         rows += [
             f"| {goal['text']} | {short(goal['median'])} | {bound(goal)} | "
@@ -102,7 +107,7 @@ def goals_table(results: dict[str, Result]) -> str:
 
 
 def missed(results: dict[str, Result]) -> tuple[str, list[str]]:
-    """What the page says of the goals that were missed; those of which it cannot say why."""
+    """Return the page's text about missed goals, and the goals without an explanation."""
     lines, unexplained = [], []
     for result in results.values():
         for goal in result["goals"]:
@@ -113,7 +118,8 @@ def missed(results: dict[str, Result]) -> tuple[str, list[str]]:
             limit = goal.get("at most", goal.get("at least"))
             off = abs(goal["median"] / limit - 1) * 100
             why = REASONS.get(goal["text"], "")
-            lines.append(f"- **{goal['text']}**: off by {off:.0f} %. {why}".rstrip())
+            by = f"{off:.0f} %" if off >= 1 else "less than 1 %"
+            lines.append(f"- **{goal['text']}**: missed by {by}. {why}".rstrip())
     return "\n".join(lines), unexplained
 
 
@@ -134,7 +140,7 @@ def figures_table(result: Result) -> str:
 
 
 def bars(name: str, title: str, unit: str, figures: list[Result], *, scale: str = "linear") -> None:
-    """A horizontal bar for each figure, ours on top, with the range of its rounds."""
+    """Draw a horizontal bar for each figure, with ours on top and the range of its rounds."""
     figures = figures[::-1]
     values = [figure["median"] for figure in figures]
     spread = [
@@ -163,6 +169,7 @@ def lines(name: str, title: str, label: str, series: dict[str, list[tuple[float,
         axes.plot(*zip(*points, strict=True), marker="o", label=what)
     axes.set_xscale("log")
     axes.set_ylim(bottom=0)
+    axes.set_xlabel("number of clients or channels")
     axes.set_ylabel(label)
     axes.legend(frameon=False)
     axes.set_title(title, loc="left", fontsize=11)
@@ -190,14 +197,14 @@ def draw_fanout(result: Result, bursts: Result | None) -> list[str]:
         for figure in result["figures"]
         if figure["unit"] == "µs/delivery" and not figure["name"].startswith("Redis")
     ]
-    bars("delivery", "CPU for each delivery, 2,000 clients", "µs (logarithmic)", costs, scale="log")
+    bars("delivery", "CPU per delivery, 2,000 clients", "µs (logarithmic)", costs, scale="log")
     rates = [_rate(figure) for figure in costs]
     if bursts is not None:
         burst = next(figure for figure in bursts["figures"] if figure["name"] == "bursts")
         rates.insert(0, _rate({**burst, "name": "ws4redis_tx, bursts of 150"}))
     bars(
         "deliveries",
-        "Deliveries in a second of CPU",
+        "Deliveries per second of CPU",
         "deliveries (logarithmic)",
         rates,
         scale="log",
@@ -209,7 +216,7 @@ def draw_fanout(result: Result, bursts: Result | None) -> list[str]:
     ]
     bars(
         "latency",
-        "From publishing to the last byte at a client, of 2,000",
+        "Time from publishing until a client has the message, 2,000 clients",
         "ms (logarithmic)",
         latencies,
         scale="log",
@@ -218,7 +225,7 @@ def draw_fanout(result: Result, bursts: Result | None) -> list[str]:
 
 
 def _rate(figure: Result) -> Result:
-    """The same as a number for each second."""
+    """Return the inverse of a cost: a number per second."""
     low, high = 1e6 / figure["highest"], 1e6 / figure["lowest"]
     return {
         "name": figure["name"],
@@ -236,9 +243,10 @@ def draw_growth(result: Result) -> list[str]:
         if ratio == ("ours, deliveries alone / C loop" if clients else "ours / C loop"):
             words = what.split()
             number = next(word for word in words if word[0].isdigit())
-            about = "to so many clients" if clients else f"{words[0]} so many channels"
+            channels = "existing channels" if "existing" in words else "channels published to"
+            about = "clients" if clients else channels
             series.setdefault(about, []).append((float(number.replace(",", "")), figure["median"]))
-    lines("growth", "A delivery's CPU over the C loop's", "times", series)
+    lines("growth", "CPU per delivery, as a ratio to the C loop", "ratio", series)
     return ["growth"]
 
 
@@ -249,7 +257,7 @@ def draw_memory(result: Result) -> list[str]:
 
 
 def draw(results: dict[str, Result]) -> dict[str, list[str]]:
-    """The plots of each program."""
+    """Draw the plots, and return their names for each program."""
     plots = {}
     if "fanout" in results:
         plots["fanout"] = draw_fanout(results["fanout"], results.get("bursts"))
@@ -269,14 +277,14 @@ def versions(results: dict[str, Result]) -> str:
 
 def page(results: dict[str, Result], plots: dict[str, list[str]]) -> tuple[str, list[str]]:
     text, unexplained = missed(results)
-    parts = [INTRODUCTION, "## The goals\n", goals_table(results), ""]
+    parts = [INTRODUCTION, "## Goals\n", goals_table(results), ""]
     if text:
-        parts += ["What was missed, by how much and why:\n", text, ""]
+        parts += ["These goals were missed:\n", text, ""]
     for program, result in results.items():
         parts.append(f"## {TITLES[program]}\n\n`python -m benchmarks.{program}`: ")
         parts[-1] += figures_table(result)
         parts += [""] + [f"![{name}](performance/{name}.svg)\n" for name in plots.get(program, ())]
-    parts.append(f"## With what\n\n{versions(results)}.\n")
+    parts.append(f"## Environment\n\n{versions(results)}.\n")
     return "\n".join(parts), unexplained
 
 
@@ -286,7 +294,7 @@ def write() -> int:
     (DOCS / "performance.md").write_text(text)
     print(f"{DOCS / 'performance.md'}: {', '.join(results)}")
     for goal in unexplained:
-        print(f"missed, and benchmarks/page.py does not say why: {goal}")
+        print(f"missed, and benchmarks/page.py does not explain why: {goal}")
     return 1 if unexplained else 0
 
 

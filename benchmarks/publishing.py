@@ -1,12 +1,13 @@
-"""``publish_message`` as its caller sees it, beside a plain client of Redis that does the same.
+"""``publish_message`` as its caller sees it, compared with a plain Redis client.
 
-To one channel: the time until the call returns, and the CPU of this process, in which the thread
-that publishes and the reactor's share the interpreter. The other client persists and publishes in
-one pipeline: as its default, a transaction, and without. To 1,000 users: at once, and one by one.
-Publishers are made anew for each message, as views do.
+For one channel, this measures the time until the call returns, and the CPU of this process, in
+which the publishing thread and the reactor thread share the interpreter. The other client persists
+and publishes in one pipeline, with a transaction, which is its default, and without one. For 1,000
+users, it compares one call with a call for each user. It creates a new publisher for each message,
+as views do.
 
-The other client is ``redis`` where that is installed, else ``valkey``, a fork of it with the same
-API, which comes with the tests.
+The other client is ``redis`` if that is installed, otherwise ``valkey``, a fork with the same API
+that the tests need anyway.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ CHANNEL = "broadcast:load"
 
 
 def timed(publish: Callable[[], object], number: int) -> dict[str, float]:
-    """Microseconds of time and of CPU for each of ``number`` calls."""
+    """Return the µs of time and of CPU per call, for ``number`` calls."""
     started, cpu = time.perf_counter(), time.process_time()
     for _ in range(number):
         publish()
@@ -70,7 +71,7 @@ def one_by_one(names: list[str]) -> None:
 
 @contextmanager
 def redis_and_django() -> Iterator[Any]:
-    """A Redis of our own, Django that knows it, and a connection of the other client."""
+    """Start a Redis, set up Django to use it, and give a connection of the other client."""
     redis = Redis()
     os.environ["DJANGO_SETTINGS_MODULE"] = SETTINGS
     os.environ["WS4REDIS_BENCHMARK_DB"] = ":memory:"
@@ -99,7 +100,7 @@ def run(scale: Scale) -> Report:
     )
     with redis_and_django() as connection:
         transaction = f"{client.__name__}, setex + publish in a transaction"
-        plain = f"{client.__name__}, the same without transaction"
+        plain = f"{client.__name__}, the same without a transaction"
         calls: dict[str, tuple[Callable[[], object], int]] = {
             "publish_message": (to_everybody, number),
             transaction: (partial(in_a_pipeline, connection, True), number),
@@ -107,7 +108,7 @@ def run(scale: Scale) -> Report:
             "to 1,000 users at once": (partial(to_users, names), rounds_of_users),
             "to 1,000 users one by one": (partial(one_by_one, names), 1),
         }
-        for publish, _ in calls.values():  # connected, imported, compiled
+        for publish, _ in calls.values():  # warm up
             publish()
         found = interleave(
             {name: partial(timed, *call) for name, call in calls.items()}, scale.rounds
@@ -116,10 +117,14 @@ def run(scale: Scale) -> Report:
     cpu = {name: Figure(f"CPU: {name}", "µs", values["cpu"]) for name, values in found.items()}
     report.add(*times.values(), *cpu.values())
     ours = times["publish_message"]
-    report.goal("one channel, over the client's pipeline", ours.over(times[transaction]), 2.3)
+    report.goal(
+        "publishing to one channel: ratio to the client's pipeline",
+        ours.over(times[transaction]),
+        2.3,
+    )
     report.add(ours.over(times[plain]))
     report.goal(
-        "1,000 users one by one over at once",
+        "publishing to 1,000 users: ratio of single calls to one call",
         times["to 1,000 users one by one"].over(times["to 1,000 users at once"]),
         20,
         least=True,

@@ -1,7 +1,7 @@
-"""One message to one of 2,000 users, 2,000 times a second: CPU for each.
+"""One message to one of 2,000 users, 2,000 times a second: CPU per message.
 
-Ours as its users run it, beside the least that can be done on the same reactor: hiredis, a
-dictionary, ``socket.send``.
+Our server runs as its users run it. It is compared with a minimal relay on the same reactor:
+hiredis, a dictionary and ``socket.send``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def run(scale: Scale) -> Report:
         ours = audience(lambda: Twistd(site=site), number, targets)
         minimal = audience(MinimalRelay, number, targets)
         for each in (ours, minimal):
-            each.in_turn(channels, 1, RATE)  # so that all is warm
+            each.in_turn(channels, 1, RATE)  # warm up
         found = interleave(
             {
                 each.server.name: lambda each=each: {
@@ -40,8 +40,8 @@ def run(scale: Scale) -> Report:
         report.add(Figure(f"{name}, latency", "ms, 99 %", values["p99"]))
     report.add(Figure("Redis of ws4redis_tx", "µs/message", found[Twistd.name]["redis"]))
     ours, theirs = cpu[Twistd.name], cpu[MinimalRelay.name]
-    report.goal("one to one, over the minimal relay", ours.over(theirs), 1.25)
-    # What it does besides, for so many visitors, whether there are messages or not.
+    report.goal("one to one: ratio to the minimal relay", ours.over(theirs), 1.25)
+    # The server does this work for its visitors whether there are messages or not.
     idle = [used / RATE * 1e6 for used in found[Twistd.name]["idle"]]
     alone = [whole - part for whole, part in zip(ours.values, idle, strict=True)]
     messages = Figure("ws4redis_tx, messages alone", "µs/message", alone)

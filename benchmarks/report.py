@@ -1,4 +1,4 @@
-"""Figures, what they were measured with, and whether the goals are met: as a table and as JSON."""
+"""Figures, their environment, and whether the goals are met, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _PACKAGES = ("Twisted", "autobahn", "Django", "hiredis", "txredisapi", "valkeyli
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of it: everything, or a quick look that says whether it runs."""
+    """The extent of a measurement: complete, or a quick run that shows whether it works."""
 
     quick: bool = False
     rounds: int = ROUNDS
     peers: bool = True
-    """Whether to measure other people's servers too, which are installed for that."""
+    """Whether to install and measure other people's servers too."""
 
     def pick(self, full: int, quick: int) -> int:
         return quick if self.quick else full
@@ -38,7 +38,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Figure:
-    """One thing that was measured, once in each round."""
+    """A measured quantity, with one value for each round."""
 
     name: str
     unit: str
@@ -49,14 +49,14 @@ class Figure:
         return statistics.median(self.values)
 
     def over(self, other: Figure, name: str = "") -> Figure:
-        """How many times ``other``: round by round, as the machine changes between rounds."""
+        """Return the ratio to ``other``, round by round, because the machine varies over time."""
         pairs = zip(self.values, other.values, strict=True)
         return Figure(name or f"{self.name} / {other.name}", "times", [a / b for a, b in pairs])
 
 
 @dataclass(frozen=True)
 class Goal:
-    """``figure`` shall be at most ``limit``, or with ``least`` at least that."""
+    """``figure`` should be at most ``limit``, or with ``least`` at least ``limit``."""
 
     text: str
     figure: Figure
@@ -85,13 +85,13 @@ class Report:
         self.figures += figures
 
     def goal(self, text: str, figure: Figure, limit: float, *, least: bool = False) -> None:
-        """Judge ``figure``, which is added if it was not before."""
+        """Judge ``figure``, and add it to the report unless it is already there."""
         if figure not in self.figures:
             self.add(figure)
         self.goals.append(Goal(text, figure, limit, least))
 
     def miss(self, name: str, reason: str) -> None:
-        """Say that something could not be measured."""
+        """Record that something could not be measured."""
         self.missing[name] = reason
 
     def table(self) -> str:
@@ -109,7 +109,7 @@ class Report:
     def judgements(self) -> list[str]:
         return [
             f"  {'met   ' if goal.met else 'MISSED'} {goal.text}: {_short(goal.figure.median)}, "
-            f"to be {'≥' if goal.least else '≤'} {_short(goal.limit)}"
+            f"target {'≥' if goal.least else '≤'} {_short(goal.limit)}"
             for goal in self.goals
         ]
 
@@ -149,7 +149,7 @@ class Report:
 def interleave(
     measures: dict[str, Callable[[], dict[str, float]]], rounds: int
 ) -> dict[str, dict[str, list[float]]]:
-    """Call each of ``measures`` once in every round; collect what each returns, by name."""
+    """Call each of ``measures`` once in every round, and collect their results by name."""
     found: dict[str, dict[str, list[float]]] = {name: {} for name in measures}
     for number in range(rounds):
         for name, measure in measures.items():
@@ -161,13 +161,13 @@ def interleave(
 
 
 def _show(progress: str) -> None:
-    """To whoever watches; the next one replaces it."""
+    """Show it on the terminal, in place of the previous one."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{progress}", end="", file=sys.stderr, flush=True)
 
 
 def versions() -> dict[str, str]:
-    """Of all that a figure depends on."""
+    """Return the versions of everything that may influence a figure."""
     cpu = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
     return {
         "ws4redis_tx": _revision(),
@@ -194,7 +194,7 @@ def _said(parameters: dict[str, object]) -> str:
 def _short(number: float) -> str:
     if abs(number) >= 1000:
         return f"{number:,.0f}"
-    # So many digits that a goal which is just missed does not look met.
+    # Enough digits that a narrowly missed goal does not look met.
     return f"{number:.3g}" if abs(number) < 1 else f"{number:.3f}"
 
 
@@ -207,9 +207,13 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="a few seconds, to see that it runs")
-    parser.add_argument("--rounds", type=int, help=f"pairs to measure (default: {ROUNDS})")
-    parser.add_argument("--no-peers", action="store_true", help="leave out other people's servers")
+    parser.add_argument(
+        "--quick", action="store_true", help="take a few seconds, to see that it works"
+    )
+    parser.add_argument("--rounds", type=int, help=f"number of rounds (default: {ROUNDS})")
+    parser.add_argument(
+        "--no-peers", action="store_true", help="do not measure other people's servers"
+    )
     parser.add_argument(
         "--results", type=Path, help="folder for the JSON (default: benchmarks/results)"
     )
@@ -217,14 +221,14 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def folder_of(options: argparse.Namespace) -> Path:
-    """A quick look does not replace what was measured."""
+    """Return the results folder. A quick run does not overwrite real results."""
     default = BUILD / "quick" if options.quick else RESULTS
     folder: Path = options.results or default
     return folder
 
 
 def main(run: Callable[[Scale], Report], description: str | None) -> None:
-    """What ``python -m benchmarks.NAME`` does."""
+    """Run ``python -m benchmarks.NAME``."""
     options = make_parser(description).parse_args()
     report = run(scale_of(options))
     print(report.table())

@@ -1,4 +1,4 @@
-"""The programs under measurement, started as their users start them, and what they use up."""
+"""Starts the measured programs as their users start them, and measures their resources."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ ROOT = Path(__file__).resolve().parent.parent
 FACILITY = "load"
 SETTINGS = "benchmarks.site.settings"
 
-# Linux: the number of the clock of a process's CPU time, all its threads, in ns.
+# Linux: the number of the clock for the CPU time of a process with all of its threads, in ns.
 _SCHEDULED = 2
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU that a process has used, with the threads that it has and had."""
+    """Return the CPU time of a process, including threads that have ended."""
     return time.clock_gettime(~pid << 3 | _SCHEDULED)
 
 
@@ -40,7 +40,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that descend from it."""
+    """Return a process and all of its descendants."""
     found = [pid]
     for task in Path(f"/proc/{pid}/task").iterdir():
         with suppress(FileNotFoundError, ProcessLookupError):  # a thread may end meanwhile
@@ -50,9 +50,10 @@ def family(pid: int) -> list[int]:
 
 
 class Program:
-    """A process, the ones that it starts, and what they use up. ``command`` runs until ``end()``.
+    """A process with its children, and their use of resources. ``command`` runs until ``end()``.
 
-    Waits until it prints what ``ready`` matches; ``match`` is that.
+    The constructor waits until the program prints a line that matches ``ready``. ``match`` is the
+    match object.
     """
 
     def __init__(self, command: Sequence[str], ready: str, **environment: str) -> None:
@@ -75,7 +76,7 @@ class Program:
                 break
         else:
             raise SystemExit(f"{command[0]} did not start:\n{''.join(said)}")
-        # A pipe that nobody reads would stop it.
+        # If nobody read the pipe, the program would block.
         self._log = threading.Thread(target=self._read_log, daemon=True)
         self._log.start()
 
@@ -90,11 +91,11 @@ class Program:
         return self._process.pid
 
     def cpu(self) -> float:
-        """CPU seconds that it has used, and the processes that it started and still run."""
+        """Return the CPU seconds of the process and of its running descendants."""
         return sum(map(cpu_seconds, family(self.pid)))
 
     def memory(self) -> int:
-        """Resident bytes, of it and the processes that it started."""
+        """Return the resident bytes of the process and of its descendants."""
         return sum(map(resident_bytes, family(self.pid)))
 
     def tell(self, text: str) -> None:
@@ -104,7 +105,7 @@ class Program:
         self._process.stdin.flush()
 
     def end(self) -> None:
-        # Parents first: one whose child has ended may start another.
+        # Parents first, because a parent may restart a child that has ended.
         for pid in family(self.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, 9)
@@ -116,7 +117,7 @@ class Program:
 
 
 class Redis(Program):
-    """A Redis of our own, whose CPU is not the server's."""
+    """A separate Redis, whose CPU does not count as the server's."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -130,7 +131,7 @@ class Redis(Program):
         return f"redis://127.0.0.1:{self.port}/0"
 
     def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
-        """Publish them, each on its channel, in one write; waits for no reply."""
+        """Publish each message on its channel, all in one write, without waiting for replies."""
         with contextlib.suppress(BlockingIOError):
             if b"-" in self._socket.recv(1 << 20):
                 raise SystemExit("Redis refuses to publish.")
@@ -149,7 +150,7 @@ class Redis(Program):
 
 
 class Site:
-    """A Django site's database with ``visitors`` who are logged in; ``cookies`` is one of each."""
+    """A Django site's database with logged-in ``visitors``; ``cookies`` has a cookie for each."""
 
     def __init__(self, visitors: int) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="ws4redis-tx-")
@@ -181,17 +182,17 @@ class Site:
 
 
 class Server:
-    """What a program measures: a websocket server on ``port``, with a Redis of its own."""
+    """A measured websocket server on ``port``, with its own Redis."""
 
     name: str
     port: int
     cookies: Sequence[str] = ()
-    """Cookie headers for its clients, in turn."""
+    """The cookie headers that its clients use in turn."""
     versions: Mapping[str, str] = MappingProxyType({})
-    """Of what only this server consists of."""
+    """The versions of software that only this server uses."""
 
     def targets(self) -> list[str]:
-        """What its clients ask for, to hear all that ``publish`` sends."""
+        """Return the paths that its clients request to receive the messages of ``publish``."""
         return [f"/ws/{FACILITY}?subscribe-broadcast"]
 
     def publish(self, messages: Sequence[bytes]) -> None:
@@ -199,14 +200,14 @@ class Server:
         raise NotImplementedError
 
     def cpu(self) -> float:
-        """CPU seconds of the server, without its Redis."""
+        """Return the CPU seconds of the server, without its Redis."""
         raise NotImplementedError
 
     def redis_cpu(self) -> float:
         return 0.0
 
     def memory(self) -> int:
-        """Resident bytes of the server, without its Redis."""
+        """Return the resident bytes of the server, without its Redis."""
         raise NotImplementedError
 
     def end(self) -> None:
@@ -214,7 +215,7 @@ class Server:
 
 
 class RedisServer(Server):
-    """A server that hears what ours hears, from a Redis that is started for it."""
+    """A server that listens to the same channels as ours, on a Redis that is started for it."""
 
     def __init__(self, redis: Redis | None = None) -> None:
         self._owned = None if redis else Redis()
@@ -247,7 +248,7 @@ class RedisServer(Server):
 
 
 class Twistd(RedisServer):
-    """``twistd ws4redis`` with more ``options``; with a ``site``, it authorizes its visitors."""
+    """``twistd ws4redis`` with further ``options``. With a ``site``, it authorizes its visitors."""
 
     name = "ws4redis_tx"
 
@@ -269,7 +270,7 @@ class Twistd(RedisServer):
 
 
 class CLoop(RedisServer):
-    """``send()`` on each socket, in C, and nothing else."""
+    """Calls ``send()`` on each socket, in C, and does nothing else."""
 
     name = "C loop over send()"
 
@@ -280,7 +281,7 @@ class CLoop(RedisServer):
 
 
 class PythonLoop(RedisServer):
-    """``socket.send`` on each socket, in Python, and nothing else."""
+    """Calls ``socket.send`` on each socket, in Python, and does nothing else."""
 
     name = "Python loop over socket.send"
 
@@ -291,7 +292,7 @@ class PythonLoop(RedisServer):
 
 
 class MinimalRelay(RedisServer):
-    """hiredis, a dictionary and ``socket.send`` on Twisted's reactor, and nothing else."""
+    """Uses hiredis, a dictionary and ``socket.send`` on Twisted's reactor, and nothing else."""
 
     name = "minimal relay"
 

@@ -1,8 +1,9 @@
-"""One client that reads nothing: what it costs the server, and the clients beside it.
+"""One client that reads nothing: its cost to the server and to the other clients.
 
-Publishes, one message after the other, to ten clients that read; in every other round beside one
-more that does not. Prints the 99th percentile of the time from a publish to a client having all of
-the message, as the ratio of the rounds with to those without, and how much the server grew.
+Publishes messages one after another to ten clients that read. In every second round, another client
+is connected that does not read. Measures the latency from the publish until a client has the whole
+message, and prints the ratio of its 99th percentile with that client to the one without, and how
+much the server's memory grew.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def p99(latencies: list[float]) -> float:
 
 
 class Outcome(NamedTuple):
-    """Ratios of the rounds with the stalled client to those without; growth in bytes."""
+    """Ratios of latencies with the stalled client to those without it, and growth in bytes."""
 
     p99: float
     median: float

@@ -1,8 +1,8 @@
-"""What a subscription costs a server that knows few channels, and one that knows many.
+"""The cost of a subscription in a server with few channels, and in one with many.
 
-In one process two of the server's brokers, with a Redis each; in turn, a thousand more channels are
-listened to, and left. ``python -m benchmarks.subscribing FEW MANY ROUNDS`` prints the CPU µs of a
-subscription, in each round, as JSON; ``growth`` is the program that runs it.
+Two of the server's brokers run in one process, each with its own Redis. In turn, each subscribes to
+a thousand more channels and leaves them. ``python -m benchmarks.subscribing FEW MANY ROUNDS``
+prints the CPU µs of a subscription in each round, as JSON. The program ``growth`` runs it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Listener:
 
 @inlineCallbacks
 def listen_and_leave(broker: Any) -> Any:
-    """Fire with the CPU µs of one of ``SOME`` channels, from its first listener to its last."""
+    """Fire with the CPU µs per channel for subscribing to ``SOME`` channels and leaving them."""
     listeners = [Listener() for _ in range(SOME)]
     begun = time.process_time()
     yield gatherResults(
@@ -45,7 +45,7 @@ def listen_and_leave(broker: Any) -> Any:
 
 @inlineCallbacks
 def start(reactor: Any, redis: Redis, channels: int) -> Any:
-    """Fire with a broker that has listeners on so many channels."""
+    """Fire with a broker that has listeners on ``channels`` channels."""
     config = ServerConfig(redis=RedisAddress(host="127.0.0.1", port=redis.port))
     broker = make_broker(config, reactor=reactor)
     broker.startService()
@@ -63,7 +63,7 @@ def measure(reactor: Any, few: str, many: str, rounds: str) -> Any:
     for redis, channels in zip(redises, (few, many), strict=True):
         brokers.append((yield start(reactor, redis, int(channels))))
     found: list[list[float]] = [[], []]
-    for counted in range(int(rounds) + 1):  # the first so that all is warm
+    for counted in range(int(rounds) + 1):  # the first is a warm-up
         for broker, values in zip(brokers, found, strict=True):
             cost = yield listen_and_leave(broker)
             if counted:

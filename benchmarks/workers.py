@@ -1,4 +1,4 @@
-"""The fan-out with ``--workers 2`` beside one process: CPU for each delivery."""
+"""The fan-out with ``--workers 2``, compared with one process: CPU per delivery."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(scale: Scale) -> Report:
         )
     alone, together = (Figure(name, "µs/delivery", found[name]["cpu"]) for name in found)
     report.add(alone, together)
-    report.goal("two workers over one process", together.over(alone), 1.15)
+    report.goal("two workers: ratio to one process", together.over(alone), 1.15)
     return report
 
 

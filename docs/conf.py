@@ -1,4 +1,4 @@
-"""How Sphinx reads this folder: Markdown, and docstrings of the package beside it."""
+"""The configuration of Sphinx, which reads these Markdown pages and the package's docstrings."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from django.conf import settings  # noqa: E402
 
 import ws4redis_tx  # noqa: E402
 
-# For the docstrings of what may be imported in a Django site only.
+# Some modules with docstrings can be imported only in a Django site.
 settings.configure(INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes"])
 django.setup()
 
@@ -21,11 +21,10 @@ version = release = ws4redis_tx.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
-# A block without a language is a picture.
+# A block without a language is a diagram.
 highlight_language = "text"
 
 myst_heading_anchors = 3
-# A page that is still to be written has its place in index.md.
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"

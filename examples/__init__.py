@@ -1,1 +1,1 @@
-"""What users write; a package, for ``python -m twisted.trial examples/trial_tests``."""
+"""Examples of users' code. A package, so that ``trial`` can run ``examples/trial_tests``."""

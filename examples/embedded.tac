@@ -1,8 +1,8 @@
 """Websockets inside an existing Twisted application: a site with a page, its websockets, and hooks.
 
-Run it with ``twistd --nodaemon --python embedded.tac`` and a Redis on its usual port, open
-http://127.0.0.1:8080/ and see the time pass in every browser, and how many there are. What is
-typed there goes to the hooks, which answer.
+Start a Redis on its usual port, run ``twistd --nodaemon --python embedded.tac`` and open
+http://127.0.0.1:8080/. Every browser shows the time and the number of open browsers. The hooks
+answer the questions that visitors type.
 """
 
 import os
@@ -39,7 +39,7 @@ PAGE = b"""<!doctype html><meta charset="utf-8"><title>Embedded</title><h1 id="t
 
 
 class Visitors(NullHooks):
-    """Who is here; each may ask for the day."""
+    """Counts the visitors, and tells each of them the day on request."""
 
     def __init__(self) -> None:
         self.here = set()
@@ -49,12 +49,12 @@ class Visitors(NullHooks):
 
     async def message(self, connection, message):
         if len(message) > 20:
-            raise MessageRefused("That is no day.")
+            raise MessageRefused("That is not a day.")
         if message in (b"", b"today"):
             connection.send(time.strftime("It is %A"))
         else:
-            connection.send("I know of today only")
-        return None  # answered, and not published to anybody
+            connection.send("I only know about today")
+        return None  # answered here, so not published
 
     def closed(self, connection, closing):
         self.here.discard(connection)
@@ -72,7 +72,7 @@ root.putChild(b"ws", make_resource(websockets.factory))
 
 
 def tick() -> None:
-    """Every connected browser gets it; who connects later starts with the last one."""
+    """Every connected browser gets it, and a browser that connects later starts with the last one."""
     if broker.available:
         text = f"{time.strftime('%H:%M:%S')}, {len(visitors.here)} here"
         clock.publish_message(text, expire=60).addErrback(lambda failure: None)

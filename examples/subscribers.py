@@ -1,16 +1,16 @@
-"""Three subscribers of an application's own, each a subclass of ``RedisSubscriber``.
+"""Three custom subscribers, each a subclass of ``RedisSubscriber``.
 
-Copy one into your site, fill in its marked method, and name it in the settings::
+Copy one into your site, implement its marked method, and name the class in the settings::
 
     WS4REDIS_SUBSCRIBER = "mysite.subscribers.TeamSubscriber"
 
-The server makes one subscriber for each websocket and calls its methods in the reactor thread,
-where whatever blocks makes every websocket wait. A query therefore goes into a worker thread
-(``deferToThread``), and a method that waits for it returns a Deferred: ``inlineCallbacks`` makes
-one of a generator that yields what it waits for.
+The server makes one subscriber for each websocket and calls its methods in the reactor thread. A
+method that blocks there makes every websocket wait. Run queries in a worker thread
+(``deferToThread``), and return a Deferred from a method that waits for one. ``inlineCallbacks``
+turns a generator that yields Deferreds into such a method.
 
-While a method waits the client may leave. ``release()`` is called then, and the method goes on
-afterwards all the same: it must not subscribe to anything any more.
+A client may leave while a method waits. The server then calls ``release()``, but the method still
+continues when its wait is over. From then on, it must not subscribe to anything.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ws4redis_tx.subscriber import RedisSubscriber
 
 
 def with_database(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call it as Django calls a view: an old database connection is not used, none is left open."""
+    """Call it as Django calls a view: with no stale database connection, and leaving none open."""
     close_old_connections()
     try:
         return function(*arguments)
@@ -36,14 +36,14 @@ def with_database(function: Callable[..., Any], *arguments: Any) -> Any:
         close_old_connections()
 
 
-# 1. An audience besides broadcast, group, user and session
+# 1. An audience in addition to broadcast, group, user and session
 
 
 class TeamChannels:
-    """The channels of teams, ``{prefix:}team:{name}:{facility}``, for whoever listens or publishes.
+    """The channels of teams, ``{prefix:}team:{name}:{facility}``.
 
-    ``_get_message_channels`` is where both sides turn an audience into names, so it is written
-    once and mixed into both.
+    Publishers and subscribers both use ``_get_message_channels`` to turn an audience into channel
+    names, so this class is mixed into both.
     """
 
     def _get_message_channels(
@@ -63,26 +63,26 @@ class TeamPublisher(TeamChannels, RedisPublisher):
 
 
 class TeamSubscriber(TeamChannels, RedisSubscriber):
-    """``ws://…/ws/news?subscribe-team`` hears what is published to the visitor's own teams.
+    """``ws://…/ws/news?subscribe-team`` receives the messages for the visitor's own teams.
 
-    Without ``WS4REDIS_ALLOWED_CHANNELS`` everybody may ask for ``subscribe-team``, and gets the own
-    teams only, whereas ``publish-team`` reaches others and has to be granted there.
+    Without ``WS4REDIS_ALLOWED_CHANNELS``, everybody may ask for ``subscribe-team`` and gets only
+    their own teams. ``publish-team`` reaches others, so that setting must grant it.
     """
 
-    # What a URL may ask for. The server ignores words that are in neither list.
+    # The rights that a URL may ask for. The server ignores words that are in neither list.
     subscription_channels = [*RedisSubscriber.subscription_channels, "subscribe-team"]
     publish_channels = [*RedisSubscriber.publish_channels, "publish-team"]
 
     _released = False
 
     def teams_of(self, request: Any) -> Iterable[str]:
-        """Fill this in. The names of the visitor's teams; called in a worker thread."""
+        """Implement this: return the names of the visitor's teams. Called in a worker thread."""
         raise NotImplementedError
 
     @inlineCallbacks
     def set_pubsub_channels(self, request: Any, channels: Collection[str]) -> Any:
-        """The handshake waits for the Deferred, so the client sees its websocket open when it is
-        subscribed to its teams too. After 5 s it is refused.
+        """The handshake waits for the Deferred, so the client sees its websocket open only when it
+        is subscribed to its teams too. After 5 s the handshake is refused.
         """
         yield super().set_pubsub_channels(request, channels)
         if "subscribe-team" not in channels and "publish-team" not in channels:
@@ -98,7 +98,7 @@ class TeamSubscriber(TeamChannels, RedisSubscriber):
             yield self._subscription.subscribe(*team_channels)
 
     def release(self) -> Any:
-        """The base class leaves every channel of ``self._subscription``, the teams' included."""
+        """The base class leaves every channel of ``self._subscription``, including the teams'."""
         self._released = True
         return super().release()
 
@@ -107,14 +107,14 @@ class TeamSubscriber(TeamChannels, RedisSubscriber):
 
 
 class NotAllowed(Exception):
-    """What a client may not even try."""
+    """The client sent something forbidden, and is closed for it."""
 
 
 class FilteringSubscriber(RedisSubscriber):
-    """Drops what is not text or too long, and lets a check that may block alter or drop the rest,
-    or close the client.
+    """Drops messages that are not text or are too long. For the rest, it runs a check that may
+    block, and that can change or drop a message or close the client.
 
-    What Django publishes does not pass here, only what websockets send.
+    Only messages from websockets pass through here, not those that Django publishes.
     """
 
     longest = 500
@@ -127,29 +127,29 @@ class FilteringSubscriber(RedisSubscriber):
         self._over = False
 
     def check(self, text: str) -> str | None:
-        """Fill this in. What is to be published, or ``None`` for nothing; called in a worker
-        thread. ``NotAllowed`` closes the client with 1008, any other exception with 1011, and
-        nothing that it sent afterwards is published.
+        """Implement this: return the text to publish, or ``None`` to publish nothing. Called in a
+        worker thread. ``NotAllowed`` closes the client with 1008, and any other exception with
+        1011. In both cases, nothing that the client sent afterwards is published.
         """
         raise NotImplementedError
 
     def send_persisted_messages(self, websocket: Any) -> Any:
-        """Only here the websocket is at hand; keep it to close it later."""
+        """Keep the websocket, which no other method gets, to close it later."""
         self._websocket = websocket
         return super().send_persisted_messages(websocket)
 
     def publish_message(self, message: RedisMessage, expire: int | None = None) -> Deferred[Any]:
-        """Called for each message a client sends; the next call does not wait for the Deferred.
+        """Called for each message from the client; the next call does not wait for the Deferred.
 
-        Threads finish in any order, so one message after the other is checked: the lock keeps a
-        client's messages in the order in which they were sent.
+        Threads finish in any order. The lock checks one message at a time, so a client's messages
+        keep their order.
         """
         return self._turn.run(self._check_and_publish, message, expire)
 
     @inlineCallbacks
     def _check_and_publish(self, message: RedisMessage, expire: int | None) -> Any:
         if self._over:
-            return 0  # it was under way, or waited for its turn
+            return 0  # this message was waiting when an earlier one closed the client
         try:
             text = message.decode()
         except UnicodeDecodeError:
@@ -170,15 +170,15 @@ class FilteringSubscriber(RedisSubscriber):
         return (yield super().publish_message(RedisMessage(checked), expire))
 
 
-# 3. A replay of something of the application's own
+# 3. A replay of the application's own data
 
 
 class WelcomingSubscriber(RedisSubscriber):
-    """Begins with a welcome and the latest rows of a table; what is persisted follows, then what is
-    live.
+    """Sends a welcome and the latest rows of a table, then the persisted messages, then the live
+    ones.
 
-    A row that is also published may come twice: once as a row, once as the persisted or a live
-    message. Put an id into both and let the page skip those it has.
+    A row that is also published may arrive twice: once as a row, and once as a persisted or live
+    message. Put an id into both, and let the page skip rows that it already has.
     """
 
     welcome = "Welcome!"
@@ -186,13 +186,13 @@ class WelcomingSubscriber(RedisSubscriber):
     _request: Any = None
 
     def latest(self, request: Any) -> Iterable[str | bytes]:
-        """Fill this in. The messages to begin with, oldest first; called in a worker thread, so
-        make a list of a query here.
+        """Implement this: return the first messages, oldest first. Called in a worker thread, so
+        evaluate a query here, for example with ``list()``.
         """
         raise NotImplementedError
 
     def set_pubsub_channels(self, request: Any, channels: Collection[str]) -> Any:
-        """Only here the request is at hand; keep what is needed later."""
+        """Keep the request, which no other method gets."""
         self._request = request
         return super().set_pubsub_channels(request, channels)
 
@@ -200,8 +200,8 @@ class WelcomingSubscriber(RedisSubscriber):
     def send_persisted_messages(self, websocket: Any) -> Any:
         """Called when the websocket is open; live messages queue until the Deferred fires.
 
-        When the connection to Redis breaks meanwhile it is called again from the start, and the
-        client still gets everything once. If the client has left, ``send`` does nothing.
+        If the connection to Redis breaks in the meantime, the server calls this again, and the
+        client still gets everything only once. If the client has left, ``send`` does nothing.
         """
         websocket.send(self.welcome)
         for row in (yield deferToThread(with_database, self.latest, self._request)):

@@ -1,1 +1,1 @@
-"""What we are measured beside."""
+"""The programs with which our server is compared."""

@@ -1,8 +1,9 @@
-/* A loop over send(): what a fan-out costs at least, in C.
+/* A loop over send(): the minimal cost of a fan-out, in C.
  *
- * c_loop PORT REDIS_PORT. Whoever connects gets a 101, and from then on what is published on the
- * channel broadcast:FACILITY, FACILITY being what the target has after /ws/. No authorization, no
- * queue for who does not read, no pings. What is malformed ends the program.
+ * c_loop PORT REDIS_PORT. Each client gets a 101, and from then on all messages published on the
+ * channel broadcast:FACILITY, where FACILITY is the part of the target after /ws/. There is no
+ * authorization, no queue for clients that do not read, and no pings. Malformed input ends the
+ * program.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -32,7 +33,7 @@ static size_t waiting;
 
 static const char ACCEPT[] =
     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"; /* the client does not look */
+    "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"; /* the client does not check it */
 
 static void die(const char *what) {
     perror(what);
@@ -44,7 +45,7 @@ static void watch(int socket) {
     if (epoll_ctl(poll_set, EPOLL_CTL_ADD, socket, &event) < 0) die("epoll_ctl");
 }
 
-/* The channel, or the empty place where it belongs. */
+/* Returns the channel, or the empty slot where it belongs. */
 static struct channel *find(const char *name, size_t size) {
     uint32_t hash = 2166136261u;
     for (size_t i = 0; i < size; i++) hash = (hash ^ (unsigned char)name[i]) * 16777619u;
@@ -60,7 +61,7 @@ static void accept_all(int *sockets, unsigned count) {
         send(sockets[i], ACCEPT, sizeof ACCEPT - 1, MSG_NOSIGNAL);
 }
 
-/* The 101 waits until the channel's subscription stands, so that no message is missed. */
+/* The 101 waits until the channel's subscription is active, so that no message is missed. */
 static void join(int socket, const char *name) {
     struct channel *channel = find(name, strlen(name));
     if (!*channel->name) {
@@ -99,7 +100,7 @@ static void hear(int socket) {
 
 static void publish(const char *name, size_t name_size, char *message, size_t size) {
     struct channel *channel = find(name, name_size);
-    unsigned char *frame = (unsigned char *)message - 4; /* over Redis' own framing, read by now */
+    unsigned char *frame = (unsigned char *)message - 4; /* overwrites the Redis framing, which has been parsed */
     if (size < 126) {
         frame += 2;
         frame[1] = size;
@@ -114,7 +115,7 @@ static void publish(const char *name, size_t name_size, char *message, size_t si
         send(channel->sockets[i], frame, size, MSG_NOSIGNAL);
 }
 
-/* Reads "$SIZE\r\n…\r\n"; returns what follows it, or NULL if it has not come completely. */
+/* Reads "$SIZE\r\n…\r\n". Returns a pointer to the data after it, or NULL if it is incomplete. */
 static char *bulk(char *at, char *end, char **text, size_t *size) {
     if (!at || at == end) return NULL;
     if (*at != '$') die("Redis: a string expected");
@@ -125,14 +126,14 @@ static char *bulk(char *at, char *end, char **text, size_t *size) {
     return (size_t)(end - *text) < *size + 2 ? NULL : *text + *size + 2;
 }
 
-/* Reads one reply, "message CHANNEL PAYLOAD" or "subscribe CHANNEL NUMBER"; as above. */
+/* Reads one reply, "message CHANNEL PAYLOAD" or "subscribe CHANNEL NUMBER". Returns as above. */
 static char *reply(char *at, char *end) {
     char *kind, *name, *message, *line;
     size_t kind_size, name_size, size;
     if (end - at < 4) return NULL;
     at = bulk(bulk(at + 4, end, &kind, &kind_size), end, &name, &name_size);
     if (!at) return NULL;
-    if (*kind == 's') { /* the number that follows is complete when its line is */
+    if (*kind == 's') { /* a number on a line of its own follows */
         line = memchr(at, '\n', end - at);
         struct channel *channel = find(name, name_size);
         if (line) accept_all(channel->sockets, channel->count);

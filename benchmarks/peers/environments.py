@@ -1,7 +1,7 @@
-"""Where other people's servers are installed: in folders of this one that git does not see.
+"""Installs other people's servers in subfolders that git ignores.
 
-Nothing of it touches the machine's own Python or starts a service; each is made when it is needed
-and kept while what it was made from is the same. Only nginx wants one empty folder elsewhere.
+This neither touches the machine's own Python nor starts a service. Each server is installed on
+demand, and again when its requirements change. Only nginx needs one empty folder elsewhere.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from tests.support.environments import clean_variables, succeeds
 
 _REQUIREMENTS = Path(__file__).parent / "requirements.txt"
 _DEBIAN = ("nginx", "libnginx-mod-nchan")
-# nchan has nginx make its default folders too, in this one, whatever the configuration says.
+# With nchan, nginx also makes its default folders in this one, whatever the configuration says.
 _NGINX_FOLDER = Path("/var/lib/nginx")
 
 # For one command, in seconds.
 _PATIENCE = 900
 
-# A reason has to fit into a table.
+# A reason must fit into a table.
 _REASON_LENGTH = 300
 
 
 class Unavailable(Exception):
-    """A server cannot be installed here; says why."""
+    """A server cannot be installed here; the text says why."""
 
 
 @cache
 def python_with_channels() -> str:
-    """The path of a Python that has Channels, Daphne and uvicorn."""
+    """Return the path of a Python that has Channels, Daphne and uvicorn."""
     folder = BUILD / "channels"
     python = folder / "bin" / "python"
-    # Written last: an environment that was not finished is not used.
+    # Written last, so that an unfinished environment is not used.
     label = folder / "made-from.txt"
     wanted = f"{sys.version}\n{_REQUIREMENTS.read_text()}"
     if not (label.is_file() and label.read_text() == wanted and succeeds(str(python), "-V")):
@@ -55,16 +55,18 @@ def python_with_channels() -> str:
 class Nginx:
     program: str
     module: str
-    """The path of nchan."""
+    """The path of the nchan module."""
     versions: Mapping[str, str]
-    """Of Debian's packages."""
+    """The versions of the Debian packages."""
 
 
 @cache
 def nginx_with_nchan() -> Nginx:
-    """Debian's packages, unpacked, not installed."""
+    """Unpack Debian's packages without installing them."""
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        raise Unavailable("nginx and nchan are taken from Debian's packages, and this is no Debian")
+        raise Unavailable(
+            "nginx and nchan come from Debian's packages, and this system is not Debian"
+        )
     folder = BUILD / "nginx"
     nginx = folder / "usr/sbin/nginx"
     module = folder / "usr/lib/nginx/modules/ngx_nchan_module.so"
@@ -79,7 +81,7 @@ def nginx_with_nchan() -> Nginx:
 
 
 def _unpack_debian_packages(folder: Path) -> list[str]:
-    """Return the name and version of each, in a line."""
+    """Return a line with the name and version of each package."""
     with tempfile.TemporaryDirectory(prefix="ws4redis-tx-") as packages:
         try:
             make("sh", "-c", 'cd "$0" && exec apt-get download "$@"', packages, *_DEBIAN)
@@ -96,7 +98,7 @@ def _check_that_it_runs(nginx: Path, module: Path) -> None:
     try:
         _NGINX_FOLDER.mkdir(exist_ok=True)
     except OSError as error:
-        reason = f"nginx wants a folder {_NGINX_FOLDER}, which cannot be made ({error.strerror})"
+        reason = f"nginx needs the folder {_NGINX_FOLDER}, which cannot be made ({error.strerror})"
         raise Unavailable(reason) from error
     with tempfile.TemporaryDirectory(prefix="ws4redis-tx-") as folder:
         settings = Path(folder) / "nginx.conf"
@@ -105,7 +107,7 @@ def _check_that_it_runs(nginx: Path, module: Path) -> None:
 
 
 def python_versions(python: str) -> dict[str, str]:
-    """Of what is in ``requirements.txt``, as it is installed there."""
+    """Return the installed versions of the packages in ``requirements.txt``."""
     lines = _REQUIREMENTS.read_text().splitlines()
     names = [line.partition("==")[0] for line in lines if "==" in line]
     code = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
@@ -113,7 +115,7 @@ def python_versions(python: str) -> dict[str, str]:
 
 
 def make(*command: str) -> str:
-    """Run a command; return what it printed."""
+    """Run a command and return its output."""
     name = " ".join([Path(command[0]).name, *command[1:3]])
     try:
         done = subprocess.run(
@@ -126,7 +128,7 @@ def make(*command: str) -> str:
             timeout=_PATIENCE,
         )
     except subprocess.TimeoutExpired as error:
-        raise Unavailable(f"{name} was not done after {_PATIENCE} s") from error
+        raise Unavailable(f"{name} did not finish within {_PATIENCE} s") from error
     except OSError as error:
         raise Unavailable(f"{name}: {error.strerror}") from error
     if done.returncode:

@@ -1,7 +1,7 @@
-"""hiredis, a dictionary, ``socket.send``: what one message to one client costs on Twisted at least.
+"""hiredis, a dictionary and ``socket.send``: the minimal cost of a message to a client on Twisted.
 
-``python -m benchmarks.peers.minimal_relay PORT REDIS_PORT``. A client's target names the user that
-it gets the messages of (``…&user=NAME``). No authorization, no queue, no pings.
+``python -m benchmarks.peers.minimal_relay PORT REDIS_PORT``. A client's target names the user whose
+messages it receives (``…&user=NAME``). There is no authorization, no queue and no pings.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ FACILITY = b"load"
 
 
 class Relay(Protocol):
-    """The connection to Redis. ``sends``: channel → the ``send`` of its client's socket, which gets
-    its 101 when the channel's subscription stands.
+    """The connection to Redis. ``sends`` maps each channel to the ``send`` method of its client's
+    socket. The client gets its 101 when the channel's subscription is active.
     """
 
     def __init__(self) -> None:

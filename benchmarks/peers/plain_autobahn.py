@@ -1,6 +1,6 @@
-"""Autobahn's websocket server with its defaults: what a handshake costs without us.
+"""Autobahn's websocket server with its defaults: the cost of a handshake without our code.
 
-``python -m benchmarks.peers.plain_autobahn PORT``. Whoever connects gets a 101 and then nothing.
+``python -m benchmarks.peers.plain_autobahn PORT``. Each client gets a 101 and then nothing.
 """
 
 from __future__ import annotations

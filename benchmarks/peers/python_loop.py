@@ -1,8 +1,8 @@
-"""A loop over ``socket.send``: what a fan-out costs in Python at least.
+"""A loop over ``socket.send``: the minimal cost of a fan-out in Python.
 
-``python -m benchmarks.peers.python_loop PORT REDIS_PORT``. Whoever connects gets a 101 and from
-then on what is published on one channel. No authorization, no queue for who does not
-read, no pings.
+``python -m benchmarks.peers.python_loop PORT REDIS_PORT``. Each client gets a 101, and from then on
+all messages published on one channel. There is no authorization, no queue for clients that do not
+read, and no pings.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import hiredis
 from ws4redis_tx.websocket.frames import server_frame
 
 CHANNEL = b"broadcast:load"
-# The client does not look whether the key was understood.
+# The client does not check the key.
 ACCEPT = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
@@ -31,7 +31,7 @@ def listen(port: int) -> socket.socket:
 
 
 def answer(client: socket.socket) -> bool:
-    """Return whether it has asked; what it asks for comes in one piece here."""
+    """Answer the handshake, which arrives in one piece here. Return whether the client sent one."""
     if not client.recv(65536).endswith(b"\r\n\r\n"):
         return False
     client.send(ACCEPT)
@@ -43,7 +43,7 @@ def serve(port: int, redis_port: int) -> None:
     redis = socket.create_connection(("127.0.0.1", redis_port))
     redis.sendall(b"SUBSCRIBE %s\r\n" % CHANNEL)
     replies = hiredis.Reader()
-    while not replies.gets():  # that the subscription stands
+    while not replies.gets():  # until the subscription is active
         replies.feed(redis.recv(65536))
     poll = select.epoll()
     sockets: dict[int, socket.socket] = {}

@@ -1,7 +1,7 @@
-"""Other people's servers, each as its own users would run it, driven like ours.
+"""Other people's servers, each run as its own users would run it, and driven like ours.
 
-None compresses, as ours does not by default. All raise ``Unavailable`` where they cannot be
-installed.
+Compression is off in all of them, as it is by default in ours. They raise ``Unavailable`` if they
+cannot be installed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _PEERS = Path(__file__).resolve().parent
 
 
 class Channels(RedisServer):
-    """Django's Channels: a consumer which joins a group, behind sessions and ``request.user``."""
+    """Django Channels: a consumer that joins a group, behind sessions and ``request.user``."""
 
     layer = "pubsub"
 
@@ -52,7 +52,7 @@ class Channels(RedisServer):
         self.versions = python_versions(python)
         super().__init__(redis)
         self._environment = {
-            # Nothing of ours: only the site that it serves.
+            # None of our code: only the site that it serves.
             "PYTHONPATH": str(_PEERS),
             "DJANGO_SETTINGS_MODULE": "channels_site.settings",
             "CHANNEL_LAYER": self.layer,
@@ -70,7 +70,7 @@ class Channels(RedisServer):
     ready = "site loaded"
 
     def command(self, folder: Path) -> Sequence[str]:
-        """``folder`` has the programs of its environment."""
+        """Return the command line. ``folder`` has the programs of the environment."""
         raise NotImplementedError
 
     def targets(self) -> list[str]:
@@ -85,7 +85,7 @@ class Channels(RedisServer):
 
 
 def _wait_until_it_listens(port: int) -> None:
-    """For a server that would say it only in a log of every connection."""
+    """Wait for a server that would report it only in a log with a line for every connection."""
     for _ in range(_TRIES):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
             return
@@ -97,7 +97,7 @@ class DaphnePubSub(Channels):
     name = "Channels, Daphne"
 
     def command(self, folder: Path) -> Sequence[str]:
-        # Its own backlog is 50, which so many clients overflow.
+        # Its default backlog of 50 is too small for so many clients.
         endpoint = f"tcp:port={self.port}:interface=127.0.0.1:backlog=2048"
         return [
             str(folder / "daphne"),
@@ -159,17 +159,17 @@ http {{
     }}
 }}
 """
-# Of file descriptors, at most; what more than it may have would be is refused by nginx.
+# The number of file descriptors. nginx refuses a number above its limit.
 _FILES = 20_000
 
 
 class NchanInMemory(Server):
-    """nginx with the module nchan, one worker; what is posted to it goes to all who listen."""
+    """nginx with the module nchan and one worker. A POST sends its body to all listeners."""
 
     name = "nginx + nchan, in memory"
     ready = "start worker process [0-9]"
 
-    def __init__(self, site: Site | None = None) -> None:  # it has no visitors
+    def __init__(self, site: Site | None = None) -> None:  # it does not know visitors
         nginx = nginx_with_nchan()
         self.versions = nginx.versions
         self.port = free_port()
@@ -193,7 +193,7 @@ class NchanInMemory(Server):
         self._answers = self._publisher.makefile("rb")
 
     def redis_settings(self) -> tuple[str, str]:
-        """What its configuration says of Redis, for all and for each location."""
+        """Return the lines about Redis in its configuration: global, and for each location."""
         return "", ""
 
     def targets(self) -> list[str]:
@@ -215,7 +215,7 @@ class NchanInMemory(Server):
                 length = int(line.split(b":")[1])
         self._answers.read(length)
         if not status.split()[1:2] or not status.split()[1].startswith(b"2"):
-            raise SystemExit(f"nchan does not publish: {status.decode()}")
+            raise SystemExit(f"nchan did not publish: {status.decode()}")
 
     def cpu(self) -> float:
         return self.program.cpu()
@@ -231,7 +231,7 @@ class NchanInMemory(Server):
 
 
 def _owner() -> str:
-    """Whom the worker runs as: who started us, as the folder is theirs."""
+    """Return the user to run the worker as: our own, because that user owns the folder."""
     return pwd.getpwuid(os.geteuid()).pw_name
 
 
@@ -240,7 +240,7 @@ class NchanRedis(NchanInMemory):
     ready = "Redis upstream redis: ready"
 
     def __init__(self, site: Site | None = None, redis: Redis | None = None) -> None:
-        nginx_with_nchan()  # or no Redis either
+        nginx_with_nchan()  # raises before a Redis is started
         self._owned = None if redis else Redis()
         self.redis = redis or self._owned
         super().__init__(site)
@@ -259,7 +259,7 @@ class NchanRedis(NchanInMemory):
 
 
 class PlainAutobahn(Server):
-    """A server that opens websockets, with Autobahn's defaults, and publishes nothing."""
+    """A server with Autobahn's defaults that opens websockets and publishes nothing."""
 
     name = "plain Autobahn"
 

@@ -1,1 +1,1 @@
-"""A Django site as small as one with users, groups and sessions can be; for the benchmarks."""
+"""A minimal Django site with users, groups and sessions, for the benchmarks."""

@@ -1,6 +1,7 @@
-"""Finds out who visitors are, one after the other in one thread, as Django itself would.
+"""Looks up visitors one after another in one thread, as Django itself would.
 
-``python -m benchmarks.site.lookups`` reads session keys, one a line; prints the µs of CPU for one.
+``python -m benchmarks.site.lookups`` reads session keys, one on each line, and prints the µs of CPU
+per lookup.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def look_up(session_key: str) -> list[str]:
 
 
 def measure(session_keys: Sequence[str]) -> float:
-    """µs of CPU for each."""
+    """Return the µs of CPU per lookup."""
     for session_key in session_keys[:_WARM]:
         look_up(session_key)
     before = time.thread_time()

@@ -1,6 +1,6 @@
-"""Settings of the benchmarks' site: what ``django-admin startproject`` has, where it matters here.
+"""Settings of the benchmarks' site: those of ``django-admin startproject`` that matter here.
 
-``WS4REDIS_BENCHMARK_DB`` is the SQLite file.
+The environment variable ``WS4REDIS_BENCHMARK_DB`` names the SQLite file.
 """
 
 import os

@@ -1,7 +1,8 @@
-"""Makes users, in groups, who are logged in: ``python -m benchmarks.site.visitors NUMBER``.
+"""Makes logged-in users with groups: ``python -m benchmarks.site.visitors NUMBER``.
 
-User ``visitor0`` is in the groups ``everyone`` and ``tens0``, as are the next nine, and so on.
-Prints the value of the Cookie header of each, a line each.
+The users ``visitor0`` to ``visitor9`` are in the groups ``everyone`` and ``tens0``, the next ten in
+``everyone`` and ``tens1``, and so on. Prints the value of each user's Cookie header on its own
+line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A program that shows its token in a header, which only browsers cannot, and prints what it hears.
+"""A client that sends its token in a header, as a browser could not, and prints its messages.
 
 TOKEN=$(python tokens.py robot chat) python client.py
 """
@@ -35,7 +35,7 @@ class Listener(WebSocketClientProtocol):
 
 @inlineCallbacks
 def main(reactor: Any, url: str = URL) -> Any:
-    # Not from the command line, which other users of the machine can see.
+    # Not from the command line, because other users of the machine can see that.
     token = os.environ["TOKEN"]
     factory = WebSocketClientFactory(
         url, headers={"Authorization": f"Bearer {token}"}, reactor=reactor

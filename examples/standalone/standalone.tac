@@ -1,12 +1,12 @@
-"""Websockets without Django: visitors show a token that was signed elsewhere.
+"""Websockets without Django: visitors present a token that another service has signed.
 
-With a Redis on its usual port, and a secret of your own::
+Start a Redis on its usual port, choose a secret, and run::
 
     export TOKEN_KEY=$(python -c 'import secrets; print(secrets.token_hex(32))')
     twistd --nodaemon --python standalone.tac
 
-Then open http://127.0.0.1:8080/ and enter what ``python tokens.py john chat`` prints. ``client.py``
-is the same for a program.
+Then open http://127.0.0.1:8080/ and enter the output of ``python tokens.py john chat``.
+``client.py`` does the same without a browser.
 """
 
 import os
@@ -29,11 +29,11 @@ from tokens import TokenAuthorizer, key_from_environment
 config = ServerConfig(
     redis=parse_redis_address(os.environ.get("WS4REDIS_CONNECTION")),
     listen=(os.environ.get("LISTEN", "tcp:8080:interface=127.0.0.1"),),
-    # Pages of other hosts: allowed_origins=("https://www.example.com",)
+    # For pages on other hosts: allowed_origins=("https://www.example.com",)
 )
 service = make_service(config, authorizer=TokenAuthorizer(key_from_environment()))
 
-# Without the page, leave this out: the service listens for websockets alone.
+# If you do not serve the page, leave this out, and the service serves only websockets.
 root = Resource()
 root.putChild(b"", File(str(FOLDER / "page.html")))
 root.putChild(b"ws", make_resource(service.factory))

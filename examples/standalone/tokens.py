@@ -1,14 +1,14 @@
-"""Signed tokens in place of sessions: whoever has the key says who comes, no database is asked.
+"""Signed tokens in place of sessions: a token names its user, so the server needs no database.
 
-Copy it into your application, and have whatever logs your users in call ``make_token``; or try it::
+Copy this file into your application, and call ``make_token`` where your users log in. To try it::
 
     TOKEN_KEY=… python tokens.py john chat
 
 prints a token with which john may listen and talk in the facility ``chat`` for ten minutes.
 
-A token is good for whoever has it, as often as they like, until it expires: keep that short, send
-it over TLS only, and never in a URL. URLs stand in the logs of servers and proxies, in a browser's
-history, and in whatever is copied to somebody else.
+Anybody who has a token can use it, any number of times, until it expires. Keep its lifetime short,
+send it only over TLS, and never put it into a URL. URLs end up in the logs of servers and proxies,
+in the browser's history, and in links that people copy.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SHORTEST_KEY = 32
 
 @dataclass(frozen=True)
 class Claims:
-    """What a token says. ``expires`` is in seconds since the epoch."""
+    """The content of a token. ``expires`` is in seconds since the epoch."""
 
     user: str
     facility: str
@@ -41,18 +41,18 @@ class Claims:
 
 
 def make_token(key: bytes, claims: Claims) -> str:
-    """A token made of characters that a header and a subprotocol may hold."""
+    """Return a token, made of characters that are legal in a header and in a subprotocol."""
     payload = _encode(json.dumps(asdict(claims)).encode())
     return f"{payload}.{_signature(key, payload)}"
 
 
 def read_token(key: bytes, token: str, now: float) -> Claims:
-    """Raises ``Denied`` unless it was made with ``key`` and is good at ``now``."""
+    """Raises ``Denied`` unless the token was made with ``key`` and is still valid at ``now``."""
     payload, _, signature = token.partition(".")
-    # In constant time: how long it takes must not tell how much of a guess was right.
+    # In constant time: the duration must not reveal how much of a guess was right.
     if not hmac.compare_digest(_signature(key, payload).encode(), signature.encode()):
-        raise _unauthorized("The token is not good.")
-    # Only now: what others wrote is not read.
+        raise _unauthorized("The token is invalid.")
+    # Only now: unsigned data is never parsed.
     claims = Claims(**json.loads(_decode(payload)))
     if not now < claims.expires:
         raise _unauthorized("The token has expired.")
@@ -60,13 +60,13 @@ def read_token(key: bytes, token: str, now: float) -> Claims:
 
 
 class TokenAuthorizer:
-    """An ``IAuthorizer``. When the token expires the websocket is closed, as the server asks again
-    at ``Admission.expires`` and is refused.
+    """An ``IAuthorizer``. When the token expires, the server closes the websocket, because it asks
+    again at ``Admission.expires`` and is refused.
     """
 
     def __init__(self, key: bytes, now: Callable[[], float] = time.time) -> None:
         if len(key) < SHORTEST_KEY:
-            raise ValueError(f"A key of {len(key)} bytes can be guessed: use {SHORTEST_KEY}.")
+            raise ValueError(f"A key of {len(key)} bytes is too short. Use {SHORTEST_KEY} or more.")
         self._key = key
         self._now = now
 
@@ -84,27 +84,27 @@ class TokenAuthorizer:
 
 
 def token_of(handshake: Handshake) -> str:
-    """From ``Authorization: Bearer TOKEN``, or, as browsers let no page set that, from the second
-    of the subprotocols ``chat, token.TOKEN``. The server answers with the first one.
+    """Return the token from ``Authorization: Bearer TOKEN``. Browsers do not let a page set that
+    header, so a page offers the subprotocols ``chat, token.TOKEN``. The server selects the first.
     """
     scheme, _, token = handshake.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return token.strip()
     if any(word.startswith("token.") for word in handshake.subprotocols[:1]):
-        # It would be answered, and stand where a credential must not get to.
+        # The server would send the token back, and responses must not contain credentials.
         raise Denied(400, "Offer the subprotocol 'chat' before the token.")
     for word in handshake.subprotocols:
         if word.startswith("token."):
             return word.removeprefix("token.")
-    raise _unauthorized("A token is needed.")
+    raise _unauthorized("A token is required.")
 
 
 def key_from_environment() -> bytes:
     key = os.environ.get("TOKEN_KEY", "").encode()
     if len(key) < SHORTEST_KEY:
         raise SystemExit(
-            f"TOKEN_KEY has {len(key)} bytes. Set it to a secret of {SHORTEST_KEY} or more, such "
-            "as python -c 'import secrets; print(secrets.token_hex(32))' prints."
+            f"TOKEN_KEY has {len(key)} bytes. Set it to a secret of at least {SHORTEST_KEY}, such "
+            "as the output of python -c 'import secrets; print(secrets.token_hex(32))'."
         )
     return key
 
@@ -114,7 +114,7 @@ def _unauthorized(reason: str) -> Denied:
 
 
 def _signature(key: bytes, payload: str) -> str:
-    # What else the key may sign begins with other words.
+    # The first words keep these signatures apart from any others made with the same key.
     return _encode(hmac.digest(key, b"websocket token " + payload.encode(), "sha256"))
 
 

@@ -1,4 +1,4 @@
-"""What is tested in ``test_orders``: views of a Django site that publish."""
+"""Views of a Django site that publish; ``test_orders`` tests them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ws4redis_tx.publisher import SELF, RedisPublisher
 
 
 def ship(request: HttpRequest) -> HttpResponse:
-    """Tell the customer in every window, and the staff."""
+    """Notify the customer, in every window, and the staff."""
     order = request.GET["order"]
     customer = RedisPublisher(facility="orders", users=[SELF], request=request)
     staff = RedisPublisher(facility="orders", groups=["staff"])

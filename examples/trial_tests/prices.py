@@ -1,4 +1,4 @@
-"""What is tested in ``test_prices``: a Twisted application that tells its customers prices."""
+"""A Twisted application that sends prices to its customers; ``test_prices`` tests it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ws4redis_tx.service import Publisher, ServerConfig
 
 
 class CustomerAuthorizer:
-    """Lets customers in, by a cookie that holds a token, and has them listen and talk to us."""
+    """Admits customers by a cookie that holds a token, and grants every right they ask for."""
 
     def __init__(self, customers: Mapping[str, str]) -> None:
         self._customers = customers
@@ -30,9 +30,9 @@ class CustomerAuthorizer:
 
 
 class PriceFeed:
-    """Tells everybody a price; once more, a second later, if Redis is away.
+    """Sends prices to everybody. If Redis is down, it tries once more, a second later.
 
-    But not if the price may have been told: nobody shall hear the same one twice.
+    It does not try again if the price may have been published: nobody should get it twice.
     """
 
     def __init__(self, config: ServerConfig, broker: IBroker, clock: Any) -> None:
@@ -42,7 +42,7 @@ class PriceFeed:
 
     @inlineCallbacks
     def tell(self, symbol: str, price: str) -> Any:
-        """Fire with whether it was told, as far as is known."""
+        """Fire with whether the price was published, as far as is known."""
         publisher = Publisher(self._config, self._broker, facility=symbol, broadcast=True)
         try:
             yield publisher.publish_message(price)
@@ -57,6 +57,6 @@ class PriceFeed:
         return True
 
     def warn(self, customer: str, text: str) -> Deferred[int]:
-        """To one customer, in all windows; not kept for who is not there."""
+        """Warn one customer, in all of their windows. The warning is not persisted."""
         publisher = Publisher(self._config, self._broker, facility="warnings", users=[customer])
         return publisher.publish_message(text, expire=0)

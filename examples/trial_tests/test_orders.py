@@ -1,7 +1,7 @@
-"""Tests of Django views that publish: what they published, and to whom. Without a Redis.
+"""Tests of Django views that publish. They capture the messages and need no Redis.
 
-In a project's own tests the settings are there already, and ``django.test.TestCase`` does as well
-as trial's.
+In a project's own tests the settings already exist, and you can use ``django.test.TestCase`` in
+place of trial's.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class OrderTests(SynchronousTestCase):
         request.user = User(username=username)
         return request
 
-    def test_a_shipped_order_is_told_to_its_customer_and_to_the_staff(self) -> None:
+    def test_a_shipped_order_notifies_its_customer_and_the_staff(self) -> None:
         orders.ship(self.request())
         self.published.assert_published(
             "Your order is on its way.", facility="orders", users=["john"]
@@ -46,7 +46,7 @@ class OrderTests(SynchronousTestCase):
             json={"state": "shipped", "order": "7"}, groups=["staff"], expire=0, times=1
         )
 
-    def test_a_shipped_order_is_told_to_nobody_else(self) -> None:
+    def test_a_shipped_order_notifies_nobody_else(self) -> None:
         orders.ship(self.request())
         self.published.assert_not_published(broadcast=True)
         self.assertEqual(len(self.published.messages), 2)
@@ -62,7 +62,7 @@ class OrderTests(SynchronousTestCase):
         message = self.published.assert_published(facility="orders", broadcast=True)
         self.assertIn("cancelled", message.text)
 
-    def test_the_last_news_are_those_that_were_published(self) -> None:
+    def test_the_last_news_is_the_last_published_message(self) -> None:
         self.assertEqual(orders.last_news(self.request()).content, b"no news")
         orders.ship(self.request())
         self.assertEqual(orders.last_news(self.request()).content, b"Your order is on its way.")

@@ -1,6 +1,6 @@
-"""Tests of a Twisted application: the real server, on a fake wire, with a Redis in memory.
+"""Tests of a Twisted application: the real server, over a fake connection and an in-memory Redis.
 
-Nothing here waits for anything: what a call sets off has happened when it returns.
+Nothing here waits: when a call returns, all of its effects have happened.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class PriceTests(SynchronousTestCase):
         )
 
 
-class WhoTests(PriceTests):
-    def test_a_customer_hears_prices(self) -> None:
+class AccessTests(PriceTests):
+    def test_a_customer_receives_prices(self) -> None:
         john = self.connect("gold?subscribe-broadcast")
         self.assertTrue(self.successResultOf(self.feed.tell("gold", "1900")))
         self.assertEqual(john.messages, ["1900"])
@@ -60,7 +60,7 @@ class WhoTests(PriceTests):
 
 
 class WebsocketTests(PriceTests):
-    def test_who_comes_later_starts_with_the_last_price(self) -> None:
+    def test_a_late_customer_starts_with_the_last_price(self) -> None:
         for price in ("1900", "1950"):
             self.feed.tell("gold", price)
         self.assertEqual(self.connect("gold?subscribe-broadcast").messages, ["1950"])
@@ -98,7 +98,7 @@ class HeartbeatTests(PriceTests):
 
 
 class TroubleTests(PriceTests):
-    def test_prices_that_are_under_way_arrive_in_order(self) -> None:
+    def test_delayed_prices_arrive_in_order(self) -> None:
         john = self.connect("gold?subscribe-broadcast")
         self.broker.delay = math.inf
         for price in ("1900", "1950", "1920"):
@@ -116,7 +116,7 @@ class TroubleTests(PriceTests):
         self.assertTrue(john.open)
         self.assertEqual(john.messages, ["1900"])
 
-    def test_a_price_that_was_not_told_is_told_a_second_later(self) -> None:
+    def test_a_price_that_was_not_published_is_published_a_second_later(self) -> None:
         john = self.connect("gold?subscribe-broadcast")
         self.broker.fail_next()
         told = self.feed.tell("gold", "1900")
@@ -125,7 +125,7 @@ class TroubleTests(PriceTests):
         self.assertTrue(self.successResultOf(told))
         self.assertEqual(john.messages, ["1900"])
 
-    def test_one_that_may_have_been_told_is_not_told_again(self) -> None:
+    def test_a_price_that_may_have_been_published_is_not_published_again(self) -> None:
         john = self.connect("gold?subscribe-broadcast")
         self.broker.fail_next(maybe_published=True)
         self.assertFalse(self.successResultOf(self.feed.tell("gold", "1900")))
@@ -135,7 +135,7 @@ class TroubleTests(PriceTests):
         john = self.connect("gold?subscribe-broadcast")
         self.broker.lose_connection()
         self.assertEqual(self.connect("gold?subscribe-broadcast").refused, 503)
-        # By another process, which reaches Redis.
+        # Published by another process, which can still reach Redis.
         self.broker.publish_elsewhere([b"broadcast:gold"], b"1900", expire=60)
         self.broker.restore()
         self.assertEqual((john.open, john.messages), (True, ["1900"]))

@@ -378,7 +378,7 @@ class PeerTests(SynchronousTestCase):
     def test_a_server_that_cannot_be_installed_says_why(self) -> None:
         self.patch(os, "environ", {**os.environ, "PATH": ""})
         why = self.assertRaises(Unavailable, nginx_with_nchan.__wrapped__)
-        self.assertIn("this is no Debian", str(why))
+        self.assertIn("this system is not Debian", str(why))
 
     def test_a_command_that_fails_is_named_with_what_it_said(self) -> None:
         script = "import sys; print('no such package'); sys.exit(1)"

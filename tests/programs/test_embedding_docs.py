@@ -110,8 +110,8 @@ class BlockTests(ServerTestCase):
         self.assertEqual((yield client.closed), 1001)
 
     @inlineCallbacks
-    def test_publishing_and_hearing(self) -> Any:
-        main = run(block("Publishing and hearing"))["main"]
+    def test_publishing_and_listening(self) -> Any:
+        main = run(block("Publishing and listening"))["main"]
         heard = yield Deferred.fromCoroutine(main(ServerConfig(redis=self.redis.address)))
         channel = b"broadcast:orders"
         self.assertEqual(heard, [(channel, b"a lamp"), (channel, b"a chair")])

@@ -1,1 +1,1 @@
-"""The least Django site with a websocket by Channels that everyone in a group hears."""
+"""A minimal Django site in which Channels sends messages to a group of websockets."""

@@ -1,4 +1,4 @@
-"""A websocket for each visitor, in the group that its path names: the usual stack of Channels."""
+"""The usual stack of Channels: each visitor's websocket joins the group named by its path."""
 
 from channels.auth import AuthMiddlewareStack
 from channels.generic.websocket import AsyncWebsocketConsumer

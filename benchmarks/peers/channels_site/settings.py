@@ -1,7 +1,7 @@
-"""Settings of the site with Channels. It reads the database of ``benchmarks.site``, whose visitors
-are logged in here too, as the secret key is the same.
+"""Settings of the site with Channels. It reads the database of ``benchmarks.site``. The secret key
+is the same, so that site's visitors are logged in here too.
 
-``CHANNEL_LAYER`` is ``core`` or ``pubsub``; ``REDIS_URL`` says where its Redis is.
+``CHANNEL_LAYER`` is ``core`` or ``pubsub``. ``REDIS_URL`` is the URL of its Redis.
 """
 
 import os
@@ -24,16 +24,16 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 ASGI_APPLICATION = "channels_site.asgi.application"
 
-# So that a storm of handshakes is not refused: the client's default is 100 connections.
+# The client's default of 100 connections would refuse many simultaneous handshakes.
 _HOST = f"{os.environ['REDIS_URL']}?max_connections=10000"
 _LAYERS = {
     "core": {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
-        # So that it drops nothing: its default is 100 messages for each websocket.
+        # With its default of 100 messages for each websocket, it would drop messages.
         "CONFIG": {"hosts": [_HOST], "capacity": 100_000},
     },
     "pubsub": {
-        # Has no limit.
+        # It has no limit.
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
         "CONFIG": {"hosts": [_HOST]},
     },

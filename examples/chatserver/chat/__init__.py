@@ -1,1 +1,1 @@
-"""The chat demo's app: templates, static files and the command that prepares the database."""
+"""The chat demo's app: templates, static files, and the command that prepares the database."""

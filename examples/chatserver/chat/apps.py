@@ -1,4 +1,4 @@
-"""Tells Django about the app."""
+"""The app's configuration for Django."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How a site tests what it publishes: ``python manage.py test``.
+"""Tests of the messages that a site publishes: ``python manage.py test``.
 
-``PublishingTests`` need no Redis and no server: they see what the views would have published.
-``LiveTests`` have a real server, a real Redis, and websockets of clients that are logged in.
+``PublishingTests`` need no Redis and no server: they capture the messages that the views publish.
+``LiveTests`` use a real server, a real Redis, and websockets of clients that are logged in.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class PublishingTests(TestCase):
         self.client.post("/broadcast/", {"message": "hello"})
         self.published.assert_published("john: hello", broadcast=True)
 
-    def test_who_is_no_member_does_not_write_to_the_group(self) -> None:
+    def test_only_members_may_write_to_the_group(self) -> None:
         self.client.force_login(self.mary)
         refused = self.client.post("/group/", {"group": "chatters", "message": "hello"})
         self.assertEqual(refused.status_code, HTTPStatus.FORBIDDEN)
@@ -64,7 +64,7 @@ class LiveTests(LiveServer, StaticLiveServerTestCase):
         self.addCleanup(client.close)
         return client
 
-    def test_what_the_page_says_is_where_the_messages_arrive(self) -> None:
+    def test_messages_arrive_at_the_url_on_the_page(self) -> None:
         with urlopen(f"{self.live_server_url}/broadcast/") as page:
             (url,) = re.findall(r'data-websocket="([^"]+)"', page.read().decode())
         guest = self.open(url, cookies="")

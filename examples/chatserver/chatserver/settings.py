@@ -1,13 +1,13 @@
-"""Settings of the chat demo, for one's own machine.
+"""Settings of the chat demo, for a developer's own machine.
 
-Knows what the demo reads from the environment:
+The demo reads these environment variables:
 
 =====================  =============================================  =======================
 variable               meaning                                        default
 =====================  =============================================  =======================
 ``CHATSERVER_DB``      the SQLite file                                ``demo.sqlite3``
-``CHATSERVER_DEBUG``   ``0`` switches Django's DEBUG off              ``1``
-``WS4REDIS_CONNECTION``  the URL of Redis                             that of ``ws4redis_tx``
+``CHATSERVER_DEBUG``   ``0`` turns off Django's DEBUG                 ``1``
+``WS4REDIS_CONNECTION``  the URL of Redis                             the default
 =====================  =============================================  =======================
 
 The web server and the websocket server must see the same values.
@@ -22,7 +22,7 @@ from typing import Any
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 DEBUG = os.environ.get("CHATSERVER_DEBUG", "1").lower() not in {"", "0", "false", "no", "off"}
-# Public, like the demo's passwords, and fixed: both servers have to read the same sessions.
+# Public, like the demo's passwords, and fixed because both servers must read the same sessions.
 SECRET_KEY = "the-chat-demo-runs-on-loopback-only-and-has-no-secrets-to-keep"
 ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
 
@@ -78,7 +78,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 STATIC_URL = "/static/"
 
-# Browsers notice a dead connection by it, and connect again.
+# Lets browsers detect a dead connection and reconnect.
 WS4REDIS_HEARTBEAT = "--heartbeat--"
 if os.environ.get("WS4REDIS_CONNECTION"):
     WS4REDIS_CONNECTION = os.environ["WS4REDIS_CONNECTION"]

@@ -1,4 +1,4 @@
-"""Which page is where. Websockets are not here: their server answers under ``WEBSOCKET_URL``."""
+"""The URLs of the pages. Websockets have a server of their own under ``WEBSOCKET_URL``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ urlpatterns = [
     path("group/", views.GroupPage.as_view(), name="group"),
     path("login/", LoginView.as_view(template_name="chat/login.html"), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
-    # runserver does this by itself, other servers do not. Only while DEBUG is on.
+    # runserver does this by itself, but other servers do not. Works only while DEBUG is on.
     *staticfiles_urlpatterns(),
 ]

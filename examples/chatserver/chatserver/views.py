@@ -1,7 +1,8 @@
 """The pages of the chat demo.
 
-Knows who may write to whom, and how a message is published. Messages reach the browser by websocket
-and leave it by an ordinary POST, so this is plain Django: nothing here is asynchronous.
+This module decides who may write to whom, and publishes messages. A browser sends its messages by
+an ordinary POST and receives them over a websocket, so this is plain Django: nothing here is
+asynchronous.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ LONGEST_MESSAGE = 2000  # characters
 
 
 class Refused(Exception):
-    """A message that was not published. Its text is a sentence for who wrote the message."""
+    """A message was not published. The text of the exception is a sentence for its author."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
         super().__init__(reason)
@@ -34,7 +35,7 @@ class Refused(Exception):
 
 
 class IndexPage(TemplateView):
-    """Who you are and where to go, or the login form."""
+    """The index: the visitor's name and the conversations, or the login form."""
 
     template_name = "chat/index.html"
 
@@ -45,21 +46,21 @@ class IndexPage(TemplateView):
 class ChatPage(TemplateView):
     """One conversation: GET shows it, POST publishes the field ``message``.
 
-    A script, which accepts JSON but not HTML, is answered ``{"receivers": n}`` or
-    ``{"error": sentence}``; a plain form is sent back to the page, or gets the page with the
-    sentence on it. Both see the same statuses.
+    A script, which accepts JSON but not HTML, gets ``{"receivers": n}`` or
+    ``{"error": sentence}``. A plain form is redirected to the page, or gets the page with the
+    sentence on it. The statuses are the same for both.
     """
 
     template_name = "chat/chat.html"
     audience: ClassVar[str]
-    recipient_field: ClassVar[str] = ""  # the name of the select, if there is one
+    recipient_field: ClassVar[str] = ""  # the name of the select element, if there is one
 
     def recipients(self) -> list[str]:
-        """What the select offers, in order."""
+        """The options of the select element, in order."""
         return []
 
     def publisher_options(self, recipient: str) -> Mapping[str, Any]:
-        """The audience, in the publisher's words. Raises ``Refused``."""
+        """The audience, as keyword arguments of the publisher. Raises ``Refused``."""
         raise NotImplementedError
 
     def post(self, request: HttpRequest) -> HttpResponse:
@@ -80,7 +81,7 @@ class ChatPage(TemplateView):
         return HttpResponseRedirect(request.path)
 
     def publish(self, text: str, recipient: str) -> int:
-        """The number of server processes that received it. Raises ``Refused``."""
+        """Return the number of server processes that received it. Raises ``Refused``."""
         if not text:
             raise Refused(HTTPStatus.BAD_REQUEST, "Write something first.")
         if len(text) > LONGEST_MESSAGE:
@@ -118,7 +119,7 @@ class ChatPage(TemplateView):
 
 
 class BroadcastPage(ChatPage):
-    """From everybody to everybody, login or not."""
+    """Messages from everybody to everybody, logged in or not."""
 
     audience = "broadcast"
 
@@ -127,25 +128,25 @@ class BroadcastPage(ChatPage):
 
 
 class UserPage(LoginRequiredMixin, ChatPage):
-    """To one user, in every browser where that user is logged in."""
+    """Messages to one user, in every browser where that user is logged in."""
 
     audience = "user"
     recipient_field = "user"
 
     def recipients(self) -> list[str]:
-        """Everybody, oneself last."""
+        """All users, with the visitor last."""
         users = get_user_model().objects.filter(is_active=True)
         names = users.order_by("username").values_list("username", flat=True)
         return sorted(names, key=lambda name: name == self.author())
 
     def publisher_options(self, recipient: str) -> Mapping[str, Any]:
         if recipient not in self.recipients():
-            raise Refused(HTTPStatus.BAD_REQUEST, "There is no user of that name.")
+            raise Refused(HTTPStatus.BAD_REQUEST, "There is no user with that name.")
         return {"users": [recipient]}
 
 
 class GroupPage(LoginRequiredMixin, ChatPage):
-    """To all members of a group, by its members."""
+    """Messages from a member of a group to all of its members."""
 
     audience = "group"
     recipient_field = "group"

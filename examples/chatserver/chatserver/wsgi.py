@@ -1,4 +1,4 @@
-"""The WSGI application, for any server: ``runserver``, ``twistd`` or another."""
+"""The WSGI application, for ``runserver``, ``twistd`` or any other server."""
 
 from __future__ import annotations
 

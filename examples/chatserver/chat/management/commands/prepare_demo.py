@@ -1,4 +1,4 @@
-"""``manage.py prepare_demo``: a database in which the demo's two users exist."""
+"""``manage.py prepare_demo`` creates a database with the demo's two users."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GROUP = "chatters"
 
 
 class Command(BaseCommand):
-    """May be repeated: what exists is left alone, a changed password too."""
+    """Idempotent: existing users keep their passwords, even changed ones."""
 
     help = "Creates the tables, and the users and the group of the chat demo, if they are missing."
 
@@ -25,7 +25,7 @@ class Command(BaseCommand):
         group, _created = Group.objects.get_or_create(name=GROUP)
         for username in USERNAMES:
             user = users.filter(username=username).first()
-            if user is None:  # hashing a password takes a third of a second, so not each time
+            if user is None:  # hashing a password takes a third of a second
                 user = users.create_user(username, password=PASSWORD)
             user.groups.add(group)
         self.stdout.write(

@@ -1,4 +1,4 @@
-// The chat page: shows what the websocket brings, and sends the form without leaving the page.
+// The chat page: shows messages from the websocket, and sends the form without leaving the page.
 
 (function () {
   "use strict";
@@ -13,8 +13,8 @@
 
   const REPLAY_WINDOW = 1000; // milliseconds after a reconnect
 
-  const shown = new Set(); // payloads that came by websocket
-  const posted = []; // what this page sent, while it has not come back
+  const shown = new Set(); // payloads that arrived over the websocket
+  const posted = []; // payloads that this page sent and that have not come back yet
   let attempts = 0;
   let connected_at = 0;
   let connected_before = false;
@@ -29,7 +29,7 @@
     error.textContent = text;
     error.hidden = text === "";
     if (was_at_end) {
-      log.scrollTop = log.scrollHeight; // the error takes its place from the log
+      log.scrollTop = log.scrollHeight; // the error takes space from the log
     }
   }
 
@@ -40,11 +40,11 @@
   function element(tag, class_name, text) {
     const node = document.createElement(tag);
     node.className = class_name;
-    node.textContent = text; // never innerHTML: anybody may have written it
+    node.textContent = text; // never innerHTML, because anybody may have written it
     return node;
   }
 
-  // True if this page had sent it.
+  // Returns true if this page had sent it.
   function forget_posted(payload) {
     const position = posted.indexOf(payload);
     if (position >= 0) {
@@ -53,7 +53,7 @@
     return position >= 0;
   }
 
-  // A steady colour for each name.
+  // Each name always gets the same colour.
   function hue_of(name) {
     let hash = 0;
     for (const char of name) {
@@ -94,14 +94,14 @@
       show_message({ author: null, text: `(${data.byteLength} bytes, not text)`, mine: false });
       return;
     }
-    // The server repeats the last persisted message at every connect. It is news only once.
+    // The server replays the last persisted message at every connect. Show it only once.
     const replaying = connected_before && Date.now() - connected_at < REPLAY_WINDOW;
     if (replaying && shown.has(data)) {
       return;
     }
     shown.add(data);
     const [, author, text] = /^([^\s:]{1,150}): ([\s\S]*)$/.exec(data) || [null, null, data];
-    // All guests share one name, so theirs are recognised by what this page sent.
+    // All guests share one name, so their own messages are recognised by `posted`.
     const from_here = forget_posted(data);
     show_message({ author, text, mine: author === me && (me !== guest || from_here) });
   }
@@ -115,7 +115,7 @@
     }
     show_error("");
     const payload = `${me}: ${text}`;
-    posted.push(payload); // now, because the websocket may be faster than the answer
+    posted.push(payload); // now, because the websocket may be faster than the response
     form.elements.message.value = "";
     let problem = "The server cannot be reached. Your message was not sent.";
     try {
@@ -125,7 +125,7 @@
         headers: { Accept: "application/json" },
       });
       if (response.redirected) {
-        location.reload(); // the login has expired: the page leads to the form
+        location.reload(); // the login has expired, so the page redirects to the form
         return;
       }
       const is_json = (response.headers.get("Content-Type") || "").includes("json");
