@@ -74,7 +74,7 @@ class WorkersTestCase(TestCase):
             *options,
         )
         self.addCleanup(self.program.end)
-        ready = yield self.program.wait_for(r"tap#info\] Ready: (.*)\n")
+        ready = yield self.program.wait_for(r"process#info\] Ready: (.*)\n")
         self.ready = ready.group(1)
         self.workers = self.pids()
         before = self.program.printed.partition(ready.group())[0]

@@ -8,8 +8,8 @@ browser would be logged out by merely connecting.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
@@ -54,12 +54,17 @@ class DjangoAuthorizer:
     ``stop()``, and keep no process from ending. A lookup that is cancelled before its turn comes
     costs nothing.
 
-    :param known_rights: what a callback may grant.
+    :param known_rights: the rights that a callback may grant.
+    :param context: entered by the thread around each look-up.
     """
 
     def __init__(
-        self, reactor: Any, known_rights: Iterable[str] = SUBSCRIBE_RIGHTS + PUBLISH_RIGHTS
+        self,
+        reactor: Any,
+        known_rights: Iterable[str] = SUBSCRIBE_RIGHTS + PUBLISH_RIGHTS,
+        context: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
+        self._context = context
         self._reactor = reactor
         self._known_rights = frozenset(known_rights)
         self._lookups: Lookups | None = None
@@ -85,6 +90,10 @@ class DjangoAuthorizer:
             lookups.stop()
 
     def _authorize(self, handshake: Handshake, rights: Sequence[str]) -> Admission:
+        with self._context():
+            return self._look_up(handshake, rights)
+
+    def _look_up(self, handshake: Handshake, rights: Sequence[str]) -> Admission:
         try:
             request = make_request(handshake)
             ticket = redeem(handshake)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from django.dispatch import Signal
@@ -32,8 +33,14 @@ class SignalHooks(NullHooks):
     the reactor, or by ``stop``, and keeps no process from ending.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        context: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        """The thread enters ``context`` around each event."""
         self._reactor = reactor
+        self._context = context
         self._outbox: _Outbox | None = None
         self._at_shutdown: Any = None
 
@@ -78,10 +85,11 @@ class SignalHooks(NullHooks):
 
     def _send(self, signal: Signal, connection: IConnection, values: dict[str, Any]) -> None:
         """In the thread. What a receiver raises, Django logs."""
-        try:
-            signal.send_robust(sender=IConnection, connection=connection, **values)
-        finally:
-            close_broken()
+        with self._context():
+            try:
+                signal.send_robust(sender=IConnection, connection=connection, **values)
+            finally:
+                close_broken()
 
 
 class _Outbox:

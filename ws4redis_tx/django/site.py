@@ -14,8 +14,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import Site
 from twisted.web.wsgi import WSGIResource
 
-from ws4redis_tx.websocket.factory import WebSocketFactory
-from ws4redis_tx.websocket.resource import WebSocketResource
+from ws4redis_tx.service import WebSocketFactory, make_resource
 
 
 def make_django_site(
@@ -40,7 +39,7 @@ class _Root(Resource):
     def __init__(self, factory: WebSocketFactory, wsgi: WSGIResource) -> None:
         super().__init__()
         self._websocket_url = factory.config.websocket_url.encode()
-        self._websockets = WebSocketResource(factory)
+        self._websockets = make_resource(factory)
         self._wsgi = wsgi
 
     def getChild(self, path: bytes, request: Any) -> IResource:

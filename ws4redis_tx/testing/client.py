@@ -23,9 +23,8 @@ from twisted.python.failure import Failure
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.interfaces import IAuthorizer, IHooks, NullHooks
-from ws4redis_tx.service import make_factory
+from ws4redis_tx.service import WebSocketFactory, make_factory
 from ws4redis_tx.testing.broker import MemoryBroker
-from ws4redis_tx.websocket.factory import WebSocketFactory
 
 
 def make_memory_factory(

@@ -12,7 +12,8 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -28,13 +29,8 @@ from ws4redis_tx.testing.processes import RedisProcess
 from ws4redis_tx.threads.reactor_thread import get_thread
 
 if TYPE_CHECKING:
-    from django.dispatch import Signal
     from django.test import Client, LiveServerTestCase
     from twisted.internet.defer import Deferred
-
-    from ws4redis_tx.core.admission import Admission
-    from ws4redis_tx.core.handshake import Handshake
-    from ws4redis_tx.core.interfaces import IConnection
 
     _TestCase = LiveServerTestCase
 else:
@@ -79,8 +75,8 @@ class _Server:
         reactor = self._reactor
         config = django_settings.server_config()
         known = known_rights(django_settings.get_callable("WS4REDIS_SUBSCRIBER"))
-        self._authorizer = _Authorizer(reactor, known, self._lend)
-        self._hooks = _Hooks(reactor, self._lend)
+        self._authorizer = DjangoAuthorizer(reactor, known, self._lent)
+        self._hooks = SignalHooks(reactor, self._lent)
         self._broker = make_broker(config, reactor=reactor)
         self._service = service = make_service(
             config,
@@ -107,6 +103,15 @@ class _Server:
         """Give this thread the test's own connections."""
         for alias, connection in self._connections.items():
             connections[alias] = connection
+
+    @contextmanager
+    def _lent(self) -> Iterator[None]:
+        """Lend this thread the test's connections, and no longer than that."""
+        self._lend()
+        try:
+            yield
+        finally:
+            connections.close_all()
 
     def _serve(self, environ: Any, start_response: Any) -> _Response:
         self._lend()
@@ -162,36 +167,6 @@ class _Response:
         try:
             if hasattr(self._parts, "close"):
                 self._parts.close()
-        finally:
-            connections.close_all()
-
-
-class _Authorizer(DjangoAuthorizer):
-    """Django's, whose threads ``lend`` gives the test's connections."""
-
-    def __init__(self, reactor: Any, known_rights: Iterable[str], lend: Callable[[], None]) -> None:
-        super().__init__(reactor, known_rights)
-        self._lend = lend
-
-    def _authorize(self, handshake: Handshake, rights: Sequence[str]) -> Admission:
-        self._lend()
-        try:
-            return super()._authorize(handshake, rights)
-        finally:
-            connections.close_all()
-
-
-class _Hooks(SignalHooks):
-    """Those that send Django's signals, whose thread ``lend`` gives the test's connections."""
-
-    def __init__(self, reactor: Any, lend: Callable[[], None]) -> None:
-        super().__init__(reactor)
-        self._lend = lend
-
-    def _send(self, signal: Signal, connection: IConnection, values: dict[str, Any]) -> None:
-        self._lend()
-        try:
-            super()._send(signal, connection, values)
         finally:
             connections.close_all()
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -186,6 +187,9 @@ class Workers(ProcessMonitor):
         self._look_whether_ready()
         return ready
 
+    def later(self, seconds: float, function: Callable[[], object]) -> Any:
+        return self._clock.callLater(seconds, function)
+
     # Told by the workers
 
     def ready(self, name: str) -> None:
@@ -261,7 +265,7 @@ class _Worker(LoggingProtocol):
         self.service.ended(self.name, reason)
 
     def _later(self, seconds: float, function: Any) -> None:
-        self._timers.append(self.service._clock.callLater(seconds, function))
+        self._timers.append(self.service.later(seconds, function))
 
     def _kill(self) -> None:
         with suppress(ProcessExitedAlready):

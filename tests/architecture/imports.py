@@ -1,0 +1,117 @@
+"""Who imports whom in the package, read from its source. ``python -m tests.architecture.imports``
+prints the rooms, from the top of the house to its bottom, and the rooms that each imports.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "ws4redis_tx"
+
+# Room → the rooms that it may import, besides itself. In this order: a room imports only rooms that
+# stand above it.
+ROOMS: dict[str, set[str]] = {
+    "core": set(),
+    "config": {"core"},
+    "delivery": {"core"},
+    "scheduling": {"core"},
+    "redis": {"core", "delivery", "scheduling"},
+    "revocation": {"core", "config", "scheduling"},
+    "protocols": {"core", "config", "delivery", "scheduling"},
+    "sessions": {"core", "config", "delivery", "scheduling", "revocation", "protocols"},
+    "websocket": {"core", "delivery", "scheduling", "sessions"},
+    "threads": {"core", "config", "redis"},
+    "django": {"core", "config", "revocation", "threads", "doors"},
+    "twistd": {"core", "config", "redis", "websocket", "threads", "doors"},
+    "testing": {
+        "core", "config", "delivery", "scheduling", "redis", "threads", "django", "twistd", "doors",
+    },
+}  # fmt: skip
+
+# Names that other people's code imports, thin: they lead into rooms, and may import any.
+DOORS = {
+    "__init__", "apps", "context_processors", "policies", "publisher", "redis_store", "service",
+    "settings", "signals", "subscriber", "tap", "templatetags", "tickets",
+}  # fmt: skip
+
+# Old places of promised names, a line or two each: doors too.
+SHIMS = {"core.config", "core.hooks"}
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """One import: module names without the package's, and the line it stands in."""
+
+    importer: str
+    imported: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.importer}:{self.line} imports {self.imported}"
+
+
+def modules() -> dict[str, Path]:
+    """Every module by its name within the package: ``redis.broker``, ``core`` for its package."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+        found[name] = path
+    return found
+
+
+def arrows() -> Iterator[Arrow]:
+    """Every import of one module by another, also those within functions and for types alone."""
+    names = set(modules())
+    for importer, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            for imported in _imported(node):
+                # ``from room import module`` and ``from room.module import name``.
+                while imported and imported not in names:
+                    imported = imported.rpartition(".")[0]
+                yield Arrow(importer, imported or "__init__", node.lineno)
+
+
+def _imported(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        dotted = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
+        dotted = [f"{node.module}.{alias.name}" for alias in node.names]
+    else:
+        return
+    for name in dotted:
+        first, _, rest = name.partition(".")
+        if first == PACKAGE.name:
+            yield rest
+
+
+def room_of(module: str) -> str:
+    """The room that a module stands in; ``doors`` for those at the top of the package."""
+    first = module.partition(".")[0]
+    return "doors" if first in DOORS or module in SHIMS else first
+
+
+def drawing() -> str:
+    """The rooms and the arrows between them."""
+    found: dict[str, set[str]] = {room: set() for room in (*ROOMS, "doors")}
+    sizes = dict.fromkeys(found, 0)
+    for name in modules():
+        sizes[room_of(name)] += name not in ROOMS
+    for arrow in arrows():
+        here, there = room_of(arrow.importer), room_of(arrow.imported)
+        if here != there:
+            found[here].add(there)
+    order = [*ROOMS, "doors"]
+    lines = []
+    for room in order:
+        above = " ".join(sorted(found[room], key=order.index)) or "the standard library"
+        lines.append(f"{room:<11}{sizes[room]:>3} modules  → {above}")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(drawing(), end="")
