@@ -13,6 +13,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import DeferredList, gatherResults, inlineCallbacks
+from twisted.internet.task import deferLater
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -124,6 +125,8 @@ class ErrorTests(TestCase):
             self.assertNotIn("Traceback", program.printed)
             log = Path(folder, "log").read_text()
             self.assertIn("Is something running there already?", log)
+            while os.path.exists(f"{folder}/pid"):  # the daemon outlives its front process
+                yield deferLater(reactor, 0.01)
             self.assertEqual(os.listdir(folder), ["log"])
 
     def test_a_sentinels_password_is_not_taken_from_the_command_line_either(self) -> None:

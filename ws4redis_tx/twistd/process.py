@@ -87,6 +87,9 @@ class CannotStart(SystemExit, Exception):
     other.
     """
 
+    # A daemon's front process shows 100 bytes of the qualified name and the text.
+    __module__ = "ws4redis_tx"
+
     def __init__(self, problem: str) -> None:
         super().__init__(problem)
         self.code = 1
