@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 import zlib
 
 from ws4redis_tx.testing import client_frame
@@ -47,3 +49,10 @@ def unfinished(opcode: int, payload: bytes) -> bytes:
     """A frame after which its message goes on."""
     frame = client_frame(opcode, payload)
     return bytes((frame[0] & 0x7F,)) + frame[1:]
+
+
+def rows(size: int, seed: int = 0) -> bytes:
+    """So many bytes of JSON, or what starts like it: of the kind that applications send."""
+    chance = random.Random(seed)
+    row = [{"id": chance.randrange(10**6), "name": "a client", "at": chance.random()}]
+    return (json.dumps(row).encode() * (size // 40))[:size]

@@ -4,7 +4,6 @@ deflated once for all.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import sys
@@ -14,17 +13,14 @@ from typing import Any
 from unittest.mock import patch
 
 from autobahn.exception import PayloadCorruptError, PayloadExceededError
-from autobahn.websocket.compress import PerMessageDeflateOffer
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import inlineCallbacks
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.django import set_up_django
 from tests.support.memory import AllowAll
 from tests.support.outboxes import FedOutbox
-from tests.support.servers import ServerTestCase
-from tests.support.wires import BINARY, COMPRESSED, TEXT, Written, deflate, unfinished
+from tests.support.wires import BINARY, COMPRESSED, TEXT, Written, deflate, rows, unfinished
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.limits import CLOSE, DROP_OLDEST, LATEST
 from ws4redis_tx.core.messages import Joined, PersistedMessage, Publication
@@ -42,13 +38,6 @@ AGREED = "permessage-deflate; server_no_context_takeover; client_no_context_take
 
 def inflate(deflated: bytes) -> bytes:
     return zlib.decompressobj(wbits=-15).decompress(deflated + b"\x00\x00\xff\xff")
-
-
-def rows(size: int, seed: int = 0) -> bytes:
-    """So many bytes of JSON, or what starts like it: of the kind that applications send."""
-    chance = random.Random(seed)
-    row = [{"id": chance.randrange(10**6), "name": "a client", "at": chance.random()}]
-    return (json.dumps(row).encode() * (size // 40))[:size]
 
 
 class OfferTests(SynchronousTestCase):
@@ -376,53 +365,6 @@ class DeliveryTests(SynchronousTestCase):
         for number in range(50):
             delivery.deliver(Publication(b"c", b"%d" % number * 10_000))
         self.assertLess(tracemalloc.get_traced_memory()[0] - before, delivery.pending * 2)
-
-
-class SendingTests(ServerTestCase):
-    """Real clients, of an independent implementation, with a real Redis."""
-
-    @inlineCallbacks
-    def setUp(self) -> Any:
-        super().setUp()
-        yield self.start_server(compression=True)
-
-    def open_compressing(self, window_bits: int = 0) -> Any:
-        return self.open(
-            "foobar?subscribe-broadcast",
-            compression=PerMessageDeflateOffer(request_max_window_bits=window_bits),
-        )
-
-    def publish(self, *messages: bytes | str) -> None:
-        for message in messages:
-            self.redis.command("PUBLISH", "broadcast:foobar", message)
-
-    @inlineCallbacks
-    def test_every_client_gets_the_message_in_the_form_that_it_agreed_on(self) -> Any:
-        compressing = yield self.open_compressing()
-        plain = yield self.open("foobar?subscribe-broadcast")
-        narrow = yield self.open_compressing(window_bits=9)
-        messages = [
-            rows(1000).decode(),
-            "short",
-            "grüße, 世界 " * 100,
-            b"\xff\x00" * 1000,
-            random.Random(1).randbytes(5000),
-            rows(100_000).decode(),
-            "x" * (LARGEST + 1),
-        ]
-        self.publish(*messages)
-        for client in (compressing, plain, narrow):
-            self.assertEqual((yield client.take(len(messages))), messages)
-        self.assertEqual(compressing.compressed, [True, False, True, True, False, True, False])
-        self.assertEqual(plain.compressed, [False] * len(messages))
-        self.assertEqual(narrow.compressed, [False] * len(messages))
-
-    @inlineCallbacks
-    def test_what_is_persisted_is_compressed_too(self) -> Any:
-        self.redis.command("SET", "broadcast:foobar", rows(1000))
-        client = yield self.open_compressing()
-        self.assertEqual((yield client.next()), rows(1000).decode())
-        self.assertEqual(client.compressed, [True])
 
 
 class SwitchTests(SynchronousTestCase):
