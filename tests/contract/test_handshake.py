@@ -141,7 +141,7 @@ class HandshakeTests(ContractTestCase):
             self.assertIn(b"\r\nUpgrade: websocket\r\n", answer)
             body = answer.partition(b"\r\n\r\n")[2]
             self.assertEqual(body.count(b"\n"), 1)
-            self.assertIn(b"websocket", body)
+            self.assertIn(b"new WebSocket(", body)
 
     @inlineCallbacks
     def test_a_version_other_than_13_is_426_with_the_right_one(self) -> Any:

@@ -6,7 +6,6 @@ publish to others, and invalid requests get other statuses.
 
 from __future__ import annotations
 
-import http.client
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -279,18 +278,6 @@ class ChannelTests(OldSuiteTestCase):
 
         return self.in_thread(body)
 
-    def test_several_publishers_have_their_own_channels(self) -> None:
-        for audience, channels in (
-            ({"broadcast": True}, {"demo:broadcast:unittest"}),
-            ({"users": ["john"]}, {"demo:user:john:unittest"}),
-            (
-                {"groups": ["chatters"], "broadcast": True},
-                {"demo:group:chatters:unittest", "demo:broadcast:unittest"},
-            ),
-        ):
-            publisher = RedisPublisher(facility="unittest", **audience)
-            self.assertEqual(publisher._publishers, channels)
-
 
 class ConnectionTests(OldSuiteTestCase):
     def test_close_codes_1000_to_1015(self) -> Deferred[Any]:
@@ -301,41 +288,6 @@ class ConnectionTests(OldSuiteTestCase):
                 connection = self.connect("subscribe-broadcast&publish-broadcast")
                 connection.close(code)
                 self.assertFalse(connection.connected)
-
-        return self.in_thread(body)
-
-    def test_the_clients_close_code_is_echoed_and_one_that_nobody_may_send_is_1002(
-        self,
-    ) -> Deferred[Any]:
-        may_not_be_sent = (1004, 1005, 1006, 1015)
-
-        def answer(code: int) -> int | str:
-            connection = self.connect("subscribe-broadcast")
-            try:
-                connection.send_close(code)
-                opcode, payload = connection.recv_data(control_frame=True)
-            except OSError as error:
-                return type(error).__name__
-            finally:
-                connection.shutdown()
-            self.assertEqual(opcode, websocket.ABNF.OPCODE_CLOSE)
-            return int.from_bytes(payload[:2], "big")
-
-        def body() -> None:
-            self.assertEqual(
-                {code: answer(code) for code in range(1000, 1016)},
-                {code: 1002 if code in may_not_be_sent else code for code in range(1000, 1016)},
-            )
-
-        return self.in_thread(body)
-
-    def test_subprotocol(self) -> Deferred[Any]:
-        def body() -> None:
-            with self.connected("subscribe-broadcast", subprotocols=["one", "two"]) as connection:
-                self.assertEqual(connection.headers["sec-websocket-protocol"], "one")
-                self.assertEqual(connection.getsubprotocol(), "one")
-            with self.connected("subscribe-broadcast") as connection:
-                self.assertNotIn("sec-websocket-protocol", connection.headers)
 
         return self.in_thread(body)
 
@@ -354,35 +306,5 @@ class ConnectionTests(OldSuiteTestCase):
             status, headers, text = self.plain("GET")
             self.assertEqual((status, headers["Upgrade"]), (426, "websocket"))
             self.assertIn("upgrade to a websocket", text)
-
-        return self.in_thread(body)
-
-    def test_an_invalid_request_post(self) -> Deferred[Any]:
-        def body() -> None:
-            for data in (b"", b"a=1&b=2"):
-                status, headers, _ = self.plain("POST", data)
-                self.assertEqual((status, headers["Allow"]), (405, "GET"))
-
-        return self.in_thread(body)
-
-    def test_an_invalid_version(self) -> Deferred[Any]:
-        def body() -> None:
-            for version in ("6", "8", "12"):
-                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-                connection.request(
-                    "GET",
-                    "/ws/unittest?subscribe-broadcast",
-                    headers={
-                        "Upgrade": "websocket",
-                        "Connection": "Upgrade",
-                        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-                        "Sec-WebSocket-Version": version,
-                    },
-                )
-                answer = connection.getresponse()
-                self.assertEqual(answer.status, 426)
-                self.assertEqual(answer.headers["Sec-WebSocket-Version"], "13")
-                answer.read()
-                connection.close()
 
         return self.in_thread(body)

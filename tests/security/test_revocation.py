@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -18,7 +17,6 @@ from twisted.internet import reactor
 from twisted.internet.defer import DeferredQueue, inlineCallbacks
 from twisted.internet.task import Clock
 
-import ws4redis_tx
 from tests.security.cases import Visit, connect
 from tests.support import ROOT, TIMEOUT
 from tests.support.django import in_thread, set_up_django
@@ -139,22 +137,6 @@ class RevocationTests(DjangoTests):
         self.redis.command("PUBLISH", "group:revoked testers:foobar", "of the group")
         yield self.assert_open(ann)
 
-    @inlineCallbacks
-    def test_nobody_is_rechecked_before_the_commit_or_for_what_was_rolled_back(self) -> Any:
-        def roll_back() -> None:
-            with contextlib.suppress(LookupError), transaction.atomic():
-                user = self.user()
-                user.is_active = False
-                user.save()
-                user.groups.clear()
-                user.delete()
-                raise LookupError
-
-        self.assertEqual((yield self.said(roll_back)), 0)
-        self.assertEqual((yield self.said(self.user_is_saved)), 1)
-        self.assertIn(b"recheck", self.ear.heard[0])
-        yield self.assert_open(self.ann)
-
     def user_is_saved(self) -> None:
         with transaction.atomic():
             self.user().save()
@@ -249,25 +231,6 @@ class RevocationTests(DjangoTests):
         self.clock.advance(11)
         yield self.assert_closed(ann)
         yield self.assert_open(bob)
-
-    @inlineCallbacks
-    def test_disconnect_ends_whom_it_names_by_user_session_group_and_facility(self) -> Any:
-        news = yield self.open("news?subscribe-user", cookies=self.cookies["bob"])
-        for whom in ({"user": "ann"}, {"session": self.key("ann")}):
-            ann = yield self.open(ALL, cookies=self.cookies["ann"])
-            yield in_thread(lambda whom=whom: ws4redis_tx.disconnect(**whom))
-            yield self.assert_closed(ann)
-            yield self.assert_open(self.bob)
-        ann = yield self.open(ALL, cookies=self.cookies["ann"])
-        yield in_thread(lambda: ws4redis_tx.disconnect(facility="foobar"))
-        yield self.assert_closed(ann)
-        yield self.assert_closed(self.bob)
-        self.redis.command("PUBLISH", "user:bob:news", "still here")
-        self.assertEqual((yield news.next()), "still here")
-        guest = yield self.open("foobar?subscribe-broadcast")
-        yield in_thread(lambda: ws4redis_tx.disconnect(group=self.group))
-        yield self.assert_closed(news)
-        yield self.assert_open(guest)
 
     @inlineCallbacks
     def test_what_sends_no_signal_is_found_at_the_next_recheck(self) -> Any:

@@ -231,12 +231,6 @@ class RedisBrokerTests(BrokerContract, TestCase):
         self.assertEqual((yield self.broker.publish([b"a"], b"hi", 0)), 0)
 
     @inlineCallbacks
-    def test_two_connections_however_many_listeners(self) -> Any:
-        yield gatherResults([self.broker.listen(b"%d" % i, Listener()) for i in range(200)])
-        self.assertEqual(self.redis.connections(), 2)
-        self.assertEqual(len(self.redis.channels()), 200)
-
-    @inlineCallbacks
     def test_the_last_listener_ends_the_subscription(self) -> Any:
         first, second = Listener(), Listener()
         yield gatherResults([self.broker.listen(b"a", each) for each in (first, second)])
@@ -246,17 +240,6 @@ class RedisBrokerTests(BrokerContract, TestCase):
         self.broker.unlisten(b"a", second)
         yield self.broker.fence()
         self.assertEqual(self.redis.channels(), [])
-
-    @inlineCallbacks
-    def test_persisting_sets_key_expiry_and_the_stamp_of_redis_own_clock(self) -> Any:
-        yield self.start("site")
-        seconds, micros = self.redis.command("TIME")
-        yield self.broker.publish([b"site:broadcast:f"], b"hi", 77)
-        self.assertEqual(self.redis.command("GET", "site:broadcast:f"), b"hi")
-        self.assertTrue(75 <= self.redis.command("TTL", "site:broadcast:f") <= 77)
-        stamp = int(self.redis.command("GET", "site:at:site:broadcast:f"))
-        self.assertTrue(75 <= self.redis.command("TTL", "site:at:site:broadcast:f") <= 77)
-        self.assertTrue(0 <= stamp - (int(seconds) * 10**6 + int(micros)) < 10**7)
 
     @inlineCallbacks
     def test_a_key_of_another_type_reads_as_nothing(self) -> Any:

@@ -10,8 +10,6 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.brokers import Listener
 from tests.support.redis import RedisServer
-from tests.support.servers import LISTEN, ServerTestCase
-from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.redis.arrivals import Arrivals
 from ws4redis_tx.redis.broker import RedisBroker
 
@@ -174,19 +172,3 @@ class OutageTests(TestCase):
         self.publish("b", "live")
         yield self.listener.wait_for(2)
         self.assertEqual(self.listener.heard, [(b"a", b"missed"), (b"b", b"live")])
-
-
-class RestartTests(ServerTestCase):
-    @inlineCallbacks
-    def test_a_websocket_gets_what_was_published_before_its_server_was_back(self) -> Any:
-        redis = RedisServer()
-        self.addCleanup(lambda: redis.stop())
-        service = yield self.start_server(ServerConfig(redis=redis.address, listen=LISTEN))
-        client = yield self.open("foobar?subscribe-broadcast")
-        redis.stop()
-        redis = RedisServer(port=redis.port)
-        redis.command("SETEX", "broadcast:foobar", 60, "meanwhile")
-        yield service.factory.broker.fence().addErrback(lambda _: None)
-        yield service.factory.broker.when_available()
-        redis.command("PUBLISH", "broadcast:foobar", "after")
-        self.assertEqual((yield client.take(2)), ["meanwhile", "after"])
