@@ -91,3 +91,15 @@ class ReplayTests(WebSocketTests):
         client.send("mine")
         self.broker.answer("get")  # type: ignore[attr-defined]
         self.assertEqual(client.messages, [])
+
+    def test_nor_does_one_from_a_replay_that_starts_again(self) -> None:
+        broker = SlowBroker("get")
+        self.use(broker)
+        client = self.connect("subscribe-broadcast&publish-broadcast")
+        broker.generation += 1
+        client.send("mine")
+        broker.answer("get")
+        broker.answer("get")
+        self.assertEqual(client.messages, [])
+        self.publish(b"live")
+        self.assertEqual(client.messages, ["live"])
