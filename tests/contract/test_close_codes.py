@@ -101,6 +101,6 @@ class StopCodeTests(ContractTestCase):
 
     @inlineCallbacks
     def test_1012_the_server_restarts(self) -> Any:
-        """As ``twistd`` sets it; that SIGTERM does so is tested where ``twistd`` is run."""
+        """``twistd`` sets this code; ``test_twistd`` checks that SIGTERM leads to it."""
         self.override(WS4REDIS_CONNECTION=str(self.redis.address))
         self.assertEqual((yield self.closed_with(1012)), 1012)

@@ -273,7 +273,7 @@ class HandshakeTests(ContractTestCase):
 
     @inlineCallbacks
     def test_what_the_callback_leaves_out_is_narrowed_silently(self) -> Any:
-        """Judged is only what was granted: here no login is needed any more."""
+        """Only granted rights are judged: here they no longer need a login."""
         yield self.serve(WS4REDIS_ALLOWED_CHANNELS=lambda request, channels: channels[:1])
         yield self.open(f"foobar?{SUBSCRIBE_ALL}&{PUBLISH_ALL}")
         self.assertEqual(self.channels(), {"broadcast:foobar"})

@@ -1,7 +1,7 @@
-"""A suite as users of the old package have it: a blocking client, publishers in plain threads.
+"""A suite as users of the old package wrote it: a blocking client, publishers in plain threads.
 
-Only the imports and the way the server is started are new, ``allow_all`` stands where clients
-publish to others, and invalid requests get other statuses.
+The imports and the start of the server are new. ``allow_all`` is set where clients publish to
+others, and invalid requests get other statuses.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def deny_when_told(request: Any, channels: Any) -> Any:
 
 
 class OldSuiteTestCase(ServerTestCase):
-    """The server runs here, in the reactor; the test's body in a thread, where it may block."""
+    """The server runs in the reactor's thread; the test's body runs in another, and may block."""
 
     @inlineCallbacks
     def setUp(self) -> Any:
@@ -78,7 +78,7 @@ class OldSuiteTestCase(ServerTestCase):
 
     @contextmanager
     def connected(self, flags: str, username: str | None = None, **options: Any) -> Iterator[Any]:
-        """A connection that is open, and closed with a handshake afterwards."""
+        """An open connection, closed with a closing handshake afterwards."""
         connection = self.connect(flags, username, **options)
         self.assertTrue(connection.connected)
         try:
@@ -97,7 +97,7 @@ class OldSuiteTestCase(ServerTestCase):
 
 
 class SubscribeTests(OldSuiteTestCase):
-    """Published before the client came, by a view: the client gets it first."""
+    """A view publishes before the client connects: the client gets that message first."""
 
     def check(self, flags: str, username: str | None = None, **audience: Any) -> Deferred[Any]:
         def body() -> None:
@@ -216,7 +216,7 @@ class PublishAndSubscribeTests(OldSuiteTestCase):
         return self.in_thread(body)
 
     def test_what_was_persisted_arrives_although_the_client_sends_the_same(self) -> Deferred[Any]:
-        """Where tests share a facility and a message, as in the old suite, and ask for no echo."""
+        """The old suite's tests share a facility and a message, and ask for no echo."""
 
         def body() -> None:
             publisher = RedisPublisher(facility="unittest", broadcast=True)
@@ -244,7 +244,7 @@ class ChannelTests(OldSuiteTestCase):
     DENY = ("Deny-Channels: YES",)
 
     def denied(self, flags: str = "subscribe-broadcast&publish-broadcast") -> int:
-        """The status with which it was."""
+        """The status of the answer; 101 if nothing was denied."""
         try:
             connection = self.connect(flags, header=self.DENY)
         except websocket.WebSocketException as error:
@@ -266,7 +266,7 @@ class ChannelTests(OldSuiteTestCase):
         return self.in_thread(body)
 
     def test_a_callback_that_denies_swapped_in_the_packages_settings_module(self) -> Deferred[Any]:
-        """Old code assigns to ``settings.WS4REDIS_ALLOWED_CHANNELS`` of the package itself."""
+        """Old code assigns to ``WS4REDIS_ALLOWED_CHANNELS`` in the package's settings module."""
         self.addCleanup(vars(private_settings).pop, "WS4REDIS_ALLOWED_CHANNELS", None)
 
         def body() -> None:
@@ -281,7 +281,7 @@ class ChannelTests(OldSuiteTestCase):
 
 class ConnectionTests(OldSuiteTestCase):
     def test_close_codes_1000_to_1015(self) -> Deferred[Any]:
-        """The client does not care what is answered: it is closed."""
+        """The client ignores the answer and is closed."""
 
         def body() -> None:
             for code in range(1000, 1016):
@@ -300,7 +300,7 @@ class ConnectionTests(OldSuiteTestCase):
             return answer.code, answer.headers, answer.read().decode()
 
     def test_an_invalid_request_get(self) -> Deferred[Any]:
-        """The old server answered 400; its words are those that old tests look for."""
+        """The old server answered 400; old tests look for these words of it."""
 
         def body() -> None:
             status, headers, text = self.plain("GET")

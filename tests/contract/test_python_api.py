@@ -233,7 +233,7 @@ class OutageTests(ContractTestCase):
 
     @inlineCallbacks
     def publish_to_a_redis_that_hangs(self) -> Any:
-        """Fire with the error's ``maybe_published``, the time it took, and what was logged."""
+        """Fire with the error's ``maybe_published``, the seconds it took, and the logged errors."""
         for pid in children(self.redis._process.pid):
             os.kill(pid, signal.SIGSTOP)
             self.addCleanup(os.kill, pid, signal.SIGCONT)
@@ -249,7 +249,9 @@ class OutageTests(ContractTestCase):
 
     @inlineCallbacks
     def test_a_redis_that_hangs_raises_within_the_timeout_and_the_fate_is_unknown(self) -> Any:
-        """Stopped, not refusing. The next publish after it came back succeeds; none is repeated."""
+        """A stopped Redis refuses nothing. After its return the next publish succeeds, and none is
+        repeated.
+        """
         raw = RawSubscriber(self, self.redis.port, "broadcast:foobar")
         maybe_published, taken, _ = yield self.publish_to_a_redis_that_hangs()
         self.assertTrue(maybe_published)

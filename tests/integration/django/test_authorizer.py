@@ -1,4 +1,4 @@
-"""Who a visitor is according to Django, and that looking leaves no trace."""
+"""Django's view of a visitor; looking it up leaves no trace."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class AuthorizerTests(TestCase):
         self.addCleanup(override.disable)
 
     def log_in(self) -> str:
-        """A Cookie header."""
+        """Log John in and return a Cookie header."""
         self.client = Client()
         self.client.force_login(self.john)
         return f"{settings.SESSION_COOKIE_NAME}={self.session_key()}"
@@ -193,7 +193,7 @@ class CallbackTests(AuthorizerTests):
 
 
 class QueueTests(AuthorizerTests):
-    """One lookup at a time, the others in a queue; two while they are slow."""
+    """Lookups run one at a time and wait in a queue; slow ones run two at a time."""
 
     @inlineCallbacks
     def test_a_lookup_that_nobody_waits_for_any_more_is_not_made(self) -> Any:
@@ -282,7 +282,7 @@ class QueueTests(AuthorizerTests):
 
 
 def one_thread(test: AuthorizerTests) -> DjangoAuthorizer:
-    """An authorizer that asks nobody to help, however slow this machine is."""
+    """An authorizer that stays with one thread, however slow this machine is."""
     test.patch(authorizer, "_THREADS", 1)
     made = DjangoAuthorizer(reactor)
     test.addCleanup(made.stop)

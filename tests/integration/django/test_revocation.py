@@ -1,4 +1,4 @@
-"""What happens in Django reaches open websockets: over a real Redis, with Django in a thread."""
+"""Changes in Django reach open websockets, over a real Redis, with Django in a thread."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class UserTests(DjangoTests):
             self.assertEqual((yield self.said(lambda: self.change(is_active=False))), 0)
 
     def test_a_user_model_without_groups(self) -> None:
-        """In a process of its own, as it is a setting that cannot be swapped."""
+        """In a process of its own, because this setting cannot be overridden."""
         program = (
             "import django; django.setup()\n"
             "from django.core.management import call_command\n"

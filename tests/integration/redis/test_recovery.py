@@ -1,4 +1,4 @@
-"""After an outage: what was persisted while nobody could hear it arrives, once, in its place."""
+"""After an outage, messages persisted meanwhile arrive once, in their place."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class OutageTests(TestCase):
         yield self.broker.fence()
 
     def publish(self, channel: str, payload: str) -> None:
-        """As a publisher of ours does it, from outside."""
+        """Publish from outside, as our publisher does."""
         from ws4redis_tx.redis.scripts import PUBLISH
 
         self.redis.command("EVAL", PUBLISH, 2, channel, f"at:{channel}", payload, 60)

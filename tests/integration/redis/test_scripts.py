@@ -32,7 +32,7 @@ class AtOnceTests(TestCase):
             heard.subscribe("a")
             self.assertEqual(heard.get_message(timeout=20)["type"], "subscribe")
             published = broker.publish([b"a"], b"hi", 60)
-            # Blocks the reactor's thread.
+            # This blocks the reactor's thread.
             message = heard.get_message(timeout=5)
         self.assertIsNotNone(message)
         self.assertEqual(message["data"], b"hi")

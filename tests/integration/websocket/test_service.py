@@ -87,7 +87,7 @@ class OutageTests(ServerTestCase):
             answer = yield exchange(self.port, handshake_bytes())
             self.assertEqual(status_of(answer), 503)
             self.assertIn(b"\r\nRetry-After: ", answer)
-            # One more attempt to connect, which fails, and is not said again.
+            # One more attempt to connect fails, and is not logged again.
             with self.assertRaises(ConnectionRefusedError):
                 yield service.factory.broker.commands.when_connected()
         self.assertEqual(len(said), 1)
