@@ -40,7 +40,7 @@ DEFLATE_TITLES = {12: "Compression: contents", 13: "Compression: parameters"}
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which cases run: all without compression, and the first ones of each subsection with it."""
+    """The cases that run: all without compression, and the first of each subsection with it."""
 
     deflate_cases: int
 

@@ -185,7 +185,7 @@ class ServerTests(ChaosTestCase):
         return ["--dir", folder]
 
     def when_refused(self, *command: Any) -> Callable[[], Any]:
-        """End the fault with this command, once two websockets have felt it."""
+        """An end of the fault: run this command once two websockets have felt it."""
 
         @inlineCallbacks
         def end() -> Any:

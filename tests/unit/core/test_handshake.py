@@ -1,4 +1,4 @@
-"""The opening handshake: what is read from its bytes, and which failure answers first."""
+"""The opening handshake: reading its bytes, and the failure that answers first."""
 
 from __future__ import annotations
 
@@ -233,14 +233,14 @@ class JudgeTests(HandshakeTestCase):
 
 
 class OrderTests(HandshakeTestCase):
-    """Which of two failures answers, where the contract's table does not tell them apart."""
+    """The failure that answers, where the contract's table does not decide."""
 
     def test_path_and_method_are_judged_before_the_form_of_the_rest(self) -> None:
         self.refused(head("/nowhere", None, "malformed"), 404)
         self.refused(head("/ws/", None, "malformed", method="POST"), 405)
 
     def test_path_and_method_are_judged_before_the_http_version(self) -> None:
-        # HTTP/1.0 is how many health checks ask; its request line can be read.
+        # Many health checks use HTTP/1.0; its request line can be read.
         self.refused(head("/nowhere", version="HTTP/1.0"), 404)
         self.refused(head(method="POST", version="HTTP/1.0"), 405)
 

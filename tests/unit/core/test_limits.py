@@ -1,4 +1,4 @@
-"""How much a peer may send, and how many websockets it may have."""
+"""Limits on the messages that a peer sends and on the websockets that it has."""
 
 from __future__ import annotations
 

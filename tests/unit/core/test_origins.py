@@ -1,4 +1,4 @@
-"""Host and Origin: who may open a visitor's websocket, row by row."""
+"""Host and Origin: the pages that may open a visitor's websocket, row by row."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class OriginTestCase(SynchronousTestCase):
 
 
 class SameHostTests(OriginTestCase):
-    """Without any setting but ``ALLOWED_HOSTS = ['*']``: the Origin is the Host, or refused."""
+    """With no setting except ``ALLOWED_HOSTS = ['*']``, the Origin must equal the Host."""
 
     POLICY = OriginPolicy(allowed_hosts=["*"])
 

@@ -1,4 +1,4 @@
-"""Echo notes: each hides its sender's own message once."""
+"""Echo notes: each hides one message from its sender, once."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class EchoNotesTests(SynchronousTestCase):
 
     def test_a_strangers_equal_message_is_hidden_at_most_once_per_note(self) -> None:
         self.notes.note(b"c", b"x", self.mary)
-        # One from a stranger, one's own, and one more from a stranger.
+        # A stranger's, the sender's own, and another stranger's.
         skipped = [self.notes.take(b"c", b"x") for _ in range(3)]
         self.assertEqual(skipped, [self.mary, None, None])
 

@@ -1,4 +1,4 @@
-"""The hub: the first and last listener of a channel, and which listener gets which message."""
+"""The hub: the first and last listener of each channel, and dispatch to the right listeners."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ws4redis_tx.delivery.hub import Hub
 
 
 class Listener:
-    """Keeps what it gets; does ``then`` each time."""
+    """Keeps its messages; calls ``then`` for each."""
 
     def __init__(
         self,

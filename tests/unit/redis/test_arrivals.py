@@ -1,4 +1,4 @@
-"""Which messages arrived before an outage, and which of the persisted ones were missed."""
+"""Arrivals before an outage, and the persisted messages that were missed in it."""
 
 from __future__ import annotations
 

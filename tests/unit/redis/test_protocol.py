@@ -1,4 +1,4 @@
-"""What a Redis says that is no answer: nothing more is heard from it, nobody waits for ever."""
+"""Replies that answer nothing end the connection, and nobody waits forever."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MESSAGE = b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$5\r\nhello\r\n"
 
 class OutOfStepTests(SynchronousTestCase):
     def speak(self, protocol: Any, data: bytes) -> bool:
-        """Have ``data`` arrive; return whether the connection was ended for it."""
+        """Let ``data`` arrive; return whether that ended the connection."""
         transport = StringTransport()
         protocol.makeConnection(transport)
         self.asked = protocol.ping()
@@ -70,7 +70,7 @@ class OutOfStepTests(SynchronousTestCase):
 
 
 class SensibleAgainTests(SynchronousTestCase):
-    """Websockets over the whole broker, whose Redis answers one command with something else."""
+    """Websockets over a whole broker whose Redis gives one wrong answer."""
 
     def setUp(self) -> None:
         self.world = RedisWorld()
@@ -86,7 +86,7 @@ class SensibleAgainTests(SynchronousTestCase):
             self.world.clock.advance(0.1)
 
     def lie(self, data: bytes) -> None:
-        """In place of the next answer to a command."""
+        """Replace the next answer to a command."""
 
         def answer(connection: Any, command: Any) -> bytes:
             self.world.redis.answer = self.honest  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""What a publish costs in commands and bytes, over a Redis in small."""
+"""The cost of a publish in commands and bytes, over a small Redis."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHANNELS = [b"user:%d:f" % i for i in range(1000)]
 
 
 class CostTests(SynchronousTestCase):
-    """Over a Redis in small, whose wire is looked at."""
+    """Counted on the wire of a small Redis."""
 
     def setUp(self) -> None:
         self.world = RedisWorld()
@@ -31,7 +31,7 @@ class CostTests(SynchronousTestCase):
         connection.sent = sent  # type: ignore[attr-defined]
 
     def publish(self, channels: list[bytes], message: bytes, expire: int = 60) -> list[Any]:
-        """The commands that it took; they were carried out."""
+        """Publish, let Redis carry it out, and return the commands."""
         publishing = self.world.broker.publish(channels, message, expire)
         commands = list(self.world.commands.requests)
         while self.world.commands.execute():

@@ -25,7 +25,7 @@ ALL = "subscribe-session&subscribe-user&subscribe-group&subscribe-broadcast"
 
 
 class Site:
-    """An authorizer. Who comes with the cookie ``who=NAME`` is ``visitors[NAME]``: an identity, an
+    """An authorizer: the cookie ``who=NAME`` means ``visitors[NAME]``, which is an identity, an
     exception, or a Deferred of one.
     """
 
@@ -64,7 +64,7 @@ class RevocationTests(SynchronousTestCase):
         self.use()
 
     def use(self, broker: MemoryBroker | None = None, *, recheck: Any = 0, **config: Any) -> None:
-        """Without a period, nobody is asked about by chance."""
+        """Make the server; by default without a period, so that no recheck comes by chance."""
         self.clock = Clock()
         self.broker = broker or MemoryBroker()
         self.site = Site()
@@ -84,7 +84,7 @@ class RevocationTests(SynchronousTestCase):
         self.clock.advance(0)
 
     def say_again(self) -> None:
-        """Let the second look pass."""
+        """Let the time of the second recheck come."""
         self.clock.advance(2)
         self.clock.advance(0)
 

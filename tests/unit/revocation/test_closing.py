@@ -1,4 +1,4 @@
-"""Logouts and disconnections close the websockets that they concern."""
+"""A logout or a disconnection closes the websockets that it concerns."""
 
 from __future__ import annotations
 

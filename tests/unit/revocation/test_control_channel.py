@@ -1,4 +1,4 @@
-"""What servers tell each other on the control channel."""
+"""The control channel: the servers' messages to each other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ws4redis_tx.revocation.messages import (
 
 class ControlChannelTests(RevocationTests):
     def test_no_client_can_write_it(self) -> None:
-        """Whatever it asks for, and though everything is granted to it."""
+        """Whatever it asks for, even if every right is granted."""
         heard: list[bytes] = []
 
         class Ear:

@@ -1,4 +1,4 @@
-"""The parts of a recheck: what counts as a loss, packed handshakes, the index, the queue."""
+"""The parts of a recheck: the rule for a loss, packed handshakes, the index, the queue."""
 
 from __future__ import annotations
 
@@ -211,8 +211,8 @@ class RechecksTests(SynchronousTestCase):
 
 
 def memory_of(thing: Any, seen: set[int] | None = None) -> int:
-    """Of a tree of tuples, lists, dictionaries and strings; what it holds twice, once. Small
-    numbers are everybody's.
+    """The memory of a tree of tuples, lists, dictionaries and strings. Shared objects count once,
+    and small numbers not at all.
     """
     seen = set() if seen is None else seen
     if id(thing) in seen or thing is None or isinstance(thing, int):

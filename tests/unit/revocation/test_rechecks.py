@@ -1,4 +1,4 @@
-"""Who loses something loses the websocket that rests on it; in memory, the clock in our hands."""
+"""Visitors who lose a right lose the websockets that use it. In memory; the test moves time."""
 
 from __future__ import annotations
 

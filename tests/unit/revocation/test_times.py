@@ -61,7 +61,7 @@ class TimeTests(RevocationTests):
             self.site.visitors["john"] = Identity()
             self.clock.advance(19)
             self.clock.advance(0)
-            if not period:  # else its turn may have come by chance
+            if not period:  # otherwise its turn may have come by chance
                 self.assertIsNone(client.close_code)
             self.clock.advance(1.2)
             self.clock.advance(0)
@@ -149,7 +149,7 @@ class OutageTests(RevocationTests):
         self.clock.pump([1] * 20)
         warnings = [each for each in events if each["log_level"] is LogLevel.warn]
         self.assertEqual(len(warnings), 1)
-        self.assertEqual(self.site.asked, ["john", "john"])  # it may have missed something
+        self.assertEqual(self.site.asked, ["john", "john"])  # it may have missed a message
         self.say(disconnection(user="john"))
         self.assertEqual(client.close_code, 1008)
 
@@ -165,13 +165,13 @@ class OutageTests(RevocationTests):
 
 
 class UnheardTests(RevocationTests):
-    """What was said while nobody could hear it, or before a handshake could know it."""
+    """Messages that nobody could hear, or that came before a handshake could know of them."""
 
     def test_a_handshake_that_spans_an_outage_is_looked_at_again(self) -> None:
         self.connect("mary")
         self.site.visitors["john"] = waiting = Deferred()
         client = self.connect("john")
-        # Redis was away, and with it the word that John was logged out.
+        # Redis was away, and the message of John's logout was lost with it.
         self.broker.generation += 1
         self.clock.advance(1)
         waiting.callback(self.site.admit(JOHN, self.site.handshakes[-1], ["subscribe-user"]))

@@ -1,4 +1,4 @@
-"""A server in memory with hooks that write down what they are told."""
+"""A server in memory whose hooks write down every call."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ALL = f"{BOTH}&echo"
 
 
 class Noting(NullHooks):
-    """Writes down what it is told."""
+    """Writes down every call."""
 
     def __init__(self) -> None:
         self.told: list[Any] = []
@@ -111,7 +111,7 @@ class HooksTestCase(SynchronousTestCase):
         )
 
     def saying(self, message: Callable[..., Any]) -> Noting:
-        """Hooks whose ``message`` this is."""
+        """Hooks with this ``message`` method."""
         hooks = Noting()
         hooks.message = message  # type: ignore[method-assign]
         return hooks

@@ -1,4 +1,4 @@
-"""The end of a server: no client is forgotten, none comes back at the same moment as all others."""
+"""The end of a server: every client is told, and their returns are spread over time."""
 
 from __future__ import annotations
 

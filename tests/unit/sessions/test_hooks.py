@@ -1,4 +1,4 @@
-"""What an application's hooks are told, and their say: the real protocol on a fake wire."""
+"""The calls of an application's hooks: the real protocol on a fake wire."""
 
 from __future__ import annotations
 

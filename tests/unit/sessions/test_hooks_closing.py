@@ -1,4 +1,4 @@
-"""What hooks are told of the end, and how a drain waits for them."""
+"""Hooks hear of the end of a websocket, and a drain waits for them."""
 
 from __future__ import annotations
 

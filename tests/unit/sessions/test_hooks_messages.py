@@ -1,4 +1,4 @@
-"""What hooks are told of messages, and their say in them."""
+"""Hooks get each client message, and may change, answer or refuse it."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class MessageTests(HooksTestCase):
         self.use(Patient())
         client = self.connect()
         self.hooks.answer()
-        client.answers_pings = False  # nobody would read the answer
+        client.answers_pings = False  # nobody would read its answer
         client.send_bytes(client_frame(1, b"a") * (MAX_UNACKNOWLEDGED + 20))
         for _ in range(20):
             self.clock.pump([0.1] * 30)

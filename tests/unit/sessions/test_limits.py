@@ -1,4 +1,4 @@
-"""No peer takes more of the server than it may; what is over is refused before it costs much."""
+"""No peer takes more than its share; the excess is refused before it costs much."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ws4redis_tx.testing import MemoryClient, client_frame
 
 
 class As(AllowAll):
-    """Everybody is the user and session that the query names: ``?user=…&session=…``."""
+    """Visitors are the user and the session in their query: ``?user=…&session=…``."""
 
     def authorize(self, handshake: Any, rights: Any) -> Admission:
         query = dict(part.split("=") for part in handshake.query.split("&") if "=" in part)
@@ -78,7 +78,7 @@ class ConnectionLimitTests(WebSocketTests):
         clients = [self.connect("") for _ in range(10_000)]
         for number in range(10_000):
             if number % 100 == 0:
-                self.clock.advance(0.5)  # each waits for longer than a handshake may take
+                self.clock.advance(0.5)  # each waits longer than a handshake may take
             self.assertLessEqual(len(authorizer.asked), number + AT_ONCE)
             authorizer.asked[number].callback(None)  # type: ignore[arg-type]
         self.assertEqual(opened, [client._server.session for client in clients])
@@ -133,7 +133,7 @@ class ConnectionLimitTests(WebSocketTests):
         self.clock.advance(1)
         clients.pop(0).lose_connection()
         self.clock.advance(4)
-        waiting = clients.pop(AT_ONCE - 1)  # whose turn came instead
+        waiting = clients.pop(AT_ONCE - 1)  # its turn came instead
         self.assertEqual({client.refused for client in clients}, {503})
         self.assertIsNone(waiting.refused)
         self.assertEqual(len(authorizer.asked), AT_ONCE + 1)

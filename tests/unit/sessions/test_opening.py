@@ -1,4 +1,4 @@
-"""Opening a websocket, in memory: the real protocol on a fake wire, the clock in our hands."""
+"""Opening a websocket, in memory: the real protocol on a fake wire; the test moves the clock."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class OpeningTests(WebSocketTests):
     def test_one_that_nobody_will_ever_answer_is_collected_without_a_word(self) -> None:
         self.use(authorizer=Waiting())
         self.connect()
-        self.setUp()  # forgets it all
+        self.setUp()  # forgets everything
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [])
 

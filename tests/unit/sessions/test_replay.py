@@ -1,4 +1,4 @@
-"""What is persisted comes first, then what came while it was read: each once, in order."""
+"""Persisted messages come first, then those that came during the replay: once each, in order."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ReplayTests(WebSocketTests):
         client = self.connect()
         broker.generation += 1
         self.publish(b"meanwhile", 60)
-        self.publish(b"missed", 60)  # as a broker does that is back
+        self.publish(b"missed", 60)  # as a broker does after an outage
         broker.answer("get")
         self.assertEqual(client.messages, [])
         broker.answer("get")

@@ -1,6 +1,4 @@
-"""permessage-deflate: agreed on only where it is asked for, inflated only within the limit, and
-deflated once for all.
-"""
+"""permessage-deflate: used only on request, inflated within the limit, deflated once for all."""
 
 from __future__ import annotations
 
@@ -237,7 +235,7 @@ class DeflateTests(SynchronousTestCase):
 
 
 class DeliveryTests(SynchronousTestCase):
-    """What waits for one that takes compressed messages, and what it is sent."""
+    """The queue of a client that takes compressed messages, and the frames that it gets."""
 
     def delivery(self, most: int = 1 << 20, policy: str = CLOSE) -> FedOutbox:
         self.written = Written()
