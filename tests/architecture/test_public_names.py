@@ -28,7 +28,7 @@ from tests.support.django import set_up_django
 PINNED = ROOT / "tests" / "public_names.txt"
 USER_PROGRAM = ROOT / "tests" / "projects" / "user_program.py"
 
-# Of modules that do not say it themselves, or not for everybody: what is public there.
+# The public names of modules without ``__all__``, or whose ``__all__`` is not for everybody.
 MODULES: dict[str, list[str] | None] = {
     "ws4redis_tx": ["__version__", "adisconnect", "disconnect"],
     "ws4redis_tx.service": None,
@@ -50,7 +50,7 @@ MODULES: dict[str, list[str] | None] = {
     "ws4redis_tx.core.redis_address": ["RedisAddress", "parse_redis_address"],
 }
 
-# Of classes whose other methods are for the server itself.
+# Classes with methods for the server alone; these are their public ones.
 MEMBERS = {
     "RedisBroker": ["startService", "stopService"],  # and those of IBroker
     "WebSocketFactory": ["abort", "drain", "open_up"],
@@ -59,7 +59,7 @@ MEMBERS = {
     "Publication": ["channel", "payload"],
 }
 
-# Made by functions of ours alone.
+# Users never make these; functions of ours do.
 MADE = {
     "CapturedMessages", "Publication", "RedisBroker", "RedisProcess", "ServerProcess",
     "WebSocketFactory", "WebSocketResource", "WebSocketService",
@@ -134,7 +134,7 @@ def described_field(each: Any) -> str:
 
 
 class Annotation:
-    """Shown as it is written, which some Pythons quote."""
+    """A type, shown as it is written; some Pythons would quote it."""
 
     def __init__(self, text: Any) -> None:
         self._text = str(text)
@@ -199,7 +199,7 @@ class PublicNamesTests(SynchronousTestCase):
 
 
 class TypedTests(SynchronousTestCase):
-    """What a type checker says of a user's program."""
+    """A type checker accepts a user's program."""
 
     def check(self, program: str) -> tuple[int, str]:
         folder = tempfile.mkdtemp(prefix="ws4redis-tx-")

@@ -1,4 +1,4 @@
-"""``python -m tests.conformance``: run the Autobahn Testsuite, print what it found.
+"""``python -m tests.conformance``: run the Autobahn Testsuite and print its findings.
 
 Ends with 0 if every case ran and none failed, with 77 if there is no Python 2.7 to run it with,
 else with 1.
@@ -30,18 +30,18 @@ from tests.conformance.server import make_echo_service
 from tests.support.environments import EnvironmentFailed, clean_variables
 
 ROOT = Path(__file__).resolve().parents[2]
-# What test runners take for "skipped".
+# Test runners take this status for "skipped".
 NOT_TESTED = 77
 # The complete run takes 13 minutes.
 LONGEST_RUN = 45 * 60
 
 
 class NoReport(Exception):
-    """It ended without a report."""
+    """The Testsuite ended without a report."""
 
 
 class Wstest(ProcessProtocol):
-    """The running Testsuite: tells which section it is in, keeps what it printed."""
+    """The running Testsuite; it tells which section it is in, and keeps all output."""
 
     def __init__(self) -> None:
         self.ended: Deferred[None] = Deferred()
@@ -101,7 +101,7 @@ def run(reactor: Any, wstest: Path, folder: Path, selection: Selection) -> Any:
 
 
 class ServerErrors:
-    """A log observer: what the server logged as an error, though no case may have noticed."""
+    """A log observer that collects the server's errors, noticed by a case or not."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -112,7 +112,7 @@ class ServerErrors:
 
 
 def main(options: argparse.Namespace) -> None:
-    """Raises ``SystemExit``, always."""
+    """Always raises ``SystemExit``."""
     try:
         wstest = make_environment(options.environment, find_python2(options.python2))
     except NoPython2 as error:

@@ -1,7 +1,7 @@
-"""The Testsuite's own environment: Python 2.7, made once and kept while its list is the same.
+"""The Testsuite's own environment: Python 2.7, made once and kept until its requirements change.
 
 The Testsuite never left Python 2. ``virtualenv`` before 20.22 can still make an environment for
-it, and is installed for that into a folder which is gone afterwards.
+it; we install that version into a temporary folder.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def find_python2(given: str | None = None) -> str:
 
 
 def make_environment(folder: Path, python2: str) -> Path:
-    """The path of ``wstest`` in ``folder``, which is made anew unless it is as it should be."""
+    """The path of ``wstest`` in ``folder``, which is rebuilt unless it is complete and current."""
     wstest = folder / "bin" / "wstest"
-    # Written last: an environment that was not finished is not used.
+    # Written last, so that an unfinished environment is never used.
     label = folder / "made-from.txt"
     wanted = f"{python2}\n{TESTSUITE}\n{REQUIREMENTS.read_text()}"
     if label.is_file() and label.read_text() == wanted and succeeds(str(wstest), "-a"):

@@ -1,4 +1,4 @@
-"""What the Testsuite found: from its ``index.json`` to a table and a verdict. Pure."""
+"""The Testsuite's findings: from ``index.json`` to a table and a verdict. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OUTCOMES = (OK, INFORMATIONAL, NON_STRICT, UNIMPLEMENTED, FAILED)
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A chapter of the Testsuite: its number, what it is about, how many cases it has."""
+    """A chapter of the Testsuite: its number, its topic and its number of cases."""
 
     number: int
     title: str
@@ -40,7 +40,7 @@ DEFLATE_TITLES = {12: "Compression: contents", 13: "Compression: parameters"}
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which cases run: all without compression, and the first ones of each subsection with it."""
+    """The cases that run: all without compression, and the first of each subsection with it."""
 
     deflate_cases: int
 
@@ -59,7 +59,7 @@ class Selection:
 
     @property
     def patterns(self) -> list[str]:
-        """What the Testsuite calls them. Its ``12.1.1*`` would mean ``12.1.10`` as well."""
+        """The Testsuite's names for them. Its ``12.1.1*`` would mean ``12.1.10`` as well."""
         return [
             *(f"{section.number}.*" for section in PLAIN_SECTIONS),
             *(

@@ -1,8 +1,8 @@
-"""What the Testsuite talks to: the server's own protocol and factory, and a subscriber that echoes.
+"""The server under test: its own protocol and factory, and a subscriber that echoes.
 
-A client's message goes the way that all do: Autobahn's frames, our ``onMessage``, the subscriber,
+A client's message takes the usual way: Autobahn's frames, our ``onMessage``, the subscriber,
 the connection's ``Delivery``, the frame that ``Publication`` makes. One thing is added. Redis
-carries no types, so that a binary message which happens to be UTF-8 comes back as text; the
+carries no types, so a binary message that happens to be UTF-8 comes back as text, and the
 Testsuite takes that for a failure. Here the websocket notes the type of what it received, and the
 echo's opcode follows it. Payload, length and order are the server's.
 """

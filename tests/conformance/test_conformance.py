@@ -1,4 +1,4 @@
-"""The run of the Autobahn Testsuite judges rightly; the run itself is ``make conformance``."""
+"""The judgement of an Autobahn Testsuite run; the run itself is ``make conformance``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DOCUMENT = ROOT / "docs" / "conformance.md"
 
 
 def complete(selection: str, **outcomes: str) -> Report:
-    """A report in which all is well, except for what is given as ``case_1_1_1=outcome``."""
+    """A report of a clean run, except for cases given as ``case_1_1_1=outcome``."""
     chosen = SELECTIONS[selection]
     found = {
         f"{section.number}.{case}": "OK"

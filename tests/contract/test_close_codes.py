@@ -23,7 +23,7 @@ from ws4redis_tx.config import django_settings
 
 
 class CloseCodeTests(WebSocketTests):
-    """2. Websocket: close codes (1001 and 1012 on real sockets below)"""
+    """2. Websocket: close codes (1001 and 1012: ``StopCodeTests``)"""
 
     def test_1007_bad_utf_8(self) -> None:
         client = self.connect("publish-broadcast")
@@ -38,6 +38,8 @@ class CloseCodeTests(WebSocketTests):
     def test_1009_too_big(self) -> None:
         self.use(max_message_size=10)
         client = self.connect("publish-broadcast")
+        client.send("x" * 10)
+        self.assertIsNone(client.close_code)
         client.send("x" * 11)
         self.assertEqual(client.close_code, 1009)
 
@@ -71,7 +73,7 @@ class CloseCodeTests(WebSocketTests):
         self.assertEqual(client.close_code, 1013)
 
     def test_the_clients_own_code_is_echoed(self) -> None:
-        for code in (1000, 1001, 1003, 1008, 1011, 3000, 4999):
+        for code in (1000, 1001, 1003, 1007, 1008, 1011, 1012, 1013, 1014, 3000, 4999):
             client = self.connect()
             client.close(code)
             self.assertEqual(client.close_code, code)
@@ -99,6 +101,6 @@ class StopCodeTests(ContractTestCase):
 
     @inlineCallbacks
     def test_1012_the_server_restarts(self) -> Any:
-        """As ``twistd`` sets it; that SIGTERM does so is tested where ``twistd`` is run."""
+        """``twistd`` sets this code; ``test_twistd`` checks that SIGTERM leads to it."""
         self.override(WS4REDIS_CONNECTION=str(self.redis.address))
         self.assertEqual((yield self.closed_with(1012)), 1012)

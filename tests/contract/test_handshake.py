@@ -141,7 +141,7 @@ class HandshakeTests(ContractTestCase):
             self.assertIn(b"\r\nUpgrade: websocket\r\n", answer)
             body = answer.partition(b"\r\n\r\n")[2]
             self.assertEqual(body.count(b"\n"), 1)
-            self.assertIn(b"websocket", body)
+            self.assertIn(b"new WebSocket(", body)
 
     @inlineCallbacks
     def test_a_version_other_than_13_is_426_with_the_right_one(self) -> Any:
@@ -273,7 +273,7 @@ class HandshakeTests(ContractTestCase):
 
     @inlineCallbacks
     def test_what_the_callback_leaves_out_is_narrowed_silently(self) -> Any:
-        """Judged is only what was granted: here no login is needed any more."""
+        """Only granted rights are judged: here they no longer need a login."""
         yield self.serve(WS4REDIS_ALLOWED_CHANNELS=lambda request, channels: channels[:1])
         yield self.open(f"foobar?{SUBSCRIBE_ALL}&{PUBLISH_ALL}")
         self.assertEqual(self.channels(), {"broadcast:foobar"})

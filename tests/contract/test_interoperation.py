@@ -1,8 +1,8 @@
 """Old and new side by side, at the wire.
 
-What an old publisher does reaches the new server's clients; what the new side publishes is what an
-old server reads. An old publisher sends ``PUBLISH`` and then ``SETEX``, as two commands. An old
-server subscribes, reads the keys with ``GET``, and hands on what it gets as it is.
+Messages of an old publisher reach the new server's clients, and an old server reads messages of
+the new side. An old publisher sends ``PUBLISH`` and then ``SETEX``, as two commands. An old server
+subscribes, reads the keys with ``GET``, and hands everything on unchanged.
 """
 
 from __future__ import annotations

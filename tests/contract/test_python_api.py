@@ -53,10 +53,19 @@ class PublisherTests(ContractTestCase):
 
     @inlineCallbacks
     def test_publish_message_takes_str_bytes_or_redis_message(self) -> Any:
-        for message in ("grüße", "grüße".encode(), RedisMessage("grüße")):
+        for message, payload in (
+            ("grüße", "grüße".encode()),
+            ("grüße".encode(), "grüße".encode()),
+            (RedisMessage("grüße"), "grüße".encode()),
+            (b"\xff\0", b"\xff\0"),
+            ("", b""),
+            ("42", b"42"),
+        ):
             self.redis.command("FLUSHALL")
             yield self.publish(message, broadcast=True)
-            self.assertEqual(self.redis.command("GET", "broadcast:foobar"), "grüße".encode())
+            self.assertEqual(self.redis.command("GET", "broadcast:foobar"), payload)
+        with self.assertRaises(TypeError):
+            yield self.publish(42, broadcast=True)
 
     @inlineCallbacks
     def test_it_returns_the_sum_of_redis_receiver_counts_over_its_channels(self) -> Any:
@@ -67,7 +76,13 @@ class PublisherTests(ContractTestCase):
 
     @inlineCallbacks
     def test_expire_is_the_settings_unless_it_is_given(self) -> Any:
-        for setting, expire, expected in ((100, None, 100), (100, 20, 20), (100, 0, -2)):
+        for setting, expire, expected in (
+            (100, None, 100),
+            (100, 20, 20),
+            (100, 0, -2),
+            (0, None, -2),
+            (None, None, -2),
+        ):
             self.redis.command("FLUSHALL")
             with override_settings(WS4REDIS_EXPIRE=setting):
                 yield self.publish("hi", expire, broadcast=True)
@@ -152,6 +167,8 @@ class PublisherTests(ContractTestCase):
             with self.assertRaises(ValueError):
                 RedisPublisher(facility="a:b", **{audience: ["x"]})
         RedisPublisher(facility="a:b", broadcast=True)
+        with self.assertRaises(ValueError):
+            RedisPublisher(broadcast=True)
 
     @inlineCallbacks
     def test_async_views_await_apublish_message(self) -> Any:
@@ -168,6 +185,7 @@ class PublisherTests(ContractTestCase):
             with self.assertRaises(RuntimeError) as caught:
                 call("hi")
             self.assertIn("Deferred", str(caught.exception))
+            self.assertIn("ws4redis_tx.service.Publisher", str(caught.exception))
         with self.assertRaises(RuntimeError):
             publisher.fetch_message(RequestFactory().get("/"), "f", "broadcast")
 
@@ -215,7 +233,7 @@ class OutageTests(ContractTestCase):
 
     @inlineCallbacks
     def publish_to_a_redis_that_hangs(self) -> Any:
-        """Fire with the error's ``maybe_published``, the time it took, and what was logged."""
+        """Fire with the error's ``maybe_published``, the seconds it took, and the logged errors."""
         for pid in children(self.redis._process.pid):
             os.kill(pid, signal.SIGSTOP)
             self.addCleanup(os.kill, pid, signal.SIGCONT)
@@ -231,7 +249,9 @@ class OutageTests(ContractTestCase):
 
     @inlineCallbacks
     def test_a_redis_that_hangs_raises_within_the_timeout_and_the_fate_is_unknown(self) -> Any:
-        """Stopped, not refusing. The next publish after it came back succeeds; none is repeated."""
+        """A stopped Redis refuses nothing. After its return the next publish succeeds, and none is
+        repeated.
+        """
         raw = RawSubscriber(self, self.redis.port, "broadcast:foobar")
         maybe_published, taken, _ = yield self.publish_to_a_redis_that_hangs()
         self.assertTrue(maybe_published)

@@ -102,7 +102,7 @@ class RedisLayoutTests(ContractTestCase):
 
     @inlineCallbacks
     def test_all_channels_of_one_call_travel_in_one_round_trip(self) -> Any:
-        """All of them reach Redis although not one answer comes back."""
+        """All of them reach Redis although no answer comes back."""
         broker, proxy = yield self.behind_a_proxy()
         names = [b"user:a:f", b"user:b:f", b"broadcast:f"]
         raw = RawSubscriber(self, self.redis.port, *(name.decode() for name in names))
@@ -184,7 +184,7 @@ class RedisLayoutTests(ContractTestCase):
 
     @inlineCallbacks
     def behind_a_proxy(self) -> Any:
-        """Fire with a broker, and with the proxy through which it talks to Redis."""
+        """Fire with a broker and the proxy through which it talks to Redis."""
         proxy = DeafProxy("127.0.0.1", self.redis.port)
         port = reactor.listenTCP(0, proxy, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
@@ -197,7 +197,7 @@ class RedisLayoutTests(ContractTestCase):
 
 
 class DeafProxy(portforward.ProxyFactory):
-    """Between a client and Redis; while ``deaf``, no answer of Redis comes through."""
+    """A proxy between a client and Redis; while ``deaf``, it drops all answers of Redis."""
 
     noisy = False
     deaf = False

@@ -36,7 +36,7 @@ from ws4redis_tx.publisher import RedisPublisher
 
 
 class Subscriber(RedisSubscriber):
-    """One of an application."""
+    """A subscriber of an application."""
 
 
 class SettingsTests(SynchronousTestCase):
@@ -104,7 +104,7 @@ class SettingsReadTests(SynchronousTestCase):
     """3. Settings: when they are read"""
 
     def test_nothing_is_read_at_import(self) -> None:
-        """Without any settings, each module that users import can be imported."""
+        """Users can import each public module without any settings."""
         modules = (
             "publisher", "subscriber", "redis_store", "settings", "policies", "service",
             "context_processors", "django.receivers", "apps",
@@ -192,7 +192,7 @@ class CallbackTests(ContractTestCase):
 
     @inlineCallbacks
     def ask(self, cookies: dict[str, str] | None = None) -> Any:
-        """Fire with what a callback saw of a request."""
+        """Fire with a callback's notes on a request."""
         self.seen = []
 
         def callback(request: WSGIRequest, channels: list[str]) -> list[str]:
@@ -280,7 +280,7 @@ class LookupTests(ContractTestCase):
 
     @inlineCallbacks
     def test_a_handshake_leaves_the_stored_session_as_it_was(self) -> Any:
-        """Also where Django's ``get_user`` would flush it or cycle its key."""
+        """Even where Django's ``get_user`` would flush it or cycle its key."""
         from django.conf import settings
 
         yield self.serve()

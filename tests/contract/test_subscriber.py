@@ -23,7 +23,7 @@ from ws4redis_tx.publisher import SELF, RedisMessage
 
 
 class Filtering(RedisSubscriber):
-    """Publishes in upper case what is not rude."""
+    """Publishes in upper case, and drops rude messages."""
 
     def publish_message(self, message: RedisMessage, expire: int | None = None) -> Any:
         if b"rude" in message:
@@ -32,7 +32,7 @@ class Filtering(RedisSubscriber):
 
 
 class WithServerAudience(RedisSubscriber):
-    """Everybody hears what the server itself has to say, and may answer, as subclasses do it."""
+    """Adds an audience: everybody may hear the server's own messages, and may answer them."""
 
     subscription_channels = [*RedisSubscriber.subscription_channels, "subscribe-server"]
     publish_channels = [*RedisSubscriber.publish_channels, "publish-server"]
@@ -55,7 +55,7 @@ class WithServerAudience(RedisSubscriber):
 
 
 class InTheOldWay(RedisSubscriber):
-    """Overrides ``set_pubsub_channels`` whole, as code written for the old package does."""
+    """Overrides all of ``set_pubsub_channels``, as code for the old package does."""
 
     def set_pubsub_channels(self, request: Any, channels: Any) -> None:
         facility = request.path_info.replace("/ws/", "", 1)

@@ -97,7 +97,7 @@ class UpstreamDefectTests(LoadTestCase, ContractTestCase):
 
     @inlineCallbacks
     def test_09_no_byte_follows_the_close_frame(self) -> Any:
-        """Messages keep coming, and a ping and a second close frame, while it is closing."""
+        """Messages, a ping and a second close frame keep coming while it closes."""
         service = yield self.serve()
         handshake = handshake_bytes(Host=f"127.0.0.1:{self.port}")
         last_words = client_frame(9, b"ping") + client_frame(8, b"\x03\xe8")
@@ -118,14 +118,14 @@ class UpstreamDefectTests(LoadTestCase, ContractTestCase):
 
     @inlineCallbacks
     def test_10_after_redis_restarted_open_websockets_are_subscribed_again(self) -> Any:
-        """That they get what was persisted meanwhile: ``RecoveryTests``."""
+        """``RecoveryTests`` checks that they get the messages persisted meanwhile."""
         client, redis = yield self.restart_redis()
         redis.command("PUBLISH", "broadcast:foobar", "live again")
         self.assertEqual((yield client.next()), "live again")
 
     @inlineCallbacks
     def test_11_a_slow_reader_is_bounded_isolated_and_dropped_with_1013(self) -> Any:
-        """It reads on once it is dropped: who does not read the close frame soon is cut off."""
+        """It reads on once it is dropped; otherwise it would be cut off before the close frame."""
         service = yield self.serve()
         slow = yield self.open("foobar?subscribe-broadcast")
         other = yield self.open("foobar?subscribe-broadcast")

@@ -50,6 +50,10 @@ class TypesTests(ContractTestCase):
             (b"42", "42"),
             (b"007", "007"),
             (b"1.50", "1.50"),
+            (b"1_000", "1_000"),
+            (b"OK", "OK"),
+            (b"QUEUED", "QUEUED"),
+            (b"a\r\nb", "a\r\nb"),
             (b"a\0b", "a\0b"),
             ("grüße".encode(), "grüße"),
             (b"\xff\xfe", b"\xff\xfe"),
@@ -118,7 +122,7 @@ class ClientMessagesTests(ContractTestCase):
 
 
 class ClosingTests(WebSocketTests):
-    """2. Websocket: client messages (the clock in our hands)"""
+    """2. Websocket: client messages (the test moves the clock)"""
 
     def test_the_close_waits_for_acknowledgements_two_seconds_at_most(self) -> None:
         self.use(SlowBroker("publish"))
@@ -154,7 +158,7 @@ class EchoTests(WebSocketTests):
         self.assertEqual(client.messages, ["hi", "hi"])
 
     def test_nor_is_an_equal_one_that_was_persisted_before_the_connection_opened(self) -> None:
-        """The client answers at once, while what is persisted is still being replayed to it."""
+        """The client answers at once, during the replay of the persisted message."""
         self.publish(b"hi", 60)
         self.use(SlowBroker("fence"))
         self.publish(b"hi", 60)
@@ -183,7 +187,7 @@ class EchoNotesTests(ContractTestCase):
 
     @inlineCallbacks
     def test_a_note_is_dropped_when_the_publish_fails_or_the_sender_leaves(self) -> Any:
-        """Else it would hide a stranger's equal message later, or pile up."""
+        """A note that stayed would hide a stranger's equal message later, or pile up."""
         yield self.serve()
         sender = Listener()
         yield self.broker.listen(b"a", sender)
@@ -226,7 +230,7 @@ class SubprotocolTests(ContractTestCase):
 
 
 class HeartbeatTests(WebSocketTests):
-    """2. Websocket: heartbeat (the clock in our hands)"""
+    """2. Websocket: heartbeat (the test moves the clock)"""
 
     def test_it_is_sent_no_later_than_five_seconds_after_the_last_frame(self) -> None:
         self.use(heartbeat="--beat--")

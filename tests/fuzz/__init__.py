@@ -1,1 +1,1 @@
-"""The server, given any bytes; see ``targets.py``."""
+"""Arbitrary bytes for the server; see ``targets.py``."""

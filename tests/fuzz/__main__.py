@@ -1,7 +1,7 @@
 """``python -m tests.fuzz``: give each target bytes for a while, with atheris.
 
-Ends with 0 if nothing was found, with 77 if there is no atheris to look with, else with 1. What was
-found stays in a file, which ``--replay FILE --target NAME`` tries again, without atheris.
+Ends with 0 if nothing was found, with 77 if there is no atheris, else with 1. An input that was
+found stays in a file; ``--replay FILE --target NAME`` tries it again, without atheris.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from tests.fuzz.environment import (
 from tests.fuzz.inputs import TARGETS
 from tests.support.environments import EnvironmentFailed, clean_variables
 
-# What test runners take for "skipped".
+# Test runners take this status for "skipped".
 NOT_FUZZED = 77
-# Bytes of one input, seconds that it may take, and MiB of the process.
+# Limits: bytes of one input, seconds for it, and MiB of the process.
 LIMITS = ("-max_len=2048", "-timeout=30", "-rss_limit_mb=2048")
 
 

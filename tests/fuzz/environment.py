@@ -1,6 +1,6 @@
-"""The fuzzer's own environment, made once and kept while what it is made from is the same.
+"""The fuzzer's own environment, made once and kept until its requirements change.
 
-atheris is a compiler's fuzzer in a wheel: there are some for CPython 3.11 to 3.13 on Linux.
+atheris comes as a wheel for CPython 3.11 to 3.13 on Linux.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PACKAGES = ("atheris>=3", "hypothesis", "valkey")
 
 
 class NoAtheris(Exception):
-    """There is no Python that has atheris; says what to do."""
+    """No Python here has atheris; the error names the remedy."""
 
 
 def find_python(given: str | None = None) -> str:
@@ -42,11 +42,11 @@ def find_python(given: str | None = None) -> str:
 
 
 def make_environment(folder: Path, python: str) -> str:
-    """The path of the environment's Python; the environment is made anew unless it is as it
-    should be.
+    """The path of the environment's Python; the environment is rebuilt unless it is complete and
+    current.
     """
     inside = str(folder / "bin" / "python")
-    # Written last: an environment that was not finished is not used.
+    # Written last, so that an unfinished environment is never used.
     label = folder / "made-from.txt"
     wanted = "\n".join([python, *PACKAGES, (ROOT / "setup.py").read_text()])
     if label.is_file() and label.read_text() == wanted and succeeds(inside, "-c", "import atheris"):

@@ -1,4 +1,4 @@
-"""Targets that take one string of bytes, as a fuzzer makes them; and what it starts from."""
+"""Targets that take one string of bytes from a fuzzer, and the fuzzer's first inputs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tests.fuzz import targets
 from tests.support.wires import handshake_bytes
 from ws4redis_tx.testing import client_frame
 
-# Between what a Redis says here and what it says there.
+# Separates the replies of Redis in one place from those in the next.
 SEPARATOR = b"\xfe\xfe"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """``seeds`` are inputs that get far; ``words`` are what others are made of."""
+    """``seeds`` are inputs that get far; the fuzzer makes others from ``words``."""
 
     run: Callable[[bytes], object]
     seeds: tuple[bytes, ...]
@@ -23,7 +23,7 @@ class Target:
 
 
 def pieces(data: bytes) -> list[bytes]:
-    """The first byte is the size of the pieces in which the rest arrives; 0: all at once."""
+    """The first byte is the size of the pieces in which the rest arrives; 0 means one piece."""
     size, rest = data[0] if data else 0, data[1:]
     if not size:
         return [rest]
@@ -31,7 +31,7 @@ def pieces(data: bytes) -> list[bytes]:
 
 
 def said(data: bytes) -> list[tuple[str, bytes]]:
-    """The first byte of each part is the place where the rest of it is said."""
+    """The first byte of each part names the place where Redis says the rest."""
     parts = [part for part in data.split(SEPARATOR) if part]
     return [(targets.PLACES[part[0] % len(targets.PLACES)], part[1:]) for part in parts[:8]]
 

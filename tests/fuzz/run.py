@@ -12,7 +12,7 @@ with atheris.instrument_imports(include=["ws4redis_tx", "autobahn.websocket", "t
 
 
 def main() -> None:
-    """Does not return: libFuzzer ends the process."""
+    """Never returns: libFuzzer ends the process."""
     name, *options = sys.argv[1:]
     target = TARGETS[name]
     globalLogBeginner.beginLoggingTo([lambda event: None], redirectStandardIO=False)

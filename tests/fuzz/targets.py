@@ -1,8 +1,8 @@
-"""What is done with any bytes, and what must hold whatever they are.
+"""Fuzz targets: each feeds bytes to the server and checks the rules that hold for any bytes.
 
-Each target takes the bytes as the pieces in which they arrive, and raises ``AssertionError``, or
-what escaped from the server. They are pure: fake wires, a clock that stands still. hypothesis
-(``test_fuzz.py``) and ``make fuzz`` call the same ones.
+A target takes the bytes in the pieces in which they arrive. It raises ``AssertionError``, or the
+exception that escaped from the server. Targets are pure: fake wires, a clock that stands still.
+hypothesis (``test_fuzz.py``) and ``make fuzz`` call the same ones.
 """
 
 from __future__ import annotations
@@ -40,26 +40,26 @@ from django.test import Client, override_settings
 
 from ws4redis_tx.django.authorizer import DjangoAuthorizer
 
-# What a handshake's bytes alone can be answered with. 500 and 503 need the server's own trouble.
+# The possible answers to the bytes of a handshake. 500 and 503 need trouble of the server's own.
 STATUSES = frozenset({400, 401, 403, 404, 405, 426})
-# What an open websocket's bytes alone can be closed with, besides the client's own code: RFC 6455's
-# protocol error, and the contract's bad UTF-8 and too big.
+# The close codes that bytes on an open websocket can cause, besides the client's own code:
+# RFC 6455's protocol error, and the contract's bad UTF-8 and too big.
 CLOSE_CODES = frozenset({1002, 1007, 1009})
-# What trouble with Redis can close a websocket with: the fate of its message is unknown, or what is
-# persisted may not be read.
+# The close codes that trouble with Redis can cause: the fate of the client's message is unknown, or
+# persisted messages may not be read.
 TROUBLE_CODES = frozenset({1013, 1011})
 
 MAX_MESSAGE_SIZE = 4096
 
-# Seconds until a connection that is up but deaf is replaced, at most; and until the trouble that
-# lies have left on each connection is over.
+# Seconds, at most, until a deaf connection is replaced, and until all trouble caused by wrong
+# replies is over on each connection.
 DEAFNESS_NOTICED = 30.0
 LONGEST_RECOVERY = 4 * (PREPARE_TIMEOUT + DEAFNESS_NOTICED)
 
 
 @contextmanager
 def no_exception_logged(*but: type[Exception]) -> Iterator[None]:
-    """Raise if an exception was caught and logged meanwhile, which is an escape too."""
+    """Raise if an exception was caught and logged meanwhile; that is an escape too."""
     found: list[str] = []
 
     def observe(event: LogEvent) -> None:
@@ -80,20 +80,20 @@ def no_exception_logged(*but: type[Exception]) -> Iterator[None]:
 
 @cache
 def session() -> bytes:
-    """The session key of a visitor who is logged in; stands for ``JOHN`` in what is sent."""
+    """The session key of a visitor who is logged in; it replaces ``JOHN`` in the bytes sent."""
     browser = Client()
     browser.force_login(get_user_model().objects.get(username="john"))
     return browser.cookies["sessionid"].value.encode()
 
 
 def curious(request: Any, channels: list[str]) -> list[str]:
-    """A ``WS4REDIS_ALLOWED_CHANNELS`` that reads all that a request holds, and grants all."""
+    """A ``WS4REDIS_ALLOWED_CHANNELS`` that reads the whole request and grants everything."""
     assert all(isinstance(value, str) for value in request.COOKIES.values())
     assert request.path_info.startswith("/ws/") and request.get_full_path()
     assert not [name for name in request.META if name.startswith("HTTP_") and "-" in name]
     assert dict(request.headers)
     for read in (request.get_host, lambda: list(request.GET.lists())):
-        with suppress(SuspiciousOperation):  # Django says so itself
+        with suppress(SuspiciousOperation):  # Django's own word for it
             read()
     return channels
 
@@ -110,7 +110,7 @@ class DjangoAtOnce:
 
 
 class Tapped(MemoryClient):
-    """Keeps all that it was sent."""
+    """Keeps everything it is sent."""
 
     def __init__(self, factory: Any) -> None:
         self.wire = b""
@@ -126,7 +126,7 @@ class Tapped(MemoryClient):
 
 
 class Server:
-    """One over a broker in memory; afterwards nothing is left of its clients."""
+    """A server over a broker in memory; afterwards nothing is left of its clients."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -147,7 +147,7 @@ class Server:
 
 
 def handshakes(pieces: Iterable[bytes]) -> int | None:
-    """Bytes from the first one on: a handshake, perhaps, and perhaps frames.
+    """Feed a connection from its first byte: perhaps a handshake, perhaps frames.
 
     Returns the answer's status, or ``None`` when there was none.
     """
@@ -172,7 +172,7 @@ def handshakes(pieces: Iterable[bytes]) -> int | None:
 
 
 def _judge_refusal(client: Tapped) -> None:
-    """One whole answer, of the contract's, and the end of the connection."""
+    """The client got one whole answer that the contract names, and then the end."""
     assert client.refused in STATUSES, client.wire
     head, _, body = client.wire.partition(b"\r\n\r\n")
     lines = head.decode("ascii").split("\r\n")
@@ -190,7 +190,7 @@ def _headers(lines: list[str]) -> list[tuple[str, str]]:
 
 
 def frames(pieces: Iterable[bytes]) -> int | None:
-    """Bytes that follow a 101. Returns the close code that they were answered with, if any."""
+    """Feed bytes that follow a 101. Return the close code of the answer, if any."""
     with no_exception_logged():
         server = Server()
         client = Tapped(server.factory)
@@ -208,7 +208,9 @@ def frames(pieces: Iterable[bytes]) -> int | None:
 
 
 def _judge_frames(server: Server, client: Tapped, sent: bytes) -> None:
-    """Whole frames, nothing after a close frame, and its code is the client's or one of ours."""
+    """The server sent whole frames, and nothing after a close frame; the close code is the client's
+    or one of ours.
+    """
     assert not client._received, "bytes that are no whole frame, or follow a close frame"
     if client.open:
         assert not client.gone
@@ -221,7 +223,7 @@ def _judge_frames(server: Server, client: Tapped, sent: bytes) -> None:
 
 
 def _close_codes(data: bytes) -> set[int]:
-    """The codes of the client's close frames, at least; 1000 and 1005 for one without."""
+    """At least the codes of the client's close frames; 1000 and 1005 for a frame without one."""
     codes: set[int] = set()
     while len(data) >= 2:
         opcode, masked, size, start = data[0] & 0x0F, data[1] & 0x80, data[1] & 0x7F, 2
@@ -253,7 +255,7 @@ class _Line(StringTransport):
 
 
 def _speak(protocol: Any, line: _Line, pieces: Iterable[bytes], asked: list[Deferred[Any]]) -> None:
-    """Have the pieces arrive; afterwards everybody who asked has an answer, or knows of none."""
+    """Let the pieces arrive; afterwards every request has an answer or has failed."""
     answers: list[Any] = []
     for each in asked:
         each.addBoth(answers.append)
@@ -268,7 +270,7 @@ def _speak(protocol: Any, line: _Line, pieces: Iterable[bytes], asked: list[Defe
 
 
 def pubsub_replies(pieces: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
-    """Bytes from Redis on the connection for pub/sub. Returns the messages."""
+    """Feed the pub/sub connection bytes from Redis. Return the messages."""
     handed: list[tuple[bytes, bytes]] = []
     with no_exception_logged():
         protocol, line = PubSubProtocol(handed.extend), _Line()
@@ -283,7 +285,7 @@ def pubsub_replies(pieces: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
 
 
 def command_replies(pieces: Iterable[bytes]) -> None:
-    """Bytes from Redis on the connection for commands."""
+    """Feed the command connection bytes from Redis."""
     with no_exception_logged():
         protocol, line = CommandProtocol(), _Line()
         protocol.makeConnection(line)
@@ -292,7 +294,7 @@ def command_replies(pieces: Iterable[bytes]) -> None:
 
 
 class Liar:
-    """A Redis that, now and then, answers something else."""
+    """A Redis that sometimes gives a wrong answer."""
 
     def __init__(self, world: RedisWorld) -> None:
         self._redis = world.redis
@@ -305,7 +307,7 @@ class Liar:
         truth = plain(*command[1:]) if plain else self._honest(connection, command)
         return self.lies.pop(0) if self.lies else truth
 
-    # What is asked after a lie that scripts are not permitted.
+    # Commands that follow the wrong answer "scripts are not permitted".
 
     def _setex(self, channel: bytes, expire: bytes, payload: bytes) -> bytes:
         return b"+OK\r\n"
@@ -317,16 +319,16 @@ class Liar:
         return b"*2\r\n$1\r\n1\r\n$1\r\n2\r\n"
 
 
-# Where bytes go to: to one of the connections unasked, or in place of the next answer.
+# The destination of bytes: a connection that did not ask, or the place of the next answer.
 PLACES = ("pubsub", "commands", "answer")
 
 
 def broker(said: Iterable[tuple[str, bytes]]) -> None:
-    """A whole broker, websockets on it, and a Redis that says (place, bytes).
+    """Run a whole broker with websockets and a Redis that says (place, bytes).
 
-    Whatever it said: when it speaks sense again, websockets open, say and hear.
+    Once Redis answers correctly again, websockets can be opened, can publish and can hear.
     """
-    # One that says why it does not serve a replay is logged as such.
+    # A Redis that says why it does not serve a replay is logged with its reason.
     with no_exception_logged(BrokerRefused):
         world = RedisWorld()
         story = _Story(world)
@@ -370,13 +372,13 @@ class _Story:
         self.world.redis.publish(b"user:u:f", b"heard", persist=True)
 
     def receive(self, pipe: str, data: bytes) -> None:
-        """Have bytes arrive that nobody asked for."""
+        """Let bytes arrive that nobody asked for."""
         connection = getattr(self.world, pipe)
         if connection.up and connection.protocol is not None:
             connection.protocol.dataReceived(data)
 
     def go_on(self) -> None:
-        """Have all that is under way arrive, and the next attempt to connect be made."""
+        """Let everything in flight arrive, and make the next attempt to connect."""
         busy = True
         while busy:
             busy = False

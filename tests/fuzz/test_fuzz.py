@@ -1,4 +1,4 @@
-"""Any bytes: from clients in a handshake and after it, and from Redis."""
+"""Arbitrary bytes from clients, in a handshake and after it, and from Redis."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ws4redis_tx.testing import client_frame
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
-    """``data`` in the pieces that arrive."""
+    """``data``, cut into the pieces that arrive."""
     inside = sorted({place for place in places if 0 < place < len(data)})
     return [data[start:end] for start, end in pairwise([0, *inside, len(data)])]
 
@@ -38,7 +38,7 @@ def fuzz(examples: int, *arguments: Any, **named: Any) -> Callable[[Any], Any]:
     return lambda test: configured(given(*arguments, **named)(test))
 
 
-# Handshakes: every part from what is right, what is nearly right, and anything.
+# Handshakes: each part is right, nearly right, or arbitrary.
 
 ODD_BYTES = st.sampled_from(
     [b"\0", b"\n", b"\r", b"\r\n", b"\x0b", b"\x0c", b"\x1c", b"\x1d", b"\x1e", b"\x7f", b"\x85",
@@ -47,7 +47,7 @@ ODD_BYTES = st.sampled_from(
 
 
 def seasoned(*sensible: bytes) -> st.SearchStrategy[bytes]:
-    """Something sensible, mostly; or odd bytes in it; or anything."""
+    """Mostly something sensible; sometimes with odd bytes in it; sometimes anything."""
     plain = st.sampled_from(sensible)
     odd = st.lists(plain | ODD_BYTES, max_size=5).map(b"".join)
     return st.one_of(*[plain] * 6, odd, st.binary(max_size=40))
@@ -108,7 +108,7 @@ FIELDS = st.fixed_dictionaries(
     },
 )
 MORE = st.dictionaries(NAMES, VALUES, max_size=3)
-# One part is fuzzed at a time, mostly: with everything wrong, nothing is reached.
+# Mostly one part at a time is fuzzed: with everything wrong, nothing is reached.
 GOOD_HEAD = handshake_bytes("/ws/foobar?subscribe-broadcast")
 FRAMES_AFTER = st.just(b"") | st.binary(max_size=20)
 
@@ -205,7 +205,7 @@ class HandshakeTests(SynchronousTestCase):
 
 
 def frame(first: int, size: int | None, mask: bytes, payload: bytes) -> bytes:
-    """Any frame: its first byte as it is, a size that may lie, a mask that may be missing."""
+    """Any frame: any first byte, a size that may be wrong, a mask that may be missing."""
     real = len(payload) if size is None else size
     bit = 0x80 if mask else 0
     if real < 126:
@@ -298,7 +298,7 @@ SCALARS = st.one_of(
     ),
 )  # fmt: skip
 REPLIES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4).map(array), max_leaves=8)
-# What is nearly a reply that is waited for.
+# Nearly the expected reply.
 KINDS = [b"message", b"subscribe", b"unsubscribe", b"pong"]
 NEARLY = st.builds(
     lambda kind, rest: array([bulk(kind), *rest]),

@@ -1,4 +1,4 @@
-"""The benchmarks run, and what they count with counts right."""
+"""The benchmarks run, and their instruments count correctly."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from ws4redis_tx.websocket.frames import PING, server_frame
 ACCEPT = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
 CLOSE = b"\x88\x02\x03\xe8"
 
-# Seconds; what has not come by then does not come.
+# Seconds; later messages count as lost.
 PATIENCE = 10
 
 Script = Callable[[socket.socket], None]
 
 
 class ScriptedServer:
-    """Answers each client's handshake and then does what ``script`` says, one after the other."""
+    """Answers each client's handshake and then follows ``script``, one client after the other."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -68,7 +68,7 @@ class ScriptedServer:
 
 
 def sends(*messages: bytes) -> Script:
-    """A script that accepts and sends these, each a text message or, if it is one, a raw frame."""
+    """A script that accepts and sends these: text messages, or raw frames as they are."""
     frames = [each if each in (PING, CLOSE) else server_frame(each) for each in messages]
     return lambda client: client.sendall(ACCEPT + b"".join(frames))
 
@@ -85,7 +85,7 @@ class LoadTests(SynchronousTestCase):
         return server
 
     def ordered(self, *messages: bytes) -> Heard:
-        """What one client hears of ``messages``, the first of which has the number 7."""
+        """One client's hearing of ``messages``, numbered from 7."""
         go_on = threading.Event()
 
         def script(client: socket.socket) -> None:
@@ -351,8 +351,8 @@ class ReportTests(SynchronousTestCase):
 
 class OrderTests(SynchronousTestCase):
     def overtaken(self, *handshakes: tuple[int, int], resent: int = 0) -> list[int]:
-        """``handshakes``: when each asked and was answered; the first one's request was ``resent``
-        so many times.
+        """``handshakes`` holds the moments of each request and answer; the first request was
+        ``resent`` that often.
         """
         return overtakings(
             [
@@ -398,7 +398,7 @@ class ProgramTests(SynchronousTestCase):
         self.assertEqual(len(result["goals"]), goals)
         for figure in result["figures"]:
             self.assertIn(figure["name"], done.stdout)
-            if figure["unit"] != "handshakes":  # of which there shall be none
+            if figure["unit"] != "handshakes":  # the goal is none
                 self.assertLess(0, figure["median"], figure)
 
     def test_fanout_runs(self) -> None:

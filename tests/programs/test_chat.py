@@ -1,4 +1,4 @@
-"""First light: what a Django view publishes reaches the browsers it is meant for, and no other."""
+"""First light: a Django view's messages reach the browsers that they are for, and no others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.programs import Program, twistd
 
 
 def post(url: str, cookies: dict[str, str], **fields: str) -> Any:
-    """Fire with the status of an ordinary POST, as the page's form makes it."""
+    """Fire with the status of an ordinary POST, as the page's form sends it."""
 
     def work() -> int:
         request = urllib.request.Request(
@@ -70,7 +70,7 @@ class ChatTests(TestCase):
 
     @inlineCallbacks
     def chat(self, site: str) -> Any:
-        """Broadcast, to Mary, to the group: each client must get exactly these, in this order."""
+        """Publish to all, to Mary and to the group: each client gets exactly its own, in order."""
         flags = "subscribe-broadcast&subscribe-user&subscribe-group"
         john = yield self.open(flags, self.john)
         mary = yield self.open(flags, self.mary)

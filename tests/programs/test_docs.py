@@ -23,13 +23,13 @@ from ws4redis_tx.config.server_config import DEFAULT_LISTEN, ServerConfig
 from ws4redis_tx.tap import Options
 
 MAKEFILE = (ROOT / "Makefile").read_text()
-# Not code: pictures, and what Sphinx reads and complains about by itself.
+# Not code: pictures, and directives that Sphinx checks by itself.
 PICTURES = re.compile(r"|text|\{[\w-]+\}")
 
 
 def has_a_test_of_its_own(page: Path) -> bool:
     if page.parent.name == "tutorials":
-        return True  # which follows all that there are
+        return True  # test_tutorials follows every tutorial
     return any(
         "def test_every_block_is_known_here" in text and f'"{page.name}"' in text
         for text in (each.read_text() for each in (ROOT / "tests").rglob("test_*.py"))
@@ -119,7 +119,7 @@ class SettingsTests(SynchronousTestCase):
     def test_every_field_is_there_with_its_default(self) -> None:
         elsewhere = {"allowed_hosts", "django"}  # in a sentence
         self.assertEqual(set(self.fields) | elsewhere, {each.name for each in fields(ServerConfig)})
-        # Of another type than the setting; the listening addresses are looked at below.
+        # These have another type than the setting; a test below checks the listening addresses.
         others = ("redis", "prefix", "allowed_origins", "trusted_proxies", "listen")
         for name, default in self.fields.items():
             if name not in others:
@@ -133,7 +133,7 @@ class SettingsTests(SynchronousTestCase):
 
 
 class NamesTests(SynchronousTestCase):
-    """The reference of names to import, against the modules that say what they export."""
+    """The reference of names to import, against the modules' ``__all__``."""
 
     def test_every_exported_name_is_on_a_page_of_the_reference(self) -> None:
         text = "".join(page.read_text() for page in (DOCS / "reference").glob("*.md"))
@@ -148,7 +148,7 @@ class NamesTests(SynchronousTestCase):
 
 
 def exported(module: str) -> set[str]:
-    """What ``__all__`` says; read, as some modules can be imported in a Django site only."""
+    """The names in ``__all__``, read from the source: some modules need a Django site to import."""
     for node in tree(module).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return set(ast.literal_eval(node.value))

@@ -1,4 +1,4 @@
-"""Inside other people's applications: several servers in one reactor, beside what is not ours."""
+"""Inside other people's applications: several servers in one reactor, beside their own code."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class TwoServersTests(TestCase):
         yield second.stopService()
         self.assertEqual(((yield two.closed), (yield three.closed)), (1001, 1001))
         self.assertIn(b"unrelated", (yield self.page(site)))
-        # Neither heard anything that was not its own.
+        # Neither heard a message of the other.
         self.assertEqual([client.received.pending for client in (one, two, three)], [[], [], []])
 
     @inlineCallbacks
@@ -184,7 +184,7 @@ class ResourceTests(ServerTestCase):
 
     @inlineCallbacks
     def serve(self, websocket_url: str, *path: bytes) -> Any:
-        """Fire with the port of a site where they are mounted at ``path``, beside pages."""
+        """Fire with the port of a site that has websockets at ``path``, beside its pages."""
         config = ServerConfig(redis=self.redis.address, websocket_url=websocket_url)
         broker = make_broker(config)
         broker.startService()

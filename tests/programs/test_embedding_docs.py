@@ -1,4 +1,4 @@
-"""The guide to embedding tells the truth: its blocks are run, its names are looked up."""
+"""The guide to embedding is true: its blocks are run, its names are looked up."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class TextTests(SynchronousTestCase):
 
 class BlockTests(ServerTestCase):
     def here(self, code: str) -> str:
-        """The same on a port of its own, with this test's Redis."""
+        """The same code on a free port, with this test's Redis."""
         code = code.replace("tcp:8080", "tcp:0")
         code = code.replace("redis://localhost:6379/0", str(self.redis.address))
         return code.replace(

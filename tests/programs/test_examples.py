@@ -1,4 +1,4 @@
-"""The examples run. Others have modules of their own: ``test_chat``, ``test_own_authorizers``."""
+"""The examples run. ``test_chat`` and ``test_own_authorizers`` test the others."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class EmbeddedTests(TestCase):
         self.assertEqual((yield client.closed), 1001)
 
 
-# Python runs a module of this name at its start.
+# Python runs a module of this name when it starts.
 NO_NETWORK = """
 import sys
 

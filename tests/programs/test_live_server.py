@@ -203,7 +203,7 @@ class EndTests(Live):
 """
 
 
-# Starts the reactor where the tests are found, before processes are forked that run them.
+# Starts the reactor where the tests are found, before the processes that run them are forked.
 EARLY = """
 from ws4redis_tx.core.errors import BrokerUnavailable
 

@@ -1,4 +1,4 @@
-"""The guide for who moves here tells the truth: its blocks are run, its names are looked up."""
+"""The guide to migrating is true: its blocks are run, its names are looked up."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ GUIDE = (ROOT / "docs" / "migrating.md").read_text()
 
 
 def section(heading: str) -> str:
-    """What stands below a heading of either level, until the next."""
+    """The text below a heading of either level, up to the next."""
     found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^##? [A-Z]|\Z)", GUIDE, re.M | re.S)
     assert found, heading
     return found[1]
@@ -52,7 +52,7 @@ def blocks(heading: str, language: str) -> list[str]:
 
 
 def run(code: str) -> dict[str, Any]:
-    """The names that a block defines, once it was executed."""
+    """Execute a block and return the names that it defines."""
     names: dict[str, Any] = {"__name__": "guide"}
     exec(code, names)
     return names
@@ -133,7 +133,7 @@ class TextTests(SynchronousTestCase):
             self.assertEqual(options["serve-django"], command == development)
 
 
-# What a page on https://www.example.com:8443 makes its browser send.
+# A browser's headers, sent for a page on https://www.example.com:8443.
 BROWSER = {
     "Host": "www.example.com:8443",
     "Origin": "https://www.example.com:8443",
@@ -145,8 +145,8 @@ BROWSER = {
 
 
 def passed_on(location: str) -> bytes:
-    """The browser's request as nginx passes it on, told these lines: HTTP/1.0 by default, with a
-    Host of its own, and without what concerns one hop.
+    """The browser's request as nginx passes it on with these lines: HTTP/1.0 by default, with
+    nginx' own Host, and without hop-by-hop headers.
     """
     headers = {**BROWSER, "Host": "localhost", "Connection": "close"}
     del headers["Upgrade"]
@@ -325,7 +325,7 @@ class PublisherBlockTests(TestCase):
 
 
 class ServerBlockTests(ServerTestCase):
-    """The blocks that a browser meets, with a server that knows Django's visitors."""
+    """The blocks that concern browsers, with a server that knows Django's visitors."""
 
     @inlineCallbacks
     def serve(self) -> Any:

@@ -1,4 +1,4 @@
-"""The standalone example, run and attacked; the guide to authorizers, whose blocks are run."""
+"""The standalone example is run and attacked; the blocks of the guide to authorizers are run."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class TokenTestCase(SynchronousTestCase):
         return token
 
     def show(self, token: str, target: str = f"chat?{FLAGS}") -> MemoryClient:
-        """Both ways, which must agree."""
+        """Show the token both ways; the answers must agree."""
         offered, bearer = (
             connect(self.factory, f"ws://localhost/ws/{target}", headers=headers)
             for headers in (
@@ -250,7 +250,7 @@ class AttackTests(TokenTestCase):
 
 
 class StandaloneTests(TestCase):
-    """No Django: who shows a signed token gets in."""
+    """Without Django: a signed token lets its owner in."""
 
     timeout = 60
     key = KEY.decode()
@@ -273,7 +273,7 @@ class StandaloneTests(TestCase):
 
     @inlineCallbacks
     def token(self, *options: str, key: str = key) -> Any:
-        """As the program prints it."""
+        """A token as the program prints it."""
         command = (sys.executable, str(EXAMPLE / "tokens.py"), "john", *options)
         program = yield Program(*command, TOKEN_KEY=key).ended
         self.assertEqual(program.status, 0, program.printed)
@@ -334,7 +334,7 @@ class StandaloneTests(TestCase):
         client = Program(sys.executable, str(EXAMPLE / "client.py"), url, TOKEN="secret")
         self.addCleanup(client.end)
         data = yield received.addTimeout(20, reactor)
-        self.assertEqual(data[:1], b"\x16")  # how TLS begins
+        self.assertEqual(data[:1], b"\x16")  # the beginning of TLS
         self.assertNotIn(b"secret", data)
         yield client.ended
 
@@ -493,7 +493,7 @@ def run(code: str) -> dict[str, Any]:
 
 
 def offer(script: str, variables: dict[str, str]) -> tuple[str, str]:
-    """What a script's websocket offers as subprotocols, and the path that it asks for."""
+    """The subprotocols that a script's websocket offers, and the path that it asks for."""
     listed = re.search(r"new WebSocket\(url, \[(.+)\]\)", script)[1]
     words = []
     for each in listed.split(", "):

@@ -1,4 +1,4 @@
-"""The fixtures for pytest, in projects of their own, by the package's entry point."""
+"""The fixtures for pytest, loaded by the package's entry point, in projects of their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README tells the truth: each of its blocks is run."""
+"""The README is true: each of its blocks is run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client that never reads costs the server its bound, by whatever policy, and no more."""
+"""A client that never reads costs the server its bound and no more, under any policy."""
 
 from __future__ import annotations
 

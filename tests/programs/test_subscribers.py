@@ -34,7 +34,7 @@ from ws4redis_tx.threads import bridge
 
 
 class AllowAll:
-    """Everybody is John and may do what they ask for."""
+    """Everybody is John and gets every right that they ask for."""
 
     def authorize(self, handshake: Any, rights: Any) -> Admission:
         john = Identity("abc", "john", ("chatters",))
@@ -70,14 +70,14 @@ class Rows(WelcomingSubscriber):
 
 
 class AsSpelledBefore(Rows):
-    """Replaces the replay by the method's old name."""
+    """Overrides the replay under the method's old name."""
 
     def send_persited_messages(self, websocket: Any) -> None:
         websocket.send("mine alone")
 
 
 class Threads:
-    """In place of ``deferToThread``: what was asked for runs when the test says so."""
+    """Stands in for ``deferToThread``: the work runs when the test says so."""
 
     def __init__(self) -> None:
         self.waiting: list[tuple[Deferred[Any], Callable[[], Any]]] = []
@@ -97,7 +97,7 @@ class Threads:
 
 
 class MemoryTests(SynchronousTestCase):
-    """In memory: nothing happens but what the test does."""
+    """In memory: nothing happens unless the test does it."""
 
     subscriber: Any
 
@@ -410,7 +410,7 @@ class ServerTests(ServerTestCase):
         self.assertEqual(self.redis.command("GET", "team:blue:news"), b"from red and blue")
         client.sendClose(1000)
         yield client.closed
-        # Commands go out in order: who listens after this is listed after what was left.
+        # Commands go out in order: this subscription is listed only after the others were left.
         yield self.open("news?subscribe-broadcast")
         self.assertEqual(self.redis.channels(), [b"broadcast:news"])
 

@@ -1,4 +1,4 @@
-"""The guide to testing tells the truth: its blocks are run, its names are looked up."""
+"""The guide to testing is true: its blocks are run, its names are looked up."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class TextTests(SynchronousTestCase):
 
 class BlockTests(SynchronousTestCase):
     def run_classes(self, code: str, number: int) -> None:
-        """Its TestCases, which have so many tests, all of which pass."""
+        """Run the block's TestCases: ``number`` tests, which all pass."""
         names: dict[str, Any] = {"__name__": "guide"}
         exec(code, names)
         suite = unittest.TestSuite(

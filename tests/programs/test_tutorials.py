@@ -1,8 +1,8 @@
-"""Each tutorial is followed by its words: from an empty folder, block after block.
+"""Each tutorial is followed to the letter: from an empty folder, block after block.
 
 A reader's first block makes an environment and installs the package from the index. Here the
-programs are those of the tests' own environment; with ``WS4REDIS_WHEEL``, the path of a wheel, that
-block is done too, and installs this wheel.
+programs come from the tests' own environment. With ``WS4REDIS_WHEEL``, the path of a wheel, that
+block is run too, and installs this wheel.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ INSTALL = "python3 -m venv venv\n. venv/bin/activate\npip install "
 
 @cache
 def home() -> Path:
-    """Where the environment of ``WS4REDIS_WHEEL`` is, once for all tutorials."""
+    """The folder of the environment with ``WS4REDIS_WHEEL``, made once for all tutorials."""
     folder = tempfile.mkdtemp(prefix="ws4redis-tx-")
     atexit.register(shutil.rmtree, folder)
     return Path(folder)
 
 
 def variables() -> dict[str, str]:
-    """What the programs of a tutorial find."""
+    """The environment variables of a tutorial's programs."""
     if WHEEL is None:
         programs, packages = Path(sys.executable).parent, str(ROOT)
     else:
@@ -57,7 +57,7 @@ def variables() -> dict[str, str]:
 
 @cache
 def install(code: str) -> None:
-    """Do a tutorial's first block, as far as it is to be done."""
+    """Run a tutorial's first block, if there is a wheel to install."""
     if WHEEL is None:
         return
     wheel = Path(WHEEL).resolve()
@@ -74,7 +74,7 @@ def install(code: str) -> None:
 
 
 def run(code: str, folder: Path, **environment: str) -> str:
-    """Do a block of commands; return what they print. Blocks."""
+    """Run a block of commands and return their output. Blocks."""
     inherited = {**os.environ}
     inherited.pop("DJANGO_SETTINGS_MODULE", None)  # another test's
     done = subprocess.run(
@@ -108,7 +108,7 @@ class Browser:
         return deferToThread(self._open, path, None)
 
     def post(self, path: str, **fields: str) -> Any:
-        """As a form of a page does that was looked at before."""
+        """Send a form of a page that was opened before."""
         fields["csrfmiddlewaretoken"] = self.cookies["csrftoken"]
         return deferToThread(self._open, path, urllib.parse.urlencode(fields).encode())
 
@@ -130,7 +130,7 @@ class TutorialTestCase(TestCase):
         self.addCleanup(shutil.rmtree, self.folder)
         self.printed: list[str] = []
         self.server: Program | None = None
-        # What this machine may use for something else.
+        # This machine may use these ports for something else.
         self.instead = {
             "tcp:8000": "tcp:0",
             "tcp:8080": "tcp:0",
@@ -139,7 +139,7 @@ class TutorialTestCase(TestCase):
 
     @inlineCallbacks
     def follow(self, blocks: Iterator[Block]) -> Any:
-        """Do the next blocks; fire with a program's port once one listens that does not end, with
+        """Follow the next blocks; fire with the port of a program that listens and stays, or with
         ``None`` at the end of the page.
         """
         for block in blocks:
@@ -176,7 +176,7 @@ class TutorialTestCase(TestCase):
         return program
 
     def interrupt(self, program: Program) -> Any:
-        """Ctrl-C, and wait for its end."""
+        """Press Ctrl-C, and wait for the program's end."""
         if program.status is None and program.signal is None:
             return program.signal_and_wait("INT")
         return None

@@ -1,4 +1,4 @@
-"""``twistd ws4redis`` as its user runs it: options, errors, signals, the embedded Redis."""
+"""``twistd ws4redis`` as its users run it: options, errors, signals, the embedded Redis."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LISTEN = "--listen=tcp:0:interface=127.0.0.1"
 
 
 class ErrorTests(TestCase):
-    """What is wrong is said before anything listens, with what to write instead."""
+    """Mistakes are reported before anything listens, with the remedy."""
 
     timeout = 60
 

@@ -50,7 +50,7 @@ from ws4redis_tx.twistd.workers import Supervisor, Workers
 CHANNEL = "foobar?subscribe-broadcast"
 RESTARTING = b"\x88\x02" + (1012).to_bytes(2, "big")
 PING = b"\x89\x00"
-# In a process group of its own, to be signalled as a whole like a terminal's.
+# Its own process group, signalled as a whole like a terminal's.
 OWN_GROUP = "import os, sys; os.setsid(); os.execv(sys.argv[1], sys.argv[1:])"
 
 
@@ -86,7 +86,7 @@ class WorkersTestCase(TestCase):
             self.port = int(self.ready.partition("/ws/")[0].rpartition(":")[2])
 
     def pids(self) -> dict[int, int]:
-        """The worker processes of now."""
+        """The current worker processes, by number."""
         found = {}
         for line in self.program.printed.splitlines():
             head, _, pid = line.partition("] Process ")
@@ -96,7 +96,7 @@ class WorkersTestCase(TestCase):
 
     @contextmanager
     def only(self, worker: int) -> Any:
-        """No other worker is awake meanwhile."""
+        """Stop all other workers meanwhile."""
         others = [pid for number, pid in self.pids().items() if number != worker]
         for pid in others:
             os.kill(pid, signal.SIGSTOP)
@@ -108,7 +108,7 @@ class WorkersTestCase(TestCase):
 
     @inlineCallbacks
     def open(self, worker: int) -> Any:
-        """A client of that worker."""
+        """Fire with a client of that worker."""
         with self.only(worker):
             return (yield open_websocket(f"ws://127.0.0.1:{self.port}/ws/{CHANNEL}"))
 
@@ -121,7 +121,7 @@ class WorkersTestCase(TestCase):
 
     @inlineCallbacks
     def open_wires(self, count: int) -> Any:
-        """Clients that cost next to nothing, of whichever worker."""
+        """Fire with cheap clients, of any worker."""
         handshake = handshake_bytes(f"/ws/{CHANNEL}", Host=f"127.0.0.1:{self.port}")
         some_at_once = DeferredSemaphore(200)
 
@@ -245,7 +245,7 @@ class ServingTests(WorkersTestCase):
 
 
 class EndingTests(WorkersTestCase):
-    """Every process ends, and every client is told, whoever gets the signal."""
+    """Every process ends, and every client is told, whichever process gets the signal."""
 
     @inlineCallbacks
     def test_sigterm_closes_the_clients_of_all_with_1012_and_leaves_no_process(self) -> Any:
@@ -351,7 +351,7 @@ class ManyClientsTests(WorkersTestCase):
 
 
 class ParentTests(TestCase):
-    """The parent's side, with workers that are any other program."""
+    """The parent's side, with other programs as workers."""
 
     timeout = 60
 
@@ -367,7 +367,7 @@ class ParentTests(TestCase):
 
     @inlineCallbacks
     def said(self, level: Any = LogLevel.info) -> Any:
-        """Fire with the next thing that a worker said, rather than the parent of it."""
+        """Fire with the next line of a worker's own, not its parent's about it."""
         while True:
             event = yield self.events.get().addTimeout(TIMEOUT, reactor)
             if "text" in event:
@@ -455,7 +455,7 @@ _closing_wires.noisy = False
 
 
 class LogTests(SynchronousTestCase):
-    """What a worker logs, whatever it is, and whenever."""
+    """A worker's log lines arrive, of any kind and at any time."""
 
     def setUp(self) -> None:
         self.written: list[bytes] = []
@@ -473,7 +473,7 @@ class LogTests(SynchronousTestCase):
     def test_who_logs_in_the_middle_of_logging_waits_for_nobody(self) -> None:
         def write(line: bytes) -> None:
             self.written.append(line)
-            if len(self.written) == 1:  # as an object does that is collected now
+            if len(self.written) == 1:  # as an object does that is collected right now
                 self.log(log_format="within")
 
         self.patch(worker_log, "_write", write)

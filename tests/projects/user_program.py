@@ -1,4 +1,4 @@
-"""What a user of this package might write, with every public name: for a type checker."""
+"""A user's program with every public name, for a type checker."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class Hooks(NullHooks):
 
 
 class AllHooks:
-    """Without our base."""
+    """Hooks without our base class."""
 
     async def connected(self, connection: IConnection, /) -> None:
         connection.close(4000, "Not today")

@@ -1,4 +1,4 @@
-"""An application that publishes when it is loaded, and at each request: for preloading servers."""
+"""An application for preloading servers: it publishes when it is loaded, and at each request."""
 
 from __future__ import annotations
 

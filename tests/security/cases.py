@@ -1,4 +1,4 @@
-"""What the security tests share: a site that is attacked, and the connections that attack it."""
+"""Shared by the security tests: a site under attack, and the connections that attack it."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class SecurityTestCase(ContractTestCase):
 
     @inlineCallbacks
     def drained(self, service: Any) -> Any:
-        """Fire when the authorizer's threads have handed over what they had to say."""
+        """Fire when the authorizer's threads have handed over all results."""
         while service.factory.session_server.authorizer._lookups.outstanding:
             yield deferLater(reactor, 0)
         yield service.factory.broker.fence()
 
 
 class Conversation(Protocol):
-    """``ended`` fires with all that came back, when the server ends it."""
+    """``ended`` fires with all bytes that came back, when the server ends the connection."""
 
     def __init__(self) -> None:
         self.received = b""

@@ -1,4 +1,4 @@
-"""Bytes of a handshake that some servers read otherwise than they were meant."""
+"""Bytes of a handshake that some servers misread."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support import TIMEOUT
 from tests.support.clients import CLOSE, exchange, open_wire
 from tests.support.wires import handshake_bytes, status_of
 
-# Lines are split at these by Python's own str.splitlines(), and by nobody else.
+# Python's own str.splitlines() splits lines at these; nobody else does.
 LINE_BREAKS = (b"\x0b", b"\x0c", b"\x1c", b"\x1d", b"\x1e", b"\x85")
 
 
@@ -41,7 +41,7 @@ class Flood(Conversation):
 
 
 class HandshakeBytesTests(SecurityTestCase):
-    """Bytes that some servers read otherwise than they were meant."""
+    """Bytes that some servers misread."""
 
     @inlineCallbacks
     def test_no_byte_inside_a_value_starts_another_header(self) -> Any:
@@ -52,7 +52,7 @@ class HandshakeBytesTests(SecurityTestCase):
             for start in (b"X-Note: a", b"User-Agent: a", b"X-Note:"):
                 smuggled = start + byte + b"Cookie: " + john + b"\r\n\r\n"
                 answer = yield exchange(self.port, plain.removesuffix(b"\r\n") + smuggled)
-                # 0x85 is a letter of ISO 8859-1: well-formed, and nobody's session.
+                # 0x85 is a character of ISO 8859-1: the header is well-formed.
                 self.assertEqual(status_of(answer), 401 if byte == b"\x85" else 400, byte)
         self.assert_nothing_was_had()
 
@@ -61,7 +61,7 @@ class HandshakeBytesTests(SecurityTestCase):
         service = yield self.serve()
         flood = yield connect(self.port, Flood())
         answer = yield flood.ended.addTimeout(TIMEOUT, reactor)
-        # The rest may have been under way, and takes the answer with it.
+        # Bytes still in flight may have reset the connection and discarded the answer.
         self.assertIn(answer[:12], (b"", b"HTTP/1.1 400"))
         self.assertGreater(flood.left, 0, "all of it was read")
         self.assertFalse(service.factory.session_server.opening)

@@ -1,8 +1,9 @@
-"""Who gets what: 50 users, 10 groups, odd names, all audiences, against a model that is a set.
+"""Nobody gets another's messages: 50 users, 10 groups, odd names and all audiences, against a model
+that is a set.
 
-Everything is real but the visitors, who say themselves who they are. The model knows nothing of
-channels' names: a message has an address (audience, name, facility), and a connection has the
-addresses that it asked for and may hear.
+Everything is real except the visitors, who declare their own identity. The model knows no channel
+names: a message has an address (audience, name, facility), and a connection has the addresses that
+it asked for and may hear.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ ODD = [
     "a b", " ", "🎉", "é", "e\u0301", "A", "%", "%3A", "user", "group", "broadcast", "session",
     "site", "ctl", "at", "None", "SELF", "user:a", "site:user:a", "a:", ":a", "a\n", "\0", "{a}",
 ]  # fmt: skip
-# Some are the end of an odd name and its rest: `user:a:b:c` must be nobody's but `a:b`'s.
+# Some continue an odd name: `user:a:b:c` must belong to `a:b` alone.
 PLAIN_FACILITIES = ["c", "b", "", "*", "?", "[x]", "a b", "🎉", "x/y", "a", "%", "C"]
 COLON_FACILITIES = ["b:c", ":c", "a:", "user:a:c"]
 
@@ -45,7 +46,7 @@ Address = tuple[str, str, str]
 
 @dataclass(eq=False)
 class Connection:
-    """A websocket, what it may hear, and what it should have got."""
+    """A websocket, its rights, and the messages that it should have got."""
 
     identity: Identity
     facility: str
@@ -54,7 +55,7 @@ class Connection:
     expected: Counter[bytes] = field(default_factory=Counter)
 
     def addresses(self, verb: str) -> set[Address]:
-        """The ones that it may hear (``subscribe``) or say something to (``publish``)."""
+        """The addresses that it may hear (``subscribe``) or publish to (``publish``)."""
         names = {
             "broadcast": [""],
             "user": [self.identity.username],
@@ -73,7 +74,7 @@ class Connection:
         return any("-" in flag and not flag.endswith("broadcast") for flag in self.flags)
 
     def status(self) -> int:
-        """The contract's answer to its handshake."""
+        """The status with which the contract answers its handshake."""
         audiences = {flag.partition("-")[2] for flag in self.flags}
         if not self.identity.username and audiences & {"user", "group"}:
             return 401
@@ -83,7 +84,7 @@ class Connection:
 
 
 class Doorman:
-    """Believes visitors who they are, and grants what they ask for."""
+    """An authorizer that believes visitors, and grants all rights that they ask for."""
 
     def __init__(self, identities: list[Identity]) -> None:
         self._identities = identities
@@ -109,7 +110,7 @@ class Telling(RedisSubscriber):
 
 
 def payloads(data: bytes) -> Counter[bytes]:
-    """Of the messages among a server's frames."""
+    """The payloads of the messages among a server's frames."""
     found: Counter[bytes] = Counter()
     while data:
         size, start = data[1], 2
@@ -127,7 +128,7 @@ class IsolationTests(ServerTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        # To see a failure again: WS4REDIS_SEED=… in the environment.
+        # WS4REDIS_SEED=… in the environment repeats a failure.
         self.seed = int(os.environ.get("WS4REDIS_SEED") or random.randrange(1 << 32))
         self.random = random.Random(self.seed)
         self.connections: list[Connection] = []
@@ -155,10 +156,10 @@ class IsolationTests(ServerTestCase):
         yield self.publish(200)
         yield self.judge()
 
-    # Who there is
+    # People
 
     def make_people(self, users: int, groups: int) -> list[Identity]:
-        """With names that are equal, or nearly, also between users, groups and sessions."""
+        """Names that are equal or similar, even between users, groups and sessions."""
         names = self.random.sample(ODD, len(ODD))
         names += [f"user {number}" for number in range(users)]
         self.group_names = ["", *self.random.sample(ODD[1:], groups - 1)]
@@ -174,7 +175,7 @@ class IsolationTests(ServerTestCase):
 
     @inlineCallbacks
     def visit(self, count: int) -> Any:
-        """Have that many come at once, and see who is let in."""
+        """Let that many come at once, and check the answers."""
         yield gatherResults([self.come() for _ in range(count)], consumeErrors=True)
         yield self.settle()
 
@@ -203,15 +204,15 @@ class IsolationTests(ServerTestCase):
 
     @inlineCallbacks
     def settle(self) -> Any:
-        """Fire when all that was published is out, and everybody is live."""
+        """Fire when every message is delivered and every connection is live."""
         yield self.factory.broker.fence()
         while any(each.feed.replaying for each in self.factory.session_server.sessions):
             yield self.factory.broker.fence()
 
-    # What is said
+    # Messages
 
     def message(self, addresses: Iterable[Address], sender: Connection | None = None) -> bytes:
-        """A message to these, noted for all who are to get it."""
+        """A new message to these addresses, expected by everyone who may hear one of them."""
         self.number += 1
         payload = b"%d" % self.number
         for address in addresses:
@@ -223,7 +224,7 @@ class IsolationTests(ServerTestCase):
 
     @inlineCallbacks
     def publish(self, count: int) -> Any:
-        """As an application does, to names that are there and to some that are not."""
+        """Publish as an application does, to existing names and to some others."""
         published = []
         for _ in range(count):
             facility = self.random.choice(PLAIN_FACILITIES + COLON_FACILITIES)
@@ -259,7 +260,7 @@ class IsolationTests(ServerTestCase):
 
     @inlineCallbacks
     def say(self, count: int) -> Any:
-        """As clients do; one after another, as which is persisted last depends on the order."""
+        """Publish as clients do; one after another, because the last one is the one persisted."""
         speakers = [each for each in self.connections if each.addresses("publish")]
         for _ in range(count):
             speaker = self.random.choice(speakers)
@@ -272,7 +273,7 @@ class IsolationTests(ServerTestCase):
 
     @inlineCallbacks
     def judge(self) -> Any:
-        """A connection's end comes after all that was sent to it."""
+        """End all connections and compare; the end of each comes after all its messages."""
         for each in self.connections:
             each.wire.transport.write(CLOSE)
         received = yield gatherResults([each.wire.ended for each in self.connections])
@@ -280,7 +281,7 @@ class IsolationTests(ServerTestCase):
             got = payloads(data)
             self.assertEqual(got - each.expected, Counter(), f"not for it: {self.about(each)}")
             self.assertEqual(each.expected - got, Counter(), f"missing: {self.about(each)}")
-        # That there was something to mix up.
+        # There was something to mix up.
         self.assertGreater(sum(sum(each.expected.values()) for each in self.connections), 200)
         self.assertGreater(len(self.connections), 60)
 

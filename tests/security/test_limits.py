@@ -145,7 +145,7 @@ class PeerLimitTests(SecurityTestCase):
 
 
 class CompressionTests(SecurityTestCase):
-    """What is small on the wire and large in memory."""
+    """Messages that are small on the wire and large in memory."""
 
     @inlineCallbacks
     def code_for(self, *frames: bytes) -> Any:

@@ -68,7 +68,7 @@ class OriginAndHostTests(SecurityTestCase):
 
     @inlineCallbacks
     def test_behind_a_proxy_with_tls_a_page_without_tls_is_another_site(self) -> Any:
-        # Who sits in the network between can write a page without TLS.
+        # An attacker in the network between can forge a page without TLS.
         john = yield self.john()
         yield self.serve(WS4REDIS_TRUSTED_PROXIES=["127.0.0.1"], ALLOWED_HOSTS=["www.example.com"])
         told = {"X_Forwarded_Host": "www.example.com", "X_Forwarded_Proto": "https"}

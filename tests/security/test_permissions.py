@@ -1,4 +1,4 @@
-"""Permissions fail closed, and clients stay out of what servers tell each other."""
+"""Permissions fail closed, and clients stay out of the servers' own channel."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ERRORS = (
 
 
 class PermissionTests(SecurityTestCase):
-    """They fail closed: whatever happens while they are found out, nothing is granted."""
+    """They fail closed: whatever goes wrong in the lookup, nothing is granted."""
 
     @inlineCallbacks
     def assert_refused(self, status: int, setting: str, callback: Any, why: Any) -> Any:
@@ -146,7 +146,7 @@ class PermissionTests(SecurityTestCase):
 
 
 class ControlChannelTests(SecurityTestCase):
-    """What servers tell each other, no client says or hears."""
+    """No client writes or hears the servers' own messages."""
 
     @inlineCallbacks
     def test_clients_cannot_write_or_hear_the_control_channel(self) -> Any:

@@ -71,7 +71,7 @@ class LogTests(TestCase):
         redis = RedisServer("--requirepass", "s3cret-passw0rd")
         self.addCleanup(redis.stop)
         with valkey.Valkey(host="127.0.0.1", port=redis.port, password="s3cret-passw0rd") as admin:
-            # May broadcast and hear it, and nothing else: what fails is logged as well.
+            # This user may only use broadcast channels, so that failures are logged as well.
             admin.execute_command(
                 "ACL", "SETUSER", "site", "on", ">s3cret-0f-site", "+@all", "-eval", "~*",
                 "resetchannels", "&broadcast:*", "&user:*", "&ctl:*",
@@ -130,7 +130,7 @@ class LogTests(TestCase):
 
 
 class ReprTests(SynchronousTestCase):
-    """Nor in what is shown of objects and errors."""
+    """No secret is in a repr, a str or an error."""
 
     def test_no_password_is_in_a_repr_a_str_or_an_error(self) -> None:
         for value in (
@@ -161,7 +161,7 @@ class ReprTests(SynchronousTestCase):
             with self.subTest(value=value):
                 error = self.assertRaises(ConfigError, parse_redis_address, value)
                 self.assertNotIn("s3cret", f"{error} {error!r}")
-                # What a traceback would print above it.
+                # A traceback would print this above it.
                 self.assertIsNone(error.__cause__)
                 self.assertTrue(error.__suppress_context__ or error.__context__ is None)
 

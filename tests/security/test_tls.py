@@ -23,7 +23,7 @@ from ws4redis_tx.service import make_service
 
 
 class Thief(Protocol):
-    """Stands where Redis should, and keeps what it is told."""
+    """Takes the place of Redis, and keeps everything it is told."""
 
     def dataReceived(self, data: bytes) -> None:
         self.factory.told.append(data)
@@ -35,7 +35,7 @@ class TransportTests(SecurityTestCase, TlsTestCase):
 
     @inlineCallbacks
     def assert_no_service(self, url: str) -> Any:
-        """With Redis at ``url`` nobody is served; fire with the log's reason."""
+        """Nobody is served with Redis at ``url``; fire with the reason in the log."""
         complaint = self.complaint()
         self.override(WS4REDIS_CONNECTION=url)
         self.launch(make_service(django_settings.server_config(LISTEN)))
@@ -48,7 +48,7 @@ class TransportTests(SecurityTestCase, TlsTestCase):
 
     @inlineCallbacks
     def set_a_trap(self, name: str) -> Any:
-        """Fire with the port of a thief who has a certificate for ``name``, and all it is told."""
+        """Fire with the port of a thief certified for ``name``, and with all it is told."""
         public, both = make_certificate(x509.DNSName(name))
         self.ca_file = write_file(self, public)
         trap = Factory.forProtocol(Thief)
@@ -70,7 +70,7 @@ class TransportTests(SecurityTestCase, TlsTestCase):
             f"rediss://web:s3cret@localhost:{port}/0?ssl_ca_certs={self.ca_file}"
         )
         self.assertEqual(told, [])
-        # The same thief, where the name is right, is told all: the trap works.
+        # Where the name is right, the same thief is told everything: the trap works.
         port, told = yield self.set_a_trap("localhost")
         broker = self.broker(f"rediss://web:s3cret@localhost:{port}/0?ssl_ca_certs={self.ca_file}")
         yield broker.commands.when_connected()
@@ -115,7 +115,7 @@ class TransportTests(SecurityTestCase, TlsTestCase):
         options = optionsForClientTLS("localhost", trustRoot=Certificate.loadPEM(public))
         way = wrapClientTLS(options, HostnameEndpoint(reactor, "localhost", self.port))
         for origin, status in (
-            (f"http://{host}", 403),  # whoever sits in between can write such a page
+            (f"http://{host}", 403),  # an attacker in between can forge such a page
             ("https://localhost", 403),
             (f"https://{host}", 101),
         ):

@@ -1,4 +1,4 @@
-"""What the tests share: servers, clients, fakes, programs. No test imports another test."""
+"""Shared by the tests: servers, clients, fakes, programs. No test imports another test."""
 
 from __future__ import annotations
 

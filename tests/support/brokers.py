@@ -1,4 +1,4 @@
-"""Payloads that are easy to get wrong, and a listener that keeps what it hears."""
+"""Payloads that are easy to get wrong, and a listener that keeps its messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AWKWARD = [
 
 
 class Listener:
-    """Collects what it hears, and waits for a number of messages."""
+    """Collects its messages, and waits for a number of them."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[bytes | None, bytes]] = []

@@ -24,12 +24,12 @@ from tests.support.redis import shared_redis
 from ws4redis_tx.core.redis_address import parse_redis_address
 from ws4redis_tx.redis.broker import RedisBroker
 
-# Authorities are told apart by their names.
+# OpenSSL tells authorities apart by their names.
 _numbers = count()
 
 
 def make_certificate(*names: x509.GeneralName) -> tuple[str, str]:
-    """PEM of a self-signed certificate for ``names``, and of certificate and key."""
+    """A self-signed certificate for ``names`` as PEM, alone and with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name(
         [x509.NameAttribute(NameOID.COMMON_NAME, f"ws4redis_tx test {next(_numbers)}")]
@@ -57,13 +57,13 @@ def make_certificate(*names: x509.GeneralName) -> tuple[str, str]:
 
 
 class TlsTestCase(TestCase):
-    """A real Redis behind a door that speaks TLS."""
+    """A real Redis behind a proxy that speaks TLS."""
 
     timeout = 60
 
     @inlineCallbacks
     def open_door(self, *names: x509.GeneralName, lets_in: str | None = None) -> Any:
-        """``lets_in`` is the certificate that a client must have."""
+        """Listen with TLS for ``names``; clients need the certificate ``lets_in``, if given."""
         self.redis = shared_redis()
         public, both = make_certificate(*names)
         self.ca_file = write_file(self, public)
@@ -88,7 +88,7 @@ class TlsTestCase(TestCase):
         return broker
 
     def complaint(self) -> Deferred[str]:
-        """Fire with the reason that the log gives for Redis being unavailable."""
+        """Fire with the log's reason why Redis is unavailable."""
         said: Deferred[str] = Deferred()
 
         def observe(event: Any) -> None:

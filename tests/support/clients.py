@@ -21,7 +21,7 @@ from ws4redis_tx.testing import client_frame
 
 
 class Client(WebSocketClientProtocol):
-    """A websocket client: an independent implementation, over a real socket."""
+    """A websocket client over a real socket, independent of our implementation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class _Collector(Protocol):
 
 @inlineCallbacks
 def exchange(port: int, data: bytes) -> Any:
-    """Send raw bytes; fire with all that comes back until the server ends the connection."""
+    """Send raw bytes; fire with all bytes that come back before the server ends the connection."""
     collector = yield connectProtocol(HostnameEndpoint(reactor, "127.0.0.1", port), _Collector())
     collector.transport.write(data)
     return (yield collector.done.addTimeout(TIMEOUT, reactor))
@@ -119,9 +119,9 @@ CLOSE = client_frame(8, (1000).to_bytes(2, "big"))
 
 
 class Wire(Protocol):
-    """A websocket client that costs next to nothing: bytes out, bytes in.
+    """A cheap websocket client: bytes out, bytes in.
 
-    ``opened`` fires with the 101, ``ended`` with all that came after it.
+    ``opened`` fires with the 101, ``ended`` with all bytes after it.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The chat demo in this process: Django set up, its database made, its users logged in."""
+"""The chat demo in this process: Django's setup, its database, users that log in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SETTINGS = "tests.projects.django_project.settings"
 
 @cache
 def set_up_django() -> None:
-    """Once per process: settings, tables, john and mary. Blocks."""
+    """Set up settings, tables, john and mary, once per process. Blocks."""
     os.environ["DJANGO_SETTINGS_MODULE"] = SETTINGS
     import django
     from django.core.management import call_command
@@ -26,13 +26,13 @@ def set_up_django() -> None:
 
 
 def environment() -> dict[str, str]:
-    """What another process needs to see the same site and database."""
+    """The variables that show another process the same site and database."""
     set_up_django()
     return {"CHATSERVER_DB": os.environ["CHATSERVER_DB"]}
 
 
 def in_thread(function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-    """Call it in a worker thread, as a view would be, and close that thread's database after."""
+    """Call it in a worker thread, like a view, and close that thread's database afterwards."""
 
     def work() -> Any:
         from django.db import connections
@@ -46,7 +46,7 @@ def in_thread(function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
 
 
 def log_in(username: str) -> Any:
-    """Fire with a Django test client that is logged in by the login page."""
+    """Fire with a Django test client that has logged in on the login page."""
 
     def work() -> Any:
         from django.test import Client

@@ -1,4 +1,4 @@
-"""Making environments for programs that need a Python of their own."""
+"""Environments for programs that need a Python of their own."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import subprocess
 
 
 class EnvironmentFailed(Exception):
-    """It could not be made; says which command failed, and what it printed."""
+    """The environment could not be made; the text is the failed command and its output."""
 
 
 def clean_variables() -> dict[str, str]:
-    """The process's environment without what is meant for another Python."""
+    """This process' environment variables, without those for another Python."""
     return {
         name: value
         for name, value in os.environ.items()

@@ -18,14 +18,14 @@ URL = "ws://localhost/ws/foobar"
 
 
 class AllowAll:
-    """An authorizer that grants what is asked for, at once."""
+    """An authorizer that grants every requested right at once."""
 
     def authorize(self, handshake: Any, rights: Any) -> Admission:
         return Admission(ANONYMOUS, tuple(rights), PlainRequest(handshake.path_info, ANONYMOUS))
 
 
 class Waiting(AllowAll):
-    """An authorizer that takes its time."""
+    """An authorizer that answers when the test says so."""
 
     def __init__(self) -> None:
         self.asked: list[Deferred[Admission]] = []
@@ -38,7 +38,7 @@ class Waiting(AllowAll):
 
 
 class SlowBroker(MemoryBroker):
-    """A broker whose answers come when the test says so."""
+    """A broker that answers when the test says so."""
 
     def __init__(self, *slow: str) -> None:
         super().__init__()

@@ -18,9 +18,8 @@ _FILE = re.compile(r"(at the end of )?`([\w./-]+)`:$", re.I)
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block of code. ``file`` is the one that its reader writes it to, or at whose end it is
-    added: the paragraph before it says so with its last words, "`name`:" or "at the end of
-    `name`:".
+    """A block of code. Readers write it to ``file``, or add it there ``at_the_end``: the paragraph
+    before the block ends in "`name`:" or "at the end of `name`:".
     """
 
     where: str
@@ -53,7 +52,7 @@ def pages() -> Iterator[Path]:
 
 
 def broken_links(page: Path) -> list[str]:
-    """Those that lead to no file, or to no heading in it."""
+    """The links of ``page`` that lead to no file, or to no heading in it."""
 
     def leads_somewhere(link: str) -> bool:
         name, _, anchor = link.partition("#")
@@ -66,6 +65,6 @@ def broken_links(page: Path) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """Of its headings."""
+    """The anchors of its headings."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
     return {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings}

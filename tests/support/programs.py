@@ -24,7 +24,7 @@ TWISTD = str(Path(sys.executable).with_name("twistd"))
 
 
 class Program(ProcessProtocol):
-    """A running program, and all that it printed."""
+    """A running program and its output."""
 
     def __init__(self, *command: str, folder: str | Path = ROOT, **environment: str) -> None:
         self.printed = ""
@@ -43,7 +43,7 @@ class Program(ProcessProtocol):
         return pid
 
     def wait_for(self, pattern: str) -> Deferred[re.Match[str]]:
-        """Fire with the first match in what it prints; fail if it ends before."""
+        """Fire with the first match in its output; fail if the program ends first."""
         waiting: Deferred[re.Match[str]] = Deferred()
         self._waiting.append((re.compile(pattern), waiting))
         self._look()
@@ -54,7 +54,7 @@ class Program(ProcessProtocol):
         return self.ended.addTimeout(TIMEOUT, reactor)
 
     def end(self) -> Any:
-        """For a test's clean-up."""
+        """End the program; for a test's clean-up."""
         if self.status is None and self.signal is None:
             self.transport.signalProcess("KILL")
             return self.ended
@@ -123,7 +123,7 @@ def wait_readable(descriptor: int) -> Deferred[None]:
 
 
 def write_file(test: TestCase, text: str) -> str:
-    """The path of a file with ``text`` that is gone after the test."""
+    """The path of a temporary file with ``text``, deleted after the test."""
     folder = tempfile.mkdtemp(prefix="ws4redis-tx-")
     test.addCleanup(shutil.rmtree, folder)
     path = Path(folder) / "file"
@@ -154,7 +154,7 @@ WS4REDIS_CONNECTION = "redis://127.0.0.1:1"
 
 
 def run_pytest(tests: str, *options: str, **variables: str) -> str:
-    """What pytest printed of a file ``tests``; all of them passed."""
+    """Run pytest on a file ``tests``, which must all pass; return its output."""
     with tempfile.TemporaryDirectory(prefix="ws4redis-tx-") as folder:
         (Path(folder) / "test_project.py").write_text(tests)
         printed = _run(
@@ -168,7 +168,7 @@ def run_pytest(tests: str, *options: str, **variables: str) -> str:
 
 
 def run_django_tests(tests: str, settings: str = DJANGO_SETTINGS, *options: str) -> None:
-    """``manage.py test`` of a file ``tests``; all of them passed. The settings may use ``HERE``."""
+    """Run Django's test command on ``tests``, which must all pass. Settings may use ``HERE``."""
     with tempfile.TemporaryDirectory(prefix="ws4redis-tx-") as folder:
         (Path(folder) / "user_settings.py").write_text(f"HERE = {folder!r}\n{settings}")
         (Path(folder) / "test_project.py").write_text(tests)

@@ -1,4 +1,4 @@
-"""Real servers of Redis: one that tests share, ones of their own, Sentinels, a raw subscriber."""
+"""Real Redis servers: a shared one, private ones, Sentinels; and a raw subscriber."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ws4redis_tx.twistd.embedded_redis import find_server, free_port, server_com
 
 
 class RedisServer:
-    """A real server of our own; ends with this process at the latest."""
+    """A real server; it ends with this process at the latest."""
 
     def __init__(self, *options: str, port: int | None = None) -> None:
         self.port = port or free_port()
@@ -40,7 +40,7 @@ class RedisServer:
 
     @property
     def pid(self) -> int:
-        """Of the process whose only child the server is."""
+        """The process whose only child is the server."""
         return self._process.pid
 
     def stop(self) -> None:
@@ -57,12 +57,12 @@ class RedisServer:
             return client.execute_command(*arguments)
 
     def channels(self) -> list[bytes]:
-        """The channels that are subscribed to, besides those that servers keep for themselves."""
+        """The subscribed channels, without the servers' own."""
         names = self.command("PUBSUB", "CHANNELS")
         return sorted(name for name in names if b"ctl:" not in name)
 
     def connections(self) -> int:
-        """How many connections there are, besides the one that asks."""
+        """The number of connections, without the one that asks."""
         return self.command("CLIENT", "LIST").count(b"\n") - 1
 
 
@@ -70,7 +70,7 @@ _shared: RedisServer | None = None
 
 
 def shared_redis() -> RedisServer:
-    """The server that all tests of this process use which do not harm it; emptied."""
+    """The server of all tests in this process that do it no harm; emptied first."""
     global _shared
     if _shared is None:
         _shared = RedisServer()
@@ -79,7 +79,7 @@ def shared_redis() -> RedisServer:
 
 
 class Sentinel:
-    """One sentinel of ours, which ends with this process at the latest."""
+    """A sentinel; it ends with this process at the latest."""
 
     def __init__(self, master: int) -> None:
         self.port = free_port()
@@ -122,7 +122,7 @@ class Sentinel:
 
 
 def wait_until_known(sentinels: list[Sentinel], replica: RedisServer) -> None:
-    """Until the sentinels know each other and the replica, which they learn of by asking."""
+    """Block until the sentinels have discovered each other and the replica."""
     import valkey
 
     for sentinel in sentinels:
@@ -138,7 +138,7 @@ def wait_until_known(sentinels: list[Sentinel], replica: RedisServer) -> None:
 
 
 class RawSubscriber:
-    """A subscriber at the wire, as any program has it. Blocks."""
+    """A plain subscriber, as in any other program. Blocks."""
 
     def __init__(self, test: TestCase, port: int, *channels: str) -> None:
         self._client = valkey.Valkey(host="127.0.0.1", port=port)

@@ -37,7 +37,7 @@ class ServerTestCase(TestCase):
 
     @inlineCallbacks
     def start_server(self, config: ServerConfig | None = None, **options: Any) -> Any:
-        """Fire with a service that is ready; ``self.url`` and ``self.port`` lead to it."""
+        """Fire with a service that is ready, at ``self.url`` and ``self.port``."""
         config = config or ServerConfig(redis=self.redis.address, listen=LISTEN, **options)
         service = make_service(config)
         self.launch(service)
@@ -52,7 +52,7 @@ class ServerTestCase(TestCase):
 
     @inlineCallbacks
     def open(self, path: str, **options: Any) -> Any:
-        """Fire with an open client, which is closed when the test ends."""
+        """Fire with an open client; the test's clean-up closes it."""
         client = yield open_websocket(self.url + path, **options)
         self.addCleanup(self._close, client)
         return client
@@ -68,7 +68,7 @@ CLOSED = b"\x88\x02\x03\xe8"
 
 
 def our_objects() -> Counter[str]:
-    """How many objects there are of each class of ours, and of what connections are made of."""
+    """The number of objects of each class of ours, of Deferreds and of protocols."""
     gc.collect()
     return Counter(
         kind.__qualname__
@@ -93,7 +93,7 @@ class LoadTestCase(ServerTestCase):
 
     @inlineCallbacks
     def connect_under_load(self, connects: int) -> Any:
-        """Connect that often while sequence numbers are published, and follow each stream."""
+        """Connect that often while sequence numbers are published, and check each stream."""
         publisher = RedisBroker(self.redis.address, "", reactor)
         publisher.startService()
         self.addCleanup(publisher.stopService)
@@ -125,7 +125,7 @@ class LoadTestCase(ServerTestCase):
         for stream in streams:
             self.assertEqual(stream, list(range(stream[0], stream[0] + len(stream))))
         self.assertGreater(len(published), 0.8 * MESSAGES_A_SECOND * seconds)
-        # Once nobody publishes any more, what is persisted is all that there is.
+        # Nobody publishes any more, so a newcomer gets only the persisted message.
         late = yield self.open("load?subscribe-broadcast")
         self.assertEqual((yield late.next()), str(len(published)))
 
@@ -138,9 +138,9 @@ class LoadTestCase(ServerTestCase):
         stream = [int(message) for message in (yield client.take(25))]
         client.sendClose(1000)
         yield client.closed
-        # Of what was there before, only the last is persisted.
+        # Of the earlier messages, only the last is persisted.
         self.assertGreaterEqual(stream[0], acknowledged)
-        # What is published from the open on arrives, so none can begin later than that.
+        # Everything published after the open arrives, so no stream can begin later.
         self.assertLessEqual(stream[0], sent + 1)
         return stream + [int(message) for message in client.received.pending]
 
@@ -148,8 +148,10 @@ class LoadTestCase(ServerTestCase):
 
     @inlineCallbacks
     def assert_cycles_leave_nothing(self, cycles: int, at_once: int = 200) -> Any:
-        own = sorted(self.redis.command("PUBSUB", "CHANNELS"))  # the server's, no websocket's
-        yield self.cycle(at_once)  # what is made once is made
+        own = sorted(
+            self.redis.command("PUBSUB", "CHANNELS")
+        )  # the server's own, not a websocket's
+        yield self.cycle(at_once)  # warm up: some objects are made once
         before = our_objects()
         for _ in range(cycles // at_once):
             yield self.cycle(at_once)
@@ -161,7 +163,7 @@ class LoadTestCase(ServerTestCase):
 
     @inlineCallbacks
     def cycle(self, at_once: int) -> Any:
-        """Open and end that many websockets; fire when the server is rid of them."""
+        """Open and end that many websockets; fire when the server has forgotten them."""
         yield gatherResults([self.open_and_end(i) for i in range(at_once)], consumeErrors=True)
         yield self.service.factory.broker.fence()
         while self.service.factory.session_server.sessions:

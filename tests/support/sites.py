@@ -1,4 +1,4 @@
-"""A server as Django's settings describe it, with a real Redis, and Django in threads."""
+"""A server configured by Django's settings, with a real Redis, and Django in threads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PUBLISH_ALL = "publish-broadcast&publish-group&publish-user&publish-session"
 
 
 class ContractTestCase(ServerTestCase):
-    """A server in this process as Django's settings describe it, and publishers beside it."""
+    """A server in this process, configured by Django's settings, and publishers beside it."""
 
     broker: Any
 
@@ -47,7 +47,7 @@ class ContractTestCase(ServerTestCase):
         return service
 
     def share(self, broker: RedisBroker) -> None:
-        """Let publishers use this broker's connection: the reactor is left clean with it."""
+        """Let publishers use this broker's connection, so that the reactor is left clean."""
         self.broker = broker
         bridge.share_commands(broker.commands)
         self.addCleanup(bridge.share_commands, None)
@@ -63,19 +63,19 @@ class ContractTestCase(ServerTestCase):
         return cookies_of((yield log_in(username)))
 
     def publish(self, message: Any = "hi", expire: int | None = None, **audience: Any) -> Any:
-        """As a view does it."""
+        """Publish as a view does."""
         audience.setdefault("facility", "foobar")
         return in_thread(lambda: RedisPublisher(**audience).publish_message(message, expire))
 
     @inlineCallbacks
     def refusal(self, target: str = "/ws/foobar?subscribe-broadcast", **headers: Any) -> Any:
-        """Fire with status and bytes of the answer to a handshake that is refused."""
+        """Fire with the status and bytes of the answer to a refused handshake."""
         headers.setdefault("Host", f"127.0.0.1:{self.port}")
         answer = yield exchange(self.port, handshake_bytes(target, **headers))
         return status_of(answer), answer
 
     def channels(self) -> set[str]:
-        """What is subscribed for websockets; the server may have channels of its own."""
+        """The channels subscribed for websockets, without the server's own."""
         channels = [channel.decode() for channel in self.redis.command("PUBSUB", "CHANNELS")]
         return {channel for channel in channels if "ctl:" not in channel}
 
@@ -84,7 +84,7 @@ class ContractTestCase(ServerTestCase):
 
     @inlineCallbacks
     def restart_redis(self, *meanwhile: Any) -> Any:
-        """Fire with a client that was open throughout, and with the new Redis."""
+        """Restart Redis; fire with a client that was open throughout, and with the new Redis."""
         redis = RedisServer()
         self.addCleanup(lambda: redis.stop())
         self.redis = redis
@@ -99,7 +99,7 @@ class ContractTestCase(ServerTestCase):
         return client, redis
 
     def log_lines(self) -> list[str]:
-        """What is logged from here on."""
+        """A list of all log lines from now on."""
         lines: list[str] = []
 
         def observe(event: Any) -> None:
@@ -120,7 +120,7 @@ def override(test: TestCase, **values: Any) -> None:
 
 
 class Ear:
-    """Keeps what is said on the control channel."""
+    """Keeps the messages on the control channel."""
 
     def __init__(self) -> None:
         self.heard: list[bytes] = []
@@ -152,7 +152,7 @@ class DjangoTests(ServerTestCase):
     def overrides(self) -> dict[str, Any]:
         return {}
 
-    @override_settings(WS4REDIS_REVOKE=False)  # else it would be looked at once more 2 s later
+    @override_settings(WS4REDIS_REVOKE=False)  # otherwise there would be a second recheck 2 s later
     def prepare(self) -> None:
         self.tidy_up()
         self.group = Group.objects.create(name="revoked testers")
@@ -187,7 +187,7 @@ class DjangoTests(ServerTestCase):
 
     @inlineCallbacks
     def assert_open(self, client: Any) -> Any:
-        """It still gets what is published to its user, after all that was heard before."""
+        """It still gets messages, after everything that was said before."""
         self.redis.command("PUBLISH", "broadcast:foobar", "still here")
         self.assertEqual((yield client.next()), "still here")
         self.assertFalse(client.closed.called)
@@ -200,7 +200,7 @@ class DjangoTests(ServerTestCase):
 
     @inlineCallbacks
     def said(self, change: Any) -> Any:
-        """How many messages ``change`` sends."""
+        """Fire with the number of messages that ``change`` sends."""
         self.ear.heard.clear()
         yield in_thread(change)
         yield self.broker.commands.publish([b"ctl:revoke"], b"the end", 0)
@@ -210,14 +210,14 @@ class DjangoTests(ServerTestCase):
 
 
 def recheck_all(service: Any) -> None:
-    """As the turn of each websocket comes, once in ``WS4REDIS_RECHECK`` seconds."""
+    """Recheck every websocket, as happens once in ``WS4REDIS_RECHECK`` seconds."""
     revocations = service.factory.session_server.revocations
     for websocket in revocations._index.all():
         revocations._rechecks.eventually(websocket)
 
 
 class Lines(logging.Handler):
-    """The lines that a logger of ours writes."""
+    """Collects the lines of our loggers."""
 
     def __init__(self, test: TestCase) -> None:
         super().__init__()

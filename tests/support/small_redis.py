@@ -1,4 +1,4 @@
-"""The real broker, connected through fake wires to a Redis in small that speaks RESP."""
+"""The real broker, connected through fake wires to a small Redis that speaks RESP."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ADDRESS = RedisAddress(path="/redis.sock")
 
 
 class Reactor(Clock):
-    """A clock, and the connections that were asked for."""
+    """A clock, and the attempts to connect."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Reactor(Clock):
         return self
 
     def disconnect(self) -> None:
-        """An attempt is given up; nothing to do."""
+        """Give up an attempt; nothing to do."""
 
 
 class Wire(StringTransport):
@@ -97,7 +97,7 @@ class Connection(Pipe):
             self.protocol.dataReceived(data)
 
     def die(self) -> None:
-        """Be dead without a word: nothing arrives any more, at either end."""
+        """Go silent: nothing arrives any more, at either end."""
         if self.up:
             self.up = False
             self.redis.connection_lost(self.kind)
@@ -115,7 +115,7 @@ class Connection(Pipe):
 
 
 class SmallRedis(Redis):
-    """Answers what the broker asks."""
+    """Answers the broker's commands."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -214,7 +214,7 @@ def _array(*values: bytes | None) -> bytes:
 
 
 class RedisWorld:
-    """The broker is up when this is made."""
+    """A broker and a factory over a small Redis; the broker starts up available."""
 
     def __init__(self) -> None:
         self.redis = SmallRedis()

@@ -1,8 +1,8 @@
-"""A Redis in small, websockets on fake wires, and what each of them is promised.
+"""A small Redis, websockets on fake wires, and the promises to each of them.
 
-A ``Story`` takes steps and checks the promises after each; what happens between two steps is one
-turn of the reactor. It knows nothing of how the server is connected to ``Redis``: that is a
-``World``, of which each test module has its own.
+A ``Story`` takes steps and checks the promises after each; one turn of the reactor passes between
+two steps. It does not know how the server is connected to ``Redis``: that is the ``World``, and
+each test module brings its own.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ CHANNELS = {
     "group": b"group:g:f",
     "user": b"user:u:f",
 }
-# Seconds that a story takes at most, before the protocol's own pings.
+# The longest story, in seconds: it ends before the protocol's own pings.
 LONGEST = 20.0
 
 
 @dataclass(eq=False, slots=True)
 class Message:
-    """One that was published, and what came of it."""
+    """A published message and its fate."""
 
     number: int
     channel: bytes
@@ -46,7 +46,7 @@ class Message:
 
 
 class Redis:
-    """Keys and channels; one subscribed connection, which is whoever ``send`` hands messages to."""
+    """Keys and channels, and one subscribed connection, which ``send`` hands messages to."""
 
     def __init__(self) -> None:
         self.history: list[Message] = []
@@ -54,12 +54,12 @@ class Redis:
         self.subscribed: set[bytes] = set()
         self.send: Callable[[Message], object] = lambda message: None
         self.outage = False
-        # What the present outage swallowed.
+        # The messages that the present outage swallowed.
         self.lost: set[Message] = set()
-        # Persisted messages that a recovery saw, and those of one that came to its end.
+        # Persisted messages read by the current recovery, and by recoveries that finished.
         self.recalled: set[Message] = set()
         self.recovered: set[Message] = set()
-        # How often each of the two connections was lost.
+        # The number of losses of each connection.
         self.losses = {"pubsub": 0, "commands": 0}
 
     def publish(self, channel: bytes, payload: bytes, *, persist: bool) -> int:
@@ -96,7 +96,7 @@ class Redis:
 
 
 def of_websockets(channels: Iterable[bytes]) -> set[bytes]:
-    """Those that are not between servers."""
+    """The channels that are not for the servers themselves."""
     return {channel for channel in channels if not is_control_channel(channel)}
 
 
@@ -108,26 +108,26 @@ class Pipe:
         self.answers: deque[Any] = deque()
 
     def execute(self) -> bool:
-        """Have Redis take one request; say whether there was one."""
+        """Let Redis take one request; return whether there was one."""
         raise NotImplementedError
 
     def arrive(self) -> bool:
-        """Have one answer arrive; say whether there was one."""
+        """Let one answer arrive; return whether there was one."""
         raise NotImplementedError
 
     def arrive_together(self) -> None:
-        """Have all answers that are on their way arrive in one turn of the reactor."""
+        """Let all answers in flight arrive in one turn of the reactor."""
         while self.arrive():
             pass
 
 
 class World(Protocol):
-    """The server, connected."""
+    """The server and its connections."""
 
     redis: Redis
     factory: WebSocketFactory
     clock: Clock
-    # Whether the connection for pub/sub is dead, and the server does not know.
+    # Whether the pub/sub connection is dead and the server does not know.
     deaf: bool
 
     @property
@@ -143,14 +143,14 @@ class World(Protocol):
     def deafen(self) -> None: ...
 
     def recover(self) -> None:
-        """Take the next step, if one is due, towards having both connections again."""
+        """Take the next step towards both connections, if one is due."""
 
     def remembered(self) -> dict[str, object]:
-        """What the server keeps of its clients, by a name; empty things when all have left."""
+        """The server's records of its clients, by name; empty when every client has left."""
 
 
 class Authorizer:
-    """Everybody is the same user, and may do what they ask for."""
+    """Everybody is the same user, and gets every right that they ask for."""
 
     def authorize(self, handshake: Any, rights: Iterable[str]) -> Admission:
         identity = Identity("s", "u", ("g",))
@@ -159,7 +159,7 @@ class Authorizer:
 
 @dataclass(eq=False)
 class Visitor:
-    """A client, and what there is to know about it."""
+    """A client, and the facts that its promises depend on."""
 
     client: MemoryClient
     channels: set[bytes]
@@ -169,9 +169,9 @@ class Visitor:
     checked: int = 0
     paused: bool = False
     left: bool = False
-    # It sent something whose fate is unknown.
+    # It sent a message whose fate is unknown.
     doomed: bool = False
-    # Each message it sent, with how often pub/sub had been lost by then.
+    # Each message that it sent, with the number of losses of pub/sub by then.
     said: dict[bytes, int] = field(default_factory=dict)
 
     @property
@@ -180,7 +180,7 @@ class Visitor:
 
 
 class Story:
-    """Steps, and after each the promises that can be judged by then."""
+    """Takes steps, and after each judges the promises that can be judged by then."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -206,7 +206,7 @@ class Story:
         self.visitors.append(Visitor(client, channels, echo, publish is not None))
 
     def open(self, subscribe: frozenset[str], publish: str | None, echo: bool) -> None:
-        """Connect, with all the time it takes."""
+        """Connect, and wait as long as it takes."""
         self.heal()
         self.connect(subscribe, publish, echo)
         self.calm_down()
@@ -236,7 +236,7 @@ class Story:
         for visitor in self._one(which):
             if visitor.there and visitor.may_say:
                 payload = self._new_payload()
-                # In an outage, notes of who said what are dropped.
+                # In an outage, the echo notes are dropped.
                 visitor.said[payload] = -1 if self.redis.outage else self.redis.losses["pubsub"]
                 visitor.doomed |= not self.world.factory.broker.available
                 visitor.client.send(payload.decode())
@@ -269,7 +269,7 @@ class Story:
         self.world.recover()
 
     def calm_down(self) -> None:
-        """Have all that is under way arrive."""
+        """Let everything in flight arrive."""
         busy = True
         while busy:
             busy = False
@@ -279,7 +279,7 @@ class Story:
                 self._settle()
 
     def heal(self) -> None:
-        """Have both connections again."""
+        """Restore both connections."""
         for _ in range(8):
             if self.world.deaf:
                 self.lose_pubsub()
@@ -355,7 +355,7 @@ class Story:
             assert not client._received, "something came after a close frame"
 
     def _finish(self) -> None:
-        """Have all that is under way arrive, and judge what has."""
+        """Let everything in flight arrive, and judge the outcome."""
         for visitor in self.visitors:
             self._resume(visitor)
         self._drain()
@@ -454,6 +454,6 @@ TROUBLE = (
 
 
 def stories(*steps: st.SearchStrategy[tuple[Any, ...]]) -> st.SearchStrategy[list[Any]]:
-    """Lists of ``steps``; of lists first, as hypothesis makes a single one too short."""
+    """Lists of ``steps``, joined from several lists: hypothesis makes a single one too short."""
     parts = st.lists(st.one_of(*steps), min_size=1, max_size=20)
     return st.lists(parts, min_size=1, max_size=10).map(lambda found: list(chain(*found)))

@@ -1,14 +1,16 @@
-"""Bytes as clients send them, and a wire that keeps what a server writes."""
+"""Bytes as clients send them, and a wire that keeps the bytes a server writes."""
 
 from __future__ import annotations
 
+import json
+import random
 import zlib
 
 from ws4redis_tx.testing import client_frame
 
 
 class Written(list[bytes]):
-    """A writer that keeps what was written, piece by piece."""
+    """A writer that keeps the bytes, piece by piece."""
 
     def write(self, data: bytes) -> None:
         self.append(data)
@@ -32,18 +34,25 @@ def status_of(response: bytes) -> int:
     return int(response.split(b" ", 2)[1])
 
 
-# Of a frame's first byte, besides FIN.
+# Bits of a frame's first byte, besides FIN.
 TEXT, BINARY, COMPRESSED = 1, 2, 0x40
 
 
 def deflate(payload: bytes, flush: int = zlib.Z_SYNC_FLUSH) -> bytes:
-    """As a client does it: with the last four bytes left out, or the stream ended and padded."""
+    """Deflate as clients do: leave out the last four bytes, or end the stream and pad it."""
     compressor = zlib.compressobj(wbits=-15)
     deflated = compressor.compress(payload) + compressor.flush(flush)
     return deflated[:-4] if flush == zlib.Z_SYNC_FLUSH else deflated + b"\x00"
 
 
 def unfinished(opcode: int, payload: bytes) -> bytes:
-    """A frame after which its message goes on."""
+    """A frame that does not end its message."""
     frame = client_frame(opcode, payload)
     return bytes((frame[0] & 0x7F,)) + frame[1:]
+
+
+def rows(size: int, seed: int = 0) -> bytes:
+    """``size`` bytes of JSON, perhaps cut off, like the messages of applications."""
+    chance = random.Random(seed)
+    row = [{"id": chance.randrange(10**6), "name": "a client", "at": chance.random()}]
+    return (json.dumps(row).encode() * (size // 40))[:size]

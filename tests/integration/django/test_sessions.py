@@ -1,4 +1,4 @@
-"""Django's sessions through the running server: each engine, and what sites change about them."""
+"""Django's sessions through the running server: each engine, and usual customisations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ws4redis_tx.config import django_settings
 class SessionTests(ServerTestCase):
     @inlineCallbacks
     def serve(self) -> Any:
-        """A server with the settings as they stand; John, logged in, at its door."""
+        """Serve with the current settings, and log John in."""
         service = make_service(django_settings.server_config(listen=LISTEN))
         self.launch(service)
         yield service.when_ready()
@@ -78,7 +78,7 @@ class SessionTests(ServerTestCase):
 
     @inlineCallbacks
     def test_cached_db_is_not_filled_by_looking(self) -> Any:
-        """What is put into the cache after a logout would bring the session back."""
+        """An entry added to the cache after a logout would bring the session back."""
         yield self.serve_engine("cached_db")
         caches["default"].clear()
         client = yield self.open("foobar?subscribe-user", cookies=self.cookies)
@@ -115,8 +115,8 @@ class SessionTests(ServerTestCase):
 
     @inlineCallbacks
     def test_a_user_model_of_the_sites_own(self) -> Any:
-        """Named by an address, without groups; in processes of its own, as it is a setting that
-        cannot be swapped.
+        """Its users are named by an address and have no groups. It runs in processes of its own,
+        because the setting cannot be overridden.
         """
         variables = {
             **environment(),

@@ -1,4 +1,4 @@
-"""Django's signals about websockets: in a thread, in order, and never in anybody's way."""
+"""Django's signals about websockets: sent in a thread, in order, and never blocking anyone."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ CLOSING = Closing(1000, "", False, True, 0, 0, 0, 1.0)
 
 @dataclass(frozen=True)
 class Somebody:
-    """In a connection's place."""
+    """Stands in for a connection."""
 
     name: str
 
 
 class Slow(Clock):
-    """A clock in our hands beside the reactor's threads."""
+    """A clock that the test moves, beside the reactor's threads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class SignalsTestCase(TestCase):
         self.addCleanup(self.hooks.stop)
 
     def receive(self, signal: Any, receiver: Callable[..., Any]) -> None:
-        """Connect ``receiver``, in whose thread what it answers is put where ``next`` finds it."""
+        """Connect ``receiver``; ``next`` finds the answers that it gives in its thread."""
 
         def received(**values: Any) -> None:
             answer = receiver(**values)
@@ -89,7 +89,7 @@ class SignalsTestCase(TestCase):
         return self.received.get().addTimeout(TIMEOUT, reactor)
 
     def blocked(self) -> threading.Event:
-        """Keeps who receives that a client connected until it is set."""
+        """An event that receivers of ``client_connected`` wait for."""
         go, arrived = threading.Event(), threading.Event()
         self.addCleanup(go.set)
 
@@ -312,7 +312,7 @@ class InMemoryTests(SignalsTestCase):
 
 
 class ServedTests(SignalsTestCase, ServerTestCase):
-    """From a real client to a receiver, and back."""
+    """Real clients and real receivers, in both directions."""
 
     def setUp(self) -> None:
         ServerTestCase.setUp(self)

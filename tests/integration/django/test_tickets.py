@@ -1,4 +1,4 @@
-"""A ticket lets in whom it was made for, once; over a real Redis, with Django in a thread."""
+"""A ticket lets its owner in, once; over a real Redis, with Django in a thread."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MINE = "foobar?subscribe-user&subscribe-group"
 
 
 def process_request(request: Any) -> None:
-    """Of a site that knows its users by its own item of the session."""
+    """The callback of a site that names its users in an item of its own in the session."""
     from importlib import import_module
 
     store = import_module(settings.SESSION_ENGINE).SessionStore
@@ -51,7 +51,7 @@ def grant_more(request: Any, channels: list[str]) -> list[str]:
 
 class TicketTests(DjangoTests):
     def request(self, name: str = "ann", *, session: bool = True) -> Any:
-        """As a view gets it: from a browser, or from a program that has no session."""
+        """A view's request, from a browser or from a program without a session."""
         request = RequestFactory().post("/ticket/")
         request.user = self.user(name)
         if session:
@@ -79,7 +79,7 @@ class TicketTests(DjangoTests):
 
     @inlineCallbacks
     def recheck(self) -> Any:
-        """Fire when everybody was looked at again."""
+        """Fire when everybody has been rechecked."""
         revocations = self.service.factory.session_server.revocations
         yield gatherResults([revocations._recheck(each) for each in revocations._index.all()])
 
@@ -167,12 +167,12 @@ class RedeemingTests(TicketTests):
         client = yield self.enter((yield self.ticket("ann")), "foobar?subscribe-user")
         self.redis.command("PUBLISH", "user:ann:foobar", "for ann")
         self.assertEqual((yield client.next()), "for ann")
-        # It may look where it likes, but not find somebody else.
+        # It may look anywhere, but must not find somebody else.
         by_header = {"X-Member": "bob"}
         target = "foobar?subscribe-user"
         yield self.open(target, headers=by_header)
         yield self.assert_refused((yield self.ticket("ann")), target=target, X_Member="bob")
-        # Whom the callback does not know is refused, whatever Django thinks.
+        # The callback decides: users that it does not know are refused, even if Django knows them.
         yield self.assert_refused((yield self.ticket("bob")))
         yield self.assertFailure(self.ticket("ann", session=False), PermissionDenied)
 
@@ -247,7 +247,7 @@ class AttackTests(TicketTests):
         self.redis.command("PUBLISH", "user:ann:foobar", "for ann")
         self.assertEqual((yield client.next()), "for ann")
         client.sendMessage(b"to all")
-        client.sendClose(1000)  # answered when that would have been published
+        client.sendClose(1000)  # by its answer, a message would have been published
         self.assertEqual((yield client.closed), 1000)
         self.assertIsNone(self.redis.command("GET", "broadcast:foobar"))
 
@@ -297,7 +297,7 @@ class AttackTests(TicketTests):
 
 
 class AfterwardsTests(TicketTests):
-    """The websocket that it opened is watched like any other."""
+    """A websocket that a ticket opened is watched like any other."""
 
     @inlineCallbacks
     def enter_both(self) -> Any:
@@ -389,7 +389,7 @@ class MakingTests(TicketTests):
 
     @inlineCallbacks
     def test_the_session_of_somebody_else_is_not_given_away(self) -> Any:
-        """An API that knows its user by a token may see any cookie beside it."""
+        """An API that identifies its user by a token may get any cookie beside it."""
 
         def ask() -> str:
             request = self.request("ann")
@@ -473,7 +473,7 @@ class MakingTests(TicketTests):
 
 
 class ProcessTests(TestCase):
-    """Made by one process, shown to another, which nobody told of Redis but its settings."""
+    """One process makes the ticket and another gets it; only their settings name the Redis."""
 
     timeout = 60
 

@@ -1,4 +1,4 @@
-"""The Redis user that the documentation describes is enough for all that the server does."""
+"""The documented Redis user has every permission that the server needs."""
 
 from __future__ import annotations
 

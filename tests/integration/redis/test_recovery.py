@@ -1,4 +1,4 @@
-"""After an outage: what was persisted while nobody could hear it arrives, once, in its place."""
+"""After an outage, messages persisted meanwhile arrive once, in their place."""
 
 from __future__ import annotations
 
@@ -6,65 +6,11 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
 from tests.support.brokers import Listener
 from tests.support.redis import RedisServer
-from tests.support.servers import LISTEN, ServerTestCase
-from ws4redis_tx.config.server_config import ServerConfig
-from ws4redis_tx.redis.arrivals import Arrivals
 from ws4redis_tx.redis.broker import RedisBroker
-
-
-class ArrivalsTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.arrivals = Arrivals()
-
-    def test_what_was_stamped_after_the_last_probe_and_did_not_arrive_was_missed(self) -> None:
-        self.arrivals.prove(100)
-        self.assertTrue(self.arrivals.missed(b"c", b"new", 101))
-
-    def test_what_was_stamped_before_the_last_probe_has_arrived(self) -> None:
-        self.arrivals.prove(100)
-        self.assertFalse(self.arrivals.missed(b"c", b"old", 100))
-
-    def test_what_arrived_since_the_last_probe_was_not_missed(self) -> None:
-        self.arrivals.prove(100)
-        self.arrivals.note(b"c", b"new")
-        self.assertFalse(self.arrivals.missed(b"c", b"new", 101))
-        self.assertTrue(self.arrivals.missed(b"d", b"new", 101))
-
-    def test_equal_bytes_published_again_during_the_outage_are_another_message(self) -> None:
-        self.arrivals.note(b"c", b"same")
-        self.arrivals.prove(100)
-        self.assertTrue(self.arrivals.missed(b"c", b"same", 101))
-
-    def test_what_was_read_by_all_who_listened_was_not_missed(self) -> None:
-        self.arrivals.prove(100)
-        self.arrivals.note_read(b"c", b"read")
-        self.assertFalse(self.arrivals.missed(b"c", b"read", 101))
-
-    def test_what_arrived_is_newer_than_what_was_read(self) -> None:
-        self.arrivals.note(b"c", b"arrived")
-        self.arrivals.note_read(b"c", b"read")
-        self.arrivals.prove(100)
-        self.assertFalse(self.arrivals.missed(b"c", b"arrived", None))
-
-    def test_without_a_stamp_equal_bytes_count_as_the_last_message_again(self) -> None:
-        self.arrivals.note(b"c", b"last")
-        self.arrivals.prove(100)
-        self.arrivals.prove(200)
-        self.assertFalse(self.arrivals.missed(b"c", b"last", None))
-        self.assertTrue(self.arrivals.missed(b"c", b"other", None))
-        self.arrivals.forget(b"c")
-        self.assertTrue(self.arrivals.missed(b"c", b"last", None))
-
-    def test_only_what_arrived_since_the_last_probe_is_counted(self) -> None:
-        self.arrivals.note(b"c", b"1")
-        self.arrivals.note(b"c", b"2")
-        self.assertEqual(len(self.arrivals.recent), 2)
-        self.arrivals.prove(1)
-        self.assertEqual(len(self.arrivals.recent), 0)
 
 
 class OutageTests(TestCase):
@@ -95,7 +41,7 @@ class OutageTests(TestCase):
         yield self.broker.fence()
 
     def publish(self, channel: str, payload: str) -> None:
-        """As a publisher of ours does it, from outside."""
+        """Publish from outside, as our publisher does."""
         from ws4redis_tx.redis.scripts import PUBLISH
 
         self.redis.command("EVAL", PUBLISH, 2, channel, f"at:{channel}", payload, 60)
@@ -174,19 +120,3 @@ class OutageTests(TestCase):
         self.publish("b", "live")
         yield self.listener.wait_for(2)
         self.assertEqual(self.listener.heard, [(b"a", b"missed"), (b"b", b"live")])
-
-
-class RestartTests(ServerTestCase):
-    @inlineCallbacks
-    def test_a_websocket_gets_what_was_published_before_its_server_was_back(self) -> Any:
-        redis = RedisServer()
-        self.addCleanup(lambda: redis.stop())
-        service = yield self.start_server(ServerConfig(redis=redis.address, listen=LISTEN))
-        client = yield self.open("foobar?subscribe-broadcast")
-        redis.stop()
-        redis = RedisServer(port=redis.port)
-        redis.command("SETEX", "broadcast:foobar", 60, "meanwhile")
-        yield service.factory.broker.fence().addErrback(lambda _: None)
-        yield service.factory.broker.when_available()
-        redis.command("PUBLISH", "broadcast:foobar", "after")
-        self.assertEqual((yield client.take(2)), ["meanwhile", "after"])

@@ -41,7 +41,7 @@ class SentinelTests(TestCase):
             "+switch-master",
             lambda client: client.execute_command("SENTINEL", "FAILOVER", "mymaster"),
         )
-        # The old master may go on for a moment as a replica, which refuses, and is then left.
+        # The old master may go on for a moment as a replica; it refuses, and the broker leaves it.
         while not (yield deferToThread(replica.command, "PUBSUB", "CHANNELS", "a")):
             yield broker.publish([b"a"], b"lost", 0).addErrback(lambda _: None)
             yield broker.when_available()

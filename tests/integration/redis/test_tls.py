@@ -1,4 +1,4 @@
-"""``rediss://``: certificate and host name are checked, against an authority of one's own."""
+"""``rediss://`` checks the certificate and the host name against a given authority."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class TlsTests(TlsTestCase):
 
 
 class _Sentinel(Protocol):
-    """Says where the master is, to whoever knows the password."""
+    """Tells clients with the password where the master is."""
 
     known = False
 

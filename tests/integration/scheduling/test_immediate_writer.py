@@ -1,4 +1,6 @@
-"""Sent at once or in its turn: nothing lost, doubled or out of order, whatever a socket takes."""
+"""Bytes are sent at once or in their turn: none is lost, doubled or out of order, however little
+the socket accepts.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,7 @@ class Server(Protocol):
 
 
 class Reader(Protocol):
-    """Reads when it is told to."""
+    """Reads only when it is told to."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -79,7 +81,7 @@ class Producer:
 
 
 def endpoint_for(options: Any = None) -> Any:
-    """On a free port; with the ``options`` of a certificate, under TLS."""
+    """An endpoint on a free port; under TLS with the ``options`` of a certificate."""
     if options is None:
         return TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
     return SSL4ServerEndpoint(reactor, 0, options, interface="127.0.0.1")
@@ -104,7 +106,7 @@ class SocketTests(TestCase):
 
     @inlineCallbacks
     def connect_narrow(self) -> Any:
-        """With 4 KiB of buffer at either end, and a reader that does not read."""
+        """Connect with 4 KiB of buffer at either end, and a reader that does not read."""
         yield self.connect()
         self.server.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         self.reader.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -112,9 +114,9 @@ class SocketTests(TestCase):
 
     @inlineCallbacks
     def end(self) -> Any:
-        """Fire with all that arrived."""
+        """End the connection and fire with everything that arrived."""
         self.server.transport.loseConnection()
-        # Wide again, or each 4 KiB would take a delayed acknowledgement.
+        # Widen the buffer again: otherwise each 4 KiB would wait for a delayed acknowledgement.
         for end, name in ((self.server, socket.SO_SNDBUF), (self.reader, socket.SO_RCVBUF)):
             if end.transport.connected and hasattr(end.transport, "socket"):
                 end.transport.socket.setsockopt(socket.SOL_SOCKET, name, 1 << 20)
@@ -189,7 +191,7 @@ class SocketTests(TestCase):
         yield self.connect()
         self.reader.transport.abortConnection()
         yield self.reader.ended
-        for chunk in CHUNKS[:10]:  # the first ones may still be taken
+        for chunk in CHUNKS[:10]:  # the kernel may still accept the first ones
             self.server.write(chunk)
         yield self.server.lost.addTimeout(TIMEOUT, reactor)
         self.server.write(b"after its end")
@@ -200,7 +202,7 @@ class SocketTests(TestCase):
         for chunk in CHUNKS:
             self.server.write(chunk)
         self.server.transport.loseConnection()
-        self.server.write(b"x")  # as with the transport's own: it is written, if it can be
+        self.server.write(b"x")  # as with the transport's own write: it is written if possible
         data = yield self.end()
         self.assertTrue(data.startswith(b"".join(CHUNKS)))
 
@@ -218,7 +220,7 @@ class SocketTests(TestCase):
 
 
 class SiteTests(TestCase):
-    """A websocket in a ``Site``: the connection was an HTTP server's before."""
+    """A websocket in a ``Site``: the connection belonged to an HTTP server before."""
 
     timeout = 60
 

@@ -1,12 +1,12 @@
-"""What the tests of outages share: sequence numbers, on several websockets, through a fault.
+"""Shared by the tests of outages: sequence numbers, on several websockets, through a fault.
 
-Everything that is published is a number, and every number is published once; numbers grow. So what
-a websocket heard tells by itself whether anything was lost, came twice or overtook another:
+Each message is a number that is published once, and numbers grow. So the numbers that a websocket
+heard show whether a message was lost, came twice or overtook another:
 
-- what was published while all was well arrived, all of it;
-- of what was published during a fault, the last message that Redis accepted and persisted on each
-  channel arrived, whatever became of the others;
-- what Redis refused never arrived;
+- every message published while all was well arrived;
+- of the messages published during a fault, the last one on each channel that Redis accepted and
+  persisted arrived;
+- messages that Redis refused never arrived;
 - no number came twice, and none after a greater one, over all channels of a websocket;
 - no websocket was closed, but one that had sent a message whose fate nobody knows (1013).
 
@@ -60,7 +60,8 @@ EXPIRE = 3600
 # A test that waits for longer than this has failed; a planned failover takes 20 s.
 PATIENCE = 45.0
 
-# What a server waits for, in seconds; with its own patience each test would take half a minute.
+# The server's timeouts in these tests, in seconds; with its usual ones each test would take half a
+# minute.
 SOONER = (
     (probe, "PROBE_INTERVAL", 1.0),
     (probe, "_PROBE_PATIENCE", 1.0),
@@ -71,11 +72,11 @@ SOONER = (
 )
 
 STAMPED = ("broadcast:a", "group:staff:a", "broadcast:b")
-QUIET = "broadcast:quiet"  # to which nobody listens, until somebody comes during a fault
-OLD = "broadcast:old"  # fed as publishers of old do it
+QUIET = "broadcast:quiet"  # nobody listens here until somebody comes during a fault
+OLD = "broadcast:old"  # fed as old publishers do it
 SPOKEN = ("broadcast:said-0", "broadcast:said-1", "broadcast:said-2")  # fed by websockets
 
-# The websockets that listen: the path, and the channels that it means.
+# The websockets that listen: each path, and its channels.
 LISTENING = (
     ("a?subscribe-broadcast", STAMPED[:1]),
     ("a?subscribe-broadcast", STAMPED[:1]),
@@ -87,7 +88,7 @@ LISTENING = (
 )
 
 
-# Those that come during a fault: where others listen already, and where nobody does.
+# The websockets that come during a fault: one where others listen already, one where nobody does.
 COMING = (
     ("a?subscribe-broadcast&subscribe-group", STAMPED[:2]),
     ("quiet?subscribe-broadcast", (QUIET,)),
@@ -103,7 +104,7 @@ class Staff:
 
 
 class Ear:
-    """A websocket that listens, and the numbers that it heard; it was open ``since`` a number."""
+    """A websocket that listens, and the numbers that it heard; it opened after number ``since``."""
 
     def __init__(self, client: Client, path: str, channels: tuple[str, ...], since: int) -> None:
         self.client = client
@@ -132,13 +133,13 @@ class Ear:
         return waiting
 
     def when_last(self, numbers: dict[str, int]) -> Deferred[None]:
-        """Fire when, of ``numbers`` by channel, those of our channels were heard."""
+        """Fire when the numbers of our channels, among ``numbers`` by channel, were heard."""
         due = [self.when_heard(numbers[each]) for each in self.channels if each in numbers]
         return within(DeferredList(due), f"{self.path} heard its last number of {numbers}")
 
 
 class Mouth:
-    """A websocket that publishes; opened anew when it was closed."""
+    """A websocket that publishes; it is opened anew when it was closed."""
 
     def __init__(self, client: Client, channel: str) -> None:
         self.client = client
@@ -152,7 +153,7 @@ class Mouth:
         return bool(self.client.closed.called)
 
     def say(self, number: int) -> Deferred[Any]:
-        """Fire when the server has read it; whether it was published is another matter."""
+        """Fire when the server has read it, published or not."""
         self.last = number
         self.client.sendMessage(b"%d" % number)
         answered: Deferred[None] = Deferred()
@@ -161,7 +162,7 @@ class Mouth:
         return within(first_of(answered, self.when_closed()), f"{number} was read")
 
     def when_closed(self) -> Deferred[int | None]:
-        """Fire with the code."""
+        """Fire with the close code."""
         closed: Deferred[int | None] = Deferred()
 
         def tell(code: int | None) -> int | None:
@@ -175,8 +176,8 @@ class Mouth:
 class ChaosTestCase(ServerTestCase):
     """A server whose Redis is behind a proxy, with websockets that count.
 
-    A test calls ``fault`` and says how it begins and ends. Before it, a test may change ``address``
-    or start ``redis`` anew; ``redis`` is always where to publish to from outside.
+    A test calls ``fault`` and says how it begins and ends. Before that, a test may change
+    ``address`` or start another ``redis``; outside publishers always use ``redis``.
     """
 
     timeout = 60 + 10 * LOAD
@@ -193,10 +194,10 @@ class ChaosTestCase(ServerTestCase):
         self.service: Any = None
         self.ears: list[Ear] = []
         self.mouths: list[Mouth] = []
-        # Numbers by channel: those that must arrive, and the last that is persisted.
+        # Numbers by channel: all that must arrive, and the last that is persisted.
         self.promised: dict[str, set[int]] = defaultdict(set)
         self.persisted: dict[str, int] = {}
-        # Numbers that Redis refused; how many websockets were closed with 1013.
+        # Numbers that Redis refused; the count of websockets closed with 1013.
         self.refused: set[int] = set()
         self.closed = 0
         self._numbers = itertools.count(1)
@@ -218,7 +219,7 @@ class ChaosTestCase(ServerTestCase):
 
     @inlineCallbacks
     def listen(self, path: str, channels: tuple[str, ...]) -> Any:
-        """Open a websocket, unless the server says that it cannot have it now."""
+        """Open a websocket, unless the server answers that it cannot serve now."""
         try:
             client = yield self.open(path)
         except ConnectionError as error:
@@ -241,7 +242,7 @@ class ChaosTestCase(ServerTestCase):
         *,
         reachable: bool = True,
     ) -> Any:
-        """Publish through the fault, and check what arrived.
+        """Publish through the fault, and check the messages that arrived.
 
         ``reachable``: Redis itself answers during the fault, if only with an error.
         """
@@ -249,7 +250,7 @@ class ChaosTestCase(ServerTestCase):
             yield self.serve()
         for _ in range(self.rounds):
             yield self.all_is_well()
-            # On its way while the fault begins, during the fault, and while it ends.
+            # In flight while the fault begins, during the fault, and while it ends.
             self.publish()
             self.mouths[0].say(next(self._numbers))
             self.first_spoken = self.mouths[0].last
@@ -269,7 +270,7 @@ class ChaosTestCase(ServerTestCase):
 
     @inlineCallbacks
     def all_is_well(self) -> Any:
-        """Publish, and wait until all of it has arrived."""
+        """Publish, and wait until every message has arrived."""
         for _ in range(BURSTS):
             published = self.publish()
             self.assertNotIn(None, published.values(), "Redis refused")
@@ -284,7 +285,7 @@ class ChaosTestCase(ServerTestCase):
 
     @inlineCallbacks
     def recovered(self) -> Any:
-        """Wait until what is owed has arrived, and both connections to Redis are of use again."""
+        """Wait until all owed messages have arrived and both connections to Redis work again."""
         yield within(self._both_connections(), "the connections to Redis were back")
         self.proxy.on_answer = lambda: None
         for mouth in self.mouths:
@@ -314,14 +315,14 @@ class ChaosTestCase(ServerTestCase):
         return {name: number for name, number in self.persisted.items() if name not in SPOKEN}
 
     def forgotten(self) -> None:
-        """Redis has lost what was persisted."""
+        """Redis has lost the persisted messages."""
         self.persisted.clear()
 
     # Publishing from outside, straight to Redis
 
     def at_each_answer(self, act: Callable[[int], object]) -> None:
-        """Call ``act`` with 0, 1, … when Redis answers the server something, and before the server
-        knows: until it has recovered, or for the next hundred answers.
+        """Call ``act`` with 0, 1, … at each answer of Redis, before the server gets it: until the
+        server has recovered, or for the next hundred answers.
         """
         steps = iter(range(100))
 
@@ -333,9 +334,10 @@ class ChaosTestCase(ServerTestCase):
         self.proxy.on_answer = step
 
     def publish(self, burst: int = BURST) -> dict[str, list[int] | None]:
-        """A burst on every channel. By channel: its numbers, or nothing if Redis refused one.
+        """Publish a burst on every channel; return its numbers by channel, ``None`` for a refusal.
 
-        All in one blocking step, so that the server can do nothing between an old publisher's two.
+        This is one blocking step, so the server can do nothing between an old publisher's two
+        commands.
         """
         sent: list[tuple[str, int]] = []
         asked: list[tuple[Any, ...]] = []
@@ -353,7 +355,7 @@ class ChaosTestCase(ServerTestCase):
         published: dict[str, list[int] | None] = {}
         for channel, number in sent:
             answer = next(answers)
-            if isinstance(answer, list):  # the script's, of one channel
+            if isinstance(answer, list):  # the script's answer, for one channel
                 (answer,) = answer
             stored = next(answers) if channel == OLD else answer
             if isinstance(answer, Exception):
@@ -380,7 +382,7 @@ class ChaosTestCase(ServerTestCase):
 
     @inlineCallbacks
     def check_the_service(self) -> Any:
-        """A websocket can be opened and gets what is persisted; nothing else is left."""
+        """A websocket can be opened and gets the persisted messages; nothing else is left."""
         self.assertTrue(self.broker.available)
         for path, channels in LISTENING:
             client = yield self.open(path)
@@ -400,7 +402,7 @@ class ChaosTestCase(ServerTestCase):
 
     @inlineCallbacks
     def until(self, condition: Callable[[], bool], what: str) -> Any:
-        """Ask Redis until it says so: an event there of which it tells nobody."""
+        """Ask Redis until ``condition`` holds; Redis announces no such event."""
         asked_since = reactor.seconds()
         while not (yield deferToThread(condition)):
             if reactor.seconds() - asked_since > PATIENCE:
@@ -421,15 +423,15 @@ class ChaosTestCase(ServerTestCase):
         self.redis = RedisServer(*options, port=self.redis.port)
 
     def when_lost(self) -> Deferred[Any]:
-        """Fire when the server has noticed that its pub/sub connection is of no use."""
+        """Fire when the server has noticed that its pub/sub connection is lost."""
         lost = self.broker.fence().addErrback(lambda failure: failure.trap(BrokerUnavailable))
         return within(lost, "the loss was noticed")
 
 
 def ask(port: int, *asked: tuple[Any, ...]) -> list[Any]:
-    """The answers of the Redis there, errors among them; blocks.
+    """The answers of the Redis on ``port``, errors included. Blocks.
 
-    Clients of Redis may send a command again when it got no answer, or an error: not so here.
+    Client libraries may repeat a command after an error or without an answer; this never does.
     """
     reader = hiredis.Reader()
     answers: list[Any] = []
@@ -452,7 +454,7 @@ def first_of(*each: Deferred[Any]) -> Deferred[Any]:
 
 
 def within(waiting: Deferred[Any], what: str) -> Deferred[Any]:
-    """Fail after a while, and say what did not happen."""
+    """Fail after a while, and name the event that did not happen."""
 
     def fail(result: Any, seconds: float) -> Any:
         raise AssertionError(f"not within {seconds} s: {what}")

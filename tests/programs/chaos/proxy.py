@@ -1,8 +1,8 @@
-"""A TCP proxy in front of Redis, which does to connections what networks do to them.
+"""A TCP proxy in front of Redis that treats connections as networks do.
 
-It knows which of them is for pub/sub, so that a fault can hit one and spare the other. What was
-swallowed is lost for ever, as it is on a real network whose peer is gone: a connection that was
-frozen stays dead, also after ``thaw``; those made after it are sound.
+It knows which of them is for pub/sub, so a fault can hit one and spare the other. Swallowed bytes
+are lost for good, as on a real network whose peer is gone: a connection that was frozen stays dead
+even after ``thaw``; later ones are sound.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 PUBSUB, COMMANDS = "pubsub", "commands"
 TO_REDIS, FROM_REDIS = "to Redis", "from Redis"
 
-_END = None  # what a pipe carries last
+_END = None  # the last item in a pipe
 
 
 class Proxy:
@@ -45,7 +45,7 @@ class Proxy:
         self.port = self._listening.getHost().port
 
     def refuse(self) -> Deferred[None]:
-        """Fire when nobody listens any more. Connections that there are stay."""
+        """Fire when the port is closed. Existing connections stay."""
         return self._listening.stopListening()
 
     def cut(self) -> None:
@@ -62,8 +62,8 @@ class Proxy:
         kinds: Collection[str] = (PUBSUB, COMMANDS),
         directions: Collection[str] = (TO_REDIS, FROM_REDIS),
     ) -> None:
-        """Half-open: accept everything, also new connections, and pass on neither bytes nor ends
-        of connections.
+        """Half-open: accept everything, even new connections, and pass on neither bytes nor the
+        end of a connection.
         """
         self.frozen = {(kind, direction) for kind in kinds for direction in directions}
         for pipe in self._pipes():
@@ -110,7 +110,7 @@ class Link:
         proxy.note_end(self.client.gone)
 
     def connect(self) -> None:
-        """Called when the client is there."""
+        """Connect to Redis; called when the client has connected."""
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.proxy.target)
         connecting = connectProtocol(endpoint, self.server)
         connecting.addCallbacks(self._connected, lambda _: self.abort())
@@ -129,7 +129,7 @@ class Link:
 
 
 class Pipe:
-    """One direction of a link: what goes in comes out, in order, unless it is frozen."""
+    """One direction of a link: bytes come out as they went in, in order, unless it is frozen."""
 
     def __init__(self, link: Link, direction: str) -> None:
         self.link = link
@@ -163,7 +163,7 @@ class Pipe:
             self._finish()
 
     def obey(self) -> None:
-        """Swallow from here on, if that is the rule."""
+        """Swallow from here on, if this pipe is frozen."""
         if (self.link.kind, self.direction) in self.link.proxy.frozen:
             self._dead = True
             self._queue.clear()
@@ -179,7 +179,7 @@ class Pipe:
             self._sink.loseWriteConnection()
 
     def stop(self) -> None:
-        """What it leads to is gone."""
+        """Stop: the far end is gone."""
         self._sink = None
         self._dead = True
         self._queue.clear()
@@ -205,7 +205,7 @@ class Pipe:
 
 
 class _End(Protocol):
-    """What arrives here goes into one pipe; what comes out of the other goes out here."""
+    """One end of a link: it feeds one pipe and writes what the other brings."""
 
     def __init__(self, into: Pipe, out_of: Pipe) -> None:
         self._into = into

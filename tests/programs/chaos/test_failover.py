@@ -1,4 +1,4 @@
-"""A real Sentinel trio, a real failover, and websockets on top that lose nothing by it."""
+"""A real Sentinel trio, a real failover, and websockets that lose nothing."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class FailoverTests(ChaosTestCase):
 
     @inlineCallbacks
     def fail_over(self, start: Callable[[Any], Any]) -> Any:
-        """Fire when a sentinel says that the replica is the master."""
-        # What the replica does not have yet would be lost, by nobody's fault but Redis'.
+        """Fire when a sentinel announces the replica as the master."""
+        # Redis itself would lose messages that the replica does not have yet.
         answers = ask(self.master.port, ("SET", "last", 1), ("WAIT", 1, 10000))
         self.assertEqual(answers[1], 1)
         yield deferToThread(self.sentinels[0].wait_for_event, "+switch-master", start)
@@ -44,7 +44,7 @@ class FailoverTests(ChaosTestCase):
         return {name for name in super().subscribed() if not name.startswith(b"__sentinel__")}
 
     def connections(self) -> int:
-        """Besides those of the sentinels and of a replica."""
+        """The count of connections, without those of the sentinels and of a replica."""
         clients = self.redis.command("CLIENT", "LIST").splitlines()
         return sum(b"name=sentinel" not in each and b"flags=S" not in each for each in clients) - 1
 

@@ -1,6 +1,7 @@
-"""Redis goes away: nothing lost that it had accepted and persisted, nothing twice, nobody closed.
+"""Redis goes away: no message that it accepted and persisted is lost, none comes twice, and no
+websocket is closed.
 
-Each test is one fault; ``harness`` says what is published through it and what is checked.
+Each test is one fault; ``harness`` publishes through it and checks.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from tests.support.redis import RedisServer
 
 
 class NetworkTests(ChaosTestCase):
-    """Redis is well, and the way to it is not."""
+    """Redis is well; the network is not."""
 
     @inlineCallbacks
     def replaced(self, *arguments: Any, **options: Any) -> Any:
-        """A fault after which the pub/sub connection is another one."""
+        """A fault that replaces the pub/sub connection."""
         yield self.serve()
         before = self.broker.generation
         yield self.fault(*arguments, **options)
@@ -66,7 +67,7 @@ class NetworkTests(ChaosTestCase):
     def test_cut_again_and_again_while_it_recovers(self) -> Any:
         def publish_and_cut(step: int) -> None:
             self.publish(1)
-            if step % 9 == 8:  # of a recovery, another step each time
+            if step % 9 == 8:  # another step of a recovery each time
                 self.proxy.cut()
 
         def begin() -> None:
@@ -149,7 +150,7 @@ class NetworkTests(ChaosTestCase):
 
     @inlineCallbacks
     def test_who_comes_while_pubsub_is_deaf_takes_nothing_from_those_who_were_there(self) -> Any:
-        """It reads the persisted message from its key: the others have not heard that yet."""
+        """The newcomer reads a persisted message from its key before the others have heard it."""
         yield self.serve()
         yield self.all_is_well()
         self.proxy.freeze([PUBSUB], [FROM_REDIS])
@@ -178,13 +179,13 @@ class ServerTests(ChaosTestCase):
     """Redis itself is not well."""
 
     def remembering(self) -> list[str]:
-        """Options for a server that keeps what it had saved when it is started again."""
+        """Options for a server that keeps its saved data over a restart."""
         folder = tempfile.mkdtemp(prefix="ws4redis-tx-")
         self.addCleanup(shutil.rmtree, folder)
         return ["--dir", folder]
 
     def when_refused(self, *command: Any) -> Callable[[], Any]:
-        """The command that ends a fault, when two websockets have felt it."""
+        """An end of the fault: run this command once two websockets have felt it."""
 
         @inlineCallbacks
         def end() -> Any:
@@ -248,7 +249,7 @@ class ServerTests(ChaosTestCase):
 
         def begin() -> Any:
             self.redis.command("REPLICAOF", "127.0.0.1", other.port)
-            self.forgotten()  # it takes over what the other has
+            self.forgotten()  # it takes over the other's data
             return self.until(lambda: b"connected" in self.redis.command("ROLE"), "a replica")
 
         yield self.fault(begin, self.when_refused("REPLICAOF", "NO", "ONE"))

@@ -1,4 +1,4 @@
-"""The proxy: each of its faults is what it says, or the tests that use it would show nothing."""
+"""The proxy makes the faults that it promises; otherwise its users would prove nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support import TIMEOUT
 
 
 class Peer(Protocol):
-    """Collects what arrives; fires when it is as much as was waited for, or when it is over."""
+    """Collects the bytes that arrive; fires when enough have come, or at the end."""
 
     def __init__(self) -> None:
         self.data = b""

@@ -1,1 +1,1 @@
-"""A Django application with a user model of its own: named by an address, without groups."""
+"""A Django application with its own user model: users have an address and no groups."""

@@ -1,4 +1,4 @@
-"""Settings that raise what is neither an ImportError nor Django's own."""
+"""Settings that raise neither an ImportError nor one of Django's exceptions."""
 
 import os
 

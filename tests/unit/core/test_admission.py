@@ -1,4 +1,4 @@
-"""What an identity may be granted: nobody shares a channel with nobody."""
+"""The rights that an identity may get; anonymous visitors share no channel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages and the frames they become: the bytes that go in are the bytes that come out."""
+"""Messages keep their bytes when they become frames."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ws4redis_tx.websocket.frames import PLAIN, server_frame
 
 TEXT, BINARY = 1, 2
 
-# What a careless client library would turn into something else.
+# A careless client library would turn these into something else.
 AWKWARD = [b"", b"42", b"007", b"1.50", b"1_000", b"\0", b"a\0b", b" x ", b"\r\n", b"None"]
 
 

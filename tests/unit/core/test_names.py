@@ -1,4 +1,4 @@
-"""Names: the layout in Redis, which other programs share, and what may not become a name."""
+"""Names: the layout in Redis that other programs share, and forbidden names."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ class _Groups:
 
 @dataclass
 class _User:
-    """As much of Django's user as a store may know."""
+    """The part of Django's user that a store may use."""
 
     username: str = "mary"
     is_authenticated: bool = True

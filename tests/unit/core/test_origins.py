@@ -1,4 +1,4 @@
-"""Host and Origin: who may open a visitor's websocket, row by row."""
+"""Host and Origin: the pages that may open a visitor's websocket, row by row."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class OriginTestCase(SynchronousTestCase):
 
 
 class SameHostTests(OriginTestCase):
-    """Without any setting but ``ALLOWED_HOSTS = ['*']``: the Origin is the Host, or refused."""
+    """With no setting except ``ALLOWED_HOSTS = ['*']``, the Origin must equal the Host."""
 
     POLICY = OriginPolicy(allowed_hosts=["*"])
 
@@ -360,12 +360,6 @@ class TellingTests(OriginTestCase):
     def refused(self, policy: OriginPolicy, asked: Handshake) -> Denied:
         denied: Denied = self.assertRaises(Denied, policy.check, asked)
         return denied
-
-    def test_the_log_line_of_a_403_names_origin_host_and_the_setting(self) -> None:
-        asked = handshake("api.test:81", "https://evil.example")
-        denied = self.refused(OriginPolicy((), ["*"]), asked)
-        for word in ("https://evil.example", "api.test:81", "WS4REDIS_ALLOWED_ORIGINS"):
-            self.assertIn(word, denied.detail)
 
     def test_the_log_line_of_a_missing_origin_names_the_setting_that_requires_it(self) -> None:
         policy = OriginPolicy((), ["*"], require_origin=True)

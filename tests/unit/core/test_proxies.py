@@ -1,4 +1,4 @@
-"""Whose ``X-Forwarded-*`` are believed, and what they change."""
+"""``X-Forwarded-*`` headers: the proxies that are believed, and the effects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TrustedProxyTests(SynchronousTestCase):
         for forwarded, client in (
             ("192.0.2.7", "192.0.2.7"),
             ("192.0.2.7, 10.0.0.2", "192.0.2.7"),
-            # What stands before it, the client may have written itself.
+            # The client itself may have written everything before it.
             ("127.0.0.1, 192.0.2.7", "192.0.2.7"),
             ("10.0.0.9, 192.0.2.7, 10.0.0.2", "192.0.2.7"),
             ("192.0.2.7:55123", "192.0.2.7"),
@@ -83,7 +83,7 @@ class TrustedProxyTests(SynchronousTestCase):
             self.assertIn("WS4REDIS_TRUSTED_PROXIES", str(error))
 
     def test_host_and_origin_are_judged_by_what_the_proxy_says(self) -> None:
-        """Every combination of TLS in front, TLS here and none; the page's scheme; the host."""
+        """Every combination of TLS in front, TLS here or none, the page's scheme, and the host."""
         policy = OriginPolicy((), ["www.example.com"])
         proxies = TrustedProxies(["10.0.0.1"])
         for peer, secure, forwarded, origin, status in (
@@ -94,7 +94,7 @@ class TrustedProxyTests(SynchronousTestCase):
             ("10.0.0.1", False, "https", "null", 403),
             # no TLS at all
             ("10.0.0.1", False, "http", "http://www.example.com", 0),
-            # nobody says, or nobody who is believed
+            # no header, or one that is not believed
             ("10.0.0.1", False, None, "https://www.example.com", 0),
             ("192.0.2.66", False, "http", "https://www.example.com", 0),
             ("192.0.2.66", True, "http", "http://www.example.com", 403),

@@ -1,4 +1,4 @@
-"""Where Redis is: every form a setting may have, and no password in anything that is printed."""
+"""The address of Redis: every form of the setting, and no password in any output."""
 
 from __future__ import annotations
 

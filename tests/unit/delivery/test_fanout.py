@@ -1,4 +1,4 @@
-"""Long fan-outs let others have a turn, and change the order for nobody."""
+"""Long fan-outs give others a turn, and keep the order for everybody."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Listener:
 
 
 class FanoutTests(SynchronousTestCase):
-    """A clock that goes on by ``self.cost`` with each delivery, and turns that we give."""
+    """Each delivery moves the clock by ``self.cost``; the test gives the turns."""
 
     def setUp(self) -> None:
         self.now = 0.0
@@ -46,7 +46,7 @@ class FanoutTests(SynchronousTestCase):
         self.now += self.cost
 
     def publish(self, *payloads: bytes, channel: bytes = b"c") -> None:
-        """All in one read."""
+        """Publish all of them in one read."""
         self.fanout.hand_over([Publication(channel, payload) for payload in payloads])
 
     def test_what_is_quickly_done_is_done_at_once(self) -> None:
@@ -69,7 +69,7 @@ class FanoutTests(SynchronousTestCase):
         self.assertLess(longest, 1.5 * SLICE)
 
     def test_large_messages_are_looked_at_more_often(self) -> None:
-        self.cost = SLICE  # a receiver of that much takes as long as a slice
+        self.cost = SLICE  # one receiver of that much takes a whole slice
         listeners = self.listen(b"c", number=10)
         self.publish(b"x" * (1 << 20))
         self.assertEqual(sum(len(listener.heard) for listener in listeners), 1)

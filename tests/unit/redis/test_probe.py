@@ -1,4 +1,4 @@
-"""A deaf connection is noticed within 20 s; one that is behind, or paused, is left alone."""
+"""A deaf connection is noticed within 20 s; a slow or paused one is left alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ws4redis_tx.redis.protocol import ResponseError
 
 
 class Commands:
-    """Counts the probes that it was told to publish."""
+    """Counts the probes that it has to publish."""
 
     connected = True
 

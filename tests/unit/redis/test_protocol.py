@@ -1,4 +1,4 @@
-"""What a Redis says that is no answer: nothing more is heard from it, nobody waits for ever."""
+"""Replies that answer nothing end the connection, and nobody waits forever."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.small_redis import RedisWorld
 from ws4redis_tx.core.errors import BrokerUnavailable
-from ws4redis_tx.redis.protocol import LOST, CommandProtocol, PubSubProtocol
+from ws4redis_tx.redis.protocol import LOST, CommandProtocol, PubSubProtocol, ResponseError
 from ws4redis_tx.testing import connect
 
 MESSAGE = b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$5\r\nhello\r\n"
@@ -19,7 +19,7 @@ MESSAGE = b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$5\r\nhello\r\n"
 
 class OutOfStepTests(SynchronousTestCase):
     def speak(self, protocol: Any, data: bytes) -> bool:
-        """Have ``data`` arrive; return whether the connection was ended for it."""
+        """Let ``data`` arrive; return whether that ended the connection."""
         transport = StringTransport()
         protocol.makeConnection(transport)
         self.asked = protocol.ping()
@@ -70,7 +70,7 @@ class OutOfStepTests(SynchronousTestCase):
 
 
 class SensibleAgainTests(SynchronousTestCase):
-    """Websockets over the whole broker, whose Redis answers one command with something else."""
+    """Websockets over a whole broker whose Redis gives one wrong answer."""
 
     def setUp(self) -> None:
         self.world = RedisWorld()
@@ -86,7 +86,7 @@ class SensibleAgainTests(SynchronousTestCase):
             self.world.clock.advance(0.1)
 
     def lie(self, data: bytes) -> None:
-        """In place of the next answer to a command."""
+        """Replace the next answer to a command."""
 
         def answer(connection: Any, command: Any) -> bytes:
             self.world.redis.answer = self.honest  # type: ignore[method-assign]
@@ -121,3 +121,43 @@ class SensibleAgainTests(SynchronousTestCase):
             data += b"$%d\r\n%s\r\n" % (len(payload), payload)
             self.world.pubsub.protocol.dataReceived(data)
         self.assertTrue(self.world.broker.available)
+
+
+class TogetherTests(SynchronousTestCase):
+    """Commands that are sent together."""
+
+    def setUp(self) -> None:
+        self.protocol = CommandProtocol()
+        self.transport = StringTransport()
+        self.protocol.makeConnection(self.transport)
+
+    def test_their_answers_come_together_and_those_that_are_errors_too(self) -> None:
+        asked = self.protocol.execute_commands([("GET", b"a"), ("GET", "b"), ("PING",)])
+        other = self.protocol.execute_command("GET", 7)
+        self.protocol.dataReceived(b"$1\r\nx\r\n-ERR no\r\n")
+        self.assertNoResult(asked)
+        self.protocol.dataReceived(b"+PONG\r\n-ERR other\r\n")
+        first, second, third = self.successResultOf(asked)
+        self.assertEqual((first, str(second), third), (b"x", "ERR no", b"PONG"))
+        self.assertIsInstance(second, ResponseError)
+        self.assertEqual(str(self.failureResultOf(other, ResponseError).value), "ERR other")
+
+    def test_a_command_that_cannot_be_sent_takes_nobodys_answer(self) -> None:
+        for nonsense in (None, bytearray(b"x"), "\udc80"):
+            with self.assertRaises((TypeError, UnicodeEncodeError)):
+                self.protocol.execute_commands([("GET", b"a"), ("GET", nonsense)])
+        self.assertEqual(self.transport.value(), b"")
+        mine = self.protocol.execute_command("GET", b"mine")
+        others = self.protocol.execute_command("GET", b"others")
+        self.protocol.dataReceived(b"$4\r\nmine\r\n$6\r\nothers\r\n")
+        self.assertEqual(self.successResultOf(mine), b"mine")
+        self.assertEqual(self.successResultOf(others), b"others")
+
+    def test_when_the_connection_is_lost_amid_the_answers_all_fail(self) -> None:
+        asked = self.protocol.execute_commands([("GET", b"a"), ("GET", b"b")])
+        other = self.protocol.execute_command("PING")
+        self.protocol.dataReceived(b"$1\r\nx\r\n")
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+        self.failureResultOf(asked, LOST)
+        self.failureResultOf(other, LOST)
+        self.failureResultOf(self.protocol.execute_command("PING"), LOST)

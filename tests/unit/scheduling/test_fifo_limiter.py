@@ -1,4 +1,4 @@
-"""Who asks the authorizer, and when; who takes too long."""
+"""Turns at the authorizer: their order, their number, and turns that take too long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One timer for all websockets: each has its turn once a period, and they are spread."""
+"""One timer for all websockets: each has its turn once a period, and the turns are spread."""
 
 from __future__ import annotations
 

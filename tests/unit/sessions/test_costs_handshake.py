@@ -1,7 +1,7 @@
-"""What a handshake costs: counted, not timed, so that it is the same everywhere.
+"""The cost of a handshake, counted and not timed, so that it is the same everywhere.
 
-A count that is higher than before is a price: lower it again, or know why, and raise the bound. One
-that is much lower than its bound: lower the bound.
+A higher count is a price: lower it again, or know the reason and raise the bound. If a count is
+much lower than its bound, lower the bound.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ BROWSER: dict[str, str | None] = {
     "Sec_WebSocket_Extensions": "permessage-deflate; client_max_window_bits",
 }
 
-# Calls of Python functions, from the connection to the open websocket that is live, the fake
-# transport's left out. Autobahn's own handshake has about 800.
+# Calls of Python functions, from the connection to the live websocket, without the fake
+# transport's. Autobahn's own handshake has about 800.
 MOST_CALLS = 190
 MOST_CALLS_FOR_A_VISITOR = 260
-# Objects that the collector sees, of an open websocket of a visitor with three subscriptions.
+# Objects that the collector sees in an open websocket of a visitor with three subscriptions.
 MOST_OBJECTS = 24
 
 
 class Wire(StringTransport):
-    """Takes what is written, and says nothing."""
+    """Accepts bytes, and sends none."""
 
     def __init__(self) -> None:
         super().__init__(peerAddress=PEER)
 
 
 class PromptBroker(MemoryBroker):
-    """Answers at once, so that the broker's own calls do not count."""
+    """Answers at once, so that the calls of the broker itself do not count."""
 
     def listen(self, channel: bytes, listener: Any) -> Deferred[None]:
         self.hub.add(channel, listener)
@@ -65,7 +65,7 @@ class PromptBroker(MemoryBroker):
 
 
 class Everybody:
-    """An authorizer to whom each is another visitor, with another session."""
+    """An authorizer that takes each handshake for another visitor with another session."""
 
     def __init__(self) -> None:
         self._number = 0
@@ -78,7 +78,7 @@ class Everybody:
 
 
 def calls(work: Callable[[], object]) -> Counter[str]:
-    """How often it calls which Python functions."""
+    """The number of calls of each Python function."""
     counted: Counter[str] = Counter()
 
     def count(frame: Any, event: str, _: Any) -> None:
@@ -107,7 +107,7 @@ class HandshakeCostTests(SynchronousTestCase):
         )
         self.head = handshake_bytes(target, **BROWSER)
         for _ in range(3):
-            self.open()  # what is made once is made
+            self.open()  # warm up: some objects are made once
 
     def open(self) -> None:
         websocket: Any = self.factory.buildProtocol(PEER)

@@ -34,7 +34,7 @@ from ws4redis_tx.service import make_factory
 
 
 class ScriptedPipe(Pipe):
-    """Requests are functions that Redis runs; answers are functions that we run."""
+    """Requests are functions that Redis runs; answers are functions that the test runs."""
 
     up = True
 
@@ -58,7 +58,7 @@ class ScriptedPipe(Pipe):
         return True
 
     def lose(self) -> None:
-        """Whatever is under way, either way, will not come."""
+        """Lose everything in flight, in both directions."""
         lost = [each for _, each in (*self.answers, *self.requests)]
         self.answers.clear()
         self.requests.clear()
@@ -72,8 +72,8 @@ def _raise() -> None:
 
 
 class ScriptedBroker:
-    """``IBroker`` to the letter. It recovers in one step, in which everything is as it should be:
-    all channels are subscribed again, and what an outage swallowed is dispatched in Redis' order.
+    """``IBroker`` to the letter. It recovers in one step, without any mistake: all channels are
+    subscribed again, and the messages that an outage swallowed are dispatched in Redis' order.
     """
 
     def __init__(self, redis: Redis) -> None:
@@ -175,7 +175,7 @@ class ScriptedBroker:
     def fileno(self) -> int | None:
         return None
 
-    # What Redis sends, and fails to
+    # Messages that Redis sends, or fails to send
 
     def _sent(self, message: Message) -> None:
         arrived: Deferred[Message] = Deferred()
@@ -183,7 +183,7 @@ class ScriptedBroker:
         self.pubsub.answers.append((message, arrived))
 
     def _dispatch(self, message: Message) -> None:
-        # While a subscription is asked for, what comes is what an earlier one still brings.
+        # While a subscription is under way, messages still come from an earlier one.
         if message.channel not in self._subscribing:
             sender = self.notes.take(message.channel, message.payload)
             self.hub.dispatch(Publication(message.channel, message.payload, sender))

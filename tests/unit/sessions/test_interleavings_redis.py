@@ -1,6 +1,6 @@
-"""Websockets over the real broker, connected through fake wires to a Redis in small.
+"""Websockets over the real broker, connected through fake wires to a small Redis.
 
-The broker speaks its protocol, RESP, and the steps choose how the bytes flow.
+The broker speaks its protocol, RESP, and the steps decide how the bytes flow.
 """
 
 from __future__ import annotations

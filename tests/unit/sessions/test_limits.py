@@ -1,96 +1,22 @@
-"""No peer takes more of the server than it may; what is over is refused before it costs much."""
+"""No peer takes more than its share; the excess is refused before it costs much."""
 
 from __future__ import annotations
 
-import math
 import zlib
 from typing import Any
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, succeed
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.memory import AllowAll, SlowBroker, Waiting, WebSocketTests
 from tests.support.wires import handshake_bytes
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
-from ws4redis_tx.core.errors import ConfigError, Denied
-from ws4redis_tx.core.limits import BURST, Allowance, Quota, Rate, make_rate
+from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.scheduling.fifo_limiter import AT_ONCE
 from ws4redis_tx.testing import MemoryClient, client_frame
 
 
-class AllowanceTests(SynchronousTestCase):
-    def test_a_quiet_client_may_send_a_burst(self) -> None:
-        allowance = Allowance(Rate(10, 1000), 0)
-        for _ in range(int(10 * BURST)):
-            self.assertTrue(allowance.take(0, messages=1))
-        self.assertFalse(allowance.take(0, messages=1))
-
-    def test_the_rate_itself_may_be_kept_up_for_ever(self) -> None:
-        allowance = Allowance(Rate(10, 1000), 0)
-        for tick in range(10_000):
-            self.assertTrue(allowance.take(tick / 10, messages=1, size=100))
-
-    def test_a_clock_that_is_set_back_takes_nothing_away(self) -> None:
-        allowance = Allowance(Rate(1, 1000), 1000)
-        self.assertTrue(allowance.take(1000, messages=1))
-        self.assertTrue(allowance.take(0, messages=1))
-        self.assertTrue(allowance.take(1, messages=1))
-
-    def test_bytes_are_counted_as_well(self) -> None:
-        allowance = Allowance(Rate(10, 1000), 0)
-        self.assertTrue(allowance.take(0, size=10_000))
-        self.assertFalse(allowance.take(0, size=1))
-
-    @settings(deadline=None, max_examples=200)
-    @given(st.lists(st.tuples(st.floats(0, 5), st.integers(0, 50)), max_size=40))
-    def test_never_more_than_the_burst_and_the_rate_together(
-        self, steps: list[tuple[float, int]]
-    ) -> None:
-        allowance, now, taken = Allowance(Rate(10, 1), 0), 0.0, 0
-        for passed, messages in steps:
-            now += passed
-            if not allowance.take(now, messages=messages):
-                break
-            taken += messages
-            self.assertLessEqual(taken, 10 * (BURST + now) + 1e-6)
-
-    def test_what_is_no_rate_names_the_setting(self) -> None:
-        for value in (
-            5,
-            "100",
-            (1,),
-            (1, 2, 3),
-            (0, 5),
-            (5, -1),
-            ("1", "2"),
-            (True, 5),
-            (1, math.inf),
-        ):
-            error = self.assertRaises(ConfigError, make_rate, value)
-            self.assertIn("WS4REDIS_RATE", str(error))
-        self.assertIsNone(make_rate(None))
-        self.assertEqual(make_rate([5, 0.5]), Rate(5, 0.5))
-
-
-class QuotaTests(SynchronousTestCase):
-    def test_each_key_has_its_own_and_what_is_given_back_can_be_taken_again(self) -> None:
-        quota = Quota(2)
-        self.assertEqual([quota.take("a") for _ in range(3)], [True, True, False])
-        self.assertTrue(quota.take("b"))
-        quota.give_back("a")
-        self.assertTrue(quota.take("a"))
-
-    def test_nothing_is_remembered_of_who_has_nothing(self) -> None:
-        quota = Quota(2)
-        quota.take("a")
-        quota.give_back("a")
-        self.assertEqual(len(quota), 0)
-
-
 class As(AllowAll):
-    """Everybody is the user and session that the query names: ``?user=…&session=…``."""
+    """Visitors are the user and the session in their query: ``?user=…&session=…``."""
 
     def authorize(self, handshake: Any, rights: Any) -> Admission:
         query = dict(part.split("=") for part in handshake.query.split("&") if "=" in part)
@@ -107,13 +33,6 @@ class ConnectionLimitTests(WebSocketTests):
         self.assertTrue(self.connect("user=mary").open)
         first.close()
         self.assertTrue(self.connect("user=john&session=3").open)
-
-    def test_so_has_a_session_of_nobody(self) -> None:
-        self.use(authorizer=As(), max_connections_per_user=2)
-        for _ in range(2):
-            self.assertTrue(self.connect("session=1").open)
-        self.assertEqual(self.connect("session=1").refused, 503)
-        self.assertTrue(self.connect("session=2").open)
 
     def test_an_address_has_so_many_and_is_refused_before_anybody_is_asked(self) -> None:
         authorizer = Waiting()
@@ -159,7 +78,7 @@ class ConnectionLimitTests(WebSocketTests):
         clients = [self.connect("") for _ in range(10_000)]
         for number in range(10_000):
             if number % 100 == 0:
-                self.clock.advance(0.5)  # each waits for longer than a handshake may take
+                self.clock.advance(0.5)  # each waits longer than a handshake may take
             self.assertLessEqual(len(authorizer.asked), number + AT_ONCE)
             authorizer.asked[number].callback(None)  # type: ignore[arg-type]
         self.assertEqual(opened, [client._server.session for client in clients])
@@ -214,7 +133,7 @@ class ConnectionLimitTests(WebSocketTests):
         self.clock.advance(1)
         clients.pop(0).lose_connection()
         self.clock.advance(4)
-        waiting = clients.pop(AT_ONCE - 1)  # whose turn came instead
+        waiting = clients.pop(AT_ONCE - 1)  # its turn came instead
         self.assertEqual({client.refused for client in clients}, {503})
         self.assertIsNone(waiting.refused)
         self.assertEqual(len(authorizer.asked), AT_ONCE + 1)
@@ -295,15 +214,6 @@ class RateTests(WebSocketTests):
         client.send_bytes(frame)
         self.assertTrue(client.open)
         client.send_bytes(frame)
-        self.assertEqual(client.close_code, 1013)
-
-    def test_bytes_count_even_if_no_message_is_ever_finished(self) -> None:
-        self.use(rate=(1000, 100))
-        client = self.connect("publish-broadcast")
-        fragment = bytes([0x01]) + client_frame(1, b"x" * 50)[1:]
-        client.send_bytes(fragment)
-        for _ in range(30):
-            client.send_bytes(bytes([0x00]) + fragment[1:])
         self.assertEqual(client.close_code, 1013)
 
     def test_a_client_within_its_rate_stays(self) -> None:

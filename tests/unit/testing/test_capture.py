@@ -1,4 +1,4 @@
-"""``capture_messages``: what Django's code published, to whom, and without a Redis."""
+"""``capture_messages``: the messages of Django code and their audiences, without a Redis."""
 
 from __future__ import annotations
 

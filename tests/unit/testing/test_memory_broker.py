@@ -1,4 +1,4 @@
-"""What a test can have the broker in memory do: fail, wait, be away, and come back."""
+"""On a test's command, the broker in memory fails, waits, goes away and comes back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NEWS = b"broadcast:news"
 
 
 class Joining:
-    """Takes what comes together in one piece, as websockets do."""
+    """Takes messages that come together in one piece, as websockets do."""
 
     takes_joined = True
 

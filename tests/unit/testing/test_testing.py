@@ -1,4 +1,4 @@
-"""``ws4redis_tx.testing``: its names, which are public, and its websocket client."""
+"""``ws4redis_tx.testing``: its public names, and its websocket client."""
 
 from __future__ import annotations
 

@@ -1,10 +1,7 @@
-"""permessage-deflate: agreed on only where it is asked for, inflated only within the limit, and
-deflated once for all.
-"""
+"""permessage-deflate: used only on request, inflated within the limit, deflated once for all."""
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import sys
@@ -14,17 +11,14 @@ from typing import Any
 from unittest.mock import patch
 
 from autobahn.exception import PayloadCorruptError, PayloadExceededError
-from autobahn.websocket.compress import PerMessageDeflateOffer
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import inlineCallbacks
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.django import set_up_django
 from tests.support.memory import AllowAll
 from tests.support.outboxes import FedOutbox
-from tests.support.servers import ServerTestCase
-from tests.support.wires import BINARY, COMPRESSED, TEXT, Written, deflate, unfinished
+from tests.support.wires import BINARY, COMPRESSED, TEXT, Written, deflate, rows, unfinished
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.limits import CLOSE, DROP_OLDEST, LATEST
 from ws4redis_tx.core.messages import Joined, PersistedMessage, Publication
@@ -42,13 +36,6 @@ AGREED = "permessage-deflate; server_no_context_takeover; client_no_context_take
 
 def inflate(deflated: bytes) -> bytes:
     return zlib.decompressobj(wbits=-15).decompress(deflated + b"\x00\x00\xff\xff")
-
-
-def rows(size: int, seed: int = 0) -> bytes:
-    """So many bytes of JSON, or what starts like it: of the kind that applications send."""
-    chance = random.Random(seed)
-    row = [{"id": chance.randrange(10**6), "name": "a client", "at": chance.random()}]
-    return (json.dumps(row).encode() * (size // 40))[:size]
 
 
 class OfferTests(SynchronousTestCase):
@@ -188,23 +175,6 @@ class WebSocketTests(SynchronousTestCase):
                 self.assertTrue(client.open)
                 self.assertNotIn("sec-websocket-extensions", client.response_headers)
 
-    def test_a_bomb_closes_with_1009_and_publishes_nothing(self) -> None:
-        client = self.connect()
-        client.send_bytes(client_frame(COMPRESSED | BINARY, deflate(bytes(100_000))))
-        self.assertEqual((client.close_code, client.messages), (1009, []))
-        client.close()
-        self.assertTrue(client._gone)
-
-    def test_a_bomb_is_refused_before_it_takes_memory(self) -> None:
-        bomb = deflate(bytes(100_000_000))
-        self.assertLess(len(bomb), 100_000)
-        client = self.connect(max_message_size=200_000)
-        tracemalloc.start()
-        self.addCleanup(tracemalloc.stop)
-        client.send_bytes(client_frame(COMPRESSED | BINARY, bomb))
-        self.assertLess(tracemalloc.get_traced_memory()[1], 2_000_000)
-        self.assertEqual(client.close_code, 1009)
-
     def test_a_bomb_in_many_frames_closes_with_1009_too(self) -> None:
         client = self.connect()
         first, *others = _bytes(deflate(bytes(100_000)))
@@ -265,7 +235,7 @@ class DeflateTests(SynchronousTestCase):
 
 
 class DeliveryTests(SynchronousTestCase):
-    """What waits for one that takes compressed messages, and what it is sent."""
+    """The queue of a client that takes compressed messages, and the frames that it gets."""
 
     def delivery(self, most: int = 1 << 20, policy: str = CLOSE) -> FedOutbox:
         self.written = Written()
@@ -376,53 +346,6 @@ class DeliveryTests(SynchronousTestCase):
         for number in range(50):
             delivery.deliver(Publication(b"c", b"%d" % number * 10_000))
         self.assertLess(tracemalloc.get_traced_memory()[0] - before, delivery.pending * 2)
-
-
-class SendingTests(ServerTestCase):
-    """Real clients, of an independent implementation, with a real Redis."""
-
-    @inlineCallbacks
-    def setUp(self) -> Any:
-        super().setUp()
-        yield self.start_server(compression=True)
-
-    def open_compressing(self, window_bits: int = 0) -> Any:
-        return self.open(
-            "foobar?subscribe-broadcast",
-            compression=PerMessageDeflateOffer(request_max_window_bits=window_bits),
-        )
-
-    def publish(self, *messages: bytes | str) -> None:
-        for message in messages:
-            self.redis.command("PUBLISH", "broadcast:foobar", message)
-
-    @inlineCallbacks
-    def test_every_client_gets_the_message_in_the_form_that_it_agreed_on(self) -> Any:
-        compressing = yield self.open_compressing()
-        plain = yield self.open("foobar?subscribe-broadcast")
-        narrow = yield self.open_compressing(window_bits=9)
-        messages = [
-            rows(1000).decode(),
-            "short",
-            "grüße, 世界 " * 100,
-            b"\xff\x00" * 1000,
-            random.Random(1).randbytes(5000),
-            rows(100_000).decode(),
-            "x" * (LARGEST + 1),
-        ]
-        self.publish(*messages)
-        for client in (compressing, plain, narrow):
-            self.assertEqual((yield client.take(len(messages))), messages)
-        self.assertEqual(compressing.compressed, [True, False, True, True, False, True, False])
-        self.assertEqual(plain.compressed, [False] * len(messages))
-        self.assertEqual(narrow.compressed, [False] * len(messages))
-
-    @inlineCallbacks
-    def test_what_is_persisted_is_compressed_too(self) -> Any:
-        self.redis.command("SET", "broadcast:foobar", rows(1000))
-        client = yield self.open_compressing()
-        self.assertEqual((yield client.next()), rows(1000).decode())
-        self.assertEqual(client.compressed, [True])
 
 
 class SwitchTests(SynchronousTestCase):

@@ -1,4 +1,4 @@
-"""A client that is gone is noticed, a slow one is not taken for gone, and neither fills us."""
+"""A dead client is noticed, a slow one is not taken for dead, and neither fills our memory."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class PingTests(WebSocketTests):
 
 
 class ReadingTests(WebSocketTests):
-    """What a client sends cannot fill us either."""
+    """A client's own messages cannot fill our memory either."""
 
     def state(self, client: MemoryClient) -> Any:
         return client._server.transport.producerState

@@ -1,4 +1,4 @@
-"""What Autobahn would give to each websocket is there, though most of it is there once."""
+"""Every attribute of Autobahn's websocket exists, and most of them are shared by all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ws4redis_tx.testing import client_frame
 from ws4redis_tx.websocket import shared_attributes as shared
 from ws4redis_tx.websocket.transport import WebSocketTransport
 
-# What each open websocket has of its own; Autobahn would give it some seventy.
+# Attributes of each open websocket's own; Autobahn would give it some seventy.
 MOST_ATTRIBUTES = 16
 
 
