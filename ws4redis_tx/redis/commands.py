@@ -74,8 +74,9 @@ class Commands:
             on_down=on_down,
         )
         self._scripts = True
-        self.start = self._connection.start
-        self.when_connected = self._connection.when_connected
+
+    def start(self) -> None:
+        self._connection.start()
 
     def stop(self) -> Deferred[Any]:
         self._outstanding.stop()
@@ -84,6 +85,10 @@ class Commands:
     @property
     def connected(self) -> bool:
         return self._connection.protocol is not None
+
+    def when_connected(self) -> Deferred[Any]:
+        """Fire when there is a connection, or fail as the next attempt that fails."""
+        return self._connection.when_connected()
 
     def publish(self, channels: Sequence[bytes], message: bytes, expire: int) -> Deferred[int]:
         """As ``IBroker.publish``, without a sender."""
