@@ -6,7 +6,7 @@ methods run in the reactor thread.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Union
 
 from ws4redis_tx.core.messages import PersistedMessage, Publication
@@ -52,7 +52,12 @@ class IBroker(Protocol):
 
     @property
     def generation(self) -> int:
-        """Another one whenever the connection on which messages arrive was replaced."""
+        """Another number whenever a connection on which messages arrive was replaced."""
+
+    def generation_of(self, channels: Iterable[bytes]) -> int:
+        """The same for these channels alone: messages on others may come over connections of their
+        own.
+        """
 
     def listen(self, channel: bytes, listener: IListener) -> Deferred[None]:
         """Fire when the subscription stands: what is published from then on is delivered, in
@@ -89,12 +94,25 @@ class IBroker(Protocol):
     def when_available(self) -> Deferred[None]:
         """Fire when messages can be published and received. May be cancelled."""
 
+    def on_restored(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call ``callback`` after each outage in which messages may have been missed.
+
+        The broker is ``available`` again by then, and every message that was missed and is
+        persisted was handed to its listeners. The first connection is no outage. Callbacks are
+        called in the order in which they were registered, after those who wait in
+        ``when_available``. One that raises is logged.
+
+        Return a function that ends the registration. That function is idempotent; until it is
+        called, the broker holds on to ``callback``.
+        """
+
     def fileno(self) -> int | None:
         """The descriptor of the connection on which messages arrive, if there is one."""
 
-    def fence(self) -> Deferred[None]:
-        """Fire when every message that Redis published before this call was handed to its
-        listeners. Fails with ``BrokerUnavailable`` when the connection was replaced meanwhile.
+    def fence(self, channels: Iterable[bytes] | None = None) -> Deferred[None]:
+        """Fire when every message that Redis published before this call, on ``channels`` or on any
+        channel, was handed to its listeners. Fails with ``BrokerUnavailable`` when the connection
+        was replaced meanwhile.
         """
 
 

@@ -19,11 +19,29 @@ class Arrivals:
         self.recent: set[int] = set()
         """What has arrived since the last probe."""
         self._last: dict[bytes, int] = {}
+        # Those that were read from their keys, and are not known to have reached all who listened
+        # then: since the last probe came back, and before.
+        self._read: list[tuple[bytes, bytes]] = []
+        self._read_earlier: list[tuple[bytes, bytes]] = []
 
     def note(self, channel: bytes, payload: bytes) -> None:
         """This message has arrived."""
         self._last[channel] = digest = hash((channel, payload))
         self.recent.add(digest)
+
+    def read(self, channel: bytes, payload: bytes) -> None:
+        """This message was read from its key. ``note_read`` follows if a fence confirms it."""
+        self._read.append((channel, payload))
+
+    def take_read(self) -> list[tuple[bytes, bytes]]:
+        """The messages that were read so far, for the fence that is sent next."""
+        read = self._read_earlier + self._read
+        self.forget_read()
+        return read
+
+    def forget_read(self) -> None:
+        """The connection is lost: no fence confirms them."""
+        self._read, self._read_earlier = [], []
 
     def note_read(self, channel: bytes, payload: bytes) -> None:
         """This message was read from its key, and everybody who listened when it was published
@@ -38,6 +56,7 @@ class Arrivals:
         """Everything stamped until ``moment`` (microseconds of Redis' clock) has arrived."""
         self._proven = moment
         self.forget_recent()
+        self._read_earlier, self._read = self._read, []
 
     def forget_recent(self) -> None:
         """Remember no more than a probe would leave, where none is permitted."""

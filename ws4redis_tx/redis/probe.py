@@ -14,7 +14,8 @@ from twisted.python.failure import Failure
 from ws4redis_tx.core.errors import BrokerRefused
 from ws4redis_tx.core.names import control_channel, read_stamp
 from ws4redis_tx.redis.commands import Commands
-from ws4redis_tx.redis.protocol import PubSubProtocol, ResponseError
+from ws4redis_tx.redis.protocol import ResponseError
+from ws4redis_tx.redis.pubsub import PubSub
 
 _log = Logger()
 
@@ -66,9 +67,9 @@ class Probe:
         if self._timer.running:
             self._timer.stop()
 
-    def subscribe(self, protocol: PubSubProtocol) -> Deferred[None]:
+    def subscribe(self, pubsub: PubSub) -> Deferred[None]:
         """Fire when that is done, or not permitted."""
-        return protocol.subscribe(self.channel).addCallbacks(self._subscribed, self._forbidden)
+        return pubsub.subscribe(self.channel).addCallbacks(self._subscribed, self._forbidden)
 
     def forget(self) -> None:
         """The one on its way will not come."""

@@ -8,7 +8,7 @@ under way arrives in the order it was sent, and what arrives together is handed 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -22,6 +22,8 @@ from ws4redis_tx.core.messages import PersistedMessage, Publication
 from ws4redis_tx.core.names import is_control_channel
 from ws4redis_tx.delivery.fanout import Fanout
 from ws4redis_tx.delivery.hub import EchoNotes, Hub
+from ws4redis_tx.redis.channel_table import ChannelTable
+from ws4redis_tx.scheduling.waiters import Callbacks, Waiters
 from ws4redis_tx.testing.in_flight import InFlight, Message
 from ws4redis_tx.testing.key_store import KeyStore
 
@@ -42,16 +44,16 @@ class MemoryBroker:
         self.hub = Hub(lambda: _log.failure("A listener failed; the others get the message"))
         # Between servers: not among the channels of ``hub``, which are those of websockets.
         self.control = Hub(lambda: _log.failure("A listener of a control channel failed"))
+        hubs = (self.hub, self.control)
+        self._tables = [ChannelTable(hub, self._subscribe, lambda channel: None) for hub in hubs]
         # No time passes while they hand over.
-        self._fanouts = [
-            Fanout(hub, lambda: 0.0, lambda run: run()) for hub in (self.hub, self.control)
-        ]
+        self._fanouts = [Fanout(hub, lambda: 0.0, lambda run: run()) for hub in hubs]
         self._in_flight = InFlight(clock, self._arrived)
         self._keys = KeyStore(lambda: self._in_flight.now)
         self._notes = EchoNotes()
-        self._subscribing: dict[bytes, list[Deferred[None]]] = {}
         self._faults: deque[bool] = deque()
-        self._waiting: list[Deferred[None]] = []
+        self._available: Waiters[None] = Waiters()
+        self._restored = Callbacks()
 
     @property
     def persisted(self) -> dict[bytes, bytes]:
@@ -112,9 +114,8 @@ class MemoryBroker:
         self.generation += 1
         self._dispatch(self._keys.take_missed())
         self.available = True
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            each.callback(None)
+        self._available.fire(None)
+        self._restored.call()
 
     def publish_elsewhere(self, channels: Sequence[bytes], message: bytes, expire: int = 0) -> int:
         """Publish as another process does, whose connection to Redis is in order whatever happens
@@ -132,20 +133,10 @@ class MemoryBroker:
 
     def listen(self, channel: bytes, listener: IListener) -> Deferred[None]:
         fault = self._fault()
-        if fault is not None:
-            return fail(fault)
-        if self._hub(channel).add(channel, listener):
-            waiting = self._subscribing[channel] = []
-            stands = self._wait_for(channel, listener)
-            self._in_flight.answer(None).addBoth(self._subscribed, channel, waiting)
-            return stands
-        if channel in self._subscribing:
-            return self._wait_for(channel, listener)
-        return succeed(None)
+        return self._table(channel).listen(channel, listener) if fault is None else fail(fault)
 
     def unlisten(self, channel: bytes, listener: IListener) -> None:
-        if self._hub(channel).discard(channel, listener):
-            self._subscribing.pop(channel, None)
+        self._table(channel).unlisten(channel, listener)
 
     def publish(
         self,
@@ -172,48 +163,31 @@ class MemoryBroker:
             None if message is None else PersistedMessage(message, channel)
         )
 
-    def fence(self) -> Deferred[None]:
+    def fence(self, channels: Iterable[bytes] | None = None) -> Deferred[None]:
         return self._in_flight.answer(None) if self.available else fail(_unavailable())
 
     def forget(self, listener: IListener) -> None:
         self._notes.forget(listener)
 
     def when_available(self) -> Deferred[None]:
-        if self.available:
-            return succeed(None)
-        waiting: Deferred[None] = Deferred(self._waiting.remove)
-        self._waiting.append(waiting)
-        return waiting
+        return succeed(None) if self.available else self._available.wait()
+
+    def on_restored(self, callback: Callable[[], object]) -> Callable[[], None]:
+        return self._restored.add(callback)
+
+    def generation_of(self, channels: Iterable[bytes]) -> int:
+        return self.generation
 
     def fileno(self) -> int | None:
         return None
 
-    # Subscriptions
-
-    def _hub(self, channel: bytes) -> Hub:
-        return self.control if is_control_channel(channel) else self.hub
-
-    def _wait_for(self, channel: bytes, listener: IListener) -> Deferred[None]:
-        """Fire when the subscription that is under way stands."""
-        stands: Deferred[None] = Deferred()
-        self._subscribing[channel].append(stands)
-
-        def not_subscribed(failure: Failure) -> Failure:
-            self.unlisten(channel, listener)
-            return failure
-
-        return stands.addErrback(not_subscribed)
-
-    def _subscribed(self, answer: object, channel: bytes, waiting: list[Deferred[None]]) -> None:
-        if self._subscribing.get(channel) is waiting:
-            del self._subscribing[channel]
-        for stands in waiting:
-            if isinstance(answer, Failure):
-                stands.errback(answer)
-            else:
-                stands.callback(None)
-
     # Redis
+
+    def _table(self, channel: bytes) -> ChannelTable:
+        return self._tables[is_control_channel(channel)]
+
+    def _subscribe(self, channel: bytes) -> Deferred[None]:
+        return self._in_flight.answer(None)
 
     def _fault(self) -> BrokerUnavailable | None:
         """Why this call fails, if it does."""
@@ -231,7 +205,7 @@ class MemoryBroker:
             if expire:
                 self._keys.keep(channel, message, expire)
             if self.available:
-                receivers += channel in self._hub(channel).channels
+                receivers += channel in self._table(channel).hub.channels
                 self._in_flight.add(channel, message, persisted=bool(expire))
             elif expire:
                 self._keys.miss(channel)
@@ -242,10 +216,11 @@ class MemoryBroker:
 
     def _dispatch(self, messages: Iterable[tuple[bytes, bytes]]) -> None:
         for is_control, part in groupby(messages, lambda each: is_control_channel(each[0])):
+            table = self._tables[is_control]
             publications = [
                 Publication(channel, payload, self._notes.take(channel, payload))
                 for channel, payload in part
-                if channel in self._hub(channel).channels and channel not in self._subscribing
+                if channel in table.hub.channels and channel not in table.subscribing
             ]
             if publications:
                 self._fanouts[is_control].hand_over(publications)

@@ -17,8 +17,8 @@ from ws4redis_tx.core.messages import Publication, server_frame
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.delivery.outbox import CompressedDelivery, CountedDelivery, Delivery
 from ws4redis_tx.redis.commands import Commands
+from ws4redis_tx.redis.dispatcher import Dispatcher
 from ws4redis_tx.redis.protocol import PubSubProtocol
-from ws4redis_tx.redis.subscriptions import Subscriptions
 from ws4redis_tx.scheduling.immediate_writer import immediate_writer
 
 
@@ -58,7 +58,7 @@ class FanoutCostTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         address, clock = RedisAddress(), MemoryReactorClock()
-        self.subscriptions = Subscriptions(
+        self.dispatcher = Dispatcher(
             address,
             "",
             clock,
@@ -66,7 +66,7 @@ class FanoutCostTests(SynchronousTestCase):
             on_up=lambda: None,
             on_down=lambda problem: None,
         )
-        self.redis = PubSubProtocol(self.subscriptions._on_messages)
+        self.redis = PubSubProtocol(self.dispatcher.receive)
 
     def listen(
         self, number: int, *channels: bytes, kind: type[Delivery] = Delivery
@@ -84,7 +84,7 @@ class FanoutCostTests(SynchronousTestCase):
             delivery = kind(immediate_writer(transport), self.fail, 1 << 20)
             delivery.go_live()
             for channel in channels:
-                self.subscriptions.hub.add(channel, delivery)
+                self.dispatcher.hub.add(channel, delivery)
         return clients
 
     def calls(self, *messages: tuple[bytes, bytes]) -> int:
