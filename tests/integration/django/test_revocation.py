@@ -24,7 +24,7 @@ from tests.support import (
     status_of,
 )
 from tests.support.django import environment, in_thread, set_up_django
-from ws4redis_tx.revocation import revocations as revocation
+from ws4redis_tx.revocation import rechecker
 from ws4redis_tx.service import make_service
 from ws4redis_tx.twistd.embedded_redis import free_port
 
@@ -320,7 +320,7 @@ def recheck_all(service: Any) -> None:
     """As the turn of each websocket comes, once in ``WS4REDIS_RECHECK`` seconds."""
     revocations = service.factory.revocations
     for websocket in revocations._index.all():
-        revocations._rechecks.eventually(websocket)
+        revocations._rechecker.eventually(websocket)
 
 
 class GroupTests(DjangoTests):
@@ -449,7 +449,7 @@ class ExpiryTests(DjangoTests):
             in_an_hour = timezone.now() + timedelta(hours=1)
             Session.objects.filter(pk=self.key("ann")).update(expire_date=in_an_hour)
 
-        self.patch(revocation, "time", Clock())
+        self.patch(rechecker, "time", Clock())
         yield in_thread(shorten)
         client = yield self.open("foobar?subscribe-broadcast", cookies=self.cookies["ann"])
         self.assertEqual((yield self.said(Session.objects.filter(pk=self.key("ann")).delete)), 0)

@@ -266,19 +266,24 @@ class DispatcherTests(WireTestCase):
         self.assertEqual({len(each.heard) for each in listeners}, {40})
 
     def test_a_fan_out_that_outlives_its_connection_does_not_resume_the_next_one(self) -> None:
+        turns: list[Any] = []
+        self.dispatcher._fanout._later = turns.append
         for _ in range(200):
             self.listen(b"a", seconds=0.001)
         for _ in range(40):
             self.protocol.dataReceived(message(b"a", b"x" * 2**16))
         self.lose()
-        self.redis.when_connected = Deferred  # type: ignore[method-assign]
-        while not self.reactor.unixClients:
-            self.reactor.advance(0.1)
+        commands: Deferred[None] = Deferred()
+        self.redis.when_connected = lambda: commands  # type: ignore[method-assign]
+        self.reactor.advance(1)
         self.connect()
         self.confirm()
         self.assertEqual(self.transport.producerState, "paused")  # until the commands are there
-        self.reactor.pump([0.0] * 200)
+        while turns:
+            turns.pop()()
         self.assertEqual(self.transport.producerState, "paused")
+        commands.callback(None)
+        self.assertEqual(self.transport.producerState, "producing")
 
     def test_a_message_that_was_read_counts_as_heard_when_a_fence_stands(self) -> None:
         listener = self.listen(b"a")
@@ -293,6 +298,16 @@ class DispatcherTests(WireTestCase):
         self.successResultOf(fence)
         self.outage()
         self.assertEqual(listener.heard, [b"read"])
+
+    def test_what_was_read_before_an_outage_is_confirmed_by_no_fence_after_it(self) -> None:
+        listener = self.listen(b"a")
+        self.dispatcher.read(b"a", b"the same")
+        self.outage()
+        self.dispatcher.fence()
+        self.confirm()
+        self.redis.persisted = [(b"a", b"the same", 2)]
+        self.outage()
+        self.assertEqual(listener.heard, [b"the same"])
 
     def test_it_does_so_too_when_the_one_who_asked_for_the_fence_is_gone(self) -> None:
         listener = self.listen(b"a")

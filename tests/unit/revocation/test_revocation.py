@@ -19,6 +19,7 @@ from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest, lost
 from ws4redis_tx.core.errors import BrokerUnavailable, ConfigError, Denied
 from ws4redis_tx.core.handshake import Handshake, judge_request, read_request
+from ws4redis_tx.revocation.control_channel import ControlChannel
 from ws4redis_tx.revocation.index import Index
 from ws4redis_tx.revocation.messages import (
     DISCONNECT,
@@ -101,6 +102,12 @@ class RevocationTests(SynchronousTestCase):
     def say_again(self) -> None:
         """Let the second look pass."""
         self.clock.advance(2)
+        self.clock.advance(0)
+
+    def outage(self) -> None:
+        """Redis was away: what was said meanwhile was not heard."""
+        self.broker.lose_connection()
+        self.broker.restore()
         self.clock.advance(0)
 
     def logged(self) -> list[Any]:
@@ -311,8 +318,7 @@ class RecheckTests(RevocationTests):
     def test_what_would_be_refused_at_a_handshake_closes_with_1008(self) -> None:
         client = self.connect("nobody", "subscribe-broadcast")
         self.site.added = ("subscribe-user",)  # to nobody: 401
-        self.broker.generation += 1
-        self.clock.pump([1, 0])
+        self.outage()
         self.assertEqual(client.close_code, 1008)
 
     def test_a_right_that_is_not_granted_any_more_closes_with_1008(self) -> None:
@@ -423,8 +429,7 @@ class FailureTests(RevocationTests):
     def test_who_leaves_meanwhile_leaves_nothing_behind(self) -> None:
         client = self.connect("john")
         self.site.visitors["john"] = LookupError("no database")
-        self.broker.generation += 1
-        self.clock.pump([1, 0])
+        self.outage()
         client.close()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.flushLoggedErrors(LookupError)
@@ -565,8 +570,8 @@ class TimeTests(RevocationTests):
         revocations = self.factory.revocations
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(len(revocations._index._by_user), 0)
-        self.assertEqual(len(revocations._index._by_session), 0)
-        self.assertEqual(len(revocations._rechecks), 0)
+        self.assertEqual(len(revocations._index._by_session_key), 0)
+        self.assertEqual(len(revocations._rechecker._queue), 0)
         self.assertEqual(revocations._index.size, 0)
 
 
@@ -574,12 +579,11 @@ class OutageTests(RevocationTests):
     def test_when_redis_is_back_everybody_is_rechecked(self) -> None:
         client, other = self.connect("john"), self.connect("mary")
         self.site.visitors["john"] = Identity()
-        self.broker.available = False
-        self.broker.generation += 1
+        self.broker.lose_connection()
         self.clock.pump([0.5] * 10)
         self.assertIsNone(client.close_code)
-        self.broker.available = True
-        self.clock.pump([0.5] * 4)
+        self.broker.restore()
+        self.clock.advance(0)
         self.assertEqual((client.close_code, other.close_code), (1008, None))
 
     def test_while_redis_stays_nobody_is(self) -> None:
@@ -617,6 +621,74 @@ class OutageTests(RevocationTests):
         self.assertEqual(list(self.broker.control.channels), [])
         self.factory.open_up()
         self.assertEqual(list(self.broker.control.channels), [b"ctl:revoke"])
+
+    def test_a_server_that_was_drained_is_not_told_of_outages_until_it_opens_up(self) -> None:
+        heard = self.factory.revocations.sequence
+        for restored in (1, 1):
+            self.successResultOf(self.factory.drain(1001))
+            self.outage()
+            self.assertEqual(self.factory.revocations.sequence, heard)
+            self.factory.open_up()
+            heard = self.factory.revocations.sequence  # it listens anew
+            self.outage()
+            self.assertEqual(self.factory.revocations.sequence, heard + restored)
+            heard += restored
+
+    def test_one_that_ends_many_and_stops_leaves_no_timer(self) -> None:
+        clients = [self.connect("john", "") for _ in range(450)]
+        disconnect(self.factory.config, self.broker, user="john")
+        gone = self.factory.drain(1001)
+        for client in clients:
+            client.lose_connection()
+        self.successResultOf(gone)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class RefusingBroker(MemoryBroker):
+    """Lets nobody listen to the control channel."""
+
+    def listen(self, channel: bytes, listener: Any) -> Deferred[None]:
+        return fail(BrokerUnavailable("Redis did not subscribe: NOPERM"))
+
+
+class StopTests(SynchronousTestCase):
+    """The control channel may be stopped by those whom it tells of something."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.listened = 0
+
+    def channel(self, broker: MemoryBroker) -> ControlChannel:
+        return ControlChannel("", broker, self.clock, self.fail, self.listening)
+
+    def listening(self) -> None:
+        self.listened += 1
+
+    def test_one_that_was_refused_does_not_try_again_after_its_stop(self) -> None:
+        broker = RefusingBroker()
+        broker.lose_connection()
+        channel = self.channel(broker)
+        channel.start()
+        tried = channel.when_tried()
+        tried.addCallback(lambda _: channel.stop())
+        broker.restore()
+        self.successResultOf(tried)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_one_that_listens_does_not_listen_after_its_stop_and_may_start_again(self) -> None:
+        broker = MemoryBroker()
+        channel = self.channel(broker)
+        tried = channel.when_tried()
+        tried.addCallback(lambda _: channel.stop())
+        channel.start()
+        self.successResultOf(tried)
+        self.assertEqual(list(broker.control.channels), [])
+        channel.start()
+        self.assertEqual(list(broker.control.channels), [b"ctl:revoke"])
+        self.assertEqual(self.listened, 2)
+        channel.stop()
+        channel.stop()
+        self.assertEqual(list(broker.control.channels), [])
 
 
 class ControlChannelTests(RevocationTests):
@@ -862,12 +934,10 @@ class UnheardTests(RevocationTests):
     """What was said while nobody could hear it, or before a handshake could know it."""
 
     def test_a_handshake_that_spans_an_outage_is_looked_at_again(self) -> None:
-        self.connect("mary")
         self.site.visitors["john"] = waiting = Deferred()
         client = self.connect("john")
         # Redis was away, and with it the word that John was logged out.
-        self.broker.generation += 1
-        self.clock.advance(1)
+        self.outage()
         waiting.callback(self.site.admit(JOHN, self.site.handshakes[-1], ["subscribe-user"]))
         self.assertTrue(client.open)
         self.site.visitors["john"] = Identity()
@@ -890,7 +960,7 @@ class UnheardTests(RevocationTests):
         self.say(Revocation(RECHECK, "user", ("1",)))
         self.flushLoggedErrors(RuntimeError)
         self.site.visitors["john"] = Identity()
-        self.factory.revocations._rechecks.eventually = self.fail
+        self.factory.revocations._rechecker._queue.eventually = self.fail
         self.say_again()
         self.assertEqual(client.close_code, 1008)
 
