@@ -60,12 +60,13 @@ class IBroker(Protocol):
         """
 
     def listen(self, channel: bytes, listener: IListener) -> Deferred[None]:
-        """Fire when the subscription stands: what is published from then on is delivered, in
-        Redis' order over all channels. The listener stays across outages, until ``unlisten``: what
-        an outage swallowed and is persisted is delivered before the broker is ``available`` again.
+        """Fire when the subscription stands: messages that are published from then on are
+        delivered, in Redis' order over all channels. The listener stays across outages, until
+        ``unlisten``: messages that an outage swallowed and that are persisted are delivered before
+        the broker is ``available`` again.
 
-        Fails with ``BrokerUnavailable`` when there is no connection or it is lost before the
-        subscription stood; the listener is not registered then.
+        Fails with ``BrokerUnavailable`` when there is no connection, or when the connection is lost
+        before the subscription stands; the listener is not registered then.
         """
 
     def unlisten(self, channel: bytes, listener: IListener) -> None:
@@ -81,15 +82,15 @@ class IBroker(Protocol):
         """Persist for ``expire`` seconds (``0``: do not) and publish on every channel.
 
         Atomic per channel, one round trip for all; calls reach Redis in the order they were made.
-        ``sender``, if it listens there, does not get the message back. Fires with the sum of the
-        receiver counts that Redis answers, or fails with ``BrokerUnavailable``.
+        ``sender``, if it listens there, does not get the message back. Fires with the sum of Redis'
+        receiver counts, or fails with ``BrokerUnavailable``.
         """
 
     def get(self, channel: bytes) -> Deferred[PersistedMessage | None]:
         """The message persisted for ``channel``, or ``BrokerUnavailable``."""
 
     def forget(self, listener: IListener) -> None:
-        """Drop what is remembered of a listener that is gone, beside its channels."""
+        """The listener is gone: drop everything about it except its channels."""
 
     def when_available(self) -> Deferred[None]:
         """Fire when messages can be published and received. May be cancelled."""

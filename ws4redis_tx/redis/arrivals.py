@@ -1,15 +1,15 @@
-"""What an outage of pub/sub swallowed: told from what is persisted, and from what had arrived.
+"""Which messages an outage of pub/sub swallowed.
 
 Pub/sub keeps nothing, but the last message of each channel is persisted, with a stamp of Redis'
 own clock. A probe that Redis publishes to ourselves carries that clock too, and comes back in
-order with all other messages: what was stamped before it has arrived.
+order with all other messages: every message with an earlier stamp has arrived by then.
 """
 
 from __future__ import annotations
 
 
 class Arrivals:
-    """Which messages have arrived, as far as it takes to recognise one that has not.
+    """The messages that have arrived, as far as is needed to recognise one that has not.
 
     Messages are remembered by their hash, from one probe to the next.
     """
@@ -17,7 +17,7 @@ class Arrivals:
     def __init__(self) -> None:
         self._proven = 0
         self.recent: set[int] = set()
-        """What has arrived since the last probe."""
+        """Hashes of those that have arrived since the last probe."""
         self._last: dict[bytes, int] = {}
         # Those that were read from their keys, and are not known to have reached all who listened
         # then: since the last probe came back, and before.
@@ -49,17 +49,17 @@ class Arrivals:
         """
         digest = hash((channel, payload))
         self.recent.add(digest)
-        # One that arrived is the newer one.
+        # A message that arrived over pub/sub is newer.
         self._last.setdefault(channel, digest)
 
     def prove(self, moment: int) -> None:
-        """Everything stamped until ``moment`` (microseconds of Redis' clock) has arrived."""
+        """Every message with a stamp up to ``moment`` (microseconds, Redis' clock) has arrived."""
         self._proven = moment
         self.forget_recent()
         self._read_earlier, self._read = self._read, []
 
     def forget_recent(self) -> None:
-        """Remember no more than a probe would leave, where none is permitted."""
+        """Forget what a probe would prove, where no probe is permitted."""
         self.recent.clear()
 
     def forget(self, channel: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Who listens to which channel, and which subscriptions are still being made."""
+"""The table of channels: their listeners, and the subscriptions that are still being made."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ChannelTable:
         self._subscribing: dict[bytes, Waiters[None]] = {}
         self.subscribing: Mapping[bytes, object] = self._subscribing
         """By channel, the subscriptions that do not stand yet. A message that arrives meanwhile
-        belongs to an earlier subscription of the channel, which has ended.
+        belongs to an earlier subscription of the channel, which has ended: it is nobody's.
         """
 
     def listen(self, channel: bytes, listener: IListener) -> Deferred[None]:

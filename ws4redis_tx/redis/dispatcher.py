@@ -1,4 +1,4 @@
-"""Who hears what, through outages: from Redis' messages to the fan-out of publications."""
+"""From Redis' messages to the fan-out of publications, through outages."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Dispatcher:
         self._commands = commands
         self._arrivals = Arrivals()
         self._held: list[tuple[bytes, bytes]] | None = None
-        # Those that unfinished recoveries had held.
+        # Messages that unfinished recoveries had held.
         self._held_earlier: list[tuple[bytes, bytes]] = []
         self.probe = Probe(
             prefix,
@@ -106,7 +106,8 @@ class Dispatcher:
     def fence(self) -> Deferred[None]:
         """As ``IBroker.fence``."""
         stands: Deferred[None] = Deferred()
-        # Not of the Deferred that is returned: that one may be cancelled.
+        # These callbacks stand on a Deferred of their own: the one that is returned may be
+        # cancelled, and the messages were read all the same.
         self._pubsub.fence().addCallbacks(
             self._fenced, stands.errback, callbackArgs=(self._arrivals.take_read(), stands)
         )
@@ -122,8 +123,8 @@ class Dispatcher:
     def read(self, channel: bytes, payload: bytes) -> None:
         """A listener of ``channel`` was given the persisted message.
 
-        The message counts as arrived only after a fence: others may be still to hear it, and will
-        not if the connection is lost, or is dead already.
+        The message counts as arrived only after a fence: other listeners may not have heard it yet,
+        and will not if the connection is lost, or is dead already.
         """
         if channel in self.hub.channels:
             self._arrivals.read(channel, payload)
@@ -156,7 +157,7 @@ class Dispatcher:
             if channel not in listeners or channel in subscribing:
                 if channel == self.probe.channel:
                     self._proven(payload)
-                continue  # else it was on its way when the last listener left
+                continue  # any other was on its way when the last listener left
             arrivals.note(channel, payload)
             sender = notes.take(channel, payload) if notes.senders else None
             publications.append(Publication(channel, payload, sender))
@@ -168,7 +169,7 @@ class Dispatcher:
             self._probe_early()
 
     def _hold_back(self) -> None:
-        """Leave the rest in Redis until the listeners have what came. Not sooner than necessary:
+        """Leave the rest in Redis until the listeners have what came. Not before it is necessary:
         acknowledgements come the same way.
         """
         self.probe.paused = True
@@ -189,7 +190,7 @@ class Dispatcher:
     def _probe_early(self) -> None:
         self.probe.send()
         if not self.probe.out:
-            # Without a proof. What arrived last, an outage now would bring once more.
+            # Without a proof: an outage now would bring the last ones once more.
             self._arrivals.forget_recent()
 
     # Outages
@@ -203,12 +204,12 @@ class Dispatcher:
         yield gather([probed, *map(self._pubsub.subscribe, channels)])
         missed: list[tuple[bytes, bytes]] = []
         if channels:
-            # What comes until then waits in Redis, not here.
+            # Messages that come until then wait in Redis, not here.
             self._pubsub.pause()
             yield self._commands.when_connected()
             self._pubsub.resume()
             persisted = yield self._commands.recall(channels)
-            # What was published before that was read has arrived when this is answered.
+            # When this is answered, every message that was published before the recall has arrived.
             yield self._pubsub.ping()
             missed = self._missed(persisted)
         held, self._held = self._held, None

@@ -20,7 +20,7 @@ from ws4redis_tx.redis.pubsub import PubSub
 _log = Logger()
 
 PROBE_INTERVAL = 10.0
-"""Seconds between probes; one that is still out when the next is due shows a deaf connection."""
+"""Seconds between probes. One that is still out when the next is due shows a deaf connection."""
 
 _PROBE_PATIENCE = 5.0  # seconds that a probe is given, if it was sent out of turn
 
@@ -29,7 +29,7 @@ class Probe:
     """Sends Redis' clock to a channel of our own, now and then, and expects it back.
 
     :param on_deaf: called when nothing has come back, nor anything else.
-    :param on_refused: called when Redis does not let us.
+    :param on_refused: called when Redis refuses to publish it.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Probe:
     ) -> None:
         self.channel = control_channel(prefix, f"probe:{secrets.token_hex(8)}")
         self.paused = False
-        """Whether the connection is not read from, by our own will."""
+        """Whether we have paused the connection ourselves."""
         self._commands = commands
         self._reactor = reactor
         self._on_deaf = on_deaf
@@ -68,7 +68,7 @@ class Probe:
             self._timer.stop()
 
     def subscribe(self, pubsub: PubSub) -> Deferred[None]:
-        """Fire when that is done, or not permitted."""
+        """Fire when the subscription stands, or is not permitted."""
         return pubsub.subscribe(self.channel).addCallbacks(self._subscribed, self._forbidden)
 
     def forget(self) -> None:
@@ -76,8 +76,8 @@ class Probe:
         self._sent = None
 
     def returned(self, payload: bytes) -> int | None:
-        """It is back: the moment, in microseconds of Redis' clock, until which all has arrived.
-        ``None`` for what somebody else put there.
+        """The probe is back. Return the moment, in microseconds of Redis' clock, until which every
+        message has arrived; ``None`` if somebody else published this.
         """
         moment = read_stamp(payload)
         if moment is not None:
@@ -103,7 +103,7 @@ class Probe:
             self.send()
 
     def _failed(self, failure: Failure) -> None:
-        # That the command connection has its own trouble says nothing about the other one.
+        # Trouble of the command connection says nothing about this one.
         self._sent = None
         if failure.check(BrokerRefused):
             self._on_refused()

@@ -26,7 +26,7 @@ class ControlChannel:
     """A listener from the time the broker is available, through outages, until ``stop``.
 
     :param heard: called with each ``Revocation``.
-    :param listening: called when it listens: what was said before was not heard.
+    :param listening: called when it begins to listen: earlier messages were not heard.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Revocations: what is heard of them, how long it is remembered, and whom it concerns.
+"""Revocations: hearing them, remembering them, and ending or rechecking the sessions concerned.
 
 Three things have a visitor's rights looked up again: a message which says that something changed,
 an outage in which such a message may have been missed, and time (``rechecker``).
@@ -142,7 +142,7 @@ class Revocations:
         if until > self._reactor.seconds():
             raise Denied(403, "This is not allowed any more.", detail="its session was logged out")
 
-    # What is heard
+    # Told by the control channel
 
     def _heard(self, revocation: Revocation) -> None:
         self._remember(revocation)
@@ -167,7 +167,7 @@ class Revocations:
                 del self._logged_out[oldest]
 
     def _since(self, sequence: int) -> list[Revocation]:
-        """What was heard after ``sequence``."""
+        """Those that were heard after ``sequence``."""
         heard: list[Revocation] = []
         for _, number, revocation in reversed(self._recent):
             if number <= sequence:
@@ -218,8 +218,8 @@ class Revocations:
             self._recheck_concerned(revocation)
 
     def _recheck_all(self) -> None:
-        """What was said until now may not have been heard, and handshakes that are under way do not
-        know it either.
+        """Revocations may have been missed until now. Handshakes that are under way do not know of
+        them either.
         """
         self.sequence += 1
         self._missed_before = self.sequence

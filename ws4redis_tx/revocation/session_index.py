@@ -35,7 +35,7 @@ class IRevocable(Protocol):
 
 
 class AdmissionRecord:
-    """What a recheck of one session needs; small, as there is one for each.
+    """All that a recheck of one session needs. Small, as each session has one.
 
     ``packed`` is the handshake, or ``None`` where the authorizer's answer never changes;
     ``expiry`` the timer of the visitor's session's end, if there is one.

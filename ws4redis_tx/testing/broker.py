@@ -1,8 +1,9 @@
 """Redis in memory: an ``IBroker`` that keeps the promises of the real one, and breaks what a test
 tells it to break.
 
-Knows no sockets and no reactor. It keeps the order of Redis and of one connection to it: what is
-under way arrives in the order it was sent, and what arrives together is handed over together.
+Knows no sockets and no reactor. It keeps the order of Redis and of one connection to it: messages
+and answers arrive in the order they were sent, and those that arrive together are handed over
+together.
 """
 
 from __future__ import annotations
@@ -31,18 +32,19 @@ _log = Logger()
 
 
 class MemoryBroker:
-    """An ``IBroker`` in memory. What a call sets off has happened when it returns, unless there is
-    a ``delay``.
+    """An ``IBroker`` in memory. Everything that a call sets off has happened when the call returns,
+    unless there is a ``delay``.
 
-    :param clock: by which ``delay`` passes, and what is persisted expires; ``make_memory_factory``
-        lends its own. Without one, nothing expires, and what is delayed waits for ``flush``.
+    :param clock: measures ``delay``, and the time until persisted messages expire;
+        ``make_memory_factory`` lends its own. Without a clock nothing expires, and delayed messages
+        and answers wait for ``flush``.
     """
 
     def __init__(self, clock: Any = None) -> None:
         self.available = True
         self.generation = 0
         self.hub = Hub(lambda: _log.failure("A listener failed; the others get the message"))
-        # Between servers: not among the channels of ``hub``, which are those of websockets.
+        # The channels between servers. Those of ``hub`` are the websockets'.
         self.control = Hub(lambda: _log.failure("A listener of a control channel failed"))
         hubs = (self.hub, self.control)
         self._tables = [ChannelTable(hub, self._subscribe, lambda channel: None) for hub in hubs]
@@ -68,7 +70,7 @@ class MemoryBroker:
     def clock(self, clock: Any) -> None:
         self._in_flight.clock = clock
 
-    # What may go wrong
+    # Trouble
 
     @property
     def delay(self) -> float:
@@ -85,14 +87,14 @@ class MemoryBroker:
         """Have the next ``count`` calls of ``publish``, ``get`` and ``listen`` fail with
         ``BrokerUnavailable``.
 
-        With ``maybe_published`` a message goes out all the same, as far as nobody can know: only
-        the answer is lost. Else it does not.
+        With ``maybe_published`` the message goes out all the same, and only the answer is lost.
+        Otherwise nothing goes out.
         """
         self._faults.extend([maybe_published] * count)
 
     def lose_connection(self) -> None:
-        """Be not ``available`` until ``restore``. What is under way is lost: who waits for an
-        answer gets ``BrokerUnavailable``. Listeners stay.
+        """Be unavailable until ``restore``. All that is on its way is lost: calls that wait for
+        their answer fail with ``BrokerUnavailable``. Listeners stay.
         """
         self.available = False
         self._notes.clear()
@@ -106,8 +108,8 @@ class MemoryBroker:
                 )
 
     def restore(self) -> None:
-        """Be ``available`` again, as another ``generation``; before that, deliver what is
-        persisted and was missed.
+        """Deliver the persisted messages that were missed, and then be ``available`` again, as
+        another ``generation``.
         """
         if self.available:
             return
@@ -118,15 +120,15 @@ class MemoryBroker:
         self._restored.call()
 
     def publish_elsewhere(self, channels: Sequence[bytes], message: bytes, expire: int = 0) -> int:
-        """Publish as another process does, whose connection to Redis is in order whatever happens
-        to this one; return the receiver count.
+        """Publish as another process does: its connection to Redis works, whatever happens to this
+        one. Return the receiver count.
         """
         receivers = self._publish(channels, message, expire)
         self._in_flight.hand_over()
         return receivers
 
     def flush(self) -> None:
-        """Have all that is under way arrive now, and what that sets off."""
+        """Have everything that is on its way arrive now, and all that it sets off."""
         self._in_flight.flush()
 
     # IBroker
