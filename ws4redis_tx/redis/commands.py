@@ -13,7 +13,7 @@ from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.messages import PersistedMessage
 from ws4redis_tx.core.names import read_stamp, stamp_key
 from ws4redis_tx.core.redis_address import RedisAddress
-from ws4redis_tx.redis import scripts as publishing
+from ws4redis_tx.redis import scripts
 from ws4redis_tx.redis.connection import RedisConnection
 from ws4redis_tx.redis.protocol import LOST, Command, CommandProtocol, ResponseError
 from ws4redis_tx.scheduling.deferreds import gather
@@ -99,7 +99,7 @@ class Commands:
             outcomes = self._publish_atomically(channels, message, expire)
         else:
             outcomes = self._publish_plainly(channels, message, expire)
-        return outcomes.addCallback(publishing.receivers)
+        return outcomes.addCallback(scripts.receivers)
 
     def get(self, channels: Sequence[bytes]) -> Deferred[list[PersistedMessage | None]]:
         """The persisted message of each channel, all read at the same moment."""
@@ -163,7 +163,7 @@ class Commands:
     def _publish_atomically(
         self, channels: Sequence[bytes], message: bytes, expire: int
     ) -> Deferred[list[Any]]:
-        parts = list(publishing.portions(channels))
+        parts = list(scripts.portions(channels))
 
         def judge(answers: list[Any]) -> list[Any] | Deferred[list[Any]]:
             outcomes: list[Any] = []
@@ -184,16 +184,14 @@ class Commands:
                 .addCallback(lambda more: outcomes + more)
             )
 
-        commands = [
-            publishing.atomic_command(self._prefix, part, message, expire) for part in parts
-        ]
-        return self._ask(commands, publishing.atomic_answer_fits).addCallback(judge)
+        commands = [scripts.atomic_command(self._prefix, part, message, expire) for part in parts]
+        return self._ask(commands, scripts.atomic_answer_fits).addCallback(judge)
 
     def _publish_plainly(
         self, channels: Sequence[bytes], message: bytes, expire: int
     ) -> Deferred[list[Any]]:
         return self._ask(
-            publishing.plain_commands(channels, message, expire), publishing.plain_answer_fits
+            scripts.plain_commands(channels, message, expire), scripts.plain_answer_fits
         )
 
     def _probe_scripts(self, protocol: CommandProtocol) -> Deferred[None]:
