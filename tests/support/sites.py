@@ -213,7 +213,7 @@ def recheck_all(service: Any) -> None:
     """Recheck every websocket, as happens once in ``WS4REDIS_RECHECK`` seconds."""
     revocations = service.factory.session_server.revocations
     for websocket in revocations._index.all():
-        revocations._rechecks.eventually(websocket)
+        revocations._rechecker.eventually(websocket)
 
 
 class Lines(logging.Handler):

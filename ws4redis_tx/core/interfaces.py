@@ -6,7 +6,7 @@ methods run in the reactor thread.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Union
 
@@ -52,20 +52,25 @@ class IBroker(Protocol):
 
     @property
     def generation(self) -> int:
-        """A number that changes whenever the connection on which messages arrive is replaced."""
+        """Another number whenever a connection on which messages arrive was replaced."""
+
+    def generation_of(self, channels: Iterable[bytes]) -> int:
+        """The same for these channels alone: messages on others may come over connections of their
+        own.
+        """
 
     def listen(self, channel: bytes, listener: IListener) -> Deferred[None]:
-        """Fire when the subscription stands: a message that is published from then on is
+        """Fire when the subscription stands: messages that are published from then on are
         delivered, in Redis' order over all channels. The listener stays across outages, until
-        ``unlisten``: a persisted message that an outage swallowed is delivered before the broker is
-        ``available`` again.
+        ``unlisten``: messages that an outage swallowed and that are persisted are delivered before
+        the broker is ``available`` again.
 
-        Fails with ``BrokerUnavailable`` when there is no connection or it is lost before the
-        subscription stood; the listener is not registered then.
+        Fails with ``BrokerUnavailable`` when there is no connection, or when the connection is lost
+        before the subscription stands; the listener is not registered then.
         """
 
     def unlisten(self, channel: bytes, listener: IListener) -> None:
-        """Deliver no further message of ``channel`` to ``listener``. Never fails."""
+        """No message of ``channel`` is delivered to ``listener`` any more. Never fails."""
 
     def publish(
         self,
@@ -77,25 +82,38 @@ class IBroker(Protocol):
         """Persist for ``expire`` seconds (``0``: do not) and publish on every channel.
 
         Atomic per channel, one round trip for all; calls reach Redis in the order they were made.
-        ``sender``, if it listens there, does not get the message back. Fires with the sum of the
-        receiver counts that Redis answers, or fails with ``BrokerUnavailable``.
+        ``sender``, if it listens there, does not get the message back. Fires with the sum of Redis'
+        receiver counts, or fails with ``BrokerUnavailable``.
         """
 
     def get(self, channel: bytes) -> Deferred[PersistedMessage | None]:
         """The message persisted for ``channel``, or ``BrokerUnavailable``."""
 
     def forget(self, listener: IListener) -> None:
-        """Drop whatever is remembered of a listener that is gone, besides its channels."""
+        """The listener is gone: drop everything about it except its channels."""
 
     def when_available(self) -> Deferred[None]:
         """Fire when messages can be published and received. May be cancelled."""
 
+    def on_restored(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call ``callback`` after each outage in which messages may have been missed.
+
+        The broker is ``available`` again by then, and every message that was missed and is
+        persisted was handed to its listeners. The first connection is no outage. Callbacks are
+        called in the order in which they were registered, after those who wait in
+        ``when_available``. One that raises is logged.
+
+        Return a function that ends the registration. That function is idempotent; until it is
+        called, the broker holds on to ``callback``.
+        """
+
     def fileno(self) -> int | None:
         """The descriptor of the connection on which messages arrive, if there is one."""
 
-    def fence(self) -> Deferred[None]:
-        """Fire when every message that Redis published before this call was handed to its
-        listeners. Fails with ``BrokerUnavailable`` when the connection was replaced meanwhile.
+    def fence(self, channels: Iterable[bytes] | None = None) -> Deferred[None]:
+        """Fire when every message that Redis published before this call, on ``channels`` or on any
+        channel, was handed to its listeners. Fails with ``BrokerUnavailable`` when the connection
+        was replaced meanwhile.
         """
 
 

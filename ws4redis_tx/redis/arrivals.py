@@ -1,15 +1,15 @@
-"""What an outage of pub/sub swallowed: told from what is persisted, and from what had arrived.
+"""Which messages an outage of pub/sub swallowed.
 
 Pub/sub keeps nothing, but the last message of each channel is persisted, with a stamp of Redis'
 own clock. A probe that Redis publishes to ourselves carries that clock too, and comes back in
-order with all other messages: what was stamped before it has arrived.
+order with all other messages: every message with an earlier stamp has arrived by then.
 """
 
 from __future__ import annotations
 
 
 class Arrivals:
-    """Which messages have arrived, as far as it takes to recognise one that has not.
+    """The messages that have arrived, as far as is needed to recognise one that has not.
 
     Messages are remembered by their hash, from one probe to the next.
     """
@@ -17,13 +17,31 @@ class Arrivals:
     def __init__(self) -> None:
         self._proven = 0
         self.recent: set[int] = set()
-        """What has arrived since the last probe."""
+        """Hashes of those that have arrived since the last probe."""
         self._last: dict[bytes, int] = {}
+        # Those that were read from their keys, and are not known to have reached all who listened
+        # then: since the last probe came back, and before.
+        self._read: list[tuple[bytes, bytes]] = []
+        self._read_earlier: list[tuple[bytes, bytes]] = []
 
     def note(self, channel: bytes, payload: bytes) -> None:
         """This message has arrived."""
         self._last[channel] = digest = hash((channel, payload))
         self.recent.add(digest)
+
+    def read(self, channel: bytes, payload: bytes) -> None:
+        """This message was read from its key. ``note_read`` follows if a fence confirms it."""
+        self._read.append((channel, payload))
+
+    def take_read(self) -> list[tuple[bytes, bytes]]:
+        """The messages that were read so far, for the fence that is sent next."""
+        read = self._read_earlier + self._read
+        self.forget_read()
+        return read
+
+    def forget_read(self) -> None:
+        """The connection is lost: no fence confirms them."""
+        self._read, self._read_earlier = [], []
 
     def note_read(self, channel: bytes, payload: bytes) -> None:
         """This message was read from its key, and everybody who listened when it was published
@@ -31,16 +49,17 @@ class Arrivals:
         """
         digest = hash((channel, payload))
         self.recent.add(digest)
-        # One that arrived is the newer one.
+        # A message that arrived over pub/sub is newer.
         self._last.setdefault(channel, digest)
 
     def prove(self, moment: int) -> None:
-        """Everything stamped until ``moment`` (microseconds of Redis' clock) has arrived."""
+        """Every message with a stamp up to ``moment`` (microseconds, Redis' clock) has arrived."""
         self._proven = moment
         self.forget_recent()
+        self._read_earlier, self._read = self._read, []
 
     def forget_recent(self) -> None:
-        """Remember no more than a probe would leave, where none is permitted."""
+        """Forget what a probe would prove, where no probe is permitted."""
         self.recent.clear()
 
     def forget(self, channel: bytes) -> None:

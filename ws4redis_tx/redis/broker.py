@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -14,8 +14,9 @@ from ws4redis_tx.core.interfaces import IListener
 from ws4redis_tx.core.messages import PersistedMessage
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis.commands import Commands
-from ws4redis_tx.redis.subscriptions import Subscriptions
+from ws4redis_tx.redis.dispatcher import Dispatcher
 from ws4redis_tx.scheduling.deferreds import gather
+from ws4redis_tx.scheduling.waiters import Callbacks, Waiters
 
 _log = Logger()
 
@@ -39,7 +40,7 @@ class RedisBroker(Service):
             on_up=self._came_up,
             on_down=self._went_down,
         )
-        self._subscriptions = Subscriptions(
+        self._dispatcher = Dispatcher(
             address,
             prefix,
             reactor,
@@ -47,38 +48,51 @@ class RedisBroker(Service):
             on_up=self._came_up,
             on_down=self._went_down,
         )
-        self.hub = self._subscriptions.hub
-        self._notes = self._subscriptions.notes
-        self.listen = self._subscriptions.listen
-        self.unlisten = self._subscriptions.unlisten
-        self.fence = self._subscriptions.fence
-        self.fileno = self._subscriptions.fileno
+        self.hub = self._dispatcher.hub
+        self._notes = self._dispatcher.notes
         self._was_down = False
-        self._waiting: list[Deferred[None]] = []
+        self._available: Waiters[None] = Waiters()
+        self._restored = Callbacks()
+        # Those who registered for outages were told of all up to this generation.
+        self._told: int | None = None
 
     def startService(self) -> None:
         super().startService()
         self.commands.start()
-        self._subscriptions.start()
+        self._dispatcher.start()
 
     def stopService(self) -> Deferred[Any]:
         super().stopService()
-        return gather([self.commands.stop(), self._subscriptions.stop()])
+        return gather([self.commands.stop(), self._dispatcher.stop()])
 
     @property
     def available(self) -> bool:
-        return self._subscriptions.up and self.commands.connected
+        return self._dispatcher.up and self.commands.connected
 
     @property
     def generation(self) -> int:
-        return self._subscriptions.generation
+        return self._dispatcher.generation
+
+    def generation_of(self, channels: Iterable[bytes]) -> int:
+        return self._dispatcher.generation
 
     def when_available(self) -> Deferred[None]:
-        if self.available:
-            return succeed(None)
-        waiting: Deferred[None] = Deferred(self._waiting.remove)
-        self._waiting.append(waiting)
-        return waiting
+        return succeed(None) if self.available else self._available.wait()
+
+    def on_restored(self, callback: Callable[[], object]) -> Callable[[], None]:
+        return self._restored.add(callback)
+
+    def listen(self, channel: bytes, listener: IListener) -> Deferred[None]:
+        return self._dispatcher.listen(channel, listener)
+
+    def unlisten(self, channel: bytes, listener: IListener) -> None:
+        self._dispatcher.unlisten(channel, listener)
+
+    def fence(self, channels: Iterable[bytes] | None = None) -> Deferred[None]:
+        return self._dispatcher.fence()
+
+    def fileno(self) -> int | None:
+        return self._dispatcher.fileno()
 
     def forget(self, listener: IListener) -> None:
         self._notes.forget(listener)
@@ -107,7 +121,7 @@ class RedisBroker(Service):
     def _got(self, messages: list[PersistedMessage | None]) -> PersistedMessage | None:
         (message,) = messages
         if message is not None:
-            self._subscriptions.read(message.channel, message)
+            self._dispatcher.read(message.channel, message)
         return message
 
     def _went_down(self, problem: str) -> None:
@@ -126,6 +140,13 @@ class RedisBroker(Service):
         if self._was_down:
             self._was_down = False
             _log.info("Redis is available again: {address}", address=str(self.address))
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            waiter.callback(None)
+        if self._told is None:
+            self._told = self.generation
+        self._available.fire(None)
+        self._dispatcher.when_handed_over(self._tell_restored)
+
+    def _tell_restored(self) -> None:
+        # Else another outage began meanwhile, whose end tells of both.
+        if self.available and self._told != self.generation:
+            self._told = self.generation
+            self._restored.call()

@@ -13,7 +13,7 @@ from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.messages import PersistedMessage
 from ws4redis_tx.core.names import read_stamp, stamp_key
 from ws4redis_tx.core.redis_address import RedisAddress
-from ws4redis_tx.redis import scripts as publishing
+from ws4redis_tx.redis import scripts
 from ws4redis_tx.redis.connection import RedisConnection
 from ws4redis_tx.redis.protocol import LOST, Command, CommandProtocol, ResponseError
 from ws4redis_tx.scheduling.deferreds import gather
@@ -21,8 +21,9 @@ from ws4redis_tx.scheduling.timeouts import Timeouts
 
 _log = Logger()
 
-# A persisted message and its stamp, for each pair of keys. One whose keys expire at different times
-# was set by a publisher that knows no stamps, over an older one's; one of another type is nobody's.
+# A persisted message and its stamp, for each pair of keys. If the two expire at different times,
+# the stamp belongs to an older message: a publisher that knows no stamps has set the key since. A
+# key of another type is no message.
 _RECALL = b"""
 local found = {}
 for i = 1, #KEYS, 2 do
@@ -49,8 +50,8 @@ return redis.call('PUBLISH', ARGV[1], now[1] .. string.format('%06d', now[2]))
 class Commands:
     """Publishes and reads over one connection, hence in order.
 
-    A command whose answer does not come within ``timeout`` seconds fails, and with it the
-    connection: its fate, and that of those behind it, is unknown. No command is sent twice.
+    When an answer does not come within ``timeout`` seconds, the command fails and the connection is
+    dropped: the fate of this command and of those behind it is unknown. No command is sent twice.
     """
 
     def __init__(
@@ -74,8 +75,9 @@ class Commands:
             on_down=on_down,
         )
         self._scripts = True
-        self.start = self._connection.start
-        self.when_connected = self._connection.when_connected
+
+    def start(self) -> None:
+        self._connection.start()
 
     def stop(self) -> Deferred[Any]:
         self._outstanding.stop()
@@ -85,6 +87,10 @@ class Commands:
     def connected(self) -> bool:
         return self._connection.protocol is not None
 
+    def when_connected(self) -> Deferred[Any]:
+        """Fire when there is a connection, or fail as the next attempt that fails."""
+        return self._connection.when_connected()
+
     def publish(self, channels: Sequence[bytes], message: bytes, expire: int) -> Deferred[int]:
         """As ``IBroker.publish``, without a sender."""
         if not channels:
@@ -93,10 +99,10 @@ class Commands:
             outcomes = self._publish_atomically(channels, message, expire)
         else:
             outcomes = self._publish_plainly(channels, message, expire)
-        return outcomes.addCallback(publishing.receivers)
+        return outcomes.addCallback(scripts.receivers)
 
     def get(self, channels: Sequence[bytes]) -> Deferred[list[PersistedMessage | None]]:
-        """What is persisted for each channel, read at one moment."""
+        """The persisted message of each channel, all read at the same moment."""
         if not channels:
             return succeed([])
         return self._read("MGET", *channels, count=len(channels)).addCallback(
@@ -107,11 +113,11 @@ class Commands:
         )
 
     def put(self, key: bytes, value: bytes, seconds: int) -> Deferred[Any]:
-        """Keep ``value``, for whoever takes it within ``seconds``."""
+        """Keep ``value`` for so many seconds, or until somebody takes it."""
         return self._execute("SETEX", key, seconds, value)
 
     def take(self, key: bytes) -> Deferred[bytes | None]:
-        """What was put there, which nobody gets a second time."""
+        """Fire with the value that was put there, if any, and delete it in the same step."""
         return self._execute(
             "GETDEL", key, fits=lambda answer: answer is None or isinstance(answer, bytes)
         )
@@ -135,7 +141,7 @@ class Commands:
         return gather(answers).addCallback(lambda found: _recalled(channels, found))
 
     def _without_stamps(self, failure: Failure, keys: list[bytes]) -> Deferred[list[bytes | None]]:
-        """They are keys that this user may not read."""
+        """Read without stamps, if this Redis user may not read those keys."""
         if not _is_no_permission(failure.value):
             failure.raiseException()
         return self._read_plainly(keys)
@@ -157,7 +163,7 @@ class Commands:
     def _publish_atomically(
         self, channels: Sequence[bytes], message: bytes, expire: int
     ) -> Deferred[list[Any]]:
-        parts = list(publishing.portions(channels))
+        parts = list(scripts.portions(channels))
 
         def judge(answers: list[Any]) -> list[Any] | Deferred[list[Any]]:
             outcomes: list[Any] = []
@@ -178,20 +184,18 @@ class Commands:
                 .addCallback(lambda more: outcomes + more)
             )
 
-        commands = [
-            publishing.atomic_command(self._prefix, part, message, expire) for part in parts
-        ]
-        return self._ask(commands, publishing.atomic_answer_fits).addCallback(judge)
+        commands = [scripts.atomic_command(self._prefix, part, message, expire) for part in parts]
+        return self._ask(commands, scripts.atomic_answer_fits).addCallback(judge)
 
     def _publish_plainly(
         self, channels: Sequence[bytes], message: bytes, expire: int
     ) -> Deferred[list[Any]]:
         return self._ask(
-            publishing.plain_commands(channels, message, expire), publishing.plain_answer_fits
+            scripts.plain_commands(channels, message, expire), scripts.plain_answer_fits
         )
 
     def _probe_scripts(self, protocol: CommandProtocol) -> Deferred[None]:
-        """Find out before the first message, so that none overtakes another at a refusal."""
+        """Find out before the first message: after a refusal, later messages would overtake it."""
 
         def refused(failure: Failure) -> None:
             if not _is_no_permission(failure.value):
@@ -287,6 +291,6 @@ def _recalled(
 
 
 def _is_no_permission(error: object) -> bool:
-    """Of a refusal, or of Redis' own answer."""
+    """``error`` is a ``BrokerRefused``, or Redis' own answer."""
     answer = getattr(error, "__cause__", None) or error
     return isinstance(answer, ResponseError) and str(answer).startswith("NOPERM")

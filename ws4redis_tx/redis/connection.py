@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from twisted.application.internet import ClientService
 from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
@@ -18,15 +18,18 @@ from zope.interface import implementer
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis.endpoint import CONNECT_TIMEOUT, make_endpoint
-from ws4redis_tx.redis.protocol import LOST, PubSubProtocol
+from ws4redis_tx.redis.protocol import LOST, CommandProtocol, PubSubProtocol
 from ws4redis_tx.scheduling.deferreds import gather
+from ws4redis_tx.scheduling.waiters import Waiters
 
 # Subscribing to 100,000 channels again takes a while.
 PREPARE_TIMEOUT = 30.0
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 2.0
 
+Spoken = TypeVar("Spoken", bound=CommandProtocol | PubSubProtocol)
 
-class RedisConnection:
+
+class RedisConnection(Generic[Spoken]):
     """One connection to Redis, made anew with jittered back-off whenever it is lost.
 
     Raises ``ConfigError`` when the address cannot work, such as one with files that are not there.
@@ -42,9 +45,9 @@ class RedisConnection:
         self,
         address: RedisAddress,
         reactor: Any,
-        build: Callable[[], Any],
+        build: Callable[[], Spoken],
         *,
-        prepare: Callable[[Any], Deferred[Any]],
+        prepare: Callable[[Spoken], Deferred[Any]],
         on_up: Callable[[], None],
         on_down: Callable[[str], None],
     ) -> None:
@@ -57,9 +60,11 @@ class RedisConnection:
         self._on_down = on_down
         self._service: ClientService | None = None
         self._sentinels = _watch_sentinels(address, reactor, self._master_moved)
-        self._attempt: Any = None
-        self._waiting: list[Deferred[Any]] = []
-        self.protocol: Any = None
+        self._attempt: Spoken | None = None
+        self._announcement: Any = None
+        self._waiters: Waiters[Spoken] = Waiters()
+        self.protocol: Spoken | None = None
+        """The one that can be used now; ``None`` as long as there is none, and after ``stop``."""
 
     def start(self) -> None:
         factory = Factory.forProtocol(self._build)
@@ -79,29 +84,26 @@ class RedisConnection:
         service, self._service = self._service, None
         if service is None:
             return succeed(None)
-        self._tell_waiting(Failure(BrokerUnavailable("The connection to Redis was stopped.")))
+        # Nothing is asked any more, although answers arrive until the connection is closed.
+        self.protocol = None
+        if self._announcement is not None and self._announcement.active():
+            self._announcement.cancel()
+        self._waiters.fail(Failure(BrokerUnavailable("The connection to Redis was stopped.")))
         return gather([service.stopService(), *(each.stop() for each in self._sentinels)])
 
-    def drop(self, protocol: Any) -> None:
+    def drop(self, protocol: Spoken) -> None:
         """Make the connection anew: ``protocol`` is of no use any more, from now on."""
         if self.protocol is protocol:
             self.protocol = None
         protocol.transport.abortConnection()
 
-    def when_connected(self) -> Deferred[Any]:
+    def when_connected(self) -> Deferred[Spoken]:
         """Fire when ``protocol`` is there, or fail as the next attempt that fails."""
         if self._service is None:
             return fail(BrokerUnavailable("The connection to Redis was stopped."))
         if self.protocol is not None:
             return succeed(self.protocol)
-        waiting: Deferred[Any] = Deferred(self._waiting.remove)
-        self._waiting.append(waiting)
-        return waiting
-
-    def _tell_waiting(self, result: Any) -> None:
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            each.callback(result)
+        return self._waiters.wait()
 
     @inlineCallbacks
     def _connected(self, proxy: Any) -> Any:
@@ -122,16 +124,16 @@ class RedisConnection:
         proxy._lostNotification = notify
         self.protocol = protocol
         protocol.whenDisconnected().addCallback(self._disconnected)
-        # Whoever is told may want to stop us, which ClientService cannot do amid its own step.
-        self._reactor.callLater(0, self._announce, protocol)
+        # A waiter may want to stop us, and ClientService cannot be stopped amid its own step.
+        self._announcement = self._reactor.callLater(0, self._announce, protocol)
 
-    def _announce(self, protocol: Any) -> None:
+    def _announce(self, protocol: Spoken) -> None:
         if self.protocol is protocol:
-            self._tell_waiting(protocol)
+            self._waiters.fire(protocol)
             self._on_up()
 
     @inlineCallbacks
-    def _log_in(self, protocol: Any) -> Any:
+    def _log_in(self, protocol: Spoken) -> Any:
         address = self._address
         if address.password is not None:
             yield protocol.auth(address.password, address.username)
@@ -154,14 +156,15 @@ class RedisConnection:
         ):
             self.drop(protocol)
 
-    def _disconnected(self, protocol: Any) -> None:
-        self.protocol = None
+    def _disconnected(self, protocol: Spoken) -> None:
+        if self.protocol is protocol:
+            self.protocol = None
         if self._service is not None:
             self._down("the connection was lost")
 
     def _attempt_failed(self, failure: Failure) -> None:
         self._down(str(failure.value) or type(failure.value).__name__)
-        self._tell_waiting(failure)
+        self._waiters.fail(failure)
 
     def _down(self, problem: str) -> None:
         self._on_down(f"{self._address}: {problem}")
@@ -169,7 +172,7 @@ class RedisConnection:
 
 def _watch_sentinels(
     address: RedisAddress, reactor: Any, on_switch: Callable[[str, int], None]
-) -> list[RedisConnection]:
+) -> list[RedisConnection[PubSubProtocol]]:
     """A connection to each sentinel of ``address``, if there are any, that tells ``on_switch`` of a
     new master. Several tell it of the same one; one that has not heard of it yet may lead back to
     the old one, until it tells as well.

@@ -33,14 +33,14 @@ SENTINEL_TIMEOUT = 1.0
 
 @implementer(IStreamClientEndpoint)
 class SentinelEndpoint:
-    """Whichever server is the master now, according to the first sentinel that answers."""
+    """The server that is the master now, according to the first sentinel that answers."""
 
     def __init__(self, address: RedisAddress, reactor: Any) -> None:
         self._address = address
         self._tcp = _Tcp(address, reactor)
         self._reactor = reactor
         self.master: tuple[str, int] | None = None
-        """As the sentinel called it that was asked last."""
+        """Host and port, as the last sentinel that answered has them."""
 
     @inlineCallbacks
     def connect(self, factory: Any) -> Any:
@@ -70,7 +70,7 @@ class SentinelEndpoint:
         except CancelledError:
             raise
         except Exception as error:
-            # Why a TLS connection was lost, nobody else says.
+            # Nothing else says why a TLS connection was lost.
             raise sentinel.lost.value if sentinel.lost is not None else error from None
         finally:
             sentinel.transport.abortConnection()

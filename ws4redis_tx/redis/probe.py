@@ -14,12 +14,13 @@ from twisted.python.failure import Failure
 from ws4redis_tx.core.errors import BrokerRefused
 from ws4redis_tx.core.names import control_channel, read_stamp
 from ws4redis_tx.redis.commands import Commands
-from ws4redis_tx.redis.protocol import PubSubProtocol, ResponseError
+from ws4redis_tx.redis.protocol import ResponseError
+from ws4redis_tx.redis.pubsub import PubSub
 
 _log = Logger()
 
 PROBE_INTERVAL = 10.0
-"""Seconds between probes; one that is still out when the next is due shows a deaf connection."""
+"""Seconds between probes. One that is still out when the next is due shows a deaf connection."""
 
 _PROBE_PATIENCE = 5.0  # seconds that a probe is given, if it was sent out of turn
 
@@ -28,7 +29,7 @@ class Probe:
     """Sends Redis' clock to a channel of our own, now and then, and expects it back.
 
     :param on_deaf: called when nothing has come back, nor anything else.
-    :param on_refused: called when Redis does not let us.
+    :param on_refused: called when Redis refuses to publish it.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Probe:
     ) -> None:
         self.channel = control_channel(prefix, f"probe:{secrets.token_hex(8)}")
         self.paused = False
-        """Whether the connection is not read from, by our own will."""
+        """Whether we have paused the connection ourselves."""
         self._commands = commands
         self._reactor = reactor
         self._on_deaf = on_deaf
@@ -66,17 +67,17 @@ class Probe:
         if self._timer.running:
             self._timer.stop()
 
-    def subscribe(self, protocol: PubSubProtocol) -> Deferred[None]:
-        """Fire when that is done, or not permitted."""
-        return protocol.subscribe(self.channel).addCallbacks(self._subscribed, self._forbidden)
+    def subscribe(self, pubsub: PubSub) -> Deferred[None]:
+        """Fire when the subscription stands, or is not permitted."""
+        return pubsub.subscribe(self.channel).addCallbacks(self._subscribed, self._forbidden)
 
     def forget(self) -> None:
         """The one on its way will not come."""
         self._sent = None
 
     def returned(self, payload: bytes) -> int | None:
-        """It is back: the moment, in microseconds of Redis' clock, until which all has arrived.
-        ``None`` for what somebody else put there.
+        """The probe is back. Return the moment, in microseconds of Redis' clock, until which every
+        message has arrived; ``None`` if somebody else published this.
         """
         moment = read_stamp(payload)
         if moment is not None:
@@ -102,7 +103,7 @@ class Probe:
             self.send()
 
     def _failed(self, failure: Failure) -> None:
-        # That the command connection has its own trouble says nothing about the other one.
+        # Trouble of the command connection says nothing about this one.
         self._sent = None
         if failure.check(BrokerRefused):
             self._on_refused()

@@ -1,4 +1,4 @@
-"""What is spoken with Redis: commands, and pub/sub. Only here: txredisapi.
+"""The protocol of Redis: commands, and pub/sub. Only this module knows txredisapi.
 
 Its protocol classes are used, and not its factories: those reconnect, but neither subscribe again
 nor survive an error at log-in.
@@ -28,23 +28,23 @@ _log = Logger()
 
 
 class _InStep(txredisapi.RedisProtocol):  # type: ignore[misc]
-    """Bytes stay bytes. A Redis that sends what is no reply, or one that nothing asked for, is not
-    listened to any more: its later replies could be taken for answers to something else.
+    """Bytes stay bytes. When Redis sends something that is no reply, or a reply that nothing asked
+    for, the connection is dropped: later replies could be taken for answers to something else.
     """
 
     lost: Failure | None = None
-    """Why the connection was lost, which the failures of what waited do not say."""
+    """Why the connection was lost; the failures of those who waited do not say it."""
 
     _in_step = True
 
     def __init__(self) -> None:
         super().__init__(charset=None, convertNumbers=False)
-        # Not txredisapi's own, which takes a reply that is false for the end of what arrived.
+        # Not txredisapi's own, which takes a reply that is false for the end of the data.
         self._replies = hiredis.Reader(replyError=ResponseError, notEnoughData=_NO_MORE)
 
     def makeConnection(self, transport: Any) -> None:
         if isinstance(transport, tcp.Connection) and transport.protocol is not self:
-            # What arrives need not go through the wrappers of endpoint and ClientService.
+            # The data need not go through the wrappers of endpoint and ClientService.
             transport.protocol.dataReceived = self.dataReceived  # type: ignore[method-assign]
         super().makeConnection(transport)
 
@@ -85,7 +85,7 @@ class CommandProtocol(_InStep):
         return super().connectionMade()
 
     def execute_commands(self, commands: Sequence[Command]) -> Deferred[list[Any]]:
-        """Send all in one write. Fire with all their answers, those that are errors included."""
+        """Send all in one write. Fire with all their answers; errors are among them."""
         if not self.connected:
             return fail(LOST("Not connected"))
         data = b"".join(map(_packed, commands))  # raises before an answer is waited for
@@ -141,8 +141,8 @@ def _only(answers: list[Any]) -> Any:
 class PubSubProtocol(_InStep):
     """Subscriptions, their acknowledgements and messages, in the order Redis sent them.
 
-    ``on_messages`` gets what one read brought, as (channel, payload) pairs. An acknowledgement or
-    PONG fires after every message that came before it was handed over.
+    ``on_messages`` gets the messages of one read, as (channel, payload) pairs. An acknowledgement
+    or PONG fires after every message that came before it was handed over.
     """
 
     def __init__(self, on_messages: Callable[[list[tuple[bytes, bytes]]], None]) -> None:

@@ -1,4 +1,4 @@
-"""What publishing asks of Redis, and what its answers mean. Knows no connection."""
+"""The commands that publish, and the meaning of their answers. Knows no connection."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.names import stamp_key
 from ws4redis_tx.redis.protocol import Command, ResponseError
 
-# Persist first: who subscribes and then reads the key sees the message by one way or the other.
-# The stamp is Redis' own clock in microseconds. For each channel it answers how many subscribers
-# there are, or with the error. Sent whole each time: after EVALSHA's NOSCRIPT the call would have
-# to be repeated, behind calls that were made later.
+# Persist first: a client that subscribes and then reads the key sees the message one way or the
+# other. The stamp is Redis' own clock in microseconds. For each channel the script answers with the
+# number of subscribers, or with the error. It is sent whole each time: after EVALSHA's NOSCRIPT the
+# call would have to be repeated, behind calls that were made later.
 PUBLISH = b"""
 local now = redis.call('TIME')
 local stamp = now[1] .. string.format('%06d', now[2])
@@ -25,7 +25,7 @@ for i = 1, #KEYS, 2 do
 end
 return answers
 """
-# Channels that one script takes. Redis does nothing else meanwhile, for about a millisecond.
+# Channels of one script. Redis does nothing else meanwhile, for about a millisecond.
 PORTION = 100
 
 
@@ -35,7 +35,7 @@ def portions(channels: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
 
 
 def atomic_command(prefix: str, portion: Sequence[bytes], message: bytes, expire: int) -> Command:
-    """Persists and publishes on each channel in one step. ``atomic_answer_fits`` it."""
+    """Persist and publish on each channel in one step. ``atomic_answer_fits`` checks the answer."""
     stamp = stamp_key(prefix, b"")
     keys = [key for channel in portion for key in (channel, stamp + channel)]
     return ("EVAL", PUBLISH, len(keys), *keys, message, expire)
@@ -50,7 +50,7 @@ def atomic_answer_fits(command: Command, answer: Any) -> bool:
 
 
 def plain_commands(channels: Iterable[bytes], message: bytes, expire: int) -> list[Command]:
-    """The same in two steps for each channel; in one if nothing is to be persisted."""
+    """The same in two steps for each channel, or in one if nothing is persisted."""
     commands: list[Command] = []
     for channel in channels:
         if expire:
@@ -64,8 +64,8 @@ def plain_answer_fits(command: Command, answer: Any) -> bool:
 
 
 def receivers(outcomes: Iterable[Any]) -> int:
-    """The sum of the numbers among them. Raises the ``BrokerUnavailable`` among them: one of
-    unknown fate if there are others beside it that did not fail.
+    """The sum of the numbers among them. Raises the ``BrokerUnavailable`` among them, if there is
+    one; the fate of the message is unknown if other channels did not fail.
     """
     outcomes = list(outcomes)
     failures = [outcome for outcome in outcomes if isinstance(outcome, BrokerUnavailable)]

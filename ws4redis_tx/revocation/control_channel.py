@@ -15,6 +15,7 @@ from ws4redis_tx.core.interfaces import IBroker
 from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.names import control_channel
 from ws4redis_tx.revocation.messages import CONTROL_NAME, Revocation, read_revocation
+from ws4redis_tx.scheduling.waiters import Waiters
 
 _log = Logger()
 
@@ -25,7 +26,7 @@ class ControlChannel:
     """A listener from the time the broker is available, through outages, until ``stop``.
 
     :param heard: called with each ``Revocation``.
-    :param listening: called when it listens: what was said before was not heard.
+    :param listening: called when it begins to listen: earlier messages were not heard.
     """
 
     def __init__(
@@ -41,29 +42,29 @@ class ControlChannel:
         self._reactor = reactor
         self._heard = heard
         self._on_listening = listening
+        self._running = False
         self._listening: Deferred[None] | None = None
         self._said_refused = False
         self._tried = False
-        self._waiting: list[Deferred[None]] = []
+        self._waiters: Waiters[None] = Waiters()
 
     def start(self) -> None:
-        if self._listening is None:
-            self._listening = Deferred()  # for who is called before the assignment below
+        """Idempotent."""
+        if not self._running:
+            self._running = True
             self._listening = self._listen().addErrback(self._not_listening)
 
     def stop(self) -> None:
-        listening, self._listening = self._listening, None
-        if listening is not None:
-            listening.cancel()
+        """Idempotent; may be called by those who are told of something here."""
+        if self._running:
+            self._running = False
+            if self._listening is not None:
+                self._listening.cancel()
             self._broker.unlisten(self._name, self)
 
     def when_tried(self) -> Deferred[None]:
         """Fire when it listens, or was refused for now."""
-        if self._tried:
-            return succeed(None)
-        waiting: Deferred[None] = Deferred(self._waiting.remove)
-        self._waiting.append(waiting)
-        return waiting
+        return succeed(None) if self._tried else self._waiters.wait()
 
     def deliver(self, publication: Publication) -> None:
         try:
@@ -79,24 +80,23 @@ class ControlChannel:
 
     @inlineCallbacks
     def _listen(self) -> Any:
-        while True:
+        while self._running:
             yield self._broker.when_available()
             try:
                 yield self._broker.listen(self._name, self)
             except BrokerUnavailable as error:
                 self._say_refused(error)
-                self._tell_waiting()
-                yield deferLater(self._reactor, _TRY_AGAIN)
+                self._tell_waiters()
+                if self._running:
+                    yield deferLater(self._reactor, _TRY_AGAIN)
             else:
                 self._on_listening()
-                self._tell_waiting()
+                self._tell_waiters()
                 return
 
-    def _tell_waiting(self) -> None:
+    def _tell_waiters(self) -> None:
         self._tried = True
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            each.callback(None)
+        self._waiters.fire(None)
 
     def _say_refused(self, error: BrokerUnavailable) -> None:
         if self._broker.available and not self._said_refused:
@@ -109,5 +109,5 @@ class ControlChannel:
             )
 
     def _not_listening(self, failure: Failure) -> None:
-        if self._listening is not None:  # else it was stopped
+        if self._running:
             _log.failure("The control channel is not listened to", failure=failure)

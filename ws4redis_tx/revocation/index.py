@@ -12,7 +12,7 @@ _FEW = 8
 
 
 class Index(Generic[Key, Member]):
-    """Key → members. In little memory: most keys have one member, and a set is four times a tuple.
+    """Key → members. Most keys have one member, and a set takes four times the memory of a tuple.
 
     ``None`` as a key finds nobody.
     """

@@ -1,4 +1,4 @@
-"""What is said on the control channel when a visitor loses something, and whom it concerns.
+"""The messages of the control channel: a visitor lost something. Whom do they concern?
 
 A message is a JSON object with one verb, which names one kind of thing and the values it concerns:
 
@@ -7,7 +7,7 @@ A message is a JSON object with one verb, which names one kind of thing and the 
     {"disconnect": {KIND: [VALUE]}}    "user", "username", "session", "group" or "facility"
 
 ``PK`` is a user's primary key as a string. ``H`` is the SHA-256 of a session key, in hexadecimal
-digits: the key itself is a credential, and whoever may listen to Redis' channels is not to have it.
+digits: the key itself is a credential, which those who may listen to Redis' channels must not get.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Revocation:
 
 
 def digest(session_key: str) -> str:
-    """How a session is called on the control channel."""
+    """The name of a session on the control channel."""
     return hashlib.sha256(session_key.encode(errors="surrogatepass")).hexdigest()
 
 

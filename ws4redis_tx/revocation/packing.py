@@ -1,7 +1,7 @@
-"""Handshakes in little memory: that of an open websocket is kept, to ask the authorizer again.
+"""Handshakes in little memory: each open websocket keeps its own, to ask the authorizer again.
 
-Those of the same browser and page differ in a few values. What they have in common is kept once. It
-takes 0.4 KB for each, where a copy takes 2.5; to compress it takes as much, and five times as long.
+Handshakes of the same browser and page differ in a few values; the rest is kept once. A packed
+handshake takes 0.4 KB, a copy 2.5. Compression would save as much, and take five times as long.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 from ws4redis_tx.core.handshake import Handshake
 
-# Each visitor's own, and credentials: not remembered here.
+# Credentials, and values that differ for each visitor: not remembered here.
 _OWN = frozenset({"authorization", "cookie", "sec-websocket-key", "sec-websocket-protocol"})
 
-# What is remembered at most, and how long each may be: 4 MB, if somebody tries.
+# How many values are remembered, and how long each may be: 4 MB, if somebody tries.
 _MOST_REMEMBERED, _LONGEST = 2048, 2048
 
 Packed = tuple[tuple[Any, ...], tuple[str, ...], str]
@@ -23,7 +23,7 @@ Value = TypeVar("Value", str, tuple[Any, ...])
 
 
 class Packer:
-    """Remembers what handshakes have in common, up to a bound; then it begins anew."""
+    """Remembers what handshakes have in common, up to a bound; then it starts over."""
 
     def __init__(self) -> None:
         self._known: dict[Any, Any] = {}
@@ -51,7 +51,7 @@ class Packer:
         return self._known.get(common) or self._learn(common), own, self._same(handshake.peer)
 
     def _learn(self, common: tuple[Any, ...]) -> tuple[Any, ...]:
-        """In parts as well: one header of its own must not have all others kept again."""
+        """Remember the parts as well: one unusual header must not have all others kept again."""
         *parts, values, secure, offered = common
         values = tuple([value and self._same(value) for value in values])
         common = (*[self._same(part) for part in parts], values, secure, offered)
@@ -60,7 +60,7 @@ class Packer:
         return common
 
     def _same(self, value: Value) -> Value:
-        """The one that was there first."""
+        """Intern ``value``."""
         known: Value | None = self._known.get(value)
         if known is not None:
             return known

@@ -10,14 +10,14 @@ from twisted.internet.defer import Deferred
 Member = TypeVar("Member")
 
 AT_ONCE = 2
-"""How many are asked about at the same time: a handshake waits for that many at most."""
+"""How many are rechecked at the same time: a handshake waits for that many at most."""
 
 _A_TURN = 50  # an authorizer that answers at once would keep the reactor busy
 
 
 class RecheckQueue(Generic[Member]):
-    """A queue in which each member waits once. What is urgent goes before what is routine. Who is
-    asked for while its check runs is checked again: what that reads may be from before.
+    """A queue in which each member waits once. Urgent members go before routine ones. A member that
+    is added while its check runs is checked again, as the check may have read old data.
 
     :param check: called with the member; the next one's turn comes when its Deferred fires, which
         must not fail.
@@ -42,7 +42,7 @@ class RecheckQueue(Generic[Member]):
             self._wake()
 
     def discard(self, member: Member) -> None:
-        """It is gone: nobody needs to know any more."""
+        """The member is gone: its check is cancelled."""
         self._urgent.pop(member, None)
         self._routine.pop(member, None)
         checking = self._running.get(member)

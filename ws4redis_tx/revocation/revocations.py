@@ -1,36 +1,30 @@
-"""What ends a websocket, or has it looked at again, when its visitor may no longer have it.
+"""Revocations: hearing them, remembering them, and ending or rechecking the sessions concerned.
 
-Knows what each websocket was admitted with, the control channel, and the authorizer. Three things
-have a visitor's rights looked up again: a message that says that something changed, an outage, in
-which such a message may have been missed, and time.
+Three things have a visitor's rights looked up again: a message which says that something changed,
+an outage in which such a message may have been missed, and time (``rechecker``).
 """
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from random import Random
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.task import LoopingCall
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from ws4redis_tx.config.server_config import ServerConfig
-from ws4redis_tx.core.admission import Admission, Identity, check_admission, lost
+from ws4redis_tx.core.admission import Admission, Identity
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.interfaces import IBroker
 from ws4redis_tx.revocation.control_channel import ControlChannel
 from ws4redis_tx.revocation.messages import LOGOUT, RECHECK, Revocation, digest
-from ws4redis_tx.revocation.packing import Packer, unpack
-from ws4redis_tx.revocation.recheck_queue import RecheckQueue
-from ws4redis_tx.revocation.session_index import AdmissionRecord, SessionIndex
-from ws4redis_tx.scheduling.sweeps import PeriodicSweep
+from ws4redis_tx.revocation.packing import Packer
+from ws4redis_tx.revocation.rechecker import Rechecker
+from ws4redis_tx.revocation.session_index import AdmissionRecord, IRevocable, SessionIndex
 
 _log = Logger()
 
@@ -40,21 +34,15 @@ REFUSED_AFTER_LOGOUT = 30.0
 AGAIN_AFTER = 2.0
 # How long a handshake may be under way, with some to spare: what was said meanwhile holds for it.
 REMEMBERED = 10.0
-RECHECK_TIMEOUT = 10.0
-# After a recheck that failed, until it is tried again; then the websocket is closed.
-RETRIES = (2.0, 8.0, 20.0)
 
-_WATCH_INTERVAL = 1.0
-_LONGEST_TIMER = 86400.0
 _CLOSED_AT_ONCE = 200
 
 
 class Revocations:
-    """Ends websockets, and rechecks them.
+    """Ends sessions, and has them rechecked.
 
     :param authorize: asks the authorizer about a handshake, as at the opening.
-    :param websockets: all there are; each has ``admitted``, which is ours, ``ended``, ``revoke()``
-        and ``close(code, reason)``.
+    :param sessions: all there are.
     """
 
     def __init__(
@@ -63,49 +51,97 @@ class Revocations:
         broker: IBroker,
         reactor: Any,
         authorize: Callable[[Handshake, Sequence[str]], Deferred[Admission]],
-        websockets: Callable[[], Iterable[Any]],
+        sessions: Callable[[], Iterable[IRevocable]],
         random: Random,
     ) -> None:
         self._broker = broker
         self._reactor = reactor
-        self._authorize = authorize
-        self._index = SessionIndex(websockets)
+        self._index = SessionIndex(sessions)
         self._packer = Packer()
-        self._period = config.recheck
-        self._rechecks: RecheckQueue[Any] = RecheckQueue(self._recheck, reactor)
-        self._sweep: PeriodicSweep[Any] | None = None
-        if self._period:
-            # Some together, as the first of a row opens the connection to the database.
-            tick = max(min(1.0, self._period), self._period / 1000)
-            self._sweep = PeriodicSweep(
-                self._period, self._rechecks.eventually, reactor, random, tick=tick
-            )
+        self._rechecker = Rechecker(
+            config.recheck, authorize, self._index, self._end_one, reactor, random
+        )
+        self._control = ControlChannel(
+            config.prefix, broker, reactor, self._heard, self._recheck_all
+        )
+        self._unregister: Callable[[], None] | None = None
+        self.sequence = 0
+        """The number of the last thing that was heard. A handshake notes it before the authorizer
+        is asked: the answer does not know of anything later.
+        """
+        self._missed_before = 0  # something that came before this number may have been missed
+        self._recent: deque[tuple[float, int, Revocation]] = deque()
         # Until when the sessions with these digests are refused, the oldest first.
         self._logged_out: dict[str, float] = {}
-        self.sequence = 0
-        """How much was heard so far: what a handshake that begins now does not know yet."""
-        self._missed_before = 0  # what has an earlier number may not have been heard
-        self._recent: deque[tuple[float, int, Revocation]] = deque()
         self._again: dict[tuple[str, tuple[str, ...]], float] = {}
         self._again_timer: Any = None
-        # How often it failed, and the timer of the next try.
-        self._failures: dict[Any, tuple[int, Any]] = {}
-        self._failing = False
-        control = ControlChannel(config.prefix, broker, reactor, self._heard, self._recheck_all)
-        self.start = control.start
-        self.when_listening = control.when_tried
-        self._stop_listening = control.stop
-        self._generation = broker.generation
-        self._watch = LoopingCall(self._look_for_an_outage)
-        self._watch.clock = reactor
+        self._ending: list[Any] = []
+
+    def start(self) -> None:
+        """Listen. Idempotent."""
+        if self._unregister is None:
+            self._unregister = self._broker.on_restored(self._recheck_all)
+        self._control.start()
 
     def stop(self) -> None:
-        """Hear nothing more; the websockets are gone already."""
-        self._stop_listening()
+        """Hear nothing more; the sessions are gone already. Idempotent."""
+        if self._unregister is not None:
+            self._unregister()
+            self._unregister = None
+        self._control.stop()
         self._again.clear()
-        _cancel(self._again_timer)
+        for timer in (self._again_timer, *self._ending):
+            if timer is not None and timer.active():
+                timer.cancel()
 
-    # What is heard
+    def when_listening(self) -> Deferred[None]:
+        """Fire when revocations are heard, or Redis has refused that for now."""
+        return self._control.when_tried()
+
+    # Told by the sessions and their handshakes
+
+    def admit(
+        self,
+        session: IRevocable,
+        handshake: Handshake,
+        asked: Sequence[str],
+        admission: Admission,
+        sequence: int,
+    ) -> None:
+        """Remember a session that is about to open, whose authorizer was asked about the rights
+        ``asked`` at ``sequence``.
+
+        Raises ``Denied`` (403) when what was heard since then forbids it.
+        """
+        identity, facility = admission.identity, handshake.facility
+        self._check_not_logged_out(identity)
+        said = [each for each in self._since(sequence) if each.concerns(identity, facility)]
+        if any(each.verb != RECHECK for each in said):
+            raise Denied(403, "This is not allowed any more.", detail="it was disconnected")
+        if admission.redeemed:
+            handshake = replace(handshake, redeemed=admission.redeemed)
+        packed = None if admission.fixed else self._packer.pack(handshake)
+        admitted = AdmissionRecord(identity, admission.rights, asked, facility, packed)
+        self._index.add(session, admitted)
+        if packed is not None:
+            self._rechecker.watch(session, admission.expires)
+        if said or sequence < self._missed_before:
+            self._rechecker.soon(session)
+
+    def closed(self, session: IRevocable) -> None:
+        """Forget it."""
+        if session.admitted is not None:
+            self._rechecker.forget(session)
+            self._index.discard(session)
+
+    def _check_not_logged_out(self, identity: Identity) -> None:
+        if not self._logged_out or identity.session_key is None:
+            return
+        until = self._logged_out.get(digest(identity.session_key), 0.0)
+        if until > self._reactor.seconds():
+            raise Denied(403, "This is not allowed any more.", detail="its session was logged out")
+
+    # Told by the control channel
 
     def _heard(self, revocation: Revocation) -> None:
         self._remember(revocation)
@@ -130,7 +166,7 @@ class Revocations:
                 del self._logged_out[oldest]
 
     def _since(self, sequence: int) -> list[Revocation]:
-        """What was heard after ``sequence``."""
+        """Those that were heard after ``sequence``."""
         heard: list[Revocation] = []
         for _, number, revocation in reversed(self._recent):
             if number <= sequence:
@@ -138,82 +174,27 @@ class Revocations:
             heard.append(revocation)
         return heard
 
-    def _end(self, websockets: Collection[Any], why: str) -> None:
-        """Close them with 1008; many of them by and by, as others want to be served too."""
-        if not websockets:
-            return
-        _log.info("Ended {count} websockets: {why}", count=len(websockets), why=why)
-        remaining = list(reversed(list(websockets)))
+    # Whom it concerns
 
-        def end_some() -> None:
-            for _ in range(min(_CLOSED_AT_ONCE, len(remaining))):
-                remaining.pop().revoke()
-            if remaining:
-                self._reactor.callLater(0, end_some)
+    def _end(self, sessions: Collection[IRevocable], why: str) -> None:
+        """End them; many of them a few at a time, as others want to be served too."""
+        if sessions:
+            _log.info("Ended {count} websockets: {why}", count=len(sessions), why=why)
+            self._end_some(list(reversed(list(sessions))))
 
-        end_some()
+    def _end_one(self, session: IRevocable, why: str) -> None:
+        self._end([session], why)
 
-    # Told by the websockets and their handshakes
-
-    def admit(
-        self,
-        websocket: Any,
-        handshake: Handshake,
-        asked: Sequence[str],
-        admission: Admission,
-        sequence: int,
-    ) -> None:
-        """Remember a websocket that is about to open, whose authorizer was asked about the rights
-        ``asked`` at ``sequence``.
-
-        Raises ``Denied`` (403) when what was heard since then forbids it.
-        """
-        identity, facility = admission.identity, handshake.facility
-        self._check_not_logged_out(identity)
-        said = [each for each in self._since(sequence) if each.concerns(identity, facility)]
-        if any(each.verb != RECHECK for each in said):
-            raise Denied(403, "This is not allowed any more.", detail="it was disconnected")
-        if admission.redeemed:
-            handshake = replace(handshake, redeemed=admission.redeemed)
-        packed = None if admission.fixed else self._packer.pack(handshake)
-        self._index.add(
-            websocket, AdmissionRecord(identity, admission.rights, asked, facility, packed)
-        )
-        if self._index.size == 1:
-            self._generation = self._broker.generation
-            self._watch.start(_WATCH_INTERVAL, now=False)
-        if packed is not None:
-            if self._sweep is not None:
-                self._sweep.add(websocket)
-            self._set_timer(websocket, admission.expires)
-        if said or sequence < self._missed_before:
-            self._rechecks.soon(websocket)
-
-    def closed(self, websocket: Any) -> None:
-        """Forget it."""
-        if websocket.admitted is None:
-            return
-        self._set_timer(websocket, None)
-        self._index.discard(websocket)
-        self._rechecks.discard(websocket)
-        self._forget_failures(websocket)
-        if self._sweep is not None:
-            self._sweep.discard(websocket)
-        if not self._index.size:
-            self._watch.stop()
-
-    def _check_not_logged_out(self, identity: Identity) -> None:
-        if not self._logged_out or identity.session_key is None:
-            return
-        until = self._logged_out.get(digest(identity.session_key), 0.0)
-        if until > self._reactor.seconds():
-            raise Denied(403, "This is not allowed any more.", detail="its session was logged out")
-
-    # What has websockets rechecked
+    def _end_some(self, remaining: list[IRevocable]) -> None:
+        for _ in range(min(_CLOSED_AT_ONCE, len(remaining))):
+            remaining.pop().revoke()
+        if remaining:
+            self._ending = [each for each in self._ending if each.active()]
+            self._ending.append(self._reactor.callLater(0, self._end_some, remaining))
 
     def _recheck_concerned(self, revocation: Revocation) -> None:
-        for websocket in self._index.concerned(revocation):
-            self._rechecks.soon(websocket)
+        for session in self._index.concerned(revocation):
+            self._rechecker.soon(session)
 
     def _recheck_again_later(self, revocation: Revocation) -> None:
         """Once more, also those that open meanwhile: what they were judged by may be old."""
@@ -235,88 +216,11 @@ class Revocations:
             self._remember(revocation)  # also for handshakes that are still under way
             self._recheck_concerned(revocation)
 
-    def _look_for_an_outage(self) -> None:
-        if self._broker.generation != self._generation and self._broker.available:
-            self._generation = self._broker.generation
-            self._recheck_all()
-
     def _recheck_all(self) -> None:
-        """What was said meanwhile was not heard; handshakes under way do not know it either."""
+        """Revocations may have been missed until now. Handshakes that are under way do not know of
+        them either.
+        """
         self.sequence += 1
         self._missed_before = self.sequence
-        for websocket in self._index.all():
-            self._rechecks.eventually(websocket)
-
-    def _set_timer(self, websocket: Any, expires: float | None) -> None:
-        """Recheck when the session ends, if that is before its next turn."""
-        admitted = websocket.admitted
-        _cancel(admitted.expiry)
-        admitted.expiry = None
-        if expires is None:
-            return
-        left = expires - time.time()
-        delay = left + 0.1 if left > 0 else 5.0
-        if not self._period or delay < self._period:
-            admitted.expiry = self._reactor.callLater(
-                min(delay, _LONGEST_TIMER), self._rechecks.soon, websocket
-            )
-
-    # A recheck
-
-    def _recheck(self, websocket: Any) -> Deferred[None]:
-        admitted = websocket.admitted
-        if admitted is None or websocket.ended or admitted.packed is None:
-            return succeed(None)
-        handshake = unpack(admitted.packed)
-        answer: Deferred[Any] = self._authorize(handshake, admitted.asked)
-        answer.addTimeout(RECHECK_TIMEOUT, self._reactor)
-        answer.addCallback(self._judge, websocket, handshake)
-        answer.addErrback(self._not_rechecked, websocket)
-        return answer.addErrback(partial(_log.failure, "A recheck failed"))
-
-    def _judge(self, admission: Admission, websocket: Any, handshake: Handshake) -> None:
-        admitted = websocket.admitted
-        if admitted is None or websocket.ended:
-            return
-        check_admission(handshake, admission)
-        self._failing = False
-        self._forget_failures(websocket)
-        loss = lost(admitted.identity, admitted.rights, admission)
-        if loss:
-            self._end([websocket], f"a recheck found that {loss} is gone")
-            return
-        if admission.identity != admitted.identity:
-            self._index.update(websocket, admission.identity)
-        self._set_timer(websocket, admission.expires)
-
-    def _not_rechecked(self, failure: Failure, websocket: Any) -> None:
-        if websocket.admitted is None or websocket.ended:
-            return
-        error = failure.value
-        if isinstance(error, Denied) and error.status < 500:
-            self._end([websocket], f"a recheck was refused with {error.status}")
-            return
-        if not self._failing:
-            self._failing = True  # once for all: it is the database, more often than not
-            _log.failure(
-                "A recheck failed. It is tried again; who cannot be rechecked is closed with 1011 "
-                "after {seconds:g} s",
-                failure=failure,
-                seconds=sum(RETRIES),
-            )
-        tried, timer = self._failures.get(websocket, (0, None))
-        _cancel(timer)
-        if tried < len(RETRIES):
-            timer = self._reactor.callLater(RETRIES[tried], self._rechecks.soon, websocket)
-            self._failures[websocket] = tried + 1, timer
-        else:
-            websocket.close(1011, "The server failed.")
-
-    def _forget_failures(self, websocket: Any) -> None:
-        _, timer = self._failures.pop(websocket, (0, None))
-        _cancel(timer)
-
-
-def _cancel(timer: Any) -> None:
-    if timer is not None and timer.active():
-        timer.cancel()
+        for session in self._index.all():
+            self._rechecker.eventually(session)

@@ -1,10 +1,10 @@
-"""What is remembered of each websocket's admission, and who of them a revocation is about."""
+"""The record of each session's admission, and the index that finds sessions by it."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from ws4redis_tx.core.admission import ANONYMOUS, Identity
 from ws4redis_tx.revocation.index import Index
@@ -12,12 +12,34 @@ from ws4redis_tx.revocation.messages import Revocation, digest
 from ws4redis_tx.revocation.packing import Packed
 
 
+class IRevocable(Protocol):
+    """A session as this room sees it: a client that was admitted, also while its opening handshake
+    is under way.
+    """
+
+    def __hash__(self) -> int:
+        """By identity."""
+
+    admitted: AdmissionRecord | None
+    """Ours: ``SessionIndex`` sets it. ``None`` initially."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the client is gone, or was told to go."""
+
+    def revoke(self) -> object:
+        """End it: the visitor may not have this any more."""
+
+    def close(self, code: int, reason: str) -> object:
+        """Begin the close handshake."""
+
+
 class AdmissionRecord:
-    """What a recheck of one websocket needs; small, as there is one for each.
+    """All that a recheck of one session needs. Small, as each session has one.
 
     ``asked`` are the rights that the authorizer was asked about, ``rights`` those it granted.
     ``packed`` is the handshake, or ``None`` where the authorizer's answer never changes;
-    ``expiry`` the timer of the session's end, if there is one.
+    ``expiry`` the timer of the visitor's session's end, if there is one.
     """
 
     __slots__ = ("asked", "expiry", "facility", "identity", "packed", "rights")
@@ -41,62 +63,66 @@ class AdmissionRecord:
 
 
 class SessionIndex:
-    """Finds websockets by what they were admitted with, which is their ``admitted``.
+    """Finds sessions by their admission records.
 
-    By user and session, which logging out and saving users ask for, at once; by anything else in a
-    look at all ``websockets``.
+    Users and session keys, which logging out and saving users ask for, are found at once; anything
+    else in a look at all ``sessions``.
     """
 
-    def __init__(self, websockets: Callable[[], Iterable[Any]]) -> None:
-        self._websockets = websockets
-        self._by_user: Index[str, Any] = Index()
-        self._by_session: Index[bytes, Any] = Index()
+    def __init__(self, sessions: Callable[[], Iterable[IRevocable]]) -> None:
+        self._sessions = sessions
+        self._by_user: Index[str, IRevocable] = Index()
+        self._by_session_key: Index[bytes, IRevocable] = Index()
         self.size = 0
 
-    def add(self, websocket: Any, admitted: AdmissionRecord) -> None:
-        websocket.admitted = admitted
+    def add(self, session: IRevocable, admitted: AdmissionRecord) -> None:
+        session.admitted = admitted
         self.size += 1
-        self._by_user.add(admitted.identity.user_id, websocket)
-        self._by_session.add(_session(admitted.identity), websocket)
+        self._by_user.add(admitted.identity.user_id, session)
+        self._by_session_key.add(_session_key(admitted.identity), session)
 
-    def discard(self, websocket: Any) -> None:
-        admitted, websocket.admitted = websocket.admitted, None
-        self.size -= 1
-        self._by_user.discard(admitted.identity.user_id, websocket)
-        self._by_session.discard(_session(admitted.identity), websocket)
+    def discard(self, session: IRevocable) -> AdmissionRecord | None:
+        """Return its record, if it had one."""
+        admitted, session.admitted = session.admitted, None
+        if admitted is not None:
+            self.size -= 1
+            self._by_user.discard(admitted.identity.user_id, session)
+            self._by_session_key.discard(_session_key(admitted.identity), session)
+        return admitted
 
-    def update(self, websocket: Any, identity: Identity) -> None:
-        """It turned out that its visitor is more than was known at its opening."""
-        admitted = websocket.admitted
-        self.discard(websocket)
-        admitted.identity = _compact(identity)
-        self.add(websocket, admitted)
+    def update(self, session: IRevocable, identity: Identity) -> None:
+        """Its visitor turned out to be more than was known at its opening."""
+        admitted = self.discard(session)
+        if admitted is not None:
+            admitted.identity = _compact(identity)
+            self.add(session, admitted)
 
-    def all(self) -> list[Any]:
-        return [each for each in self._websockets() if each.admitted is not None]
+    def all(self) -> list[IRevocable]:
+        return [each for each in self._sessions() if each.admitted is not None]
 
-    def concerned(self, revocation: Revocation) -> list[Any]:
+    def concerned(self, revocation: Revocation) -> list[IRevocable]:
         """Also those whose handshake is under way."""
         if revocation.kind == "user":
             found = [each for value in revocation.values for each in self._by_user.get(value)]
         elif revocation.kind == "session":
             keys = map(_key, revocation.values)
-            found = [each for key in keys for each in self._by_session.get(key)]
+            found = [each for key in keys for each in self._by_session_key.get(key)]
         else:
             found = self.all()
         return [
             each
             for each in found
-            if revocation.concerns(each.admitted.identity, each.admitted.facility)
+            if each.admitted is not None
+            and revocation.concerns(each.admitted.identity, each.admitted.facility)
         ]
 
 
-def _session(identity: Identity) -> bytes | None:
+def _session_key(identity: Identity) -> bytes | None:
     return None if identity.session_key is None else _key(digest(identity.session_key))
 
 
 def _key(session_digest: str) -> bytes:
-    """A digest in half the memory; what is none finds nobody."""
+    """A digest in half the memory. Text that is no digest finds nobody."""
     try:
         return bytes.fromhex(session_digest)
     except ValueError:
@@ -104,7 +130,7 @@ def _key(session_digest: str) -> bytes:
 
 
 def _compact(identity: Identity) -> Identity:
-    """The same, its groups' names shared with all who have them, and nobody with everybody."""
+    """The same, but the names of groups are interned, and all anonymous visitors share one."""
     if identity == ANONYMOUS:
         return ANONYMOUS
     groups = tuple(sys.intern(str(group)) for group in identity.groups)

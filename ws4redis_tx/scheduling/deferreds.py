@@ -10,9 +10,10 @@ from twisted.python.failure import Failure
 
 
 def gather(deferreds: Iterable[Deferred[Any]]) -> Deferred[list[Any]]:
-    """Fire with all results in order, or fail as the first that fails; the others' failures are
-    nobody's then. ``gatherResults`` wraps that failure into another, logs the others as unhandled,
-    and takes three times as long, of each handshake.
+    """Fire with all results in order, or fail as soon as one fails; later failures are dropped.
+
+    ``gatherResults`` wraps the failure into another one and logs the others as unhandled. It takes
+    three times as long, which each handshake would pay.
     """
     waiting = list(deferreds)
     if not waiting:
@@ -23,7 +24,7 @@ def gather(deferreds: Iterable[Deferred[Any]]) -> Deferred[list[Any]]:
 
 
 def waits(deferred: Deferred[Any]) -> bool:
-    """Whether its outcome is not there yet."""
+    """Whether it has no outcome yet."""
     return not deferred.called or bool(deferred.paused)
 
 
@@ -44,7 +45,7 @@ class _Gathering:
 
     def _failed(self, failure: Failure) -> None:
         if self._left > 0:
-            self._left = -1  # also for what arrives later: it is never again zero
+            self._left = -1  # results that arrive later do not bring it to zero
             self.all.errback(failure)
 
     def _cancel(self, _: object) -> None:

@@ -1,4 +1,4 @@
-"""Whose turn it is to ask the authorizer, when many ask at once: in the order of their arrival."""
+"""A limit to how many ask the authorizer at the same time; the others wait in FIFO order."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from ws4redis_tx.scheduling.timeouts import Timeouts
 Member = TypeVar("Member")
 
 AT_ONCE = 100
-"""How many ask at the same time: enough to keep any authorizer busy, and so few that what is asked
-besides, about websockets that are open, has its answer soon.
+"""How many ask at the same time: enough to keep any authorizer busy, and few enough that rechecks
+of open websockets are answered soon.
 """
 
 _GIVEN_UP_AT_ONCE = 200  # others want to be served too
 
 LONGEST_WAIT = 60.0
-"""Seconds until a turn, after which nobody is likely to wait at the other end."""
+"""Seconds in the queue, after which the client has probably left."""
 
 
 class FifoLimiter(Generic[Member]):
-    """A line of members, of whom so many have their turn at a time.
+    """A queue of members. ``AT_ONCE`` of them, at most, have their turn at the same time.
 
-    :param most: how many there may be, those that have their turn included.
-    :param begin: called with a member when its turn comes, which lasts until it leaves. In the
-        order in which they joined; within ``join`` if nobody waits.
-    :param give_up: called with a member whose turn will not come, which has left then; also with
-        one that had left before.
+    :param most: the greatest number of members, including those that have their turn.
+    :param begin: called with each member when its turn comes, in the order in which they joined;
+        within ``join`` if nobody waits. The turn lasts until the member leaves.
+    :param give_up: called with a member whose turn will not come. The member has left by then, and
+        may have left before.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class FifoLimiter(Generic[Member]):
         self._most = most
         self._begin = begin
         self._give_up = give_up
-        # Since when: the number of those whose turn had ended well.
+        # By member: how many had been served when its turn began.
         self._having: dict[Member, int] = {}
         self._waiting: OrderedDict[Member, None] = OrderedDict()
         self._waits: Timeouts[Member] = Timeouts(LONGEST_WAIT, self._waited_too_long, clock)
@@ -64,7 +64,7 @@ class FifoLimiter(Generic[Member]):
         return True
 
     def leave(self, member: Member, *, served: bool = False) -> None:
-        """It has what it came for, or is gone: the next one's turn comes. Twice is once."""
+        """The member was served, or is gone: the next one's turn comes. Idempotent."""
         if self._having.pop(member, None) is not None:
             self._served += served
             if self._waiting:
@@ -74,7 +74,9 @@ class FifoLimiter(Generic[Member]):
             self._waits.discard(member)
 
     def overdue(self, member: Member) -> None:
-        """Its turn has lasted too long. If nobody was served meanwhile, nobody will be soon."""
+        """The member's turn has lasted too long. If nobody was served meanwhile, nobody will be
+        soon, and all who wait are given up.
+        """
         if self._having.get(member) == self._served:
             self._stuck.extend(self._waiting)
             self._waiting.clear()
@@ -83,7 +85,7 @@ class FifoLimiter(Generic[Member]):
                 self._give_up_some()
 
     def stop(self) -> None:
-        """Nobody is here any more."""
+        """Leave no timer: all members are gone."""
         self._waits.stop()
         self._stuck.clear()
         if self._next_portion is not None:
@@ -94,7 +96,7 @@ class FifoLimiter(Generic[Member]):
         return len(self._having) + len(self._waiting)
 
     def _call(self) -> None:
-        # Not from within itself: an authorizer may answer at once.
+        # Not recursively: an authorizer may answer at once.
         if self._calling:
             return
         self._calling = True

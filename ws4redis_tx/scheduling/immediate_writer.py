@@ -1,8 +1,8 @@
-"""Writing to a transport without waiting for the reactor's next turn. Knows Twisted's TCP inside.
+"""Writing to a transport at once. Knows the inside of Twisted's TCP transport.
 
 ``transport.write`` queues, asks epoll and sends in the next turn: three system calls a message, and
-a fan-out that seems short but leaves all its sending to one long turn. What a socket takes at once
-is given to it at once.
+a fan-out that seems short but leaves all its sending to one long turn. Here a socket is given at
+once what it takes at once.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ws4redis_tx.core.interfaces import IWriter
 
 
 def immediate_writer(transport: Any) -> IWriter:
-    """Something that writes to ``transport``, but at once. From then on all must be written by it:
-    a frame written to the transport could end up within another.
+    """A writer that sends at once. From then on everything must be written through it: a frame that
+    is written to ``transport`` could end up inside another.
 
-    For a plain socket; for what is encrypted or no socket, ``transport`` itself.
+    Only a plain TCP socket has one; any other ``transport`` is returned as it is.
     """
     if isinstance(transport, tcp.Connection) and not transport.TLS:
         return _ImmediateWriter(transport)
@@ -30,7 +30,7 @@ def immediate_writer(transport: Any) -> IWriter:
 
 
 def unsent(transport: Any) -> int:
-    """Bytes that the peer has yet to acknowledge, as far as the system tells: to see progress."""
+    """Bytes that the peer has not acknowledged yet, as far as the system tells."""
     while transport is not None and not isinstance(transport, tcp.Connection):
         transport = getattr(transport, "transport", None)  # below TLS
     if transport is None:
@@ -44,8 +44,8 @@ def unsent(transport: Any) -> int:
 
 
 class _ImmediateWriter:
-    # Few objects, as each is another place in memory to wait for in a fan-out: the transport is
-    # not looked at as long as it has nothing to send.
+    # Few objects, since each is another cache miss in a fan-out: the transport is not looked at as
+    # long as it has nothing to send.
     __slots__ = ("_clear", "_socket", "_transport")
 
     def __init__(self, transport: Any) -> None:

@@ -1,4 +1,4 @@
-"""Calls that wait for each other. Knows Twisted, and nothing of what is called."""
+"""Calls that are made one after another. Knows Twisted, and nothing of what is called."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 
-# Seconds that one of them may take.
+# Seconds that one call may take.
 LIMIT = 10.0
 
 
 class SerialQueue:
-    """Makes one call at a time, in the order in which they were added, from its ``start`` on.
+    """Makes one call at a time, in the order in which they were added, once it was started.
 
-    Each may return a Deferred or a coroutine; the next one begins when that is done, and all that
-    its outcome's callbacks do at once. It is cancelled, and fails with ``TimeoutError``, when it
-    takes longer than ``LIMIT``.
+    A function may return a Deferred or a coroutine. The next call begins when that is done and its
+    callbacks have run. A call that takes longer than ``LIMIT`` is cancelled, and fails with
+    ``TimeoutError``.
     """
 
     __slots__ = ("_calling", "_clock", "_started", "_under_way", "_waiting")
@@ -30,19 +30,19 @@ class SerialQueue:
         self._started = False
 
     def start(self) -> None:
-        """Twice is once."""
+        """Idempotent."""
         self._started = True
         self._call()
 
     def add(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-        """Fire with what ``function`` answers, once it is its turn."""
+        """Call ``function`` when its turn comes, and fire with its answer."""
         outcome: Deferred[Any] = Deferred()
         self._waiting.append((outcome, function, arguments))
         self._call()
         return outcome
 
     def _call(self) -> None:
-        """Not by recursion: many may answer at once."""
+        """In a loop, not recursively: many may answer at once."""
         if self._calling or not self._started:
             return
         self._calling = True
@@ -59,7 +59,7 @@ class SerialQueue:
 
 
 def call(clock: Any, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-    """Fire with what ``function`` answers; within ``LIMIT``, as said above."""
+    """Call ``function`` and fire with its answer. Cancelled after ``LIMIT``, as said above."""
     return maybeDeferred(function, *arguments).addTimeout(LIMIT, clock, _too_long)
 
 

@@ -1,4 +1,4 @@
-"""What is to be done for every websocket now and then, with one timer for all."""
+"""Periodic work on every websocket, with one timer for all."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Member = TypeVar("Member")
 
 
 class PeriodicSweep(Generic[Member]):
-    """Visits each member once every ``period`` seconds, a few at a time; the first visit falls
-    anywhere in the first period, so that those who came together do not stay together.
+    """Visits each member once every ``period`` seconds, a few at a time. The first visit comes at a
+    random time in the first period, so that members that came together are spread out.
 
     :param visit: called with the member.
     :param tick: seconds between two portions.
@@ -61,8 +61,10 @@ class PeriodicSweep(Generic[Member]):
             self._timer.stop()
 
     def _turn(self, ticks: int) -> None:
-        """Go on by ``ticks``: more than one when the process was busy, and none is left out. But
-        nobody is checked then, as what they answered may not be read yet; their next turn comes.
+        """Go on by ``ticks``, which is more than one when the process was busy.
+
+        No visit is left out. Checks are, if the process was busy for long: the answers may have
+        arrived and not been read yet. They are made in the next period.
         """
         check = self._check if ticks <= _STILL_PUNCTUAL else None
         for _ in range(min(ticks, len(self._slots))):

@@ -1,4 +1,4 @@
-"""Who takes too long, with one timer for all."""
+"""Timeouts of many members, with one timer for all."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ Member = TypeVar("Member")
 class Timeouts(Generic[Member]):
     """Calls ``late`` with each member that is still here ``seconds`` after it was added.
 
-    The timer goes on when all have left, until it finds that: most leave long before it rings.
+    The timer keeps running when the last member leaves, since most leave long before it is due.
     """
 
     def __init__(self, seconds: float, late: Callable[[Member], object], clock: Any) -> None:
         self._seconds = seconds
         self._late = late
         self._clock = clock
-        self._due: dict[Member, float] = {}  # the first one is the first due
+        self._due: dict[Member, float] = {}  # in the order in which they are due
         self._timer: Any = None
 
     def add(self, member: Member) -> None:
-        """Again: from now on."""
+        """A member that is added again has all its time again."""
         self._due.pop(member, None)
         self._due[member] = self._clock.seconds() + self._seconds
         if self._timer is None:
@@ -32,7 +32,7 @@ class Timeouts(Generic[Member]):
         self._due.pop(member, None)
 
     def stop(self) -> None:
-        """Forget all."""
+        """Forget all members, and leave no timer."""
         self._due.clear()
         if self._timer is not None:
             self._timer.cancel()

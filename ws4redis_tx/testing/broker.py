@@ -1,14 +1,15 @@
 """Redis in memory: an ``IBroker`` that keeps the promises of the real one, and breaks what a test
 tells it to break.
 
-Knows no sockets and no reactor. It keeps the order of Redis and of one connection to it: what is
-under way arrives in the order it was sent, and what arrives together is handed over together.
+Knows no sockets and no reactor. It keeps the order of Redis and of one connection to it: messages
+and answers arrive in the order they were sent, and those that arrive together are handed over
+together.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -22,6 +23,8 @@ from ws4redis_tx.core.messages import PersistedMessage, Publication
 from ws4redis_tx.core.names import is_control_channel
 from ws4redis_tx.delivery.fanout import Fanout
 from ws4redis_tx.delivery.hub import EchoNotes, Hub
+from ws4redis_tx.redis.channel_table import ChannelTable
+from ws4redis_tx.scheduling.waiters import Callbacks, Waiters
 from ws4redis_tx.testing.in_flight import InFlight, Message
 from ws4redis_tx.testing.key_store import KeyStore
 
@@ -29,29 +32,30 @@ _log = Logger()
 
 
 class MemoryBroker:
-    """An ``IBroker`` in memory. What a call sets off has happened when it returns, unless there is
-    a ``delay``.
+    """An ``IBroker`` in memory. Everything that a call sets off has happened when the call returns,
+    unless there is a ``delay``.
 
-    :param clock: by which ``delay`` passes, and what is persisted expires; ``make_memory_factory``
-        lends its own. Without one, nothing expires, and what is delayed waits for ``flush``.
+    :param clock: measures ``delay``, and the time until persisted messages expire;
+        ``make_memory_factory`` lends its own. Without a clock nothing expires, and delayed messages
+        and answers wait for ``flush``.
     """
 
     def __init__(self, clock: Any = None) -> None:
         self.available = True
         self.generation = 0
         self.hub = Hub(lambda: _log.failure("A listener failed; the others get the message"))
-        # Between servers: not among the channels of ``hub``, which are those of websockets.
+        # The channels between servers. Those of ``hub`` are the websockets'.
         self.control = Hub(lambda: _log.failure("A listener of a control channel failed"))
+        hubs = (self.hub, self.control)
+        self._tables = [ChannelTable(hub, self._subscribe, lambda channel: None) for hub in hubs]
         # No time passes while they hand over.
-        self._fanouts = [
-            Fanout(hub, lambda: 0.0, lambda run: run()) for hub in (self.hub, self.control)
-        ]
+        self._fanouts = [Fanout(hub, lambda: 0.0, lambda run: run()) for hub in hubs]
         self._in_flight = InFlight(clock, self._arrived)
         self._keys = KeyStore(lambda: self._in_flight.now)
         self._notes = EchoNotes()
-        self._subscribing: dict[bytes, list[Deferred[None]]] = {}
         self._faults: deque[bool] = deque()
-        self._waiting: list[Deferred[None]] = []
+        self._available: Waiters[None] = Waiters()
+        self._restored = Callbacks()
 
     @property
     def persisted(self) -> dict[bytes, bytes]:
@@ -66,7 +70,7 @@ class MemoryBroker:
     def clock(self, clock: Any) -> None:
         self._in_flight.clock = clock
 
-    # What may go wrong
+    # Trouble
 
     @property
     def delay(self) -> float:
@@ -83,14 +87,14 @@ class MemoryBroker:
         """Have the next ``count`` calls of ``publish``, ``get`` and ``listen`` fail with
         ``BrokerUnavailable``.
 
-        With ``maybe_published`` a message goes out all the same, as far as nobody can know: only
-        the answer is lost. Else it does not.
+        With ``maybe_published`` the message goes out all the same, and only the answer is lost.
+        Otherwise nothing goes out.
         """
         self._faults.extend([maybe_published] * count)
 
     def lose_connection(self) -> None:
-        """Be not ``available`` until ``restore``. What is under way is lost: who waits for an
-        answer gets ``BrokerUnavailable``. Listeners stay.
+        """Be unavailable until ``restore``. All that is on its way is lost: calls that wait for
+        their answer fail with ``BrokerUnavailable``. Listeners stay.
         """
         self.available = False
         self._notes.clear()
@@ -104,48 +108,37 @@ class MemoryBroker:
                 )
 
     def restore(self) -> None:
-        """Be ``available`` again, as another ``generation``; before that, deliver what is
-        persisted and was missed.
+        """Deliver the persisted messages that were missed, and then be ``available`` again, as
+        another ``generation``.
         """
         if self.available:
             return
         self.generation += 1
         self._dispatch(self._keys.take_missed())
         self.available = True
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            each.callback(None)
+        self._available.fire(None)
+        self._restored.call()
 
     def publish_elsewhere(self, channels: Sequence[bytes], message: bytes, expire: int = 0) -> int:
-        """Publish as another process does, whose connection to Redis is in order whatever happens
-        to this one; return the receiver count.
+        """Publish as another process does: its connection to Redis works, whatever happens to this
+        one. Return the receiver count.
         """
         receivers = self._publish(channels, message, expire)
         self._in_flight.hand_over()
         return receivers
 
     def flush(self) -> None:
-        """Have all that is under way arrive now, and what that sets off."""
+        """Have everything that is on its way arrive now, and all that it sets off."""
         self._in_flight.flush()
 
     # IBroker
 
     def listen(self, channel: bytes, listener: IListener) -> Deferred[None]:
         fault = self._fault()
-        if fault is not None:
-            return fail(fault)
-        if self._hub(channel).add(channel, listener):
-            waiting = self._subscribing[channel] = []
-            stands = self._wait_for(channel, listener)
-            self._in_flight.answer(None).addBoth(self._subscribed, channel, waiting)
-            return stands
-        if channel in self._subscribing:
-            return self._wait_for(channel, listener)
-        return succeed(None)
+        return self._table(channel).listen(channel, listener) if fault is None else fail(fault)
 
     def unlisten(self, channel: bytes, listener: IListener) -> None:
-        if self._hub(channel).discard(channel, listener):
-            self._subscribing.pop(channel, None)
+        self._table(channel).unlisten(channel, listener)
 
     def publish(
         self,
@@ -172,48 +165,31 @@ class MemoryBroker:
             None if message is None else PersistedMessage(message, channel)
         )
 
-    def fence(self) -> Deferred[None]:
+    def fence(self, channels: Iterable[bytes] | None = None) -> Deferred[None]:
         return self._in_flight.answer(None) if self.available else fail(_unavailable())
 
     def forget(self, listener: IListener) -> None:
         self._notes.forget(listener)
 
     def when_available(self) -> Deferred[None]:
-        if self.available:
-            return succeed(None)
-        waiting: Deferred[None] = Deferred(self._waiting.remove)
-        self._waiting.append(waiting)
-        return waiting
+        return succeed(None) if self.available else self._available.wait()
+
+    def on_restored(self, callback: Callable[[], object]) -> Callable[[], None]:
+        return self._restored.add(callback)
+
+    def generation_of(self, channels: Iterable[bytes]) -> int:
+        return self.generation
 
     def fileno(self) -> int | None:
         return None
 
-    # Subscriptions
-
-    def _hub(self, channel: bytes) -> Hub:
-        return self.control if is_control_channel(channel) else self.hub
-
-    def _wait_for(self, channel: bytes, listener: IListener) -> Deferred[None]:
-        """Fire when the subscription that is under way stands."""
-        stands: Deferred[None] = Deferred()
-        self._subscribing[channel].append(stands)
-
-        def not_subscribed(failure: Failure) -> Failure:
-            self.unlisten(channel, listener)
-            return failure
-
-        return stands.addErrback(not_subscribed)
-
-    def _subscribed(self, answer: object, channel: bytes, waiting: list[Deferred[None]]) -> None:
-        if self._subscribing.get(channel) is waiting:
-            del self._subscribing[channel]
-        for stands in waiting:
-            if isinstance(answer, Failure):
-                stands.errback(answer)
-            else:
-                stands.callback(None)
-
     # Redis
+
+    def _table(self, channel: bytes) -> ChannelTable:
+        return self._tables[is_control_channel(channel)]
+
+    def _subscribe(self, channel: bytes) -> Deferred[None]:
+        return self._in_flight.answer(None)
 
     def _fault(self) -> BrokerUnavailable | None:
         """Why this call fails, if it does."""
@@ -231,7 +207,7 @@ class MemoryBroker:
             if expire:
                 self._keys.keep(channel, message, expire)
             if self.available:
-                receivers += channel in self._hub(channel).channels
+                receivers += channel in self._table(channel).hub.channels
                 self._in_flight.add(channel, message, persisted=bool(expire))
             elif expire:
                 self._keys.miss(channel)
@@ -242,10 +218,11 @@ class MemoryBroker:
 
     def _dispatch(self, messages: Iterable[tuple[bytes, bytes]]) -> None:
         for is_control, part in groupby(messages, lambda each: is_control_channel(each[0])):
+            table = self._tables[is_control]
             publications = [
                 Publication(channel, payload, self._notes.take(channel, payload))
                 for channel, payload in part
-                if channel in self._hub(channel).channels and channel not in self._subscribing
+                if channel in table.hub.channels and channel not in table.subscribing
             ]
             if publications:
                 self._fanouts[is_control].hand_over(publications)

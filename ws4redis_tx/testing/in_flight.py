@@ -1,4 +1,4 @@
-"""What is on its way between a broker in memory and who waits for it, in one order for all."""
+"""Messages and answers that a broker in memory has sent, in one order for all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Message:
-    """To the listeners of a channel."""
+    """A message to the listeners of a channel."""
 
     due: float
     channel: bytes
@@ -26,7 +26,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Answer:
-    """To who asked. ``sent``: what was asked for is carried out, whether this arrives or not."""
+    """The answer to a call. ``sent``: the call was carried out, even if the answer is lost."""
 
     due: float
     deferred: Deferred[Any]
@@ -37,7 +37,7 @@ class Answer:
 class InFlight:
     """A queue in which nothing overtakes.
 
-    :param clock: by which ``delay`` seconds pass; without one, what is delayed waits for ``flush``.
+    :param clock: measures ``delay``; without a clock, delayed ones wait for ``flush``.
     :param dispatch: called with the messages that arrive together.
     """
 
@@ -54,26 +54,26 @@ class InFlight:
         return 0.0 if self.clock is None else float(self.clock.seconds())
 
     def add(self, channel: bytes, payload: bytes, *, persisted: bool) -> None:
-        """A message. It arrives with the next ``hand_over`` for which it is due."""
+        """Send a message. It arrives with the first ``hand_over`` after it is due."""
         self._queue.append(Message(self._due(), channel, payload, persisted))
 
     def answer(self, result: Any, *, sent: bool = False) -> Deferred[Any]:
-        """Fire with ``result``, behind all that is under way."""
+        """Fire with ``result``, behind all that was sent before."""
         answer: Deferred[Any] = Deferred()
         self._queue.append(Answer(self._due(), answer, result, sent))
         self.hand_over()
         return answer
 
     def hand_over(self) -> None:
-        """Have arrive what is due. Who is called may call anything."""
+        """Have everything arrive that is due. Listeners and callbacks may call anything."""
         self._hand_over(lambda: self.now + _ROUNDING)
 
     def flush(self) -> None:
-        """Have everything arrive, and what that sets off."""
+        """Have everything arrive, and all that it sets off."""
         self._hand_over(lambda: math.inf)
 
     def lose(self) -> Sequence[Message | Answer]:
-        """Have nothing of it arrive, and return it."""
+        """Return everything that is on its way; none of it arrives."""
         lost, self._queue = self._queue, deque()
         self._come_back()
         return lost
@@ -97,7 +97,7 @@ class InFlight:
         self._come_back()
 
     def _messages(self, until: float) -> list[Message]:
-        """Those at the head of the queue: they come in one read."""
+        """The messages at the head of the queue, which come in one read."""
         messages: list[Message] = []
         while self._queue and self._queue[0].due <= until:
             head = self._queue[0]
@@ -108,7 +108,7 @@ class InFlight:
         return messages
 
     def _come_back(self) -> None:
-        """When the next one is due."""
+        """Set the timer for the next one that is due."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None

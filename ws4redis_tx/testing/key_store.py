@@ -7,7 +7,10 @@ from collections.abc import Callable
 
 
 class KeyStore:
-    """What is persisted, until it expires by ``seconds``, a clock's."""
+    """Persisted messages, until they expire.
+
+    :param seconds: the time.
+    """
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._messages: dict[bytes, bytes] = {}
@@ -31,9 +34,7 @@ class KeyStore:
         return self._messages.get(channel)
 
     def miss(self, channel: bytes) -> None:
-        """A message that was persisted did not reach the listeners; nor does any until
-        ``take_missed``.
-        """
+        """The persisted message did not reach the listeners; ``take_missed`` returns it."""
         self._missed.pop(channel, None)
         self._missed[channel] = None
 

@@ -31,6 +31,7 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.runner.procmon import LoggingProtocol, ProcessMonitor
 
+from ws4redis_tx.scheduling.waiters import Waiters
 from ws4redis_tx.twistd.embedded_redis import EmbeddedRedis
 from ws4redis_tx.twistd.worker_log import Lines, read_event
 
@@ -140,8 +141,8 @@ class Workers(ProcessMonitor):
         self._sockets: dict[int, Any] = {}
         names = [f"worker {number}" for number in range(1, count + 1)]
         self._not_yet_ready = set(names)
-        self._waiting_for_ready: list[Deferred[None]] = []
-        self._waiting_for_end: list[Deferred[None]] = []
+        self._ready: Waiters[None] = Waiters()
+        self._ended: Waiters[None] = Waiters()
         for name in names:
             self.addProcess(name, command)
 
@@ -171,8 +172,7 @@ class Workers(ProcessMonitor):
     def stopService(self) -> Deferred[None]:  # type: ignore[override]
         """Ask all workers to end; fire when they have."""
         super().stopService()
-        ended: Deferred[None] = Deferred()
-        self._waiting_for_end.append(ended)
+        ended = self._ended.wait()
         self._look_for_the_end()
         return ended
 
@@ -182,8 +182,7 @@ class Workers(ProcessMonitor):
             worker.end(_AT_ONCE)  # type: ignore[attr-defined]
 
     def when_ready(self) -> Deferred[None]:
-        ready: Deferred[None] = Deferred()
-        self._waiting_for_ready.append(ready)
+        ready = self._ready.wait()
         self._look_whether_ready()
         return ready
 
@@ -211,15 +210,11 @@ class Workers(ProcessMonitor):
 
     def _look_whether_ready(self) -> None:
         if not self._not_yet_ready:
-            waiting, self._waiting_for_ready = self._waiting_for_ready, []
-            for each in waiting:
-                each.callback(None)
+            self._ready.fire(None)
 
     def _look_for_the_end(self) -> None:
         if not self.running and not self.protocols:
-            waiting, self._waiting_for_end = self._waiting_for_end, []
-            for each in waiting:
-                each.callback(None)
+            self._ended.fire(None)
 
 
 class _Worker(LoggingProtocol):

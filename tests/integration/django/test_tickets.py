@@ -81,7 +81,8 @@ class TicketTests(DjangoTests):
     def recheck(self) -> Any:
         """Fire when everybody has been rechecked."""
         revocations = self.service.factory.session_server.revocations
-        yield gatherResults([revocations._recheck(each) for each in revocations._index.all()])
+        rechecker, everybody = revocations._rechecker, revocations._index.all()
+        yield gatherResults([rechecker._recheck(each) for each in everybody])
 
 
 class RedeemingTests(TicketTests):

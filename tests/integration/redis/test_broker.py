@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from twisted.internet import reactor
@@ -118,6 +119,10 @@ class BrokerContract:
         fences = [self.broker.fence() for _ in range(3)]
         yield gatherResults(fences)
         self.assertEqual(len(listener.heard), 50)
+        self.publish([b"a"], b"51", 0)
+        yield self.broker.publish([b"b"], b"nobody's", 0)
+        yield self.broker.fence([b"a", b"b"])
+        self.assertEqual(len(listener.heard), 51)
 
     # Outages
 
@@ -142,6 +147,7 @@ class BrokerContract:
         yield self.broker.publish([b"heard before"], b"0", 60)
         yield listener.wait_for(1)
         generation = self.broker.generation
+        generation_of = self.broker.generation_of(names)
         yield self.lose_connection()
         self.broker.unlisten(names[-1], leaver)
         self.publish_elsewhere(b"a", b"1", 60)
@@ -156,10 +162,40 @@ class BrokerContract:
         heard += [(b"b", b"2"), (b"a", b"3")]
         self.assertEqual(listener.heard, heard)
         self.assertNotEqual(self.broker.generation, generation)
+        self.assertNotEqual(self.broker.generation_of(names), generation_of)
         self.publish([b"not persisted"], b"6", 0)
         yield listener.wait_for(4)
         self.assertEqual(listener.heard, [*heard, (b"not persisted", b"6")])
         self.assertEqual(leaver.heard, [])
+
+    @inlineCallbacks
+    def test_after_an_outage_those_who_registered_are_told_once_what_was_missed_is_delivered(
+        self,
+    ) -> Any:
+        listener, told = Listener(), []
+
+        def restored(name: str) -> Any:
+            return lambda: told.append((name, self.broker.available, list(listener.heard)))
+
+        yield self.broker.listen(b"a", listener)
+        self.broker.on_restored(restored("first"))
+        remove = self.broker.on_restored(restored("removed"))
+        self.broker.on_restored(restored("second"))
+        remove()
+        remove()
+        missed = []
+        for payload in (b"1", b"2"):
+            all_told: Deferred[None] = Deferred()
+            no_more = self.broker.on_restored(partial(all_told.callback, None))
+            yield self.lose_connection()
+            self.publish_elsewhere(b"a", payload, 60)
+            missed.append((b"a", payload))
+            self.assertEqual(told, [])
+            yield self.restored()
+            yield all_told
+            no_more()
+            self.assertEqual(told, [("first", True, missed), ("second", True, missed)])
+            told.clear()
 
 
 class MemoryBrokerTests(BrokerContract, TestCase):
@@ -229,6 +265,23 @@ class RedisBrokerTests(BrokerContract, TestCase):
         self.broker.startService()
         yield self.broker.when_available()
         self.assertEqual((yield self.broker.publish([b"a"], b"hi", 0)), 0)
+
+    @inlineCallbacks
+    def test_an_outage_of_the_commands_alone_and_a_first_connection_restore_nothing(self) -> Any:
+        told: list[str] = []
+        broker = RedisBroker(self.redis.address, "", reactor)
+        for each in (self.broker, broker):
+            each.on_restored(lambda: told.append("restored"))
+        broker.startService()
+        self.addCleanup(broker.stopService)
+        yield broker.when_available()
+        self.redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        for each in (self.broker, broker):
+            yield each.publish([b"a"], b"hi", 0).addErrback(lambda _: None)
+            yield each.when_available()
+            yield each.publish([b"a"], b"hi", 0)
+            yield each.fence()
+        self.assertEqual(told, [])
 
     @inlineCallbacks
     def test_the_last_listener_ends_the_subscription(self) -> Any:

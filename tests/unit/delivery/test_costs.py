@@ -19,8 +19,8 @@ from ws4redis_tx.core.messages import ICodec, Publication
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.delivery.feed import CountedFeed, Feed
 from ws4redis_tx.redis.commands import Commands
+from ws4redis_tx.redis.dispatcher import Dispatcher
 from ws4redis_tx.redis.protocol import PubSubProtocol
-from ws4redis_tx.redis.subscriptions import Subscriptions
 from ws4redis_tx.scheduling.immediate_writer import immediate_writer
 from ws4redis_tx.websocket.frames import DEFLATED, PLAIN, server_frame
 
@@ -61,7 +61,7 @@ class FanoutCostTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         address, clock = RedisAddress(), MemoryReactorClock()
-        self.subscriptions = Subscriptions(
+        self.dispatcher = Dispatcher(
             address,
             "",
             clock,
@@ -69,7 +69,7 @@ class FanoutCostTests(SynchronousTestCase):
             on_up=lambda: None,
             on_down=lambda problem: None,
         )
-        self.redis = PubSubProtocol(self.subscriptions._on_messages)
+        self.redis = PubSubProtocol(self.dispatcher.receive)
 
     def listen(
         self, number: int, *channels: bytes, codec: ICodec = PLAIN, kind: type[Feed] = Feed
@@ -88,7 +88,7 @@ class FanoutCostTests(SynchronousTestCase):
             delivery = FedOutbox(writer, self.fail, 1 << 20, CLOSE, codec=codec, kind=kind)
             delivery.go_live()
             for channel in channels:
-                self.subscriptions.hub.add(channel, delivery.feed)
+                self.dispatcher.hub.add(channel, delivery.feed)
         return clients
 
     def calls(self, *messages: tuple[bytes, bytes]) -> int:

@@ -115,7 +115,7 @@ class SensibleAgainTests(SynchronousTestCase):
         self.assertTrue(self.world.broker.available)
 
     def test_what_others_say_on_the_channel_of_probes_is_not_listened_to(self) -> None:
-        control = self.world.broker._subscriptions.probe.channel
+        control = self.world.broker._dispatcher.probe.channel
         for payload in (b"", b"x", b"-1", b"\xff", b"9" * 5000):
             data = b"*3\r\n$7\r\nmessage\r\n$%d\r\n%s\r\n" % (len(control), control)
             data += b"$%d\r\n%s\r\n" % (len(payload), payload)

@@ -88,6 +88,12 @@ class RevocationTests(SynchronousTestCase):
         self.clock.advance(2)
         self.clock.advance(0)
 
+    def outage(self) -> None:
+        """Redis was away: what was said meanwhile was not heard."""
+        self.broker.lose_connection()
+        self.broker.restore()
+        self.clock.advance(0)
+
     def logged(self) -> list[Any]:
         events: list[Any] = []
         globalLogPublisher.addObserver(events.append)

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
 from tests.unit.revocation.site import RevocationTests
 from ws4redis_tx.core.admission import Identity
+from ws4redis_tx.core.errors import BrokerUnavailable
+from ws4redis_tx.revocation.control_channel import ControlChannel
 from ws4redis_tx.revocation.messages import (
     DISCONNECT,
     LOGOUT,
@@ -15,6 +21,54 @@ from ws4redis_tx.revocation.messages import (
     disconnection,
     read_revocation,
 )
+from ws4redis_tx.testing import MemoryBroker
+
+
+class RefusingBroker(MemoryBroker):
+    """Lets nobody listen to the control channel."""
+
+    def listen(self, channel: bytes, listener: Any) -> Deferred[None]:
+        return fail(BrokerUnavailable("Redis did not subscribe: NOPERM"))
+
+
+class StopTests(SynchronousTestCase):
+    """The control channel may be stopped by those whom it tells of something."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.listened = 0
+
+    def channel(self, broker: MemoryBroker) -> ControlChannel:
+        return ControlChannel("", broker, self.clock, self.fail, self.listening)
+
+    def listening(self) -> None:
+        self.listened += 1
+
+    def test_one_that_was_refused_does_not_try_again_after_its_stop(self) -> None:
+        broker = RefusingBroker()
+        broker.lose_connection()
+        channel = self.channel(broker)
+        channel.start()
+        tried = channel.when_tried()
+        tried.addCallback(lambda _: channel.stop())
+        broker.restore()
+        self.successResultOf(tried)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_one_that_listens_does_not_listen_after_its_stop_and_may_start_again(self) -> None:
+        broker = MemoryBroker()
+        channel = self.channel(broker)
+        tried = channel.when_tried()
+        tried.addCallback(lambda _: channel.stop())
+        channel.start()
+        self.successResultOf(tried)
+        self.assertEqual(list(broker.control.channels), [])
+        channel.start()
+        self.assertEqual(list(broker.control.channels), [b"ctl:revoke"])
+        self.assertEqual(self.listened, 2)
+        channel.stop()
+        channel.stop()
+        self.assertEqual(list(broker.control.channels), [])
 
 
 class ControlChannelTests(RevocationTests):

@@ -84,8 +84,7 @@ class RecheckTests(RevocationTests):
     def test_what_would_be_refused_at_a_handshake_closes_with_1008(self) -> None:
         client = self.connect("nobody", "subscribe-broadcast")
         self.site.added = ("subscribe-user",)  # to nobody: 401
-        self.broker.generation += 1
-        self.clock.pump([1, 0])
+        self.outage()
         self.assertEqual(client.close_code, 1008)
 
     def test_a_right_that_is_not_granted_any_more_closes_with_1008(self) -> None:
@@ -196,8 +195,7 @@ class FailureTests(RevocationTests):
     def test_who_leaves_meanwhile_leaves_nothing_behind(self) -> None:
         client = self.connect("john")
         self.site.visitors["john"] = LookupError("no database")
-        self.broker.generation += 1
-        self.clock.pump([1, 0])
+        self.outage()
         client.close()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.flushLoggedErrors(LookupError)

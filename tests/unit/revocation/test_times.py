@@ -20,6 +20,7 @@ from ws4redis_tx.revocation.messages import (
     disconnection,
     read_revocation,
 )
+from ws4redis_tx.service import disconnect
 from ws4redis_tx.testing import MemoryBroker
 
 
@@ -110,8 +111,8 @@ class TimeTests(RevocationTests):
         revocations = self.factory.session_server.revocations
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(len(revocations._index._by_user), 0)
-        self.assertEqual(len(revocations._index._by_session), 0)
-        self.assertEqual(len(revocations._rechecks), 0)
+        self.assertEqual(len(revocations._index._by_session_key), 0)
+        self.assertEqual(len(revocations._rechecker._queue), 0)
         self.assertEqual(revocations._index.size, 0)
 
 
@@ -119,12 +120,11 @@ class OutageTests(RevocationTests):
     def test_when_redis_is_back_everybody_is_rechecked(self) -> None:
         client, other = self.connect("john"), self.connect("mary")
         self.site.visitors["john"] = Identity()
-        self.broker.available = False
-        self.broker.generation += 1
+        self.broker.lose_connection()
         self.clock.pump([0.5] * 10)
         self.assertIsNone(client.close_code)
-        self.broker.available = True
-        self.clock.pump([0.5] * 4)
+        self.broker.restore()
+        self.clock.advance(0)
         self.assertEqual((client.close_code, other.close_code), (1008, None))
 
     def test_while_redis_stays_nobody_is(self) -> None:
@@ -163,17 +163,36 @@ class OutageTests(RevocationTests):
         self.factory.open_up()
         self.assertEqual(list(self.broker.control.channels), [b"ctl:revoke"])
 
+    def test_a_server_that_was_drained_is_not_told_of_outages_until_it_opens_up(self) -> None:
+        heard = self.factory.session_server.revocations.sequence
+        for restored in (1, 1):
+            self.successResultOf(self.factory.drain(1001))
+            self.outage()
+            self.assertEqual(self.factory.session_server.revocations.sequence, heard)
+            self.factory.open_up()
+            heard = self.factory.session_server.revocations.sequence  # it listens anew
+            self.outage()
+            self.assertEqual(self.factory.session_server.revocations.sequence, heard + restored)
+            heard += restored
+
+    def test_one_that_ends_many_and_stops_leaves_no_timer(self) -> None:
+        clients = [self.connect("john", "") for _ in range(450)]
+        disconnect(self.factory.config, self.broker, user="john")
+        gone = self.factory.drain(1001)
+        for client in clients:
+            client.lose_connection()
+        self.successResultOf(gone)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
 
 class UnheardTests(RevocationTests):
     """Messages that nobody could hear, or that came before a handshake could know of them."""
 
     def test_a_handshake_that_spans_an_outage_is_looked_at_again(self) -> None:
-        self.connect("mary")
         self.site.visitors["john"] = waiting = Deferred()
         client = self.connect("john")
-        # Redis was away, and the message of John's logout was lost with it.
-        self.broker.generation += 1
-        self.clock.advance(1)
+        # Redis was away, and with it the word that John was logged out.
+        self.outage()
         waiting.callback(self.site.admit(JOHN, self.site.handshakes[-1], ["subscribe-user"]))
         self.assertTrue(client.open)
         self.site.visitors["john"] = Identity()
@@ -196,7 +215,7 @@ class UnheardTests(RevocationTests):
         self.say(Revocation(RECHECK, "user", ("1",)))
         self.flushLoggedErrors(RuntimeError)
         self.site.visitors["john"] = Identity()
-        self.factory.session_server.revocations._rechecks.eventually = self.fail
+        self.factory.session_server.revocations._rechecker._queue.eventually = self.fail
         self.say_again()
         self.assertEqual(client.close_code, 1008)
 

@@ -60,7 +60,7 @@ class PromptBroker(MemoryBroker):
     def get(self, channel: bytes) -> Deferred[Any]:
         return succeed(None)
 
-    def fence(self) -> Deferred[None]:
+    def fence(self, channels: Any = None) -> Deferred[None]:
         return succeed(None)
 
 

@@ -5,7 +5,7 @@ The real protocol, factory, subscriber and delivery; only the broker is a script
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from hypothesis import given, settings
@@ -29,7 +29,9 @@ from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.interfaces import IListener
 from ws4redis_tx.core.messages import PersistedMessage, Publication
 from ws4redis_tx.delivery.hub import EchoNotes, Hub
+from ws4redis_tx.redis.channel_table import ChannelTable
 from ws4redis_tx.scheduling.deferreds import gather
+from ws4redis_tx.scheduling.waiters import Callbacks, Waiters
 from ws4redis_tx.service import make_factory
 
 
@@ -84,8 +86,9 @@ class ScriptedBroker:
         self.pubsub = ScriptedPipe()
         self.commands = ScriptedPipe()
         self.generation = 0
-        self._subscribing: dict[bytes, list[Deferred[None]]] = {}
-        self._waiting: list[Deferred[None]] = []
+        self._table = ChannelTable(self.hub, self._subscribe, self._unsubscribe)
+        self._available: Waiters[None] = Waiters()
+        self._restored = Callbacks()
 
     @property
     def available(self) -> bool:
@@ -94,33 +97,19 @@ class ScriptedBroker:
     def listen(self, channel: bytes, listener: IListener) -> Deferred[None]:
         if not self.pubsub.up:
             return fail(BrokerUnavailable("There is no connection."))
-        if self.hub.add(channel, listener):
-            waiting = self._subscribing[channel] = []
-            asked = self.pubsub.ask(lambda: self.redis.subscribed.add(channel))
-            asked.addBoth(self._subscribed, channel, waiting)
-        elif channel not in self._subscribing:
-            return succeed(None)
-        stands: Deferred[None] = Deferred()
-        self._subscribing[channel].append(stands)
-        return stands.addErrback(self._not_subscribed, channel, listener)
-
-    def _subscribed(self, answer: Any, channel: bytes, waiting: list[Deferred[None]]) -> None:
-        if self._subscribing.get(channel) is waiting:
-            del self._subscribing[channel]
-        for stands in waiting:
-            stands.callback(answer)
-
-    def _not_subscribed(self, failure: Any, channel: bytes, listener: IListener) -> Any:
-        self.unlisten(channel, listener)
-        return failure
+        return self._table.listen(channel, listener)
 
     def unlisten(self, channel: bytes, listener: IListener) -> None:
-        if self.hub.discard(channel, listener):
-            self._subscribing.pop(channel, None)
-            if self.pubsub.up:
-                self.pubsub.ask(lambda: self.redis.subscribed.discard(channel)).addErrback(
-                    lambda _: None
-                )
+        self._table.unlisten(channel, listener)
+
+    def _subscribe(self, channel: bytes) -> Deferred[None]:
+        return self.pubsub.ask(lambda: self.redis.subscribed.add(channel))
+
+    def _unsubscribe(self, channel: bytes) -> None:
+        if self.pubsub.up:
+            self.pubsub.ask(lambda: self.redis.subscribed.discard(channel)).addErrback(
+                lambda _: None
+            )
 
     def publish(
         self,
@@ -157,7 +146,7 @@ class ScriptedBroker:
 
         return self.commands.ask(read)
 
-    def fence(self) -> Deferred[None]:
+    def fence(self, channels: Iterable[bytes] | None = None) -> Deferred[None]:
         if not self.pubsub.up:
             return fail(BrokerUnavailable("There is no connection."))
         return self.pubsub.ask(lambda: None)
@@ -166,11 +155,13 @@ class ScriptedBroker:
         self.notes.forget(listener)
 
     def when_available(self) -> Deferred[None]:
-        if self.available:
-            return succeed(None)
-        waiting: Deferred[None] = Deferred(self._waiting.remove)
-        self._waiting.append(waiting)
-        return waiting
+        return succeed(None) if self.available else self._available.wait()
+
+    def on_restored(self, callback: Callable[[], object]) -> Callable[[], None]:
+        return self._restored.add(callback)
+
+    def generation_of(self, channels: Iterable[bytes]) -> int:
+        return self.generation
 
     def fileno(self) -> int | None:
         return None
@@ -184,7 +175,7 @@ class ScriptedBroker:
 
     def _dispatch(self, message: Message) -> None:
         # While a subscription is under way, messages still come from an earlier one.
-        if message.channel not in self._subscribing:
+        if message.channel not in self._table.subscribing:
             sender = self.notes.take(message.channel, message.payload)
             self.hub.dispatch(Publication(message.channel, message.payload, sender))
 
@@ -201,7 +192,8 @@ class ScriptedBroker:
         if self.available:
             return
         self.commands.up = True
-        if not self.pubsub.up:
+        replaced = not self.pubsub.up
+        if replaced:
             self.pubsub.up = True
             self.generation += 1
             self.redis.subscribed = set(self.hub.channels)
@@ -210,9 +202,9 @@ class ScriptedBroker:
             self.redis.lost.clear()
             for message in sorted(missed, key=lambda message: message.number):
                 self._dispatch(message)
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            each.callback(None)
+        self._available.fire(None)
+        if replaced:
+            self._restored.call()
 
 
 class ScriptedWorld:

@@ -1,0 +1,248 @@
+"""From Redis' messages to the fan-out of publications, through outages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, inlineCallbacks
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ws4redis_tx.core.errors import BrokerUnavailable
+from ws4redis_tx.core.interfaces import IListener
+from ws4redis_tx.core.messages import Publication
+from ws4redis_tx.core.redis_address import RedisAddress
+from ws4redis_tx.delivery.fanout import Fanout
+from ws4redis_tx.delivery.hub import EchoNotes, Hub
+from ws4redis_tx.redis.arrivals import Arrivals
+from ws4redis_tx.redis.channel_table import ChannelTable
+from ws4redis_tx.redis.commands import Commands
+from ws4redis_tx.redis.probe import Probe
+from ws4redis_tx.redis.pubsub import PubSub
+from ws4redis_tx.scheduling.deferreds import gather
+
+_log = Logger()
+
+_MOST_BACKLOG = 1 << 20  # bytes that have come from Redis and wait for earlier fan-outs
+
+_PROBE_EARLY = 50_000  # messages, which are remembered until the next probe
+
+
+class Dispatcher:
+    """Listeners, and what they hear over the pub/sub connection.
+
+    When the connection is made anew, every channel is subscribed again and the persisted messages
+    are looked up. Messages that arrive meanwhile are held. The missed messages go out first, then
+    the held ones; only then does the connection count as up.
+    """
+
+    def __init__(
+        self,
+        address: RedisAddress,
+        prefix: str,
+        reactor: Any,
+        commands: Commands,
+        *,
+        on_up: Callable[[], None],
+        on_down: Callable[[str], None],
+    ) -> None:
+        self.hub = Hub(lambda: _log.failure("A listener failed; the others get the message"))
+        self.table = ChannelTable(self.hub, self._subscribe, self._unsubscribe)
+        self.notes = EchoNotes()
+        self._pubsub = PubSub(
+            address,
+            reactor,
+            on_messages=self.receive,
+            recover=self._recover,
+            on_lost=self._lost,
+            on_up=on_up,
+            on_down=on_down,
+        )
+        self._fanout = Fanout(self.hub, reactor.seconds, lambda run: reactor.callLater(0, run))
+        self._commands = commands
+        self._arrivals = Arrivals()
+        self._held: list[tuple[bytes, bytes]] | None = None
+        # Messages that unfinished recoveries had held.
+        self._held_earlier: list[tuple[bytes, bytes]] = []
+        self.probe = Probe(
+            prefix,
+            commands,
+            reactor,
+            on_deaf=self._deaf,
+            on_refused=self._arrivals.forget_recent,
+        )
+
+    def start(self) -> None:
+        self._pubsub.start()
+        self.probe.start()
+
+    def stop(self) -> Deferred[Any]:
+        self.probe.stop()
+        return self._pubsub.stop()
+
+    @property
+    def up(self) -> bool:
+        return self._pubsub.up
+
+    @property
+    def generation(self) -> int:
+        return self._pubsub.generation
+
+    def fileno(self) -> int | None:
+        return self._pubsub.fileno()
+
+    # Listeners
+
+    def listen(self, channel: bytes, listener: IListener) -> Deferred[None]:
+        if not self._pubsub.up:
+            return fail(BrokerUnavailable("There is no connection to Redis."))
+        return self.table.listen(channel, listener)
+
+    def unlisten(self, channel: bytes, listener: IListener) -> None:
+        self.table.unlisten(channel, listener)
+
+    def fence(self) -> Deferred[None]:
+        """As ``IBroker.fence``."""
+        stands: Deferred[None] = Deferred()
+        # These callbacks stand on a Deferred of their own: the one that is returned may be
+        # cancelled, and the messages were read all the same.
+        self._pubsub.fence().addCallbacks(
+            self._fenced, stands.errback, callbackArgs=(self._arrivals.take_read(), stands)
+        )
+        return stands
+
+    def when_handed_over(self, function: Callable[[], object]) -> None:
+        """Call ``function`` when all that has arrived was handed to its listeners: now, if it was.
+
+        A failure is logged.
+        """
+        self._fanout.then(function)
+
+    def read(self, channel: bytes, payload: bytes) -> None:
+        """A listener of ``channel`` was given the persisted message.
+
+        The message counts as arrived only after a fence: other listeners may not have heard it yet,
+        and will not if the connection is lost, or is dead already.
+        """
+        if channel in self.hub.channels:
+            self._arrivals.read(channel, payload)
+
+    def _subscribe(self, channel: bytes) -> Deferred[None]:
+        return self._pubsub.subscribe(channel).addErrback(_not_subscribed)
+
+    def _unsubscribe(self, channel: bytes) -> None:
+        self._arrivals.forget(channel)
+        self._pubsub.unsubscribe(channel)
+
+    def _fenced(self, _: object, read: list[tuple[bytes, bytes]], stands: Deferred[None]) -> None:
+        for channel, payload in read:
+            if channel in self.hub.channels:
+                self._arrivals.note_read(channel, payload)
+        self._fanout.then(partial(stands.callback, None))
+
+    # Messages
+
+    def receive(self, messages: list[tuple[bytes, bytes]]) -> None:
+        """Hand over what one read brought, or hold it while the connection recovers."""
+        if self._held is not None:
+            self._held += messages
+            return
+        self.probe.heard = True
+        listeners, subscribing = self.hub.listeners, self.table.subscribing
+        arrivals, notes = self._arrivals, self.notes
+        publications = []
+        for channel, payload in messages:
+            if channel not in listeners or channel in subscribing:
+                if channel == self.probe.channel:
+                    self._proven(payload)
+                continue  # any other was on its way when the last listener left
+            arrivals.note(channel, payload)
+            sender = notes.take(channel, payload) if notes.senders else None
+            publications.append(Publication(channel, payload, sender))
+        if publications:
+            self._fanout.hand_over(publications)
+        if self._fanout.busy and self._fanout.backlog > _MOST_BACKLOG:
+            self._hold_back()
+        if len(arrivals.recent) > _PROBE_EARLY and not self.probe.out:
+            self._probe_early()
+
+    def _hold_back(self) -> None:
+        """Leave the rest in Redis until the listeners have what came. Not before it is necessary:
+        acknowledgements come the same way.
+        """
+        self.probe.paused = True
+        self._pubsub.pause()
+        self._fanout.then(partial(self._go_on, self._pubsub.generation))
+
+    def _go_on(self, generation: int) -> None:
+        if generation == self._pubsub.generation:
+            self.probe.paused = False
+            self.probe.heard = True
+            self._pubsub.resume()
+
+    def _proven(self, probe: bytes) -> None:
+        moment = self.probe.returned(probe)
+        if moment is not None:
+            self._arrivals.prove(moment)
+
+    def _probe_early(self) -> None:
+        self.probe.send()
+        if not self.probe.out:
+            # Without a proof: an outage now would bring the last ones once more.
+            self._arrivals.forget_recent()
+
+    # Outages
+
+    @inlineCallbacks
+    def _recover(self) -> Any:
+        self._held_earlier += self._held or ()
+        self._held = []
+        channels = list(self.hub.channels)
+        probed = self.probe.subscribe(self._pubsub)
+        yield gather([probed, *map(self._pubsub.subscribe, channels)])
+        missed: list[tuple[bytes, bytes]] = []
+        if channels:
+            # Messages that come until then wait in Redis, not here.
+            self._pubsub.pause()
+            yield self._commands.when_connected()
+            self._pubsub.resume()
+            persisted = yield self._commands.recall(channels)
+            # When this is answered, every message that was published before the recall has arrived.
+            yield self._pubsub.ping()
+            missed = self._missed(persisted)
+        held, self._held = self._held, None
+        earlier, self._held_earlier = self._held_earlier, []
+        # A client that published meanwhile may hear its own message: its note cannot be told from
+        # an old one.
+        self.notes.clear()
+        self.probe.forget()
+        self.receive(earlier + missed + held)
+        self.probe.send()
+
+    def _missed(
+        self, persisted: list[tuple[bytes, bytes, int | None]]
+    ) -> list[tuple[bytes, bytes]]:
+        """In the order of their stamps."""
+        held = {*self._held_earlier, *(self._held or ())}
+        missed = [
+            (stamp or 0, channel, payload)
+            for channel, payload, stamp in persisted
+            if (channel, payload) not in held and self._arrivals.missed(channel, payload, stamp)
+        ]
+        return [(channel, payload) for _, channel, payload in sorted(missed)]
+
+    def _lost(self) -> None:
+        self.probe.paused = False
+        self.notes.clear()
+        self._arrivals.forget_read()
+
+    def _deaf(self) -> None:
+        if self._pubsub.up:
+            _log.warn("Redis is connected but nothing it publishes arrives; connecting anew.")
+            self._pubsub.drop()
+
+
+def _not_subscribed(failure: Failure) -> Failure:
+    return Failure(BrokerUnavailable(f"Redis did not subscribe: {failure.value}"))

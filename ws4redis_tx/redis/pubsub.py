@@ -1,0 +1,147 @@
+"""One connection to Redis for pub/sub: subscribing, fences, backpressure, loss.
+
+It does not know who listens to what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
+
+from ws4redis_tx.core.errors import BrokerUnavailable
+from ws4redis_tx.core.redis_address import RedisAddress
+from ws4redis_tx.redis.connection import RedisConnection
+from ws4redis_tx.redis.protocol import LOST, PubSubProtocol
+from ws4redis_tx.scheduling.waiters import Waiters
+
+
+class PubSub:
+    """A connection that is made anew whenever it is lost.
+
+    :param on_messages: called with the messages that one read brought, as (channel, payload) pairs
+        in Redis' order; also while the connection recovers.
+    :param recover: called with each new connection. The connection is ``up`` when the Deferred
+        fires, and is tried anew when it fails.
+    :param on_lost: called when the connection, or the attempt to recover, came to its end.
+    :param on_up: called when the connection is ``up``.
+    :param on_down: called with the problem, whenever it is lost or cannot be made.
+    """
+
+    def __init__(
+        self,
+        address: RedisAddress,
+        reactor: Any,
+        *,
+        on_messages: Callable[[list[tuple[bytes, bytes]]], None],
+        recover: Callable[[], Deferred[Any]],
+        on_lost: Callable[[], None],
+        on_up: Callable[[], None],
+        on_down: Callable[[str], None],
+    ) -> None:
+        self._connection = RedisConnection(
+            address,
+            reactor,
+            lambda: PubSubProtocol(on_messages),
+            prepare=self._prepare,
+            on_up=on_up,
+            on_down=on_down,
+        )
+        self._recover = recover
+        self._on_lost = on_lost
+        # While it recovers, and after; the connection's own only after.
+        self._protocol: PubSubProtocol | None = None
+        self._fenced: Waiters[None] = Waiters()
+        self._fencing = False
+        self.generation = 0
+        """Another number for each connection."""
+
+    def start(self) -> None:
+        self._connection.start()
+
+    def stop(self) -> Deferred[Any]:
+        return self._connection.stop()
+
+    @property
+    def up(self) -> bool:
+        return self._connection.protocol is not None
+
+    def fileno(self) -> int | None:
+        return None if self._protocol is None else self._protocol.transport.fileno()
+
+    def subscribe(self, channel: bytes) -> Deferred[None]:
+        """Fire when Redis has confirmed it. Fails when Redis refuses, or the connection is lost."""
+        protocol = self._protocol
+        return fail(LOST("Not connected")) if protocol is None else protocol.subscribe(channel)
+
+    def unsubscribe(self, channel: bytes) -> None:
+        if self._protocol is not None:
+            self._protocol.unsubscribe(channel).addErrback(lambda _: None)
+
+    def ping(self) -> Deferred[None]:
+        """Fire when all that Redis published before this call was handed to ``on_messages``.
+
+        For ``recover``; others ask for a ``fence``.
+        """
+        protocol = self._protocol
+        return fail(LOST("Not connected")) if protocol is None else protocol.ping()
+
+    def fence(self) -> Deferred[None]:
+        """The same, on a connection that is ``up``. Fails with ``BrokerUnavailable`` otherwise, or
+        when the connection is lost.
+        """
+        fenced = self._fenced.wait()
+        if not self._fencing:
+            self._send_fence()
+        return fenced
+
+    def pause(self) -> None:
+        """Read nothing more: messages wait in Redis, and so do acknowledgements behind them."""
+        if self._protocol is not None:
+            self._protocol.transport.pauseProducing()
+
+    def resume(self) -> None:
+        if self._protocol is not None:
+            self._protocol.transport.resumeProducing()
+
+    def drop(self) -> None:
+        """Make the connection anew, although it seems to be ``up``."""
+        protocol = self._connection.protocol
+        if protocol is not None:
+            self._connection.drop(protocol)
+
+    def _prepare(self, protocol: PubSubProtocol) -> Deferred[Any]:
+        self._protocol = protocol
+        self.generation += 1
+        protocol.whenDisconnected().addCallback(self._disconnected)
+        return self._recover()
+
+    def _disconnected(self, protocol: PubSubProtocol) -> None:
+        if self._protocol is protocol:
+            self._protocol = None
+            self._on_lost()
+
+    def _send_fence(self) -> None:
+        """One PING serves all who asked before it was sent."""
+        fenced, self._fenced = self._fenced, Waiters()
+        protocol = self._connection.protocol
+        if protocol is None:
+            fenced.fail(_lost())
+            return
+        self._fencing = True
+        protocol.ping().addBoth(self._ponged, fenced)
+
+    def _ponged(self, answer: object, fenced: Waiters[None]) -> None:
+        self._fencing = False
+        if len(self._fenced):
+            self._send_fence()
+        if isinstance(answer, Failure):
+            fenced.fail(_lost())
+        else:
+            fenced.fire(None)
+
+
+def _lost() -> Failure:
+    return Failure(BrokerUnavailable("The connection to Redis was lost."))

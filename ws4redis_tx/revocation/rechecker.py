@@ -1,0 +1,164 @@
+"""Looking up again whether a session may still have what it was admitted with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from random import Random
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ws4redis_tx.core.admission import Admission, check_admission, lost
+from ws4redis_tx.core.errors import Denied
+from ws4redis_tx.core.handshake import Handshake
+from ws4redis_tx.revocation.packing import unpack
+from ws4redis_tx.revocation.recheck_queue import RecheckQueue
+from ws4redis_tx.revocation.session_index import IRevocable, SessionIndex
+from ws4redis_tx.scheduling.sweeps import PeriodicSweep
+
+_log = Logger()
+
+RECHECK_TIMEOUT = 10.0
+# After a recheck that failed, until it is tried again; then the session is closed.
+RETRIES = (2.0, 8.0, 20.0)
+
+_LONGEST_TIMER = 86400.0
+
+
+class Rechecker:
+    """Rechecks sessions: when it is asked to, once in each period, and when a visitor's own
+    session, such as Django's, ends.
+
+    A recheck that fails is tried again; after the last try the session is closed with 1011.
+
+    :param period: in seconds; ``0`` or ``None``: nobody is rechecked for time alone.
+    :param authorize: asks the authorizer about a handshake, as at the opening.
+    :param index: has the sessions' records.
+    :param end: called with a session that lost something, and why.
+    """
+
+    def __init__(
+        self,
+        period: int | None,
+        authorize: Callable[[Handshake, Sequence[str]], Deferred[Admission]],
+        index: SessionIndex,
+        end: Callable[[IRevocable, str], None],
+        reactor: Any,
+        random: Random,
+    ) -> None:
+        self._period = period
+        self._authorize = authorize
+        self._index = index
+        self._end = end
+        self._reactor = reactor
+        self._queue: RecheckQueue[IRevocable] = RecheckQueue(self._recheck, reactor)
+        self._sweep: PeriodicSweep[IRevocable] | None = None
+        if period:
+            # Some together, as the first of a row opens the connection to the database.
+            tick = max(min(1.0, period), period / 1000)
+            self._sweep = PeriodicSweep(period, self._queue.eventually, reactor, random, tick=tick)
+        # How often a session's recheck failed, and the timer of the next try.
+        self._failures: dict[IRevocable, tuple[int, Any]] = {}
+        self._failing = False
+
+    def watch(self, session: IRevocable, expires: float | None) -> None:
+        """Recheck it once in each period, and at ``expires`` (Unix time), until ``forget``."""
+        if self._sweep is not None:
+            self._sweep.add(session)
+        self._set_timer(session, expires)
+
+    def forget(self, session: IRevocable) -> None:
+        """The session is gone. Before its record is discarded."""
+        self._set_timer(session, None)
+        self._queue.discard(session)
+        self._forget_failures(session)
+        if self._sweep is not None:
+            self._sweep.discard(session)
+
+    def soon(self, session: IRevocable) -> None:
+        """Something about its visitor has changed."""
+        self._queue.soon(session)
+
+    def eventually(self, session: IRevocable) -> None:
+        """Something may have changed: after those that are urgent."""
+        self._queue.eventually(session)
+
+    def _set_timer(self, session: IRevocable, expires: float | None) -> None:
+        """Recheck when the visitor's session ends, if that is before the next turn."""
+        admitted = session.admitted
+        if admitted is None:
+            return
+        _cancel(admitted.expiry)
+        admitted.expiry = None
+        if expires is None:
+            return
+        left = expires - time.time()
+        delay = left + 0.1 if left > 0 else 5.0
+        if not self._period or delay < self._period:
+            admitted.expiry = self._reactor.callLater(
+                min(delay, _LONGEST_TIMER), self._queue.soon, session
+            )
+
+    # A recheck
+
+    def _recheck(self, session: IRevocable) -> Deferred[None]:
+        admitted = session.admitted
+        if admitted is None or session.ended or admitted.packed is None:
+            return succeed(None)
+        handshake = unpack(admitted.packed)
+        answer: Deferred[Any] = self._authorize(handshake, admitted.asked)
+        answer.addTimeout(RECHECK_TIMEOUT, self._reactor)
+        answer.addCallback(self._judge, session, handshake)
+        answer.addErrback(self._not_rechecked, session)
+        return answer.addErrback(partial(_log.failure, "A recheck failed"))
+
+    def _judge(self, admission: Admission, session: IRevocable, handshake: Handshake) -> None:
+        admitted = session.admitted
+        if admitted is None or session.ended:
+            return
+        check_admission(handshake, admission)
+        self._failing = False
+        self._forget_failures(session)
+        loss = lost(admitted.identity, admitted.rights, admission)
+        if loss:
+            self._end(session, f"a recheck found that {loss} is gone")
+            return
+        if admission.identity != admitted.identity:
+            self._index.update(session, admission.identity)
+        self._set_timer(session, admission.expires)
+
+    def _not_rechecked(self, failure: Failure, session: IRevocable) -> None:
+        if session.admitted is None or session.ended:
+            return
+        error = failure.value
+        if isinstance(error, Denied) and error.status < 500:
+            self._end(session, f"a recheck was refused with {error.status}")
+            return
+        if not self._failing:
+            self._failing = True  # once for all: it is the database, more often than not
+            _log.failure(
+                "A recheck failed. It is tried again; who cannot be rechecked is closed with 1011 "
+                "after {seconds:g} s",
+                failure=failure,
+                seconds=sum(RETRIES),
+            )
+        tried, timer = self._failures.get(session, (0, None))
+        _cancel(timer)
+        if tried < len(RETRIES):
+            timer = self._reactor.callLater(RETRIES[tried], self._queue.soon, session)
+            self._failures[session] = tried + 1, timer
+        else:
+            session.close(1011, "The server failed.")
+
+    def _forget_failures(self, session: IRevocable) -> None:
+        _, timer = self._failures.pop(session, (0, None))
+        _cancel(timer)
+
+
+def _cancel(timer: Any) -> None:
+    if timer is not None and timer.active():
+        timer.cancel()
