@@ -26,7 +26,7 @@ ROOMS: dict[str, set[str]] = {
     "websocket": {"core", "delivery", "scheduling", "sessions"},
     "threads": {"core", "config", "redis"},
     "django": {"core", "config", "revocation", "threads", "doors"},
-    "twistd": {"core", "config", "redis", "websocket", "threads", "doors"},
+    "twistd": {"core", "config", "scheduling", "websocket", "threads", "django", "doors"},
     "testing": {
         "core", "config", "delivery", "scheduling", "redis", "threads", "django", "twistd", "doors",
     },

@@ -276,7 +276,7 @@ class RedisWorld:
         return {
             "listeners": of_websockets(self.broker.hub.channels),
             "subscriptions": of_websockets(self.redis.subscribed),
-            "awaited": self.broker._subscriptions._subscribing,
+            "awaited": self.broker._dispatcher.table.subscribing,
             "notes": len(self.broker._notes),
             "websockets": self.factory.session_server.sessions,
         }

@@ -1,10 +1,11 @@
-"""What users test with.
+"""The testing kit, for the tests of applications.
 
-The real server in memory, for Twisted's tests and anybody's: ``connect``, ``MemoryClient``,
-``make_memory_factory``, ``MemoryBroker``. For Django's: ``capture_messages``, ``LiveServer``. For
-pytest: the fixtures of ``pytest_plugin``.
+The real server in memory, for any test: ``connect``, ``MemoryClient``, ``make_memory_factory``,
+``MemoryBroker``. For Django's tests: ``capture_messages``, ``LiveServer``. For pytest: the fixtures
+of ``pytest_plugin``.
 
-Importing this imports nothing else; each name brings what it needs.
+Knows every room. No other room must know it. Importing it imports nothing else: each name brings
+the modules that it needs.
 """
 
 from __future__ import annotations
