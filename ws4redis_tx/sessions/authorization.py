@@ -66,11 +66,13 @@ class Authorization:
 
     def _answered_late(self, answer: Any) -> Any:
         session = self._session
+        if session.ended:
+            return Deferred()  # never fires: nobody waits any more
         if self._timed_out:
             return Failure(unavailable("the authorizer took longer than its timeout"))
         if session.opening is None:
             session.server.timeouts.discard(session)
-        elif not session.ended:
+        else:
             session.server.timeouts.add(session)  # the next step has its own time
         return answer
 
