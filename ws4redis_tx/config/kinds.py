@@ -1,7 +1,7 @@
 """The kinds of values that settings have: which values work, and what the server makes of them.
 
-Every method is told under which name the user knows the value (a setting, a field, an option), and
-raises ``ConfigError`` under that name.
+Every method gets the name that the user wrote (of a setting, a field or an option), and raises
+``ConfigError`` under that name.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Prefix(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Names(Kind):
-    """Several texts, each judged by ``judge``; on the command line one for each time the option is
+    """Several strings, which ``judge`` judges; on the command line, one each time the option is
     given.
     """
 
@@ -157,29 +157,34 @@ class Names(Kind):
     judge: Callable[[Sequence[Any]], object] | None = None
 
     def check(self, name: str, value: object) -> tuple[str, ...]:
-        if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-            raise ConfigError(name, f"is {value!r}", f"Use a list, such as ['{self.example}'].")
-        names = tuple(value)
-        _under_the_name(name, self.judge or self._strings, names)
-        return names
+        return self._checked(name, value, f"Use a list, such as ['{self.example}'].")
+
+    def check_field(self, name: str, value: object) -> tuple[str, ...]:
+        return self._checked(name, value, f"Use a tuple, such as ('{self.example}',).")
 
     def read(self, name: str, text: str) -> object:
         return (text,)
 
-    def _strings(self, names: Sequence[object]) -> None:
+    def _checked(self, name: str, value: object, remedy: str) -> tuple[str, ...]:
+        if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+            raise ConfigError(name, f"is {value!r}", remedy)
+        names = tuple(value)
+        if self.judge is not None:
+            _under_the_name(name, self.judge, names)
+            return names
         for each in names:
             if not isinstance(each, str):
-                remedy = f"Use strings, such as '{self.example}'."
-                raise ConfigError("", f"holds {each!r}, which is not a string", remedy)
+                raise ConfigError(name, f"holds {each!r}, which is not a string", remedy)
+        return names
 
 
 class OptionalNames(Names):
-    """``None`` is none of them."""
+    """``None`` means no names."""
 
     __slots__ = ()
 
-    def check(self, name: str, value: object) -> tuple[str, ...]:
-        return super().check(name, () if value is None else value)
+    def _checked(self, name: str, value: object, remedy: str) -> tuple[str, ...]:
+        return super()._checked(name, () if value is None else value, remedy)
 
 
 class Origins(OptionalNames):
@@ -187,8 +192,8 @@ class Origins(OptionalNames):
 
     __slots__ = ()
 
-    def check(self, name: str, value: object) -> tuple[str, ...]:
-        return super().check(name, ("*",) if value == "*" else value)
+    def _checked(self, name: str, value: object, remedy: str) -> tuple[str, ...]:
+        return super()._checked(name, ("*",) if value == "*" else value, remedy)
 
 
 class RatePair(Kind):

@@ -2,8 +2,12 @@
 
 From a row come the check of ``manage.py check``, the option of ``twistd ws4redis``, the validation
 and the default of the field of ``ServerConfig``, the lines in its docstring and in
-``docs/reference/settings.md`` (``ws4redis_tx.config.document`` writes these), and the name that an
-error uses. A new setting is a row here and a field in ``ServerConfig``. Callables have no option.
+``docs/reference/settings.md``, and the name in an error.
+
+A new setting is a row here and a field in ``ServerConfig``. Afterwards
+``python -m ws4redis_tx.config.document docs/reference/settings.md`` writes the documentation, and
+``python -m tests.architecture.test_public_names`` the list of promised names. Callables have no
+option; a setting that Django's code alone uses has neither option nor field.
 """
 
 from __future__ import annotations
@@ -101,7 +105,7 @@ SETTINGS = (
         help="addresses and networks of proxies in front, whose `X-Forwarded-For`, `-Proto` and "
         "`-Host` are believed; `unix` for those that use a Unix socket",
     ),
-    # Django's publisher alone uses these three; the server has neither a field nor an option.
+    # Django's code alone uses these three.
     Setting(
         name="WS4REDIS_ON_COMMIT", check="E016",
         default=False, kind=Flag(),

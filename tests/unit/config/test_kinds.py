@@ -169,7 +169,13 @@ class WordTests(KindTestCase):
 class NamesTests(KindTestCase):
     def test_a_single_text_is_no_list(self) -> None:
         for value in ("tcp:8080", b"tcp:8080", 5, None):
-            self.assert_refused(Names("tcp:8080"), value, repr(value), "Use a list, such as ['tcp")
+            self.assert_refused(Names("tcp:8080"), value, repr(value), "tcp:8080")
+        for check, remedy in (
+            (Names("tcp:8080").check, "Use a list, such as ['tcp:8080']."),
+            (Names("tcp:8080").check_field, "Use a tuple, such as ('tcp:8080',)."),
+        ):
+            error = self.assertRaises(ConfigError, check, "the_name", "tcp:8080")
+            self.assertEqual(error.remedy, remedy)
 
     def test_each_is_a_string(self) -> None:
         self.assert_refused(Names("tcp:8080"), ["tcp:1", 2], "holds 2, which is not a string")
