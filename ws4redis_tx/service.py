@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.python.reflect import namedAny
 
+from ws4redis_tx.config.importing import import_callable
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import (
     Admission,
@@ -154,7 +154,7 @@ def make_factory(
     ``hooks`` to those that send Django's signals if ``config.django``, else to none.
     """
     reactor = _reactor(reactor)
-    make_subscriber = subscriber or _imported(config.subscriber)
+    make_subscriber = subscriber or import_callable("subscriber", config.subscriber)
     return WebSocketFactory(
         Server(
             config,
@@ -189,7 +189,7 @@ def make_service(
     It starts and stops its broker with itself, unless one is given.
     """
     reactor = _reactor(reactor)
-    subscriber = subscriber or _imported(config.subscriber)
+    subscriber = subscriber or import_callable("subscriber", config.subscriber)
     # Stopped with the service are only those parts that it made itself.
     stop: list[Callable[[], object]] = []
     if authorizer is None:
@@ -233,19 +233,6 @@ def _default_hooks(config: ServerConfig, reactor: Any) -> Any:
 
 def _observers(hooks: IHooks | None, reactor: Any) -> list[ISessionObserver]:
     return [] if hooks is None or type(hooks) is NullHooks else [HookObserver(hooks, reactor)]
-
-
-def _imported(subscriber: Any) -> Any:
-    if not isinstance(subscriber, str):
-        return subscriber
-    try:
-        return namedAny(subscriber)
-    except Exception as error:
-        raise ConfigError(
-            "WS4REDIS_SUBSCRIBER",
-            f"is {subscriber!r}, which cannot be imported: {error}",
-            "Correct the dotted name.",
-        ) from error
 
 
 def _reactor(reactor: Any) -> Any:

@@ -16,4 +16,4 @@ def makeService(options: Options) -> IService:
     try:
         return make_parent(options) if options["workers"] > 1 else make_server(options)
     except ConfigError as error:
-        raise SystemExit(f"twistd ws4redis: {error}") from error
+        raise SystemExit(f"twistd ws4redis: {options.as_written(error)}") from error

@@ -1,5 +1,7 @@
-"""Five walks through the house, as the interpreter takes them. ``python -m tests.architecture.walks``
-prints the modules of this package that each enters, in the order in which it first enters them.
+"""Five walks through the house, as the interpreter takes them.
+
+``python -m tests.architecture.walks`` prints the modules of this package that each walk enters, in
+the order in which it first enters them.
 
 A module in parentheses is asked for something and returns: it calls no other module on this walk.
 The others pass control on, and a reader has to keep them in mind.

@@ -14,7 +14,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.django import in_thread, log_in, set_up_django
 from tests.support.programs import python
 from tests.support.sites import PUBLISH_ALL, SUBSCRIBE_ALL, ContractTestCase
-from ws4redis_tx.config.server_config import DEFAULT_SUBSCRIBER
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
 from ws4redis_tx.subscriber import RedisSubscriber
@@ -46,7 +45,9 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(django_settings.get("WEBSOCKET_URL"), "/ws/")
         self.assertEqual(str(django_settings.get_redis_address()), "redis://localhost:6379/0")
         self.assertEqual(django_settings.get("WS4REDIS_EXPIRE"), 3600)
-        self.assertEqual(django_settings.get("WS4REDIS_SUBSCRIBER"), DEFAULT_SUBSCRIBER)
+        self.assertEqual(
+            django_settings.get("WS4REDIS_SUBSCRIBER"), "ws4redis_tx.subscriber.RedisSubscriber"
+        )
         for name in (
             "WS4REDIS_PREFIX", "WS4REDIS_HEARTBEAT", "WS4REDIS_ALLOWED_CHANNELS",
             "WS4REDIS_PROCESS_REQUEST", "WS4REDIS_ALLOWED_ORIGINS",

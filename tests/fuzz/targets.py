@@ -337,7 +337,7 @@ def broker(said: Iterable[tuple[str, bytes]]) -> None:
         story.go_on()
         for place, data in said:
             # The process's own control channel, which has a random name.
-            data = data.replace(b"PROBE", world.broker._subscriptions.probe.channel)
+            data = data.replace(b"PROBE", world.broker._dispatcher.probe.channel)
             if place == "answer":
                 liar.lies.append(data)
                 story.come()

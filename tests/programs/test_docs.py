@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import ROOT
 from tests.support.pages import DOCS, Block, blocks_of, pages
 from ws4redis_tx.config import django_settings
-from ws4redis_tx.config.server_config import DEFAULT_LISTEN, ServerConfig
+from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.tap import Options
 
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -126,7 +126,7 @@ class SettingsTests(SynchronousTestCase):
                 self.assertEqual(ast.literal_eval(default), getattr(ServerConfig(), name), name)
 
     def test_the_options_without_a_setting_have_their_defaults(self) -> None:
-        self.assertEqual(self.options["--listen"], *DEFAULT_LISTEN)
+        self.assertEqual(self.options["--listen"], *ServerConfig().listen)
         options = Options()
         for option in ("--workers", "--drain"):
             self.assertEqual(self.options[option], options[option[2:]])

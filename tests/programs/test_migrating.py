@@ -22,6 +22,7 @@ from tests.support.wires import handshake_bytes, status_of
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
 from ws4redis_tx.core.errors import BrokerUnavailable
+from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis.broker import RedisBroker
 from ws4redis_tx.subscriber import RedisSubscriber
 from ws4redis_tx.tap import Options
@@ -82,7 +83,7 @@ class TextTests(SynchronousTestCase):
         rows = re.findall(r"^\| `(\w+)` \| (.+?) \|", section("Settings"), re.M)
         table = dict(rows)
         self.assertEqual(set(table), set(django_settings.DEFAULTS))
-        address = django_settings.parse_redis_address(None)
+        address = RedisAddress()
         self.assertEqual(
             table.pop("WS4REDIS_CONNECTION"),
             f"Redis on `{address.host}:{address.port}`, database {address.db}",

@@ -52,7 +52,9 @@ class RevocationTests(DjangoTests):
 
     def stop_clock(self, service: Any) -> Clock:
         clock = Clock()
-        self.patch(service.factory.session_server.revocations, "_reactor", clock)
+        revocations = service.factory.session_server.revocations
+        self.patch(revocations, "_reactor", clock)
+        self.patch(revocations._rechecker, "_reactor", clock)
         return clock
 
     @inlineCallbacks

@@ -10,7 +10,10 @@ class WS4RedisError(Exception):
 
 
 class ConfigError(WS4RedisError):
-    """A setting that cannot work. The text names the setting, its value and the remedy."""
+    """A setting that cannot work. The text names the setting, its value and the remedy.
+
+    ``setting`` is the name that the user wrote: of a Django setting, a field or an option.
+    """
 
     def __init__(self, setting: str, problem: str, remedy: str) -> None:
         self.setting = setting

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable
 from dataclasses import dataclass
-
-from ws4redis_tx.core.errors import ConfigError
 
 CLOSE, DROP_OLDEST, LATEST = "close", "drop_oldest", "latest"
 SLOW_READER_POLICIES = (CLOSE, DROP_OLDEST, LATEST)
@@ -26,25 +23,9 @@ class Rate:
     size: float
 
 
-DEFAULT_RATE = (1000, 16 * 1024 * 1024)
-
-
-def make_rate(value: object) -> Rate | None:
-    """From a pair of numbers, messages and bytes a second; ``None``: no limit."""
-    if value is None:
-        return None
-    if (
-        isinstance(value, tuple | list)
-        and len(value) == 2
-        and all(isinstance(each, int | float) and 0 < each < math.inf for each in value)
-        and not any(isinstance(each, bool) for each in value)
-    ):
-        return Rate(*value)
-    raise ConfigError(
-        "WS4REDIS_RATE",
-        f"is {value!r}",
-        f"Use a pair, messages and bytes a second, such as {DEFAULT_RATE}, or None for no limit.",
-    )
+def make_rate(pair: tuple[float, float] | None) -> Rate | None:
+    """From messages and bytes a second; ``None``: no limit."""
+    return None if pair is None else Rate(*pair)
 
 
 class Allowance:

@@ -1,4 +1,7 @@
-"""The options of ``twistd ws4redis``, and the configuration that they and the settings mean."""
+"""The options of ``twistd ws4redis``, and the configuration that they and the settings mean.
+
+Most options are rows of the table of settings; the others are here.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,17 @@ from typing import Any
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
-from ws4redis_tx.config.server_config import DEFAULT_LISTEN, ServerConfig, check_expire
+from ws4redis_tx.config.document import option_help
+from ws4redis_tx.config.kinds import Count, Flag, Names
+from ws4redis_tx.config.server_config import ServerConfig
+from ws4redis_tx.config.setting import Setting
+from ws4redis_tx.config.table import BY_FIELD, DEFAULT_LISTEN
 from ws4redis_tx.core.errors import ConfigError
-from ws4redis_tx.core.redis_address import parse_redis_address
 from ws4redis_tx.twistd.embedded_redis import find_server, free_port
 
 
 class Options(UsageOptions):
-    """What stands on the command line goes before what stands in the settings."""
+    """An option on the command line goes before a setting."""
 
     synopsis = "[options]"
     longdesc = (
@@ -27,42 +33,7 @@ class Options(UsageOptions):
         "broadcasts."
     )
     optParameters = [
-        [
-            "redis",
-            None,
-            None,
-            "Redis URL: redis://host:6379/0, rediss://…, unix:///path?db=0. One with a password "
-            "is not taken here, where any user of the machine can read it: write it into a file "
-            "and pass @FILE, or set WS4REDIS_CONNECTION in the settings (without Django: in the "
-            "environment).",
-        ],
         ["settings", None, None, "Django settings module (default: $DJANGO_SETTINGS_MODULE)."],
-        ["websocket-url", None, None, "Prefix of every websocket path (default: /ws/)."],
-        ["prefix", None, None, "Prefix of all Redis names."],
-        ["expire", None, None, "Seconds a message stays persisted; 0: not (default: 3600)."],
-        ["heartbeat", None, None, "Text sent to every client at least every 5 s."],
-        ["max-message-size", None, None, "Bytes a client's message may have (default: 1048576)."],
-        ["max-connections", None, None, "Websockets of one process; further ones get 503."],
-        [
-            "max-pending",
-            None,
-            None,
-            "Bytes that may wait for a client that does not read (default: 4194304).",
-        ],
-        [
-            "slow-reader",
-            None,
-            None,
-            "What happens when more would wait: close the client (the default), drop_oldest "
-            "message, or keep the latest one of each channel.",
-        ],
-        [
-            "recheck",
-            None,
-            None,
-            "Seconds after which a visitor's rights are looked up again; 0: only when they are "
-            "known to have changed (default: 300).",
-        ],
         [
             "drain",
             None,
@@ -74,7 +45,6 @@ class Options(UsageOptions):
     ]
     optFlags = [
         ["embedded-redis", None, "Start a Redis of our own: in memory, on a free loopback port."],
-        ["compression", None, "Compress messages (permessage-deflate) with clients that offer it."],
         ["serve-django", None, "Serve the Django site on the same port too, for development."],
     ]
 
@@ -82,9 +52,8 @@ class Options(UsageOptions):
 
     def __init__(self) -> None:
         super().__init__()
-        self["listen"] = []
-        self["origin"] = []
-        self["trusted-proxy"] = []
+        self.given: dict[str, Any] = {}
+        """The settings that options were given for, by the names of their fields."""
 
     def parseOptions(self, options: Any = None) -> None:
         # Workers get the same options, and are started where these were written for.
@@ -92,129 +61,92 @@ class Options(UsageOptions):
         self["folder"] = os.getcwd()
         super().parseOptions(options)
 
-    def opt_listen(self, endpoint: str) -> None:
-        """Twisted endpoint to listen on; repeatable (default: tcp:8080:interface=127.0.0.1)."""
-        self["listen"].append(endpoint)
-
-    def opt_origin(self, origin: str) -> None:
-        """Origin to let in besides the host itself; repeatable. https://*.example.com, '*'."""
-        self["origin"].append(origin)
-
-    def opt_trusted_proxy(self, address: str) -> None:
-        """Address or network of a proxy in front, whose X-Forwarded-For, -Proto and -Host are
-        believed; 'unix' for one that uses a Unix socket; repeatable.
-        """
-        self["trusted-proxy"].append(address)
-
     def postOptions(self) -> None:
         """Build the configuration; everything that is wrong is said here, before any start."""
         sys.path.insert(0, os.getcwd())  # as Django's own commands do
         if self["inherit"] is not None:  # a worker, which has what its parent started
             self["inherit"] = [int(number) for number in self["inherit"].split(",")]
             self["workers"], self["embedded-redis"] = "1", 0
-        if self["redis"] is not None and self["embedded-redis"]:
+        if "redis" in self.given and self["embedded-redis"]:
             raise UsageError("Give either --redis or --embedded-redis, not both.")
         settings = self["settings"] or os.environ.get("DJANGO_SETTINGS_MODULE")
         if self["serve-django"] and not settings:
             raise UsageError("--serve-django needs --settings MODULE.")
         try:
-            self["drain"] = _number("drain", self["drain"], float)
-            self["workers"] = _number("workers", self["workers"], int, least=1)
-            overrides = self._overrides()
-            if settings:
-                self["config"] = _django_config(settings, overrides, self["listen"])
-            else:
-                self["config"] = _plain_config(overrides, self["listen"])
+            self["drain"] = _drain(self["drain"])
+            workers = Count()
+            self["workers"] = workers.check("--workers", workers.read("--workers", self["workers"]))
+            if self["embedded-redis"]:
+                find_server()
+                self.given["redis"] = f"redis://127.0.0.1:{free_port()}/0"
+            self["config"] = (
+                _django_config(settings, self.given) if settings else _plain_config(self.given)
+            )
         except ConfigError as error:
             raise UsageError(str(error)) from error
 
-    def _overrides(self) -> dict[str, Any]:
-        """The settings that options were given for."""
-        given = {
-            "WEBSOCKET_URL": self["websocket-url"],
-            "WS4REDIS_PREFIX": self["prefix"],
-            "WS4REDIS_HEARTBEAT": self["heartbeat"],
-            "WS4REDIS_ALLOWED_ORIGINS": self["origin"] or None,
-            "WS4REDIS_TRUSTED_PROXIES": self["trusted-proxy"] or None,
-            "WS4REDIS_SLOW_READER": self["slow-reader"],
-            "WS4REDIS_COMPRESSION": True if self["compression"] else None,
-            "WS4REDIS_CONNECTION": self._redis(),
-        }
-        for name, option in _NUMBERS.items():
-            if self[option] is not None:
-                given[name] = _number(option, self[option], int)
-        return {name: value for name, value in given.items() if value is not None}
-
-    def _redis(self) -> Any:
-        if self["embedded-redis"]:
-            find_server()
-            return f"redis://127.0.0.1:{free_port()}/0"
-        url = self["redis"]
-        if url is None:
-            return None
-        if url.startswith("@"):
-            try:
-                with open(url[1:]) as file:
-                    return file.read().strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigError(
-                    "--redis", f"names a file that cannot be read: {error}", "Correct its path."
-                ) from error
-        address = parse_redis_address(url)
-        if address.password is not None or address.sentinel_password is not None:
-            raise UsageError(
-                "A Redis URL with a password on the command line can be read by every user of "
-                "this machine. Write it into a file and pass --redis @FILE, or set "
-                "WS4REDIS_CONNECTION in the Django settings (without Django: in the environment)."
-            )
-        return url
+    def as_written(self, error: ConfigError) -> ConfigError:
+        """The error under the name of the option, if one was given for the setting."""
+        for field in self.given:
+            row = BY_FIELD[field]
+            if error.setting in (row.name, row.field):
+                return ConfigError(f"--{row.option}", error.problem, error.remedy)
+        return error
 
 
-_LIMITS = {
-    "WS4REDIS_MAX_MESSAGE_SIZE": "max_message_size",
-    "WS4REDIS_MAX_PENDING": "max_pending",
-    "WS4REDIS_MAX_CONNECTIONS": "max_connections",
-    "WS4REDIS_SLOW_READER": "slow_reader",
-    "WS4REDIS_COMPRESSION": "compression",
-    "WS4REDIS_RECHECK": "recheck",
-}
-_NUMBERS = {
-    "WS4REDIS_EXPIRE": "expire",
-    "WS4REDIS_MAX_MESSAGE_SIZE": "max-message-size",
-    "WS4REDIS_MAX_PENDING": "max-pending",
-    "WS4REDIS_MAX_CONNECTIONS": "max-connections",
-    "WS4REDIS_RECHECK": "recheck",
-}
+def _add_option(name: str, text: str, handler: Callable[..., None]) -> None:
+    """Twisted finds options among the methods of the class."""
+    handler.__doc__ = text
+    setattr(Options, f"opt_{name.replace('-', '_')}", handler)
 
 
-def _number(option: str, value: str, kind: Callable[[str], float], least: int = 0) -> float:
+def _add_switch(row: Setting) -> None:
+    def on(options: Options) -> None:
+        options.given[row.field] = True
+
+    def off(options: Options) -> None:
+        options.given[row.field] = False
+
+    _add_option(row.option, option_help(row), on)
+    _add_option(f"no-{row.option}", f"Switch --{row.option} off, whatever the settings say.", off)
+
+
+def _add_parameter(row: Setting) -> None:
+    def take(options: Options, text: str) -> None:
+        try:
+            value = row.from_option(text)
+        except ConfigError as error:
+            raise UsageError(str(error)) from error
+        if isinstance(row.kind, Names):
+            value = (*options.given.get(row.field, ()), *value)
+        options.given[row.field] = value
+
+    _add_option(row.option, option_help(row), take)
+
+
+for _row in BY_FIELD.values():
+    if _row.option:
+        _add_switch(_row) if isinstance(_row.kind, Flag) else _add_parameter(_row)
+
+
+def _drain(text: str) -> float:
     try:
-        number = kind(value)
-        if least <= number < math.inf:
-            return number
+        seconds = float(text)
     except ValueError:
-        pass
-    remedy = f"Write a number from {least}" if least else "Write a number"
-    raise ConfigError(f"--{option}", f"is {value!r}", f"{remedy}, such as 5.")
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ConfigError("--drain", f"is {text!r}", "Write a number of seconds, such as 5.")
+    return seconds
 
 
-def _plain_config(overrides: dict[str, Any], listen: list[str]) -> ServerConfig:
+def _plain_config(given: dict[str, Any]) -> ServerConfig:
+    values = {"redis": os.environ.get("WS4REDIS_CONNECTION"), **given}
     return ServerConfig(
-        redis=parse_redis_address(
-            overrides.get("WS4REDIS_CONNECTION", os.environ.get("WS4REDIS_CONNECTION"))
-        ),
-        websocket_url=overrides.get("WEBSOCKET_URL", "/ws/"),
-        prefix=overrides.get("WS4REDIS_PREFIX", ""),
-        expire=check_expire(overrides.get("WS4REDIS_EXPIRE", 3600)),
-        heartbeat=overrides.get("WS4REDIS_HEARTBEAT"),
-        allowed_origins=tuple(overrides.get("WS4REDIS_ALLOWED_ORIGINS", ())),
-        trusted_proxies=tuple(overrides.get("WS4REDIS_TRUSTED_PROXIES", ())),
-        listen=tuple(listen) or DEFAULT_LISTEN,
-        **{field: overrides[name] for name, field in _LIMITS.items() if name in overrides},
+        **{field: BY_FIELD[field].from_django(value) for field, value in values.items()}
     )
 
 
-def _django_config(module: str, overrides: dict[str, Any], listen: list[str]) -> ServerConfig:
+def _django_config(module: str, given: dict[str, Any]) -> ServerConfig:
     """Set Django up, with the options in place of its settings.
 
     In the same process its views publish where this server listens, and its pages name this
@@ -229,8 +161,9 @@ def _django_config(module: str, overrides: dict[str, Any], listen: list[str]) ->
 
     bridge.reserve_reactor()
     try:
-        for name, value in overrides.items():
-            setattr(settings, name, value)
+        for field, value in given.items():
+            if name := BY_FIELD[field].name:
+                setattr(settings, name, value)
         django.setup()
     except Exception as error:  # a settings module may raise anything
         raise UsageError(
@@ -243,4 +176,4 @@ def _django_config(module: str, overrides: dict[str, Any], listen: list[str]) ->
     problems = django_settings.problems()
     if problems:
         raise UsageError("\n".join(map(str, problems)))
-    return django_settings.server_config(listen=tuple(listen) or DEFAULT_LISTEN)
+    return django_settings.server_config(listen=given.get("listen", DEFAULT_LISTEN))

@@ -99,7 +99,7 @@ def make_endpoint(reactor: Any, description: str) -> Any:
         return serverFromString(reactor, description)
     except Exception as error:
         raise ConfigError(
-            "--listen",
+            "listen",
             f"is {description!r}, which Twisted cannot listen on ({error})",
             "Write an endpoint such as tcp:8080:interface=127.0.0.1 or unix:/run/ws.sock.",
         ) from error

@@ -47,7 +47,7 @@ class RefusalTests(ServerTestCase):
             ServerConfig(prefix="group")
         with self.assertRaises(ConfigError) as caught:
             make_service(ServerConfig(listen=("udp:what",)))
-        self.assertIn("--listen", str(caught.exception))
+        self.assertIn("listen is 'udp:what'", str(caught.exception))
 
     @inlineCallbacks
     def test_an_address_in_use_stops_the_start(self) -> Any:

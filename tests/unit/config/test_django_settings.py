@@ -17,7 +17,8 @@ from django.test import RequestFactory, override_settings
 
 from ws4redis_tx import settings as old_settings
 from ws4redis_tx.config import django_settings
-from ws4redis_tx.config.server_config import DEFAULT_LISTEN, ServerConfig
+from ws4redis_tx.config.server_config import ServerConfig
+from ws4redis_tx.config.table import BY_NAME, DEFAULT_LISTEN
 from ws4redis_tx.context_processors import default
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.redis_address import RedisAddress
@@ -78,6 +79,18 @@ class SettingsTests(SynchronousTestCase):
 
     def test_every_mistake_is_reported_at_once_with_its_id_and_a_hint(self) -> None:
         wrong: dict[str, Any] = {
+            "WS4REDIS_MAX_MESSAGE_SIZE": 0,
+            "WS4REDIS_MAX_PENDING": None,
+            "WS4REDIS_MAX_CONNECTIONS": 0,
+            "WS4REDIS_SLOW_READER": "wait",
+            "WS4REDIS_REQUIRE_ORIGIN": 1,
+            "WS4REDIS_ON_COMMIT": "yes",
+            "WS4REDIS_TRUSTED_PROXIES": "127.0.0.1",
+            "WS4REDIS_MAX_CONNECTIONS_PER_USER": "7",
+            "WS4REDIS_MAX_CONNECTIONS_PER_ADDRESS": True,
+            "WS4REDIS_MAX_AUTHORIZATIONS": -1,
+            "WS4REDIS_RATE": 1000,
+            "WS4REDIS_COMPRESSION": "yes",
             "WEBSOCKET_URL": "ws",
             "WS4REDIS_CONNECTION": "http://localhost",
             "WS4REDIS_PREFIX": "group",
@@ -93,10 +106,17 @@ class SettingsTests(SynchronousTestCase):
         }
         with override_settings(**wrong):
             found = complaints()
-        self.assertEqual(sorted(found), [f"ws4redis_tx.E{i:03}" for i in (*range(1, 11), 23, 24)])
-        for setting, complaint in zip(wrong, found.values(), strict=True):
-            self.assertIn(setting, complaint)
+        self.assertEqual(sorted(found), [f"ws4redis_tx.E{i:03}" for i in range(1, 25)])
+        for row in BY_NAME.values():
+            complaint = found[f"ws4redis_tx.{row.check}"]
+            self.assertIn(f"{row.name} ", complaint)
             self.assertIn("HINT", complaint)
+
+    def test_an_origin_that_cannot_work_is_told_under_the_setting_that_holds_it(self) -> None:
+        with override_settings(CSRF_TRUSTED_ORIGINS=["https://b.example/"]):
+            (complaint,) = complaints().values()
+        self.assertIn("CSRF_TRUSTED_ORIGINS holds 'https://b.example/'", complaint)
+        self.assertIn("ws4redis_tx.E009", complaint)
 
     def test_a_dotted_name_and_a_callable_mean_the_same(self) -> None:
         for value in (allow_all, "ws4redis_tx.policies.allow_all"):

@@ -1,0 +1,200 @@
+"""The options of ``twistd ws4redis``: each setting has one, and it goes before the setting."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.django import SETTINGS
+from tests.support.programs import python, write_file
+from ws4redis_tx.config.kinds import Flag
+from ws4redis_tx.config.server_config import ServerConfig
+from ws4redis_tx.config.table import BY_FIELD
+from ws4redis_tx.core.redis_address import RedisAddress
+from ws4redis_tx.tap import makeService
+from ws4redis_tx.twistd.options import Options
+
+# An option as it is written, and the value of the field.
+WRITTEN: dict[str, tuple[list[str], Any]] = {
+    "listen": (["--listen=tcp:1", "--listen=tcp:2"], ("tcp:1", "tcp:2")),
+    "websocket_url": (["--websocket-url=/live/"], "/live/"),
+    "redis": (["--redis=redis://r.example/3"], RedisAddress("r.example", db=3)),
+    "prefix": (["--prefix=site"], "site"),
+    "expire": (["--expire=0"], 0),
+    "heartbeat": (["--heartbeat=beat"], "beat"),
+    "allowed_origins": (["--origin=https://a.example", "--origin=*"], ("https://a.example", "*")),
+    "require_origin": (["--require-origin"], True),
+    "trusted_proxies": (["--trusted-proxy=unix", "--trusted-proxy=::1"], ("unix", "::1")),
+    "max_message_size": (["--max-message-size=5"], 5),
+    "max_pending": (["--max-pending=6"], 6),
+    "slow_reader": (["--slow-reader=latest"], "latest"),
+    "max_connections": (["--max-connections=7"], 7),
+    "max_connections_per_user": (["--max-connections-per-user=8"], 8),
+    "max_connections_per_address": (["--max-connections-per-address=9"], 9),
+    "max_authorizations": (["--max-authorizations=10"], 10),
+    "rate": (["--rate=100,65536"], (100, 65536)),
+    "compression": (["--compression"], True),
+    "recheck": (["--recheck=11"], 11),
+}
+
+
+class OptionsTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.patch(os, "environ", {"PATH": os.environ["PATH"]})  # without Django
+        self.patch(sys, "path", sys.path[:])
+
+    def parse(self, *arguments: str) -> Options:
+        options = Options()
+        options.parseOptions(list(arguments))
+        return options
+
+    def config(self, *arguments: str) -> ServerConfig:
+        config: ServerConfig = self.parse(*arguments)["config"]
+        return config
+
+    def complaint(self, *arguments: str) -> str:
+        return str(self.assertRaises(UsageError, self.parse, *arguments))
+
+
+class PlainTests(OptionsTestCase):
+    """Without Django."""
+
+    def test_without_options_there_are_the_defaults(self) -> None:
+        self.assertEqual(self.config(), ServerConfig())
+
+    def test_each_sets_its_field_and_nothing_else(self) -> None:
+        self.assertEqual(set(WRITTEN), {row.field for row in BY_FIELD.values() if row.option})
+        for field, (arguments, value) in WRITTEN.items():
+            with self.subTest(field=field):
+                self.assertEqual(self.config(*arguments), ServerConfig(**{field: value}))
+
+    def test_the_help_names_each_with_its_default(self) -> None:
+        text = " ".join(str(Options()).split())
+        for row in BY_FIELD.values():
+            if row.option:
+                equals = "" if isinstance(row.kind, Flag) else "="
+                self.assertIn(f"--{row.option}{equals} ", text)
+        for option, default in (
+            ("--max-pending=", "(default: 4194304)"),
+            ("--rate=", "(default: 1000,16777216)"),
+            ("--listen=", "(repeatable; default: tcp:8080:interface=127.0.0.1)"),
+            ("--slow-reader=", "(default: close)"),
+        ):
+            self.assertRegex(text, rf"{option} [^=]+{default.replace('(', '.')[:-1]}")
+
+    def test_a_limit_is_switched_off_by_a_word(self) -> None:
+        self.assertIsNone(self.config("--rate=none").rate)
+        self.assertIsNone(
+            self.config("--max-connections=5", "--max-connections=none").max_connections
+        )
+        self.assertEqual(self.config("--expire=none").expire, 0)
+
+    def test_of_a_switch_that_is_set_both_ways_the_last_counts(self) -> None:
+        self.assertFalse(self.config("--compression", "--no-compression").compression)
+        self.assertTrue(self.config("--no-require-origin", "--require-origin").require_origin)
+
+    def test_a_mistake_is_told_under_the_option_with_what_to_write_there(self) -> None:
+        for argument, expected in (
+            ("--max-pending=0", "--max-pending is 0. Use a whole number, at least 1."),
+            ("--max-authorizations=many", "--max-authorizations is 'many'. Use a whole number"),
+            ("--max-connections=0", "Use a whole number, at least 1, or None for as many as"),
+            ("--rate=5", "--rate is '5'. Write messages and bytes a second, such as 1000,16777216"),
+            ("--heartbeat=", "--heartbeat is empty. Write a text, or leave the option out."),
+            (
+                "--slow-reader=wait",
+                "--slow-reader is 'wait'. Use one of close, drop_oldest, latest",
+            ),
+            ("--origin=a.example", "--origin holds 'a.example', which is not an origin."),
+            ("--redis=http://localhost", "--redis has the scheme 'http'. Write redis://host"),
+            ("--drain=soon", "--drain is 'soon'. Write a number of seconds, such as 5."),
+        ):
+            self.assertIn(expected, self.complaint(argument))
+
+    def test_a_switch_takes_no_value(self) -> None:
+        self.assertIn("compression", self.complaint("--compression=yes"))
+
+    def test_redis_may_stand_in_a_file_or_in_the_environment(self) -> None:
+        url, address = (
+            "redis://:secret@r.example/3",
+            RedisAddress("r.example", db=3, password="secret"),
+        )
+        self.assertEqual(self.config(f"--redis=@{write_file(self, url)}").redis, address)
+        os.environ["WS4REDIS_CONNECTION"] = url
+        self.assertEqual(self.config().redis, address)
+        self.assertEqual(self.config("--redis=redis://localhost").redis, RedisAddress())
+        os.environ["WS4REDIS_CONNECTION"] = "http://localhost"
+        self.assertIn("WS4REDIS_CONNECTION has the scheme 'http'", self.complaint())
+
+    def test_what_shows_only_at_the_start_is_told_under_the_option_too(self) -> None:
+        for argument, expected in (
+            ("--listen=udp:1", "--listen is 'udp:1', which Twisted cannot listen on"),
+            ("--redis=rediss://h?ssl_ca_certs=/no/such", "--redis has a ssl_ca_certs that cannot"),
+        ):
+            error = self.assertRaises(SystemExit, makeService, self.parse(argument))
+            self.assertIn(f"twistd ws4redis: {expected}", str(error))
+
+
+class DjangoTests(SynchronousTestCase):
+    """With a Django site's settings, each time in the same fresh process."""
+
+    PROGRAM = """
+import django, json, sys
+django.setup()
+from dataclasses import fields
+from django.test import override_settings
+from twisted.python.usage import UsageError
+from ws4redis_tx.twistd.options import Options
+
+def parsed(arguments, settings):
+    options = Options()
+    with override_settings(**settings):
+        try:
+            options.parseOptions([f"--settings={sys.argv[1]}", *arguments])
+        except UsageError as error:
+            return str(error)
+    config = options["config"]
+    return {each.name: getattr(config, each.name) for each in fields(config)}
+
+cases = json.loads(sys.argv[2])
+print(json.dumps([parsed(*case) for case in cases], default=str))
+"""
+
+    def ask(self, *cases: tuple[list[str], dict[str, Any]]) -> list[Any]:
+        result = python(
+            "-c", self.PROGRAM, SETTINGS, json.dumps(cases), DJANGO_SETTINGS_MODULE=SETTINGS
+        )
+        answers: list[Any] = json.loads(result.stdout or f"[{json.dumps(result.stderr)}]")
+        return answers
+
+    def test_each_goes_before_its_setting(self) -> None:
+        answers = self.ask(*[(arguments, {}) for arguments, _ in WRITTEN.values()])
+        for (field, (_, value)), answer in zip(WRITTEN.items(), answers, strict=True):
+            with self.subTest(field=field):
+                self.assertEqual(answer[field], json.loads(json.dumps(value, default=str)))
+
+    def test_a_switch_and_a_limit_can_be_switched_off(self) -> None:
+        settings = {
+            "WS4REDIS_COMPRESSION": True,
+            "WS4REDIS_REQUIRE_ORIGIN": True,
+            "WS4REDIS_MAX_CONNECTIONS_PER_USER": 5,
+            "WS4REDIS_RATE": [5, 5],
+        }
+        off = ["--no-compression", "--no-require-origin", "--max-connections-per-user=none"]
+        on, changed = self.ask(([], settings), ([*off, "--rate=none"], settings))
+        names = ("compression", "require_origin", "max_connections_per_user", "rate")
+        self.assertEqual([on[name] for name in names], [True, True, 5, [5, 5]])
+        self.assertEqual([changed[name] for name in names], [False, False, None, None])
+
+    def test_a_mistake_is_told_under_the_name_where_it_stands(self) -> None:
+        wrong = {"WS4REDIS_MAX_PENDING": 0}
+        in_settings, in_option, replaced = self.ask(
+            ([], wrong), (["--max-pending=0"], {}), (["--max-pending=5"], wrong)
+        )
+        self.assertEqual(in_settings, "WS4REDIS_MAX_PENDING is 0. Use a whole number, at least 1.")
+        self.assertEqual(in_option, "--max-pending is 0. Use a whole number, at least 1.")
+        self.assertEqual(replaced["max_pending"], 5)

@@ -1,0 +1,218 @@
+"""Every setting, one row each.
+
+From a row come the check of ``manage.py check``, the option of ``twistd ws4redis``, the validation
+and the default of the field of ``ServerConfig``, the lines in its docstring and in
+``docs/reference/settings.md``, and the name in an error.
+
+A new setting is a row here and a field in ``ServerConfig``. Afterwards
+``python -m ws4redis_tx.config.document docs/reference/settings.md`` writes the documentation, and
+``python -m tests.architecture.test_public_names`` the list of promised names. Callables have no
+option; a setting that Django's code alone uses has neither option nor field.
+"""
+
+from __future__ import annotations
+
+from ws4redis_tx.config.kinds import (
+    Address,
+    Choice,
+    Count,
+    Flag,
+    Importable,
+    Names,
+    OptionalNames,
+    Origins,
+    OrNone,
+    Prefix,
+    RatePair,
+    Seconds,
+    Text,
+    UrlPath,
+    WholeSeconds,
+)
+from ws4redis_tx.config.setting import Setting
+from ws4redis_tx.core.limits import CLOSE, SLOW_READER_POLICIES
+from ws4redis_tx.core.origins import OriginPolicy
+from ws4redis_tx.core.proxies import TrustedProxies
+
+DEFAULT_LISTEN = ("tcp:8080:interface=127.0.0.1",)
+
+# fmt: off
+SETTINGS = (
+    Setting(
+        name="WEBSOCKET_URL", field="websocket_url", option="websocket-url", check="E001",
+        default="/ws/", kind=UrlPath(),
+        help="the prefix of every websocket path; it starts and ends with `/`",
+    ),
+    Setting(
+        name="WS4REDIS_CONNECTION", field="redis", option="redis", check="E002",
+        default=None, kind=Address(),
+        help="the Redis server: `redis://user:password@host:6379/0`, `rediss://…`, "
+        "`unix:///path?db=0`, `sentinel://host:port/service/0`, or a dict; `None` is "
+        "`redis://localhost:6379/0`. In code, `parse_redis_address` reads all of these. The "
+        "option refuses a password; `--redis @FILE` reads the URL from a file. Without Django, the "
+        "environment variable `WS4REDIS_CONNECTION` counts too",
+    ),
+    Setting(
+        name="WS4REDIS_PREFIX", field="prefix", option="prefix", check="E003",
+        default=None, kind=Prefix(),
+        help="the first word of all names in Redis; two sites on one Redis server need one each",
+    ),
+    Setting(
+        name="WS4REDIS_EXPIRE", field="expire", option="expire", check="E004",
+        default=3600, kind=WholeSeconds("persist nothing"),
+        help="seconds for which the last message of a channel is kept; `0` or `None`: not at all",
+    ),
+    Setting(
+        name="WS4REDIS_SUBSCRIBER", field="subscriber", check="E005",
+        default="ws4redis_tx.subscriber.RedisSubscriber", kind=Importable(),
+        help="the subclass of `RedisSubscriber`, or its dotted name, that [decides what a "
+        "websocket hears](../migrating.md#your-own-subscriber)",
+    ),
+    Setting(
+        name="WS4REDIS_HEARTBEAT", field="heartbeat", option="heartbeat", check="E006",
+        default=None, kind=Text(),
+        help="a text that every client gets at least every 5 s, and that is dropped when a client "
+        "sends it",
+    ),
+    Setting(
+        name="WS4REDIS_ALLOWED_CHANNELS", check="E007",
+        default=None, kind=OrNone(Importable(), "the default policy"),
+        help="a callable, or its dotted name, that "
+        "[grants rights](../migrating.md#who-may-publish)",
+    ),
+    Setting(
+        name="WS4REDIS_PROCESS_REQUEST", check="E008",
+        default=None, kind=OrNone(Importable(), "Django's lookup"),
+        help="a callable, or its dotted name, that sets `request.session` and `request.user` in "
+        "place of Django's lookup",
+    ),
+    Setting(
+        name="WS4REDIS_ALLOWED_ORIGINS", field="allowed_origins", option="origin", check="E009",
+        default=None, kind=Origins("https://example.com", OriginPolicy),
+        help="origins besides the server's own host whose pages may connect: "
+        "`https://app.example.com`, `https://*.example.com`, or `*` for all",
+    ),
+    Setting(
+        name="WS4REDIS_REQUIRE_ORIGIN", field="require_origin",
+        option="require-origin", check="E015",
+        default=False, kind=Flag(),
+        help="refuse clients that send no `Origin`",
+    ),
+    Setting(
+        name="WS4REDIS_TRUSTED_PROXIES", field="trusted_proxies",
+        option="trusted-proxy", check="E017",
+        default=None, kind=OptionalNames("127.0.0.1", TrustedProxies),
+        help="addresses and networks of proxies in front, whose `X-Forwarded-For`, `-Proto` and "
+        "`-Host` are believed; `unix` for those that use a Unix socket",
+    ),
+    # Django's code alone uses these three.
+    Setting(
+        name="WS4REDIS_ON_COMMIT", check="E016",
+        default=False, kind=Flag(),
+        help="publish when the transaction commits",
+    ),
+    Setting(
+        name="WS4REDIS_TIMEOUT", check="E010",
+        default=5, kind=Seconds(),
+        help="seconds that a publish or a fetch in Django may wait for Redis",
+    ),
+    Setting(
+        name="WS4REDIS_REVOKE", check="E024",
+        default=True, kind=Flag(),
+        help="Django [tells the servers at once](../security.md#what-takes-effect-when) of logouts "
+        "and of changes of users and groups",
+    ),
+    Setting(
+        name="WS4REDIS_MAX_MESSAGE_SIZE", field="max_message_size",
+        option="max-message-size", check="E011",
+        default=1024 * 1024, kind=Count(),
+        help="bytes that a client's message may have; a larger one closes the websocket with 1009",
+    ),
+    Setting(
+        name="WS4REDIS_MAX_PENDING", field="max_pending", option="max-pending", check="E012",
+        default=4 * 1024 * 1024, kind=Count(),
+        help="bytes that may wait for a client [that does not read]"
+        "(../operating.md#clients-that-do-not-read), each message with its frame and the memory "
+        "that keeps it; one message is always accepted when nothing waits",
+    ),
+    Setting(
+        name="WS4REDIS_SLOW_READER", field="slow_reader", option="slow-reader", check="E014",
+        default=CLOSE, kind=Choice(SLOW_READER_POLICIES),
+        help="what gives way when more would wait: the client, which is closed with 1013 "
+        "(`close`), the oldest messages (`drop_oldest`), or all but the newest message of each "
+        "channel (`latest`)",
+    ),
+    Setting(
+        name="WS4REDIS_MAX_CONNECTIONS", field="max_connections",
+        option="max-connections", check="E013",
+        default=None, kind=OrNone(Count(), "as many as there are file descriptors"),
+        help="open websockets of one process; further ones get 503. `None`: as many as the process "
+        "has file descriptors for",
+    ),
+    Setting(
+        name="WS4REDIS_MAX_CONNECTIONS_PER_USER", field="max_connections_per_user",
+        option="max-connections-per-user", check="E018",
+        default=None, kind=OrNone(Count(), "no limit"),
+        help="websockets of one user, or of one session of an anonymous visitor, in one process; "
+        "further ones get 503",
+    ),
+    Setting(
+        name="WS4REDIS_MAX_CONNECTIONS_PER_ADDRESS", field="max_connections_per_address",
+        option="max-connections-per-address", check="E019",
+        default=None, kind=OrNone(Count(), "no limit"),
+        help="websockets of one client address in one process; further ones get 503",
+    ),
+    Setting(
+        name="WS4REDIS_MAX_AUTHORIZATIONS", field="max_authorizations",
+        option="max-authorizations", check="E020",
+        default=20_000, kind=Count(),
+        help="handshakes that may wait for Django, or for your authorizer; further ones get 503 "
+        "before it is asked",
+    ),
+    Setting(
+        name="WS4REDIS_RATE", field="rate", option="rate", check="E021",
+        default=(1000, 16 * 1024 * 1024), kind=OrNone(RatePair(), "no limit"),
+        help="messages and bytes a second that one client may send on average, with bursts of 10 s "
+        "of it; one that sends more is closed with 1013",
+    ),
+    Setting(
+        name="WS4REDIS_COMPRESSION", field="compression", option="compression", check="E022",
+        default=False, kind=Flag(),
+        help="[compress](../operating.md#compression) messages (permessage-deflate) with clients "
+        "that offer it",
+    ),
+    Setting(
+        name="WS4REDIS_RECHECK", field="recheck", option="recheck", check="E023",
+        default=300, kind=WholeSeconds("look only when something is known to have changed"),
+        help="seconds after which each websocket is authorized again; `0` or `None`: only when "
+        "something is known to have changed",
+    ),
+)
+"""Those of Django, in the order of the documentation."""
+
+FIELDS_ALONE = (
+    Setting(
+        field="listen", option="listen",
+        default=DEFAULT_LISTEN, kind=Names("tcp:8080"),
+        help="Twisted endpoints to listen on, such as `tcp:8080` or `unix:/run/ws.sock`",
+    ),
+    # Django's ALLOWED_HOSTS, and whether there is a Django, decide these two.
+    Setting(
+        field="allowed_hosts",
+        default=None,
+        kind=OrNone(Names("www.example.com"), "loopback and the hosts of allowed_origins"),
+        help="hosts that a client may name, as in Django's `ALLOWED_HOSTS`; `None`: loopback and "
+        "the hosts of `allowed_origins`",
+    ),
+    Setting(
+        field="django",
+        default=False, kind=Flag(),
+        help="take session, user and rights of a visitor from Django",
+    ),
+)
+"""Of ``ServerConfig``, without a setting of Django."""
+
+# fmt: on
+
+BY_NAME = {row.name: row for row in SETTINGS}
+BY_FIELD = {row.field: row for row in SETTINGS + FIELDS_ALONE if row.field}
