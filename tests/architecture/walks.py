@@ -217,13 +217,20 @@ def _revocation() -> bytes:
 
 
 def option(name: str = "max_pending") -> Walk:
-    """From an option of ``twistd`` to its use: the modules that spell it."""
+    """From an option of ``twistd`` to its use: the modules that spell it, in the configuration and
+    where a field of that is read.
+    """
     from tests.architecture.imports import modules
 
     walk = Walk(f"--{name.replace('_', '-')} → its use")
     spellings = {name, name.replace("_", "-"), f"WS4REDIS_{name.upper()}"}
     for module, path in modules().items():
-        if any(spelling in path.read_text() for spelling in spellings):
+        wanted = (
+            spellings
+            if module.startswith(("config.", "twistd.", "django."))
+            else {f"config.{name}"}
+        )
+        if any(spelling in path.read_text() for spelling in wanted):
             walk.entered[module] = None
     walk.leads_on = set(walk.entered)
     return walk
