@@ -16,7 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.architecture.imports import modules, room_of
+
 PACKAGE = "ws4redis_tx"
+KEY = "k" * 32
 
 
 @dataclass
@@ -26,6 +29,8 @@ class Walk:
     name: str
     entered: dict[str, None] = field(default_factory=dict)
     leads_on: set[str] = field(default_factory=set)
+    own: tuple[str, ...] = ()
+    """The rooms that the walk is about, if it also passes through others."""
 
     @property
     def road(self) -> list[str]:
@@ -37,8 +42,14 @@ class Walk:
         names = [name if name in self.road else f"({name})" for name in self.entered]
         return (
             f"{self.name}: {len(self.road)} modules pass control on, {len(self.entered)} are "
-            f"entered\n    {' → '.join(names)}\n"
+            f"entered{self._in_own_rooms()}\n    {' → '.join(names)}\n"
         )
+
+    def _in_own_rooms(self) -> str:
+        if not self.own:
+            return ""
+        number = sum(room_of(name) in self.own for name in self.entered)
+        return f", {number} of them in {', '.join(self.own)}"
 
     @contextmanager
     def taken(self) -> Iterator[None]:
@@ -164,7 +175,8 @@ def connection() -> Walk:
     from tests.support.small_redis import RedisWorld
     from tests.support.stories import Story
 
-    walk, story = Walk("handshake → live → release"), Story(RedisWorld())
+    walk = Walk("handshake → live → release", own=("websocket", "sessions", "protocols", "doors"))
+    story = Story(RedisWorld())
     story.heal()
     story.open(frozenset({"broadcast"}), None, False)
     with walk.taken():
@@ -188,13 +200,13 @@ def logout() -> Walk:
 
     class Authorizer:
         def authorize(self, handshake: Any, rights: Any) -> Admission:
-            identity = Identity("key", "john", (), "1")
+            identity = Identity(KEY, "john", (), "1")
             return Admission(identity, tuple(rights), PlainRequest(handshake.path_info, identity))
 
     walk, redis = Walk("logout → closed"), RedisProcess()
     factory = make_memory_factory(authorizer=Authorizer())
     client = connect(factory, "ws://localhost/ws/f?subscribe-user")
-    request = SimpleNamespace(session=SessionStore("key"))
+    request = SimpleNamespace(session=SessionStore(KEY))
     told: list[bytes] = []
     try:
         with override_settings(WS4REDIS_CONNECTION=redis.url, WS4REDIS_REVOKE=True):
@@ -213,15 +225,13 @@ def logout() -> Walk:
 def _revocation() -> bytes:
     from ws4redis_tx.revocation.messages import LOGOUT, Revocation, digest
 
-    return Revocation(LOGOUT, "session", (digest("key"),)).payload
+    return Revocation(LOGOUT, "session", (digest(KEY),)).payload
 
 
 def option(name: str = "max_pending") -> Walk:
     """From an option of ``twistd`` to its use: the modules that spell it, in the configuration and
     where a field of that is read.
     """
-    from tests.architecture.imports import modules
-
     walk = Walk(f"--{name.replace('_', '-')} → its use")
     spellings = {name, name.replace("_", "-"), f"WS4REDIS_{name.upper()}"}
     for module, path in modules().items():

@@ -17,6 +17,9 @@ from ws4redis_tx.core.redis_address import RedisAddress
 
 _UNSET = object()
 
+# The last value of a setting that was found to work, and its checked form.
+_checked: dict[str, tuple[object, Any]] = {}
+
 DEFAULTS: dict[str, Any] = {row.name: row.default for row in SETTINGS}
 
 
@@ -34,7 +37,15 @@ def get_checked(name: str) -> Any:
 
     Raises ``ConfigError`` when it cannot work.
     """
-    return BY_NAME[name].from_django(get(name))
+    value = get(name)
+    known = _checked.get(name)
+    if known is not None and known[0] is value:
+        return known[1]
+    checked = BY_NAME[name].from_django(value)
+    # Every publish asks. A dotted name is imported anew: it may lead elsewhere by now.
+    if isinstance(value, str | int | float | None) and not callable(checked):
+        _checked[name] = value, checked
+    return checked
 
 
 def get_callable(name: str) -> Callable[..., Any] | None:
