@@ -16,13 +16,13 @@ from ws4redis_tx.core.messages import Publication, RedisMessage
 from ws4redis_tx.service import WebSocketService, make_service
 from ws4redis_tx.subscriber import RedisSubscriber
 from ws4redis_tx.testing import MemoryBroker
-from ws4redis_tx.websocket.frames import PLAIN
 from ws4redis_tx.websocket.transport import WebSocketTransport
 
 # The Testsuite's largest messages; the server's default limit would rightly refuse them.
 LARGEST_MESSAGE = 16 * 1024 * 1024
 
-_BINARY = b"\x82"
+# Opcodes.
+_TEXT, _BINARY = 1, 2
 
 
 class TypedProtocol(WebSocketTransport):
@@ -35,7 +35,9 @@ class TypedProtocol(WebSocketTransport):
     def echo(self, message: RedisMessage) -> None:
         publication = Publication(None, message)
         if self._received_binary:
-            publication.forms[PLAIN] = _BINARY + publication.form(PLAIN)[1:]
+            codec = self.session.outbox.codec
+            frame = publication.form(codec)
+            publication.forms[codec] = bytes((frame[0] & ~_TEXT | _BINARY,)) + frame[1:]
         self.session.feed.deliver(publication)
 
 
