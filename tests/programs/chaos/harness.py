@@ -38,6 +38,7 @@ from twisted.internet.threads import deferToThread
 from tests.programs.chaos.proxy import Proxy
 from tests.support import LISTEN, TIMEOUT, Client, RedisServer, ServerTestCase
 from tests.support.programs import children
+from tests.support.sizes import CHAOS_LOAD as LOAD
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
 from ws4redis_tx.core.errors import BrokerUnavailable
@@ -48,7 +49,6 @@ from ws4redis_tx.redis import scripts as publishing
 from ws4redis_tx.service import make_service
 from ws4redis_tx.sessions import replay
 
-LOAD = max(1, int(os.environ.get("WS4REDIS_CHAOS", "1")))
 ROUNDS = 1 + LOAD // 10  # of each fault
 BURSTS = 2 * LOAD  # while all is well, before each fault and after it
 BURST = 5  # numbers on each channel
