@@ -26,11 +26,11 @@ class SharedTests(WebSocketTests):
             self.assertTrue(hasattr(websocket, name), name)
 
     def test_autobahn_has_nothing_that_changes_in_place_besides_what_is_known_to(self) -> None:
-        known = {*shared._MADE, *shared._SHARED, *WebSocketServerProtocol.CONFIG_ATTRS}
+        known = {*shared._MAKERS, *shared._SHARED, *WebSocketServerProtocol.CONFIG_ATTRS}
         unknown = {
             name
             for name, value in shared.initial(self.factory).items()
-            if name not in known and not isinstance(value, shared._UNCHANGEABLE)
+            if name not in known and not isinstance(value, shared._IMMUTABLE)
         }
         self.assertEqual(unknown, {"send_queue"})
 
