@@ -12,7 +12,7 @@ from ws4redis_tx.testing import client_frame
 from ws4redis_tx.websocket import shared_attributes as shared
 from ws4redis_tx.websocket.transport import WebSocketTransport
 
-# Attributes of each open websocket's own; Autobahn would give it some seventy.
+# The number of an open websocket's own attributes. Autobahn would give it some seventy.
 MOST_ATTRIBUTES = 16
 
 
