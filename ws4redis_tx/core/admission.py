@@ -82,8 +82,8 @@ def default_policy(rights: Iterable[str]) -> tuple[str, ...]:
 
 
 def check_admission(handshake: Handshake, admission: Admission) -> None:
-    """Raise ``Denied`` if a granted right needs an identity that is missing, since anonymous
-    visitors must never share a channel, or if the facility is not valid for its audiences.
+    """Raise ``Denied`` if a granted right needs an identity that is missing, or if the facility is
+    not valid for its audiences. Anonymous visitors must never share a user's or session's channel.
 
     Raises ``TypeError`` for an authorizer's mistake that would otherwise go unnoticed.
     """

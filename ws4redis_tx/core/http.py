@@ -24,7 +24,7 @@ _TARGET = re.compile(r"[\x21-\x7e\x80-\xff]+")
 # The only bytes that may occur in a value or end a line.
 _HEAD_BYTES = bytes((9, 10, 13, *range(0x20, 0x7F), *range(0x80, 0x100)))
 
-# Interns header names: as received → in lower case. The common ones come first: it never evicts.
+# Interns header names: as received → in lower case. Nothing is evicted: the common ones come first.
 _NAMES: dict[str, str] = {}
 _MAX_NAMES, _MAX_NAME_SIZE = 512, 64
 

@@ -32,7 +32,8 @@ def known_rights(subscriber: object) -> frozenset[str]:
 
 _MOST_STAMP_DIGITS = 20
 
-# First words of the other names. With the prefix ``at``, a channel would be named like a stamp.
+# First words of names other than channels. With the prefix ``at``, a channel would look like a
+# stamp's key.
 _OWN_WORDS = ("at", "ctl", "stream", "presence")
 
 

@@ -18,7 +18,7 @@ SLICE = 0.004
 # A fan-out reads the clock after this many receivers, or this many bytes.
 _CHECK_RECEIVERS, _CHECK_BYTES = 64, 1 << 16
 
-# So many publications for one listener each are handed over without reading the clock.
+# At most this many publications, for one listener each, are handed over without reading the clock.
 _MAX_QUICK = 256
 
 # Bounds of a batch. A socket that is full keeps the rest of the batch, beyond any policy. Grouping

@@ -50,7 +50,7 @@ class Hub:
         return listener in self._listeners.get(channel, ())
 
     def dispatch(self, publication: Publication) -> None:
-        """Hand ``publication`` to every listener of its channel, in the order of their addition.
+        """Hand ``publication`` to every listener of its channel, in the order of ``add``.
 
         A listener may meanwhile add and discard listeners, including itself.
         """

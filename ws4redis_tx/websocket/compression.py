@@ -16,7 +16,7 @@ nothing. The whole process waits during the compression: milliseconds for the la
 
 # A longer message is compressed at the fastest level, which takes a quarter of the time.
 _DEFAULT_LEVEL_MAX = 1 << 14
-# The compressor looks back over 2 to the power of this many bytes, less a margin.
+# The compressor looks back over at most 2 ** _MAX_BITS bytes, less a margin.
 _MAX_BITS, _MARGIN = 15, 262
 # Each message ends with this, which is left out on the wire (section 7.2.1).
 _TAIL = b"\x00\x00\xff\xff"
