@@ -1,5 +1,6 @@
-"""Who imports whom in the package, read from its source. ``python -m tests.architecture.imports``
-prints the rooms, from the top of the house to its bottom, and the rooms that each imports.
+"""The imports between the package's modules, read from the source.
+
+``python -m tests.architecture.imports`` prints the rooms from top to bottom, each with its imports.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "ws4redis_tx"
 
-# Room → the rooms that it may import, besides itself. In this order: a room imports only rooms that
-# stand above it.
+# Room → the rooms that it may import, besides itself. A room may import only rooms above it.
 ROOMS: dict[str, set[str]] = {
     "core": set(),
     "config": {"core"},
@@ -32,19 +32,19 @@ ROOMS: dict[str, set[str]] = {
     },
 }  # fmt: skip
 
-# Names that other people's code imports, thin: they lead into rooms, and may import any.
+# Thin modules that other people's code imports. They lead into rooms, and may import any room.
 DOORS = {
     "__init__", "apps", "context_processors", "policies", "publisher", "redis_store", "service",
     "settings", "signals", "subscriber", "tap", "templatetags", "tickets",
 }  # fmt: skip
 
-# Old places of promised names, a line or two each: doors too.
+# Old import paths of promised names, a line or two each. These are doors, too.
 SHIMS = {"core.config", "core.hooks"}
 
 
 @dataclass(frozen=True)
 class Arrow:
-    """One import: module names without the package's, and the line it stands in."""
+    """One import: module names without the package's, and the line number."""
 
     importer: str
     imported: str
@@ -65,7 +65,7 @@ def modules() -> dict[str, Path]:
 
 
 def arrows() -> Iterator[Arrow]:
-    """Every import of one module by another, also those within functions and for types alone."""
+    """Every import of one module by another, including those in functions and those for types."""
     names = set(modules())
     for importer, path in modules().items():
         for node in ast.walk(ast.parse(path.read_text())):
@@ -90,7 +90,7 @@ def _imported(node: ast.AST) -> Iterator[str]:
 
 
 def room_of(module: str) -> str:
-    """The room that a module stands in; ``doors`` for those at the top of the package."""
+    """The room of a module; ``doors`` for modules at the top of the package."""
     first = module.partition(".")[0]
     return "doors" if first in DOORS or module in SHIMS else first
 

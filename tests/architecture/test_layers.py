@@ -1,4 +1,4 @@
-"""The rooms: what each may import, how large it may be, and what the doors bring along."""
+"""The rooms: their imports, their sizes, and the modules that the doors bring along."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.programs import python
 
 MOST_MODULES, MOST_LINES, MOST_SHIM_LINES = 12, 300, 6
 
-# Libraries that only some modules may know.
+# Libraries that only some modules may import.
 OWNERS = {
     "autobahn": {"websocket"},
     "txredisapi": {"redis.protocol"},
@@ -38,7 +38,7 @@ OWNERS = {
     },
 }  # fmt: skip
 
-# Doors that Django, or an application's own code, opens wherever it runs: no reactor comes along.
+# Doors that Django or an application imports anywhere. They must not import a reactor.
 EVERYWHERE = {
     "ws4redis_tx", "ws4redis_tx.apps", "ws4redis_tx.context_processors", "ws4redis_tx.policies",
     "ws4redis_tx.publisher", "ws4redis_tx.redis_store", "ws4redis_tx.settings",
@@ -46,7 +46,7 @@ EVERYWHERE = {
     "ws4redis_tx.tickets",
 }  # fmt: skip
 
-# Doors that need Django. The others must not bring it along.
+# Doors that need Django. The others must not import it.
 NEED_DJANGO = EVERYWHERE - {
     "ws4redis_tx", "ws4redis_tx.policies", "ws4redis_tx.redis_store", "ws4redis_tx.subscriber",
 } | {"ws4redis_tx.templatetags", "ws4redis_tx.testing.live"}  # fmt: skip
@@ -153,7 +153,7 @@ class LibraryTests(SynchronousTestCase):
 
 @cache
 def brought() -> dict[str, set[str]]:
-    """For each door: ``sys.modules`` of a fresh interpreter that opened it alone."""
+    """For each door: ``sys.modules`` of a fresh interpreter that imported only this door."""
     names = {f"ws4redis_tx.{name}" for name in DOORS if name != "__init__"}
     names |= {"ws4redis_tx", "ws4redis_tx.testing", *EVERYWHERE, *NEED_DJANGO}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -208,7 +208,7 @@ class DoorTests(SynchronousTestCase):
 
 
 def _at_import(tree: ast.AST) -> Iterator[ast.stmt]:
-    """The import statements that are run when a module is imported."""
+    """The import statements that run when a module is imported."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield node
@@ -236,7 +236,7 @@ def _is_private(name: str) -> bool:
 
 
 def _private_names(source: str) -> set[str]:
-    """The private names that a module defines: of its own, of its classes and of their objects."""
+    """The private names that a module defines: its own, its classes' and their instances'."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -251,8 +251,8 @@ def _private_names(source: str) -> set[str]:
 
 
 def _private_use(node: ast.AST) -> str | None:
-    """The private name that a node takes from elsewhere, if it does. A class may use the names of
-    its base, which ``self`` leads to.
+    """The private name that a node takes from elsewhere, if any. A class may use its base's names
+    through ``self``.
     """
     if isinstance(node, ast.Attribute) and _is_private(node.attr):
         base = node.value

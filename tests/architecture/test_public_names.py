@@ -1,7 +1,7 @@
-"""The names and signatures that other people's code rests on, pinned by ``public_names.txt``.
+"""The names and signatures that other people's code depends on, pinned by ``public_names.txt``.
 
-A name that is new there is a promise; one that is gone or changed breaks somebody's program, and
-``docs/compatibility.md`` says when that may be. To write it anew:
+A new name there is a promise. A name that is removed or changed breaks somebody's program, and
+``docs/compatibility.md`` says when that is allowed. To rewrite the file:
 ``python -m tests.architecture.test_public_names``.
 """
 
@@ -28,7 +28,7 @@ from tests.support.django import set_up_django
 PINNED = ROOT / "tests" / "public_names.txt"
 USER_PROGRAM = ROOT / "tests" / "projects" / "user_program.py"
 
-# The public names of modules without ``__all__``, or whose ``__all__`` is not for everybody.
+# The public names of modules without a public ``__all__``.
 MODULES: dict[str, list[str] | None] = {
     "ws4redis_tx": ["__version__", "adisconnect", "disconnect"],
     "ws4redis_tx.service": None,
@@ -50,7 +50,7 @@ MODULES: dict[str, list[str] | None] = {
     "ws4redis_tx.core.redis_address": ["RedisAddress", "parse_redis_address"],
 }
 
-# Classes with methods for the server alone; these are their public ones.
+# Classes with methods that are only for the server. These are the public ones.
 MEMBERS = {
     "RedisBroker": ["startService", "stopService"],  # and those of IBroker
     "WebSocketFactory": ["abort", "drain", "open_up"],
@@ -59,7 +59,7 @@ MEMBERS = {
     "Publication": ["channel", "payload"],
 }
 
-# Users never make these; functions of ours do.
+# Our functions make these; users never do.
 MADE = {
     "CapturedMessages", "Publication", "RedisBroker", "RedisProcess", "ServerProcess",
     "WebSocketFactory", "WebSocketResource", "WebSocketService",
@@ -101,7 +101,7 @@ def describe(name: str, thing: Any) -> list[str]:
 
 
 def describe_class(cls: type) -> list[str]:
-    """Its fields, or the arguments it is made with; its methods and properties that are ours."""
+    """The fields or constructor arguments of a class, and its own methods and properties."""
     lines = []
     if is_dataclass(cls):
         lines += [described_field(each) for each in fields(cls) if each.name[0] != "_"]
@@ -134,7 +134,7 @@ def described_field(each: Any) -> str:
 
 
 class Annotation:
-    """A type, shown as it is written; some Pythons would quote it."""
+    """A type that is shown as it is written. Some Python versions would quote it."""
 
     def __init__(self, text: Any) -> None:
         self._text = str(text)

@@ -1,4 +1,4 @@
-"""No test imports another test: whatever tests share is in ``tests/support``."""
+"""No test imports another test. Shared code is in ``tests/support``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TESTS = ROOT / "tests"
 
 
 def imports(source: str) -> Iterator[str]:
-    """The modules of ``tests`` that it imports, wherever the statement stands."""
+    """The modules of ``tests`` that a file imports, anywhere in its code."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]

@@ -1,10 +1,10 @@
-"""Five walks through the house, as the interpreter takes them.
+"""Five walks through the package, as the interpreter takes them.
 
 ``python -m tests.architecture.walks`` prints the modules of this package that each walk enters, in
 the order in which it first enters them.
 
-A module in parentheses is asked for something and returns: it calls no other module on this walk.
-The others pass control on, and a reader has to keep them in mind.
+A module in parentheses is called and returns: it calls no other module on this walk. The others
+pass control on, and a reader has to keep them in mind.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KEY = "k" * 32
 
 @dataclass
 class Walk:
-    """The modules that were entered, and those of them that called another one."""
+    """The modules that were entered, and the subset that called another one."""
 
     name: str
     entered: dict[str, None] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Walk:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Take what is called within, in every thread that is started there or runs already."""
+        """Record the calls within, in every thread that is started there or already runs."""
         lock = threading.Lock()
 
         def note(frame: Any, event: str, _: object) -> None:
@@ -92,7 +92,7 @@ def _set_profile(function: Callable[..., None] | None) -> None:
 
 
 def _in_reactor(function: Callable[[], object]) -> Any:
-    """Do it in the thread of the publishers' reactor, if that runs."""
+    """Do it in the thread of the publishers' reactor, if it is running."""
     from ws4redis_tx.threads import reactor_thread
 
     thread = reactor_thread._thread
@@ -230,7 +230,7 @@ def _revocation() -> bytes:
 
 def option(name: str = "max_pending") -> Walk:
     """From an option of ``twistd`` to its use: the modules that spell it, in the configuration and
-    where a field of that is read.
+    where its field is read.
     """
     walk = Walk(f"--{name.replace('_', '-')} → its use")
     spellings = {name, name.replace("_", "-"), f"WS4REDIS_{name.upper()}"}

@@ -258,7 +258,7 @@ class ResourceTests(ServerTestCase):
             answer = yield exchange(port, handshake_bytes("/live/ws/news"))
             self.assertEqual(status_of(answer), 404)
         (text,) = said
-        self.assertIn("where /live/ws leads, but answer below /ws/ only", text)
+        self.assertIn("at /live/ws, but their URLs begin with /ws/", text)
         self.assertIn("WEBSOCKET_URL", text)
 
     @inlineCallbacks

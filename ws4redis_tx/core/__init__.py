@@ -1,4 +1,4 @@
 """The vocabulary and the rules: names, messages, handshakes, identities, origins, limits.
 
-Knows the standard library alone: no reactor, no Redis client, no websocket library, no Django.
+It knows only the standard library: no reactor, no Redis client, no websocket library, no Django.
 """

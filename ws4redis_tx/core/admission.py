@@ -1,7 +1,7 @@
-"""Who a connection belongs to, and what it may do.
+"""The owner of a connection, and its rights.
 
-The rights themselves are decided by whoever owns the visitors (Django, an application's own
-authorizer); here stand the rules that hold for all of them.
+An authorizer (Django's, or an application's own) decides about the rights. This module has the
+rules that apply to every authorizer.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from ws4redis_tx.core.names import check_facility
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A visitor. ``None``: no session, or not logged in.
+    """A visitor. A field is ``None`` if there is no session, or no login.
 
-    ``user_id`` is what stays the same when a user is renamed: the primary key, as a string.
+    ``user_id`` is the primary key as a string: it stays the same when the user is renamed.
     """
 
     session_key: str | None = None
@@ -37,15 +37,15 @@ ANONYMOUS = Identity()
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What an authorizer granted: the rights, to whom, and the request the subscriber gets.
+    """An authorizer's answer: the visitor, their rights, and the request for the subscriber.
 
-    ``expires`` is when the visitor's session ends, in seconds since the epoch, as far as is known:
-    then the authorizer is asked again.
+    ``expires`` is the end of the visitor's session in seconds since the epoch, ``None`` if it is
+    unknown. The authorizer is asked again at that time.
 
-    ``redeemed`` stands for a one-time credential: whenever the authorizer is asked about the same
-    handshake again, the handshake has it as its ``redeemed``.
+    ``redeemed`` stands for a one-time credential. The handshake has it as its own ``redeemed``
+    whenever the authorizer is asked about that handshake again.
 
-    ``fixed``: the answer to the same handshake never changes, so that it is never asked again.
+    ``fixed``: the answer to this handshake never changes, so the authorizer is not asked again.
     """
 
     identity: Identity
@@ -58,34 +58,34 @@ class Admission:
 
 @dataclass(slots=True)
 class PlainRequest:
-    """The request of a visitor that nobody looked up: what a subscriber needs, and no more."""
+    """The request of a visitor who was not looked up: it has only what a subscriber needs."""
 
     path_info: str
     ws4redis_identity: Identity
 
 
 def default_policy(rights: Iterable[str]) -> tuple[str, ...]:
-    """What may be had when nothing else was configured: all but publishing to others.
+    """Grant all of ``rights``, as an unconfigured server does, except publishing to others.
 
-    Raises ``Denied`` (403) when that is asked for.
+    Raises ``Denied`` (403) for a right to publish to others.
     """
     granted = tuple(rights)
     for right in granted:
         if right.startswith("publish-") and right not in ("publish-session", "publish-user"):
             raise Denied(
                 403,
-                "This may not be published to from a websocket.",
-                detail=f"{right} was asked for, which reaches others; to grant it, set "
-                "WS4REDIS_ALLOWED_CHANNELS (ws4redis_tx.policies.allow_all grants all)",
+                "A websocket may not publish to this audience.",
+                detail=f"the client asked for {right}, which reaches other people; to grant it, "
+                "set WS4REDIS_ALLOWED_CHANNELS (ws4redis_tx.policies.allow_all grants every right)",
             )
     return granted
 
 
 def check_admission(handshake: Handshake, admission: Admission) -> None:
-    """Raise ``Denied`` when a granted right needs an identity that is not there, or a facility
-    that could be mistaken for another's: there is never a channel shared by "nobody".
+    """Raise ``Denied`` if a granted right needs an identity that is missing, or if the facility is
+    not valid for its audiences. Anonymous visitors must never share a user's or session's channel.
 
-    Raises ``TypeError`` for what an authorizer gets wrong and nobody would notice.
+    Raises ``TypeError`` for an authorizer's mistake that would otherwise go unnoticed.
     """
     _check_types(admission)
     audiences = {right.partition("-")[2] for right in admission.rights}
@@ -111,15 +111,15 @@ def check_admission(handshake: Handshake, admission: Admission) -> None:
 def _check_types(admission: Admission) -> None:
     groups, user_id = admission.identity.groups, admission.identity.user_id
     for name, value in (("groups", groups), ("rights", admission.rights)):
-        if isinstance(value, str):  # each of its letters would be one
+        if isinstance(value, str):  # each letter would count as a name
             raise TypeError(f"{name}={value!r} is not a tuple: write {name}=({value!r},).")
-    if user_id is not None and not isinstance(user_id, str):  # no disconnect() would find it
+    if user_id is not None and not isinstance(user_id, str):  # disconnect() would miss it
         raise TypeError(f"user_id={user_id!r} is not a string: write user_id={str(user_id)!r}.")
 
 
 def lost(then: Identity, rights: Iterable[str], now: Admission) -> str:
-    """What a visitor who was let in as ``then``, with ``rights``, has lost by ``now``; ``""`` for
-    nothing. To have gained something is no loss.
+    """Name what a visitor, admitted as ``then`` with ``rights``, has lost by ``now``; ``""`` for
+    nothing. A gain is not a loss.
     """
     rights = set(rights)
     for name in ("session_key", "user_id", "username"):
@@ -135,7 +135,7 @@ def lost(then: Identity, rights: Iterable[str], now: Admission) -> str:
 
 
 class AnonymousAuthorizer:
-    """The authorizer of a server that knows no visitors: broadcast, by the default policy."""
+    """The authorizer of a server that knows no visitors. It grants by the default policy."""
 
     def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Admission:
         request = PlainRequest(handshake.path_info, ANONYMOUS)

@@ -1,3 +1,3 @@
-"""``ServerConfig`` under its promised name; ``ws4redis_tx.config.server_config`` has it."""
+"""The promised import path of ``ServerConfig``, from ``ws4redis_tx.config.server_config``."""
 
 from ws4redis_tx.config.server_config import ServerConfig as ServerConfig

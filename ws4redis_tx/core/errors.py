@@ -1,4 +1,4 @@
-"""The errors this package raises. Their texts are for whoever has to mend the cause."""
+"""The errors that this package raises. Their texts address the person who has to fix the cause."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class WS4RedisError(Exception):
 class ConfigError(WS4RedisError):
     """A setting that cannot work. The text names the setting, its value and the remedy.
 
-    ``setting`` is the name that the user wrote: of a Django setting, a field or an option.
+    ``setting`` is the name that the user wrote: a Django setting, a field or an option.
     """
 
     def __init__(self, setting: str, problem: str, remedy: str) -> None:
@@ -27,10 +27,10 @@ class AudienceError(WS4RedisError, TypeError, ValueError):
 
 
 class BrokerUnavailable(WS4RedisError):
-    """Redis could not be asked, did not answer in time, or refused.
+    """Redis could not be reached, did not answer in time, or refused the command.
 
-    ``maybe_published`` is true when the command had been sent and its answer never came, or when
-    only a part was refused: it may have been carried out, so it is not sent again.
+    ``maybe_published`` is true if the command was sent but never answered, or if Redis refused only
+    a part of it. The message may then have been published, so it is not sent again.
     """
 
     def __init__(self, text: str, *, maybe_published: bool = False) -> None:
@@ -39,16 +39,16 @@ class BrokerUnavailable(WS4RedisError):
 
 
 class BrokerRefused(BrokerUnavailable):
-    """Redis answered with an error: a permission, its memory, a read-only replica. Nothing was
-    published.
+    """Redis answered with an error, such as a missing permission, full memory or a read-only
+    replica. Nothing was published.
     """
 
 
 class Denied(WS4RedisError):
-    """A handshake is refused. The only refusal there is; mapped to HTTP in one place.
+    """A handshake is refused. There is no other refusal, and one place maps it to HTTP.
 
-    ``reason`` goes onto the wire and says nothing about the server's inside; ``detail`` goes
-    into the log only.
+    ``reason`` is sent to the client, and reveals nothing about the server's internals; ``detail``
+    goes only to the log.
     """
 
     def __init__(
@@ -67,7 +67,9 @@ class Denied(WS4RedisError):
 
 
 def unavailable(detail: str) -> Denied:
-    """A 503 that advises the client to come back in a while, each after a time of its own."""
+    """A 503 that asks the client to retry after a few seconds. The delay is random, so that
+    clients do not all return at once.
+    """
     return Denied(
         503,
         "The server cannot serve websockets now.",
@@ -77,8 +79,8 @@ def unavailable(detail: str) -> Denied:
 
 
 class MessageRefused(WS4RedisError):
-    """Raised by a hook: the client is not to say this. Closes its websocket with 1008 and
-    ``reason``, which goes onto the wire.
+    """Raised by a hook to refuse a client's message. The websocket is closed with 1008 and
+    ``reason``, which the client receives.
     """
 
     def __init__(self, reason: str = "This message is not allowed.") -> None:

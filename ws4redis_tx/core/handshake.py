@@ -1,4 +1,4 @@
-"""The opening handshake of a websocket: its form judged, its acceptance written."""
+"""Checks the form of a websocket's opening handshake, and writes the response that accepts it."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from urllib.parse import unquote_plus, unquote_to_bytes
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.http import TOKEN, HttpRequest
 
-# What RFC 6455 appends to a key before it is hashed.
+# RFC 6455 appends this to a key before hashing it.
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
-# Said twice, these would leave it open which one counts.
-_ONCE = frozenset({"host", "origin", "sec-websocket-key", "sec-websocket-version"})
+# If one of these occurred twice, it would be unclear which one counts.
+_SINGLE_HEADERS = frozenset({"host", "origin", "sec-websocket-key", "sec-websocket-version"})
 
 _EXPLANATION = (
-    "This URL speaks websocket, and the request does not ask to upgrade to a websocket. Open it "
-    "with `new WebSocket('ws://…')` or another websocket client."
+    "This URL serves websockets, but the request does not ask to upgrade to a websocket. Open "
+    "it with `new WebSocket('ws://…')` or another websocket client."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """A well-formed websocket handshake. Strings are latin-1 views of the bytes on the wire.
+    """A well-formed websocket handshake. Strings are the bytes on the wire, decoded as latin-1.
 
     ``path`` is still percent-encoded. ``flags`` are the query's parameter names in lower case, in
-    order, without duplicates. ``secure`` tells whether the connection to this process is TLS,
-    ``peer`` is the client's address or ``''``. ``redeemed`` never comes from a client: it is what
-    the authorizer answered earlier, ``''`` at first. ``credential`` is what a client sent after its
-    websocket opened to say who it is, in protocols that foresee that; else ``''``.
+    order, without duplicates. ``secure`` tells whether the connection to this process uses TLS;
+    ``peer`` is the client's address or ``''``. ``redeemed`` never comes from a client: it is
+    ``''`` at first, and later the value from the authorizer's earlier answer. ``credential`` is
+    the proof of identity that a client sent after its websocket opened; ``''`` in protocols
+    without such a message.
     """
 
     path: str
@@ -42,7 +43,7 @@ class Handshake:
     flags: tuple[str, ...]
     headers: Mapping[str, str] = field(repr=False)
     key: str
-    subprotocols: tuple[str, ...] = field(repr=False)  # among them a token
+    subprotocols: tuple[str, ...] = field(repr=False)  # one may be a token
     secure: bool
     peer: str
     redeemed: str = field(default="", repr=False)
@@ -61,7 +62,7 @@ class Handshake:
 
     @property
     def path_info(self) -> str:
-        """The decoded path; what is not UTF-8 in it is replaced."""
+        """The decoded path. Bytes that are not UTF-8 are replaced."""
         if "%" not in self.path and self.path.isascii():
             return self.path
         return unquote_to_bytes(self.path.encode("latin-1")).decode(errors="replace")
@@ -70,7 +71,7 @@ class Handshake:
 def judge_request(
     request: HttpRequest, websocket_url: str, *, secure: bool, peer: str
 ) -> Handshake:
-    """The handshake that ``request`` is. Raises ``Denied`` with the first thing that fails."""
+    """Return ``request`` as a handshake. Raises ``Denied`` for the first check that fails."""
     path, _, query = request.target.partition("?")
     if not path.startswith(websocket_url):
         raise Denied(404, "There is no websocket at this path.")
@@ -81,8 +82,8 @@ def judge_request(
     for name, value in request.headers:
         if name not in headers:
             headers[name] = value
-        elif name in _ONCE:
-            malformed = malformed or "A header that may stand once stands twice."
+        elif name in _SINGLE_HEADERS:
+            malformed = malformed or "A header that may occur only once occurs twice."
         else:
             headers[name] += ("; " if name == "cookie" else ", ") + value
     if "websocket" not in _words(headers.get("upgrade", "")) or (
@@ -96,7 +97,7 @@ def judge_request(
     if headers.get("sec-websocket-version") != "13":
         raise Denied(
             426,
-            "Only version 13 of the websocket protocol is spoken here.",
+            "This server speaks only version 13 of the websocket protocol.",
             headers=(
                 ("Upgrade", "websocket"),
                 ("Connection", "Upgrade, close"),
@@ -108,7 +109,7 @@ def judge_request(
     if not headers.get("host"):
         raise Denied(400, "The request has no Host header.")
     if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
-        raise Denied(400, "A handshake has no body.")
+        raise Denied(400, "A handshake must not have a body.")
     key = headers.get("sec-websocket-key", "")
     if not _is_key(key):
         raise Denied(400, "Sec-WebSocket-Key is missing or malformed.")

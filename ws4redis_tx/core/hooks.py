@@ -1,4 +1,4 @@
-"""What hooks are told, under its promised name; ``ws4redis_tx.core.interfaces`` has it."""
+"""The promised import path of the hooks' types, from ``ws4redis_tx.core.interfaces``."""
 
 from ws4redis_tx.core.interfaces import Closing as Closing
 from ws4redis_tx.core.interfaces import NullHooks as NullHooks

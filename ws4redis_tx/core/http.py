@@ -1,7 +1,6 @@
-"""The head of an HTTP request, read; and the answer that refuses one.
+"""Reads the head of an HTTP request, and writes the response that refuses one.
 
-Names and values stay as close to the wire as they can: bytes are split at CR LF alone, so that no
-byte inside a value can start another header.
+Lines are split only at CR LF, so no other byte inside a value can start another header.
 """
 
 from __future__ import annotations
@@ -22,25 +21,25 @@ _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _VERSION = re.compile(r"HTTP/1\.[0-9]")
 _TARGET = re.compile(r"[\x21-\x7e\x80-\xff]+")
 
-# No other byte may be in a value, or end a line.
-_IN_A_CLEAN_HEAD = bytes((9, 10, 13, *range(0x20, 0x7F), *range(0x80, 0x100)))
+# The only bytes that may occur in a value or end a line.
+_HEAD_BYTES = bytes((9, 10, 13, *range(0x20, 0x7F), *range(0x80, 0x100)))
 
-# Interns the names of headers: as they came → in lower case. The first ones are the common ones.
+# Interns header names: as received → in lower case. Nothing is evicted: the common ones come first.
 _NAMES: dict[str, str] = {}
-_MOST_NAMES, _LONG_NAME = 512, 64
+_MAX_NAMES, _MAX_NAME_SIZE = 512, 64
 
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """A request's head as it came, nothing judged but its grammar.
+    """A request's head as it was received. Only its grammar has been checked.
 
-    Headers are (lower-case name, value without surrounding blanks), in their order on the wire;
-    ``malformed`` says what was wrong with them, if anything was.
+    Headers are (lower-case name, value without surrounding blanks), in their order on the wire.
+    ``malformed`` says what is wrong with them, ``""`` if nothing is.
     """
 
     method: str
     target: str
-    headers: tuple[tuple[str, str], ...] = field(repr=False)  # among them a cookie
+    headers: tuple[tuple[str, str], ...] = field(repr=False)  # one may be a cookie
     malformed: str = ""
 
     @property
@@ -52,9 +51,9 @@ class HttpRequest:
 def read_request(head: bytes, malformed: str = "") -> HttpRequest:
     """Read a request's head, without the empty line that ends it.
 
-    ``malformed`` says what is wrong with what surrounds it, if anything is.
+    ``malformed`` says what is wrong outside the head, ``""`` if nothing is.
 
-    Raises ``Denied`` (400) when not even the request line can be read.
+    Raises ``Denied`` (400) if even the request line is invalid.
     """
     request_line, *lines = head.decode("latin-1").split("\r\n")
     parts = request_line.split(" ")
@@ -67,12 +66,12 @@ def read_request(head: bytes, malformed: str = "") -> HttpRequest:
         raise Denied(400, "This is not an HTTP/1.1 request.")
     pairs = []
     malformed = _wrong_version(parts[2]) or malformed
-    clean = not head.translate(None, _IN_A_CLEAN_HEAD)
+    clean = not head.translate(None, _HEAD_BYTES)
     for line in lines:
         raw, colon, value = line.partition(":")
         name = _NAMES.get(raw) or _read_name(raw)
         value = value.strip(" \t")
-        # After the split, a CR or LF is a stray one, and in a value as in a name.
+        # A CR or LF that is left after the split is stray: it makes a name or a value malformed.
         if (
             not colon
             or not name
@@ -85,11 +84,11 @@ def read_request(head: bytes, malformed: str = "") -> HttpRequest:
 
 
 def _read_name(raw: str) -> str:
-    """A header's name in lower case; ``""`` if it is none."""
+    """A header's name in lower case; ``""`` if it is not a valid name."""
     if not TOKEN.fullmatch(raw):
         return ""
     name = raw.lower()
-    if len(_NAMES) < _MOST_NAMES and len(name) < _LONG_NAME:
+    if len(_NAMES) < _MAX_NAMES and len(name) < _MAX_NAME_SIZE:
         _NAMES[raw] = name
     return name
 
@@ -101,7 +100,7 @@ def make_request(
     headers: Iterable[tuple[bytes, bytes]],
     malformed: str = "",
 ) -> HttpRequest:
-    """An ``HttpRequest`` from its parts, for whoever has split them already."""
+    """An ``HttpRequest`` from parts that an HTTP server has already split."""
     return HttpRequest(
         method.decode("latin-1"),
         target.decode("latin-1"),
@@ -111,7 +110,7 @@ def make_request(
 
 
 def _wrong_version(version: str) -> str:
-    return "" if version == "HTTP/1.1" else "A websocket is opened with HTTP/1.1."
+    return "" if version == "HTTP/1.1" else "A websocket handshake needs HTTP/1.1."
 
 
 def refusal(denied: Denied) -> bytes:

@@ -1,7 +1,7 @@
-"""The seams that applications see: what the parts promise each other, whoever implements them.
+"""The interfaces that applications see: the promises between the parts of a server.
 
-They are ``typing.Protocol`` classes, so that a type checker holds them without a plugin. All
-methods run in the reactor thread.
+They are ``typing.Protocol`` classes, which a type checker verifies without a plugin. Methods run in
+the reactor thread unless they say otherwise.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ if TYPE_CHECKING:
     from ws4redis_tx.core.handshake import Handshake
 
 Published: TypeAlias = bytes | str | None
-"""The message that a hook makes of a client's message; ``None``: nothing is published."""
+"""A hook's replacement for a client's message; ``None`` publishes nothing."""
 
 Answer: TypeAlias = Union[Published, "Coroutine[Any, Any, Published]", "Deferred[Published]"]
-"""The same, or a coroutine or a Deferred that has it later."""
+"""The same, or a coroutine or a Deferred that returns it later."""
 
 
 class IListener(Protocol):
-    """Somebody who wants the messages of a channel. Hashed by identity.
+    """A receiver of the messages of a channel. Hashed by identity.
 
-    A listener whose attribute ``takes_joined`` is true is given messages that came together as one
-    ``Joined``, which has the messages as its ``parts``.
+    If its attribute ``takes_joined`` is true, messages that arrive together are delivered as one
+    ``Joined``, whose ``parts`` are the messages.
     """
 
     def deliver(self, publication: Publication) -> None:
-        """Take one ``Publication``, at once. Must not raise and must not block."""
+        """Take one ``Publication`` immediately. Must not raise and must not block."""
 
 
 class IWriter(Protocol):
     """Takes the bytes for one connection. A Twisted transport is one."""
 
     def write(self, data: bytes) -> object:
-        """Take all of it, in order. Must not raise; data for a lost connection is dropped."""
+        """Take all of ``data``, in order. Must not raise; data for a lost connection is dropped."""
 
 
 class IBroker(Protocol):
-    """The one door to Redis of a process."""
+    """A process's only link to Redis."""
 
     @property
     def available(self) -> bool:
@@ -52,25 +52,25 @@ class IBroker(Protocol):
 
     @property
     def generation(self) -> int:
-        """Another number whenever a connection on which messages arrive was replaced."""
+        """A number that changes whenever a connection on which messages arrive is replaced."""
 
     def generation_of(self, channels: Iterable[bytes]) -> int:
-        """The same for these channels alone: messages on others may come over connections of their
-        own.
+        """The same for these channels only: messages on other channels may arrive on other
+        connections.
         """
 
     def listen(self, channel: bytes, listener: IListener) -> Deferred[None]:
-        """Fire when the subscription stands: messages that are published from then on are
-        delivered, in Redis' order over all channels. The listener stays across outages, until
-        ``unlisten``: messages that an outage swallowed and that are persisted are delivered before
-        the broker is ``available`` again.
+        """Fire when the subscription is in effect. Messages that are published from then on are
+        delivered in Redis' order over all channels. The listener stays registered through outages,
+        until ``unlisten``. Persisted messages that an outage swallowed are delivered before the
+        broker is ``available`` again.
 
-        Fails with ``BrokerUnavailable`` when there is no connection, or when the connection is lost
-        before the subscription stands; the listener is not registered then.
+        Fails with ``BrokerUnavailable`` if there is no connection, or if it is lost before the
+        subscription is in effect. The listener is then not registered.
         """
 
     def unlisten(self, channel: bytes, listener: IListener) -> None:
-        """No message of ``channel`` is delivered to ``listener`` any more. Never fails."""
+        """Deliver no more messages of ``channel`` to ``listener``. Never fails."""
 
     def publish(
         self,
@@ -79,32 +79,32 @@ class IBroker(Protocol):
         expire: int,
         sender: IListener | None = None,
     ) -> Deferred[int]:
-        """Persist for ``expire`` seconds (``0``: do not) and publish on every channel.
+        """Persist ``message`` for ``expire`` seconds (``0``: do not) and publish it on every
+        channel.
 
-        Atomic per channel, one round trip for all; calls reach Redis in the order they were made.
-        ``sender``, if it listens there, does not get the message back. Fires with the sum of Redis'
-        receiver counts, or fails with ``BrokerUnavailable``.
+        Atomic per channel, with one round trip for all. Calls reach Redis in the order in which
+        they were made. ``sender``, if it listens, does not get the message back. Fires with the sum
+        of Redis' receiver counts, or fails with ``BrokerUnavailable``.
         """
 
     def get(self, channel: bytes) -> Deferred[PersistedMessage | None]:
-        """The message persisted for ``channel``, or ``BrokerUnavailable``."""
+        """Fire with the message persisted for ``channel``, or fail with ``BrokerUnavailable``."""
 
     def forget(self, listener: IListener) -> None:
-        """The listener is gone: drop everything about it except its channels."""
+        """Forget everything about a listener that is gone, except its channels."""
 
     def when_available(self) -> Deferred[None]:
-        """Fire when messages can be published and received. May be cancelled."""
+        """Fire when messages can be published and received. The Deferred may be cancelled."""
 
     def on_restored(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call ``callback`` after each outage in which messages may have been missed.
 
-        The broker is ``available`` again by then, and every message that was missed and is
-        persisted was handed to its listeners. The first connection is no outage. Callbacks are
-        called in the order in which they were registered, after those who wait in
-        ``when_available``. One that raises is logged.
+        By then the broker is ``available`` again, and its listeners have received every persisted
+        message that was missed. The first connection is not an outage. Callbacks run in the order
+        of their registration, after the Deferreds of ``when_available``. An exception is logged.
 
-        Return a function that ends the registration. That function is idempotent; until it is
-        called, the broker holds on to ``callback``.
+        Return a function that ends the registration. It is idempotent. Until it is called, the
+        broker keeps a reference to ``callback``.
         """
 
     def fileno(self) -> int | None:
@@ -112,29 +112,29 @@ class IBroker(Protocol):
 
     def fence(self, channels: Iterable[bytes] | None = None) -> Deferred[None]:
         """Fire when every message that Redis published before this call, on ``channels`` or on any
-        channel, was handed to its listeners. Fails with ``BrokerUnavailable`` when the connection
-        was replaced meanwhile.
+        channel, has been handed to its listeners. Fails with ``BrokerUnavailable`` if the
+        connection is replaced meanwhile.
         """
 
 
 class IAuthorizer(Protocol):
-    """Says who a visitor is and what they may do."""
+    """Identifies visitors and decides about their rights."""
 
     def authorize(
         self, handshake: Handshake, rights: Sequence[str]
     ) -> Deferred[Admission] | Coroutine[Any, Any, Admission] | Admission:
         """Decide about the ``rights`` that a client asked for, in the order of its URL.
 
-        Asked at the handshake, and again about the same one while the websocket is open; that call
-        may be cancelled. A one-time credential is redeemed by the first call; the ``redeemed`` of
-        its ``Admission`` is passed with the handshake from then on. Raises or fails with ``Denied``
-        to refuse; any other failure is answered with 500.
+        Called at the handshake, and again about the same handshake while the websocket is open. A
+        Deferred or coroutine may be cancelled. The first call redeems a one-time credential; from
+        then on the handshake carries the ``redeemed`` of that ``Admission``. Raises or fails with
+        ``Denied`` to refuse; any other failure is answered with 500.
         """
 
 
 class IConnection(Protocol):
-    """An open websocket, as hooks know it: the same object from its opening to its end, and a key
-    under which an application can remember things about it.
+    """An open websocket, as hooks see it. It is the same object from opening to end, so an
+    application can use it as a key.
     """
 
     @property
@@ -143,7 +143,7 @@ class IConnection(Protocol):
 
     @property
     def identity(self) -> Identity:
-        """The visitor, as the authorizer named them at the opening. The session's key is a
+        """The visitor, as the authorizer identified them at the opening. The session key is a
         credential.
         """
 
@@ -153,15 +153,15 @@ class IConnection(Protocol):
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """The Redis channels that it listened to at its opening. Some hold a session's key."""
+        """The Redis channels that it listened to at its opening. Some contain a session key."""
 
     @property
     def peer(self) -> str:
         """The client's address; behind a trusted proxy, the address that the proxy reports."""
 
     def send(self, message: bytes | str) -> None:
-        """Send to this client alone, in order with everything else that it is sent. Does nothing
-        once the client is gone. Callable from any thread.
+        """Send to this client only, in order with all its other messages. Does nothing once the
+        client is gone. Callable from any thread.
         """
 
     def close(self, code: int = 1000, reason: str = "") -> None:
@@ -176,9 +176,9 @@ class IConnection(Protocol):
 class Refusal:
     """A handshake that was answered with an HTTP ``status``.
 
-    ``reason`` is the text the client was sent, ``detail`` the text that the log has besides.
-    ``path`` is the URL's, percent-encoded and without the query, ``peer`` the client's address;
-    both are ``""`` where the request was not even read.
+    ``reason`` is the text that the client was sent, ``detail`` an additional text for the log.
+    ``path`` is the URL's path, percent-encoded and without the query. ``peer`` is the client's
+    address. Both are ``""`` if the request was never read.
     """
 
     status: int
@@ -190,15 +190,15 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """How a websocket ended, and its counts until then.
+    """The end of a websocket, and its counts until then.
 
-    ``code`` and ``reason`` are those of the close frame that came first, which is the server's if
-    ``by_server``. The code is 1005 for a frame without one, and 1006 where there was no frame; the
-    ``reason`` is then the server's own words. If a client's close waits for a hook and the server
-    closes meanwhile, the server's counts. ``clean``: both sides sent a frame. ``sent`` counts the
-    messages handed to the socket, ``received`` those of the client, both without heartbeats;
-    ``dropped`` counts the messages that gave way because the client did not read. ``seconds`` is
-    how long it was open.
+    ``code`` and ``reason`` are those of the first close frame, which the server sent if
+    ``by_server`` is true. The code is 1005 for a frame without one. It is 1006 if there was no
+    frame; the ``reason`` is then the server's own text. If the server closes while a client's close
+    is waiting for a hook, the server's frame counts. ``clean``: both sides sent a frame. ``sent``
+    counts the messages handed to the socket, and ``received`` the messages of the client, both
+    without heartbeats. ``dropped`` counts the messages that were discarded because the client did
+    not read. ``seconds`` is the time for which the websocket was open.
     """
 
     code: int
@@ -212,36 +212,37 @@ class Closing:
 
 
 class IHooks(Protocol):
-    """What an application wants to know of its websockets, and its say in what clients send.
+    """An application's callbacks for its websockets' events and for its clients' messages.
 
     Each method may be ``async def``, or return a Deferred. The hooks of one websocket run one at a
-    time: ``connected``, then each ``message`` in the client's order, then ``closed``. Each has
-    10 s, and is cancelled after that. A hook that fails is logged, and harms nobody else.
+    time: ``connected``, then each ``message`` in the client's order, then ``closed``. Each is
+    cancelled after 10 s. A failure is logged, and affects no other websocket.
     """
 
     def connected(self, connection: IConnection, /) -> object:
-        """It is open, and has been sent the persisted messages; or it has left meanwhile, and
-        ``closed`` follows. No ``message`` comes before this is done.
+        """The client has received the persisted messages; or it has left meanwhile, and ``closed``
+        follows. ``message`` is not called before this hook is done.
         """
 
     def refused(self, refusal: Refusal, /) -> object:
         """A handshake was refused. Not called for a client that left before the answer."""
 
     def message(self, connection: IConnection, message: bytes, /) -> Answer:
-        """Return what to publish in place of a client's message: the message itself, another one,
-        or ``None`` for nothing. The client is not told; ``connection.send`` can tell it. Raise
-        ``MessageRefused`` to close the websocket with 1008; any other failure closes it with 1011.
-        While 64 messages of a client wait, no more are read from it.
+        """Return the message to publish: the client's own, another one, or ``None`` for nothing.
 
-        A message whose hook is still running when the websocket ends is not published.
+        The client is not told; ``connection.send`` can tell it. Raise ``MessageRefused`` to close
+        the websocket with 1008; any other failure closes it with 1011. While 64 messages of a
+        client are waiting, no more are read from it.
+
+        If the websocket ends while the hook is running, the message is not published.
         """
 
     def closed(self, connection: IConnection, closing: Closing, /) -> object:
-        """It is over. Called once for each ``connected``, however it ended."""
+        """The websocket has ended. Called once for each ``connected``, however it ended."""
 
 
 class NullHooks:
-    """``IHooks`` that do nothing: a base for hooks that want to know of some events only."""
+    """``IHooks`` that do nothing: a base class for hooks that need only some of the events."""
 
     def connected(self, connection: IConnection, /) -> object:
         return None

@@ -1,4 +1,4 @@
-"""How much of the server one peer may take."""
+"""Limits on one peer's share of the server."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from dataclasses import dataclass
 
 CLOSE, DROP_OLDEST, LATEST = "close", "drop_oldest", "latest"
 SLOW_READER_POLICIES = (CLOSE, DROP_OLDEST, LATEST)
-"""What happens when more messages would wait for a client than may."""
+"""The possible reactions when too many messages are waiting for a client."""
 
 BURST = 10.0
-"""Seconds for which a client that was quiet may send all at once."""
+"""Seconds' worth of messages that a client may send at once after it was quiet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What a client may send, on average: messages a second, each fragment, ping and pong counted
-    as one, and bytes a second, as they come and, if they were compressed, as they are.
+    """A client's average limit, in messages and in bytes (``size``) per second. Each fragment, ping
+    and pong counts as a message. A compressed message counts with its bytes on the wire and its
+    inflated bytes.
     """
 
     messages: float
@@ -24,12 +25,12 @@ class Rate:
 
 
 def make_rate(pair: tuple[float, float] | None) -> Rate | None:
-    """From messages and bytes a second; ``None``: no limit."""
+    """A ``Rate`` from messages and bytes per second; ``None`` means no limit."""
     return None if pair is None else Rate(*pair)
 
 
 class Allowance:
-    """What one client may still send, at a rate."""
+    """A token bucket for one client, for messages and bytes."""
 
     __slots__ = ("_at", "_messages", "_rate", "_size")
 
@@ -40,8 +41,8 @@ class Allowance:
         self._size = rate.size * BURST
 
     def take(self, now: float, *, messages: int = 0, size: int = 0) -> bool:
-        """Use it up by that much; return whether it was enough."""
-        rate, passed = self._rate, max(0.0, now - self._at)  # clocks are set back at times
+        """Use up that much; return whether it was available."""
+        rate, passed = self._rate, max(0.0, now - self._at)  # a clock may be set back
         self._at = now
         self._messages = min(self._messages + passed * rate.messages, rate.messages * BURST)
         self._size = min(self._size + passed * rate.size, rate.size * BURST)
@@ -51,7 +52,7 @@ class Allowance:
 
 
 class Quota:
-    """How many each key may have of something, at most ``most``; ``None``: any number."""
+    """Hands out at most ``most`` places for each key; ``None`` means any number."""
 
     def __init__(self, most: int | None) -> None:
         self.unlimited = most is None
@@ -59,7 +60,7 @@ class Quota:
         self._taken: dict[Hashable, int] = {}
 
     def take(self, key: Hashable) -> bool:
-        """Take one for ``key``; return whether there was one left. Give it back once."""
+        """Take a place for ``key``; return whether one was free. Give it back exactly once."""
         if self._most is None:
             return True
         taken = self._taken.get(key, 0)
@@ -78,5 +79,5 @@ class Quota:
             del self._taken[key]
 
     def __len__(self) -> int:
-        """How many keys have any."""
+        """The number of keys that hold a place."""
         return len(self._taken)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-# Bytes around a message, as a websocket frame of medium size has them.
+# Bytes that a websocket frame of medium size adds to a message.
 _FRAMING = 4
 
 
@@ -25,11 +25,11 @@ class ICodec(Protocol):
 class Publication:
     """One message on one channel.
 
-    ``size`` is about the number of bytes that a receiver is sent.
+    ``size`` is the approximate number of bytes that a receiver is sent.
 
     ``channel`` is ``None`` for a message that did not come from Redis. ``sender`` is the listener
-    that published it and asked for no echo, if there is one. ``forms`` holds what each codec has
-    made of it: a form is made once, whoever and however many are sent it.
+    that published it without asking for echo, if there is one. ``forms`` maps each codec to its
+    encoding, which is made once for any number of receivers.
     """
 
     __slots__ = ("channel", "forms", "payload", "sender", "size")
@@ -45,7 +45,7 @@ class Publication:
         self.forms: dict[ICodec, bytes] = {}
 
     def form(self, codec: ICodec) -> bytes:
-        """Make the form of ``codec``, which ``forms`` does not hold yet."""
+        """Make and keep the form for ``codec``, which ``forms`` does not have yet."""
         form = self.forms[codec] = codec.encode(self)
         return form
 
@@ -55,7 +55,7 @@ class Publication:
 
 
 class Joined:
-    """Several publications, in their order, which their receivers are sent in one write."""
+    """Several publications, in their order, that are sent in one write."""
 
     __slots__ = ("forms", "number", "parts", "size")
 
@@ -68,13 +68,13 @@ class Joined:
         self.forms: dict[ICodec, bytes] = {}
 
     def form(self, codec: ICodec) -> bytes:
-        """Make the form of ``codec``, which ``forms`` does not hold yet."""
+        """Make and keep the form for ``codec``, which ``forms`` does not have yet."""
         form = self.forms[codec] = codec.join(self.parts)
         return form
 
 
 class RedisMessage(bytes):
-    """A message: the bytes that travel. Made from ``bytes``, or from ``str`` as UTF-8."""
+    """The bytes of a message. Made from ``bytes``, or from ``str`` as UTF-8."""
 
     def __new__(cls, message: bytes | bytearray | memoryview | str) -> RedisMessage:
         if isinstance(message, str):

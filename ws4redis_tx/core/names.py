@@ -1,7 +1,7 @@
-"""Names: which Redis channel carries a message for which audience.
+"""The names of channels and keys in Redis.
 
-The layout is shared with *django-websocket-redis* and other programs, and does not change. The
-name of a channel is also the key under which its last message is persisted.
+*django-websocket-redis* and other programs use the same layout, so it must not change. The name of
+a channel is also the key under which its last message is persisted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_FACILITY_BYTES = 255
 
 
 def known_rights(subscriber: object) -> frozenset[str]:
-    """The rights that a URL may ask for: those in the two class lists of a subscriber, which a
+    """The rights that a URL may ask for: those in the subscriber's two class attributes, which a
     subclass may extend.
     """
     return frozenset(
@@ -32,7 +32,8 @@ def known_rights(subscriber: object) -> frozenset[str]:
 
 _MOST_STAMP_DIGITS = 20
 
-# First words of the names that are not channels; as a prefix, ``at`` would make a channel of one.
+# First words of names other than channels. With the prefix ``at``, a channel would look like a
+# stamp's key.
 _OWN_WORDS = ("at", "ctl", "stream", "presence")
 
 
@@ -51,7 +52,7 @@ def check_prefix(prefix: str | None) -> str:
         raise ConfigError(
             "WS4REDIS_PREFIX",
             f"is {prefix!r}, which could be mistaken for another part of a name in Redis",
-            f"Use a word without ':' that is none of {', '.join(AUDIENCES + _OWN_WORDS)}.",
+            f"Use a word without ':', and none of {', '.join(AUDIENCES + _OWN_WORDS)}.",
         )
     return prefix
 
@@ -59,43 +60,43 @@ def check_prefix(prefix: str | None) -> str:
 def channel_name(prefix: str, audience: str, facility: str, name: str | None = None) -> str:
     """The channel of one audience: ``{prefix:}audience:{name:}facility``.
 
-    ``name`` is the user's, group's or session's; broadcast has none.
+    ``name`` is the name of the user, group or session; broadcast has none.
     """
     start = f"{prefix}:{audience}" if prefix else audience
     return f"{start}:{facility}" if name is None else f"{start}:{name}:{facility}"
 
 
 def stamp_key(prefix: str, channel: bytes) -> bytes:
-    """The key that holds when the persisted message of ``channel`` was published.
+    """The key that holds the time when the persisted message of ``channel`` was published.
 
-    Its value is Redis' own clock in microseconds since the epoch, as decimal digits.
+    Its value is the time on Redis' own clock, in microseconds since the epoch, as decimal digits.
     """
     return (f"{prefix}:at:" if prefix else "at:").encode() + channel
 
 
 def read_stamp(value: bytes) -> int | None:
-    """What a stamp says; ``None`` if it is none: other programs may write where stamps stand."""
+    """The time in a stamp; ``None`` for anything else that another program wrote to its key."""
     return int(value) if value.isdigit() and len(value) <= _MOST_STAMP_DIGITS else None
 
 
 def control_channel(prefix: str, name: str) -> bytes:
-    """A channel between servers, which no client can reach."""
+    """The name of a channel between servers. No client can reach it."""
     return (f"{prefix}:ctl:{name}" if prefix else f"ctl:{name}").encode()
 
 
 def is_control_channel(channel: bytes) -> bool:
-    """Whether it is one of ``control_channel``, whatever the prefix."""
+    """Whether ``channel`` is a control channel, under any prefix."""
     first, _, rest = channel.decode(errors="replace").partition(":")
     return first == "ctl" or (first not in AUDIENCES and rest.startswith("ctl:"))
 
 
 def ticket_key(prefix: str, digest: str) -> bytes:
-    """The key that holds what a ticket stands for, until it is redeemed."""
+    """The key that stores a ticket's content until the ticket is redeemed."""
     return (f"{prefix}:ticket:{digest}" if prefix else f"ticket:{digest}").encode()
 
 
 def check_facility(facility: str, audiences: Iterable[str]) -> None:
-    """Raise ``ValueError``, saying why, unless ``facility`` may be used for all ``audiences``.
+    """Raise ``ValueError`` with the reason unless ``facility`` is valid for all ``audiences``.
 
     A ``:`` is legal only in a broadcast facility: ``group:a:b:c`` would otherwise be both group
     ``a`` with facility ``b:c`` and group ``a:b`` with facility ``c``.
@@ -109,6 +110,6 @@ def check_facility(facility: str, audiences: Iterable[str]) -> None:
     if not facility.isprintable() and any(
         unicodedata.category(character) == "Cc" for character in facility
     ):
-        raise ValueError("The facility holds a control character.")
+        raise ValueError("The facility contains a control character.")
     if ":" in facility and any(audience != "broadcast" for audience in audiences):
-        raise ValueError("The facility holds a ':', which only a broadcast facility may.")
+        raise ValueError("The facility contains a ':', which is allowed only for broadcast.")

@@ -1,7 +1,7 @@
-"""Which Host and which Origin a handshake may name.
+"""The rules for the Host and Origin headers of a handshake.
 
-Browsers send cookies along with a websocket handshake from any site and leave it to the server to
-look at the Origin; they reach a server under any name that resolves to it (DNS rebinding).
+Browsers send cookies with a websocket handshake from any site, and leave it to the server to check
+the Origin. They also reach a server under any name that resolves to it (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class _Origin:
 
 
 class OriginPolicy:
-    """Judges ``Host`` and ``Origin``.
+    """Checks ``Host`` and ``Origin``.
 
-    ``allowed_hosts`` are patterns as in Django's ``ALLOWED_HOSTS``; ``None``: loopback names and
-    the hosts of ``allowed_origins``. ``allowed_origins`` are exact (``https://a.example``), with
-    subdomains (``https://*.example.com``), or ``*`` for all. A missing Origin, which no browser
-    sends, is let in unless ``require_origin``.
+    ``allowed_hosts`` are patterns as in Django's ``ALLOWED_HOSTS``; ``None`` allows loopback names
+    and the hosts of ``allowed_origins``. An allowed origin is exact (``https://a.example``), has
+    subdomains (``https://*.example.com``), or is ``*`` for all. Every browser sends an Origin; a
+    request without one is allowed unless ``require_origin`` is true.
 
-    Raises ``ConfigError`` for an origin that is none.
+    Raises ``ConfigError`` for an invalid origin.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class OriginPolicy:
         self._require_origin = require_origin
 
     def check(self, handshake: Handshake) -> None:
-        """Raise ``Denied``: 400 for a Host that is not ours, 403 for an Origin that may not."""
+        """Raise ``Denied``: 400 for a Host that is not ours, 403 for a forbidden Origin."""
         host_header = handshake.headers["host"]
         host = _HOST.fullmatch(host_header)
         if host is None or not self._is_ours(host[1].lower().rstrip(".")):
@@ -91,8 +91,8 @@ class OriginPolicy:
             raise Denied(
                 403,
                 "This origin may not connect.",
-                detail=f"Origin {text!r} is not the host that was asked, {host_header!r}; to let "
-                "it in, list it in WS4REDIS_ALLOWED_ORIGINS (--origin)",
+                detail=f"Origin {text!r} does not match Host {host_header!r}; to allow it, add it "
+                "to WS4REDIS_ALLOWED_ORIGINS (--origin)",
             )
 
     def _is_ours(self, host: str) -> bool:
@@ -120,7 +120,8 @@ def _configured(text: str) -> _Origin:
         raise ConfigError(
             "WS4REDIS_ALLOWED_ORIGINS",
             f"holds {text!r}, which is not an origin",
-            "Write scheme and host, such as https://example.com, https://*.example.com, or '*'.",
+            "Write a scheme and a host, as in https://example.com or https://*.example.com, or "
+            "write '*'.",
         )
     return origin
 
@@ -148,8 +149,8 @@ def _same_host(origin: _Origin, host: str, port: str | None, secure: bool) -> bo
         return False
     if origin.scheme not in _DEFAULT_PORTS:
         return False
-    asked = int(port) if port else _DEFAULT_PORTS[origin.scheme]
-    return (origin.host, origin.port) == (host, asked)
+    host_port = int(port) if port else _DEFAULT_PORTS[origin.scheme]
+    return (origin.host, origin.port) == (host, host_port)
 
 
 def _host_matches(host: str, pattern: str) -> bool:

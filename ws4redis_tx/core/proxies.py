@@ -1,4 +1,4 @@
-"""Proxies in front of the server, and what they are believed about a client."""
+"""Trusted proxies in front of the server, and the headers in which they describe a client."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _HEADERS = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host")
 
 
 class TrustedProxies:
-    """Addresses and networks (``10.0.0.0/8``), or ``unix`` for whoever connects to a Unix socket.
+    """Addresses and networks (``10.0.0.0/8``), or ``unix`` for every client of a Unix socket.
 
-    Raises ``ConfigError`` for what is none of these.
+    Raises ``ConfigError`` for anything else.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -24,12 +24,12 @@ class TrustedProxies:
         self._networks = [_network(name) for name in names if name != UNIX]
 
     def see_through(self, handshake: Handshake) -> Handshake:
-        """The handshake as the first of these proxies got it.
+        """The handshake as the first of these proxies received it.
 
         ``X-Forwarded-For`` is read from its end, where the nearest proxy wrote: the client is the
-        first address there that is none of ours. Of ``-Proto`` and ``-Host`` the first value
-        counts; no page can make a browser send these. From anybody else than a proxy of ours they
-        are taken away, unless no proxy was named at all: then they are Django's to judge.
+        first address that is not one of these proxies. Of ``-Proto`` and ``-Host`` the first value
+        counts; no page can make a browser send these headers. If anybody else sends the headers,
+        they are removed. Without any configured proxy they stay, and Django judges them.
         """
         if not self._unix and not self._networks:
             return handshake
@@ -57,7 +57,7 @@ class TrustedProxies:
         for text in reversed(addresses.split(",")):
             address = _address(text)
             if address is None:
-                break  # whoever wrote this is the last one known
+                break  # the proxy that wrote this is the last known address
             peer = str(address)
             if not self._trusts(peer):
                 break
@@ -70,8 +70,8 @@ def _network(name: object) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     except ValueError:
         raise ConfigError(
             "WS4REDIS_TRUSTED_PROXIES",
-            f"holds {name!r}, which is no address, network or 'unix'",
-            "Write for instance 127.0.0.1, 10.0.0.0/8, or unix for Unix sockets.",
+            f"holds {name!r}, which is not an address, a network or 'unix'",
+            "Write, for example, 127.0.0.1, 10.0.0.0/8, or unix for Unix sockets.",
         ) from None
 
 
@@ -80,7 +80,7 @@ def _first(values: str) -> str:
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Also ``[::1]:123`` and ``192.0.2.1:123``, as some proxies write them."""
+    """Also accepts ``[::1]:123`` and ``192.0.2.1:123``, which some proxies write."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]

@@ -1,4 +1,4 @@
-"""Where Redis is and how to log in there, from a URL or from the old settings dictionary."""
+"""The address and credentials of Redis, from a URL or from the old settings dictionary."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _FORMS = (
 
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """A Redis server. ``path`` is its unix socket; without one, ``host`` and ``port`` count; with
-    ``sentinels`` these are asked for the master of ``service``.
+    """A Redis server, at its Unix socket ``path``, or else at ``host`` and ``port``. If there are
+    ``sentinels``, they name the master of ``service`` instead.
 
-    ``db`` selects where messages persist; pub/sub ignores it: all databases of a server share
-    their channels, and a prefix is what keeps two applications apart.
+    ``db`` selects the database for persisted messages. Pub/sub ignores it: all databases of a
+    server share their channels, so two applications need different prefixes.
     """
 
     host: str = "localhost"
@@ -46,7 +46,7 @@ class RedisAddress:
         if not self.tls and (self.ca_file or self.certificate_file or self.key_file):
             raise ConfigError(
                 _SETTING,
-                "names files for TLS without asking for it",
+                "names TLS files without asking for TLS",
                 "Write rediss://…, sentinel://…?ssl=true, or 'ssl': True.",
             )
         if self.tls and self.path is not None:
@@ -65,9 +65,9 @@ class RedisAddress:
 
 
 def parse_redis_address(value: object) -> RedisAddress:
-    """The address that a setting means: ``None``, a URL, a dictionary, or an address already.
+    """Parse a setting: ``None``, a URL, a dictionary, or an address, which is returned as it is.
 
-    Raises ``ConfigError``, in which no password stands.
+    Raises ``ConfigError``, whose text contains no password.
     """
     if value is None:
         return RedisAddress()
@@ -80,7 +80,7 @@ def parse_redis_address(value: object) -> RedisAddress:
     raise ConfigError(_SETTING, f"is a {type(value).__name__}", _FORMS)
 
 
-@lru_cache(maxsize=8)  # asked for at each publish
+@lru_cache(maxsize=8)  # called for each publish
 def _from_url(url: str) -> RedisAddress:
     if url.startswith("sentinel://"):
         return _from_sentinel_url(url)
@@ -88,14 +88,14 @@ def _from_url(url: str) -> RedisAddress:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ConfigError(_SETTING, "holds a URL that cannot be read", _FORMS) from None
+        raise ConfigError(_SETTING, "is a URL that cannot be parsed", _FORMS) from None
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     known = {"db"} if parts.scheme == "unix" else {"db", *_TLS_FILES}
     if parts.fragment or query.keys() - known:
         raise ConfigError(
             _SETTING,
-            "is a URL with parts that are not understood",
-            f"After '?' may stand {', '.join(sorted(known))}; write '#' in a password as %23.",
+            "is a URL with unknown parts",
+            f"After '?', use only {', '.join(sorted(known))}. Write '#' in a password as %23.",
         )
     username = unquote(parts.username) if parts.username else None
     password = unquote(parts.password) if parts.password else None
@@ -133,7 +133,7 @@ def _from_sentinel_url(url: str) -> RedisAddress:
     if match is None:
         raise ConfigError(
             _SETTING,
-            "is a sentinel URL that cannot be read",
+            "is a sentinel URL that cannot be parsed",
             "Write sentinel://host1:26379,host2:26379/service/0.",
         )
     username, password, hosts, service, db, query_text = match.groups()
@@ -142,8 +142,8 @@ def _from_sentinel_url(url: str) -> RedisAddress:
     if query.keys() - known or query.get("ssl", "true") not in ("true", "false"):
         raise ConfigError(
             _SETTING,
-            "is a sentinel URL with parts that are not understood",
-            f"After '?' may stand {', '.join(sorted(known))}; ssl is true or false.",
+            "is a sentinel URL with unknown parts",
+            f"After '?', use only {', '.join(sorted(known))}. The value of ssl is true or false.",
         )
     sentinels = []
     for each in hosts.split(","):
@@ -151,8 +151,9 @@ def _from_sentinel_url(url: str) -> RedisAddress:
         if found is None:
             raise ConfigError(
                 _SETTING,
-                "names a sentinel that cannot be read",
-                "Write sentinel://host1:26379,host2:26379/service/0, an IPv6 address in brackets.",
+                "names a sentinel that cannot be parsed",
+                "Write sentinel://host1:26379,host2:26379/service/0, and put an IPv6 address in "
+                "brackets.",
             )
         sentinels.append((found[1] or found[2], _number("port", found[3] or 26379)))
     return RedisAddress(
@@ -182,7 +183,7 @@ _KEYS = {
 }
 
 
-# The old client's options; here a certificate and its host name are always checked.
+# Options of the old client. This one always checks the certificate and its host name.
 _FIXED = {"ssl_cert_reqs": ("required",), "ssl_check_hostname": (True,)}
 
 
@@ -191,15 +192,15 @@ def _from_mapping(mapping: Mapping[str, object]) -> RedisAddress:
         if mapping.get(name, values[0]) not in values:
             raise ConfigError(
                 _SETTING,
-                f"sets {name} to {mapping[name]!r}, which would switch a check off",
-                "Leave it out, and name your own authority in ssl_ca_certs.",
+                f"sets {name} to {mapping[name]!r}, which would disable a check",
+                "Remove it, and name your own certificate authority in ssl_ca_certs.",
             )
     mapping = {name: value for name, value in mapping.items() if name not in _FIXED}
     unknown = sorted(map(str, mapping.keys() - _KEYS.keys()))
     if unknown:
         raise ConfigError(
             _SETTING,
-            f"holds {', '.join(unknown)}, which are not understood",
+            f"holds unknown keys: {', '.join(unknown)}",
             f"Use {', '.join(_KEYS)}, or a URL.",
         )
     fields = {_KEYS[name]: value for name, value in mapping.items() if value is not None}

@@ -1,4 +1,4 @@
-"""From a publication to the bytes that each client is sent, in order, within bounds.
+"""From a publication to the bytes that each client is sent, in order and within bounds.
 
-Pure: knows neither sockets nor Redis nor who the clients are.
+This room is pure: it knows neither sockets nor Redis nor the clients' identities.
 """

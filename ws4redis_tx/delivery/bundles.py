@@ -1,4 +1,4 @@
-"""Publications that came together: who gets which of them, joined for all who get the same."""
+"""Joins publications that arrived together, for the listeners that get the same ones."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Listeners = Mapping[IListener, None]
 
 
 class Bundle:
-    """What some listeners get: a publication, or several joined.
+    """A publication, or several joined, and the listeners that get it.
 
-    :param listening: who listens to each of its channels, at each moment: one may leave before its
-        turn.
+    :param listening: for each of its channels, the current listeners: a receiver may leave before
+        its turn.
     """
 
     __slots__ = ("listening", "publication", "receivers")
@@ -34,46 +34,46 @@ class Bundle:
 def bundle_up(
     publications: Sequence[Publication], listeners: Mapping[bytes, Listeners]
 ) -> Iterator[Bundle]:
-    """Every listener's bundle of ``publications``, in their order; one bundle for all who listen to
-    the same of their channels.
+    """Bundle ``publications``, in their order: one bundle for all listeners to the same subset of
+    their channels.
     """
     indices_of: dict[bytes, list[int]] = {}
     for index, publication in enumerate(publications):
         assert publication.channel is not None
         indices_of.setdefault(publication.channel, []).append(index)
-    # As they are now: a channel that all leave and somebody joins again is another one.
+    # The current dictionaries: if all leave a channel and one joins again, it has another one.
     listening = [listeners.get(channel, {}) for channel in indices_of]
-    numbers = list(indices_of.values())
-    audiences: Mapping[int, Sequence[IListener]]
-    audiences = _audiences(listening) if len(listening) > 1 else {1: tuple(listening[0])}
-    for channels, receivers in audiences.items():
-        bits = list(_bits(channels))
-        indices = [index for bit in bits for index in numbers[bit]]
+    indices_by_bit = list(indices_of.values())
+    groups: Mapping[int, Sequence[IListener]]
+    groups = _group(listening) if len(listening) > 1 else {1: tuple(listening[0])}
+    for channels, receivers in groups.items():
+        bits = list(_set_bits(channels))
+        indices = [index for bit in bits for index in indices_by_bit[bit]]
         if len(bits) > 1:
             indices.sort()
-        theirs = [publications[index] for index in indices]
-        yield from _bundles(theirs, receivers, [listening[bit] for bit in bits])
+        subset = [publications[index] for index in indices]
+        yield from _bundles(subset, receivers, [listening[bit] for bit in bits])
 
 
-def _audiences(listening: Sequence[Listeners]) -> dict[int, list[IListener]]:
-    """Who listens to exactly these channels, by their numbers as bits."""
+def _group(listening: Sequence[Listeners]) -> dict[int, list[IListener]]:
+    """Group listeners by the exact set of their channels, a bit mask of ``listening``'s indices."""
     channels_of: dict[IListener, int] = {}
     for number, listeners in enumerate(listening):
         bit = 1 << number
         for listener in listeners:
             channels_of[listener] = channels_of.get(listener, 0) | bit
-    audiences: dict[int, list[IListener]] = {}
+    groups: dict[int, list[IListener]] = {}
     for listener, channels in channels_of.items():
-        audience = audiences.get(channels)
-        if audience is None:
-            audiences[channels] = [listener]
+        group = groups.get(channels)
+        if group is None:
+            groups[channels] = [listener]
         else:
-            audience.append(listener)
-    return audiences
+            group.append(listener)
+    return groups
 
 
-def _bits(bits: int) -> Iterator[int]:
-    """The numbers of those that are set."""
+def _set_bits(bits: int) -> Iterator[int]:
+    """The indices of the bits that are set."""
     while bits:
         lowest = bits & -bits
         yield lowest.bit_length() - 1

@@ -1,4 +1,4 @@
-"""The base of all codecs: a codec stands for a protocol, its framing and its compression."""
+"""The base class of all codecs. A codec is a protocol, its framing and its compression."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In which order publications reach their listeners, and how long that may take at a stretch."""
+"""Hands publications to their listeners in order, in bounded slices of time."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from ws4redis_tx.delivery.hub import Hub
 from ws4redis_tx.delivery.queues import MESSAGE_COST
 
 SLICE = 0.004
-"""Seconds after which a fan-out lets others have a turn: handshakes, pings, messages of clients."""
+"""Seconds after which a fan-out yields to handshakes, pings and messages of clients."""
 
-# Between two looks at the clock: so many receivers, or so many bytes.
-_AT_ONCE, _BYTES_AT_ONCE = 64, 1 << 16
+# A fan-out reads the clock after this many receivers, or this many bytes.
+_CHECK_RECEIVERS, _CHECK_BYTES = 64, 1 << 16
 
-# Of publications for one listener each, that are handed over without a look at the clock.
-_QUICK = 256
+# At most this many publications, for one listener each, are handed over without reading the clock.
+_MAX_QUICK = 256
 
-# What is handed over together: so many bytes, as a socket that takes no more keeps the rest of
-# them; and so many channels, with so many listeners, that it is soon known who gets what.
+# Bounds of a batch. A socket that is full keeps the rest of the batch, beyond any policy. Grouping
+# the listeners of many channels takes time.
 _BATCH_BYTES, _BATCH_CHANNELS, _BATCH_LISTENERS = 1 << 16, 256, 20_000
 
 
 class Fanout:
-    """Hands publications to the hub's listeners, all in the order they came, in slices of time.
+    """Hands publications to the hub's listeners, all in their order of arrival, in slices of time.
 
-    What waits together is handed over together, in one piece to whom that suits. One that comes
-    while an earlier one is unfinished waits, whatever its channel is: a connection that listens to
-    both gets both in their order. Not reentrant: a listener publishes through Redis, or another
-    hub.
+    Publications that are waiting together are handed over together, joined for listeners that take
+    them joined. While a fan-out is unfinished, later publications wait, whatever their channels
+    are: a listener to both channels gets both messages in order. Not reentrant: a listener must
+    publish through Redis, or through another hub.
 
-    :param seconds: the time.
-    :param later: calls a function when others had their turn.
+    :param seconds: returns the time.
+    :param later: calls a function after other events have had their turn.
     """
 
     def __init__(
@@ -54,16 +54,18 @@ class Fanout:
 
     @property
     def backlog(self) -> int:
-        """Bytes that wait for an earlier one's fan-out."""
+        """Bytes of the publications that wait for an earlier fan-out."""
         waiting = [each.size for each in self._waiting if isinstance(each, Publication)]
         return sum(waiting) + MESSAGE_COST * len(waiting)
 
     def hand_over(self, publications: Sequence[Publication]) -> None:
-        """Hand over what came together, for one slice. The rest follows by itself."""
+        """Hand over publications that arrived together, for one slice. The rest is handed over
+        later.
+        """
         if not self.busy and self._are_quick(publications):
-            for publication in publications[:_QUICK]:
+            for publication in publications[:_MAX_QUICK]:
                 self._hub.dispatch(publication)
-            publications = publications[_QUICK:]
+            publications = publications[_MAX_QUICK:]
             if not publications:
                 return
         self._waiting += publications
@@ -71,23 +73,25 @@ class Fanout:
             self._run()
 
     def _are_quick(self, publications: Sequence[Publication]) -> bool:
-        """Whether it is one for a few, or some for one each, of whom nobody gets two."""
+        """Whether this is one publication for a few listeners, or a few for one listener each, all
+        different.
+        """
         if len(publications) == 1:
             (publication,) = publications
             number = len(self._hub.listeners.get(publication.channel or b"", ()))
-            return number < 2 or number <= _at_once(publication)
+            return number < 2 or number <= _receivers_per_check(publication)
         receivers: set[IListener] = set()
         size = 0
         for publication in publications:
             listeners = self._hub.listeners.get(publication.channel or b"", ())
             size += publication.size
-            if len(listeners) != 1 or size > _BYTES_AT_ONCE:
+            if len(listeners) != 1 or size > _CHECK_BYTES:
                 return False
             receivers.update(listeners)
         return len(receivers) == len(publications)
 
     def then(self, function: Callable[[], object]) -> None:
-        """Call ``function`` when all that came before was handed over: now, if it was."""
+        """Call ``function`` once all earlier publications are handed over: now, if they are."""
         if self.busy:
             self._waiting.append(function)
         else:
@@ -102,7 +106,7 @@ class Fanout:
                 self._hub.hand_over(bundle, receivers)
                 handed += len(receivers)
                 written += len(receivers) * bundle.publication.size
-                if handed >= _AT_ONCE or written >= _BYTES_AT_ONCE:
+                if handed >= _CHECK_RECEIVERS or written >= _CHECK_BYTES:
                     handed = written = 0
                     if self._seconds() >= end:
                         self._later(self._run)
@@ -117,7 +121,7 @@ class Fanout:
         self.busy = False
 
     def _bundles(self, first: Publication) -> Iterator[Bundle]:
-        """What is handed over next: ``first``, and what fits of that which waits behind it."""
+        """The next batch: ``first``, and as many of the publications behind it as fit."""
         batch = [first]
         channels = {first.channel}
         size = first.size
@@ -140,18 +144,18 @@ class Fanout:
     def _call(self, function: Any) -> None:
         try:
             function()
-        except Exception:  # the next ones shall have their turn
+        except Exception:  # it must not stop the fan-out
             self._hub.on_failure()
 
 
-def _at_once(publication: Publication) -> int:
-    """How many receivers of it there may be between two looks at the clock."""
-    return max(1, min(_AT_ONCE, _BYTES_AT_ONCE // publication.size))
+def _receivers_per_check(publication: Publication) -> int:
+    """The number of receivers after which the clock is read."""
+    return max(1, min(_CHECK_RECEIVERS, _CHECK_BYTES // publication.size))
 
 
 def _portions(bundles: Iterator[Bundle]) -> Iterator[tuple[Bundle, Sequence[IListener]]]:
-    """Each bundle with so many of its receivers as take little time."""
+    """Each bundle with a portion of its receivers that takes little time."""
     for bundle in bundles:
-        receivers, most = bundle.receivers, _at_once(bundle.publication)
-        for start in range(0, len(receivers), most):
-            yield bundle, receivers[start : start + most]
+        receivers, portion = bundle.receivers, _receivers_per_check(bundle.publication)
+        for start in range(0, len(receivers), portion):
+            yield bundle, receivers[start : start + portion]

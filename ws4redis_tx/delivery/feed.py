@@ -1,4 +1,4 @@
-"""One subscription of a client: replaying what is persisted, then live."""
+"""One subscription of a client: it replays persisted messages, then it is live."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ws4redis_tx.delivery.queues import Entry, IQueue, cost
 class Feed:
     """A listener that hands messages to a client's outbox.
 
-    While it is replaying, live messages wait behind the persisted ones. ``go_live`` ends that, and
-    from then on each message goes to the outbox at once. Order is kept over all the channels that
-    the feed listens to.
+    During the replay, live messages wait behind the persisted ones. ``go_live`` ends the replay;
+    from then on each message goes to the outbox at once. The feed keeps the order over all of its
+    channels.
     """
 
     __slots__ = ("_live", "_outbox", "_replayed", "_waiting")
@@ -23,9 +23,9 @@ class Feed:
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._live = False
-        # Messages that go out before the waiting ones, in the order in which they were sent.
+        # Messages that go out before the waiting ones, in the order of the calls to ``send``.
         self._replayed: list[Entry] = []
-        # Live messages that came during the replay. Made when the first one comes.
+        # Live messages that arrived during the replay. Made for the first one.
         self._waiting: IQueue | None = None
 
     @property
@@ -38,11 +38,11 @@ class Feed:
 
     @property
     def waiting(self) -> int:
-        """Bytes that wait for the end of the replay, persisted messages apart."""
+        """Bytes that wait for the end of the replay, without the persisted messages."""
         return 0 if self._waiting is None else self._waiting.size
 
     def deliver(self, publication: Publication | Joined) -> None:
-        """Take what came from Redis."""
+        """Take a message from Redis, or several."""
         if publication.sender is self:
             return
         outbox = self._outbox
@@ -62,8 +62,8 @@ class Feed:
     def send(self, payload: bytes) -> None:
         """Take a message of the application's own, or one that it read from a channel's key.
 
-        While replaying it goes out before what waits, in the order of these calls; a persisted
-        message only if it is not among what waits.
+        During the replay, these messages go out before the waiting ones, in the order of the calls.
+        A persisted message that is already waiting is not sent twice.
         """
         if self._outbox.closed:
             return
@@ -77,12 +77,11 @@ class Feed:
             self._replayed.append(entry)
 
     def restart(self) -> None:
-        """Forget what was sent so far by the replay, or beside it: the replay is about to begin
-        again.
+        """Forget all that was sent during the replay, because the replay is about to start again.
 
-        Its messages still go out before the waiting ones: one that is not among those was
-        published before this feed listened, since the broker itself delivers what an outage
-        swallowed.
+        The new replay's messages, too, may go out before the waiting ones. If one is not waiting,
+        it was published before this feed listened: the broker itself delivers the messages that
+        an outage swallowed.
         """
         for entry in self._replayed:
             if entry[0] is None:
@@ -90,7 +89,7 @@ class Feed:
         self._replayed.clear()
 
     def go_live(self) -> None:
-        """End the replay. The caller vouches that every live message that was published before
+        """End the replay. The caller guarantees that every live message that was published before
         the persisted ones were read has arrived here.
         """
         if not self.replaying:
@@ -104,7 +103,7 @@ class Feed:
         self._outbox.take_over(first, queue)
 
     def close(self) -> None:
-        """Close the outbox, and forget what waits. Idempotent."""
+        """Close the outbox, and forget the waiting messages. Idempotent."""
         self._outbox.close()
         self._replayed.clear()
         self._waiting = None
@@ -118,8 +117,8 @@ class Feed:
         return self._waiting
 
     def _make_room(self, entry: Entry) -> bool:
-        """Count a message of the application's own towards the bound; by the policy, older ones
-        of its kind give way.
+        """Count a message of the application's own towards the bound. The policy decides whether
+        older ones of its kind are dropped.
         """
         outbox, queue = self._outbox, self._queue()
         while queue.size and queue.size + cost(entry) > outbox.max_pending:
@@ -135,13 +134,13 @@ class Feed:
 
 
 class CountedFeed(Feed):
-    """A feed that counts its messages, at the price of one more call for each."""
+    """A feed that counts its messages, at the cost of one more call for each."""
 
     __slots__ = ("_taken",)
 
     def __init__(self, outbox: Outbox) -> None:
         super().__init__(outbox)
-        # Messages that were handed to the outbox, and those that it dropped before that.
+        # Messages that the outbox was given while live, and those dropped before that.
         self._taken = 0
 
     @property

@@ -1,4 +1,4 @@
-"""Which listeners, in this process, want the messages of which channel."""
+"""The listeners of each channel in this process."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from ws4redis_tx.delivery.bundles import Bundle
 
 
 class Hub:
-    """Channel → listeners. Says when a channel gains its first and loses its last listener.
+    """Channel → listeners. Reports when a channel gains its first or loses its last listener.
 
-    ``on_failure`` is called, with the exception being handled, when a listener raises.
+    ``on_failure`` is called inside the ``except`` block when a listener raises.
     """
 
     def __init__(self, on_failure: Callable[[], object]) -> None:
         self.on_failure = on_failure
         self._listeners: dict[bytes, dict[IListener, None]] = {}
         self.listeners: Mapping[bytes, Mapping[IListener, None]] = self._listeners
-        """Of each channel, in the order in which they came."""
+        """The listeners of each channel, in the order in which they were added."""
 
     @property
     def channels(self) -> Collection[bytes]:
         return self._listeners.keys()
 
     def add(self, channel: bytes, listener: IListener) -> bool:
-        """Return whether this is the channel's first listener. Adding twice is adding once."""
+        """Return whether this is the channel's first listener. Idempotent."""
         listeners = self._listeners.get(channel)
         if listeners is None:
             self._listeners[channel] = {listener: None}
@@ -50,9 +50,9 @@ class Hub:
         return listener in self._listeners.get(channel, ())
 
     def dispatch(self, publication: Publication) -> None:
-        """Hand ``publication`` to every listener of its channel, in the order they came.
+        """Hand ``publication`` to every listener of its channel, in the order of ``add``.
 
-        A listener may add and discard listeners meanwhile, itself included.
+        A listener may meanwhile add and discard listeners, including itself.
         """
         assert publication.channel is not None
         listeners = self._listeners.get(publication.channel, {})
@@ -64,11 +64,13 @@ class Hub:
                     self.on_failure()
 
     def count(self, channel: bytes | None) -> int:
-        """How many listen to ``channel``."""
+        """The number of listeners to ``channel``."""
         return 0 if channel is None else len(self._listeners.get(channel, ()))
 
     def hand_over(self, bundle: Bundle, receivers: Iterable[IListener]) -> None:
-        """Give ``receivers`` their ``bundle`` of a batch, except what they have left meanwhile."""
+        """Give ``receivers`` their ``bundle``, without the messages of channels that they have left
+        meanwhile.
+        """
         publication, listening = bundle.publication, bundle.listening
         for listener in receivers:
             try:
@@ -92,22 +94,22 @@ class Hub:
 
 
 class EchoNotes:
-    """Who published what, so that the message coming back from Redis can skip its sender.
+    """Notes of the senders of messages, so that a message coming back from Redis skips its sender.
 
-    A note is used up by the first message with its channel and bytes. Several equal ones are used
-    in the order they were noted, which is the order in which Redis got them.
+    The first message with a note's channel and bytes uses up the note. Equal notes are used in the
+    order in which they were made, which is the order in which Redis received the messages.
     """
 
     def __init__(self) -> None:
         self._senders: dict[tuple[bytes, bytes], deque[object]] = {}
         self.senders: Mapping[tuple[bytes, bytes], Collection[object]] = self._senders
-        """Those that are not used up, by channel and bytes."""
+        """The senders of unused notes, by channel and bytes."""
 
     def note(self, channel: bytes, payload: bytes, sender: object) -> None:
         self._senders.setdefault((channel, payload), deque()).append(sender)
 
     def take(self, channel: bytes, payload: bytes) -> object:
-        """Use up and return the oldest note's sender, or ``None``."""
+        """Use up the oldest note; return its sender, or ``None``."""
         key = (channel, payload)
         senders = self._senders.get(key)
         if senders is None:
@@ -118,7 +120,7 @@ class EchoNotes:
         return sender
 
     def drop(self, channel: bytes, payload: bytes, sender: object) -> None:
-        """Take back one note whose message will not come."""
+        """Remove one note whose message will not come back."""
         key = (channel, payload)
         senders = self._senders.get(key)
         if senders is not None and sender in senders:
@@ -127,7 +129,7 @@ class EchoNotes:
                 del self._senders[key]
 
     def forget(self, sender: object) -> None:
-        """Drop every note of a sender that is gone."""
+        """Remove every note of a sender that is gone."""
         for key in [key for key, senders in self._senders.items() if sender in senders]:
             kept = deque(other for other in self._senders[key] if other is not sender)
             if kept:
@@ -136,7 +138,7 @@ class EchoNotes:
                 del self._senders[key]
 
     def clear(self) -> None:
-        """Drop all notes: the connection that would have brought the messages is gone."""
+        """Remove all notes: the connection that would have brought the messages is gone."""
         self._senders.clear()
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""One client's outbox: everything that it is sent, in order over all its channels."""
+"""One client's outbox: everything that it is sent, in order over all of its channels."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ws4redis_tx.delivery.queues import Entry, IQueue, cost, make_queue
 
 
 class IOwner(Protocol):
-    """Whoever owns an outbox: its session."""
+    """The owner of an outbox: its session."""
 
     def overflow(self) -> None:
-        """More messages wait than may, and the policy is to close."""
+        """Too many messages are waiting, and the policy is to close."""
 
 
 class Outbox:
-    """Writes to ``writer`` at once while it may, and otherwise keeps what has to wait.
+    """Writes to ``writer`` at once, or keeps messages while the transport has asked for a pause.
 
-    Messages wait while the transport has asked for a pause. At most ``max_pending`` bytes wait;
-    ``policy``, one of ``core.limits.SLOW_READER_POLICIES``, says which messages give way beyond
-    that. With ``close``, ``owner`` is told once, and nothing more is written.
+    At most ``max_pending`` bytes wait. Beyond that, ``policy``, one of
+    ``core.limits.SLOW_READER_POLICIES``, decides which messages are dropped. With the policy
+    ``close``, ``owner`` is told once, and nothing more is written.
 
     Nothing is written after ``close``.
     """
@@ -47,20 +47,20 @@ class Outbox:
         self.closed = False
         self.paused = False
         self.dropped = 0
-        """Number of messages that gave way to newer ones."""
+        """Number of messages that were dropped in favour of newer ones."""
         self.unsent = 0
-        """Number of messages that were still waiting when it was closed."""
+        """Number of messages that were still waiting at the close."""
         self.flowing: IWriter | None = writer
-        """The writer, while nothing waits and nothing has to: a message may go straight to it."""
+        """The writer, while no message has to wait: a message may then go straight to it."""
         self._writer = writer
         self._owner = owner
-        # Both are made when they are first needed, which they rarely are.
+        # Both are rarely needed, so they are made on first use.
         self._queue: IQueue | None = None
         self._first: deque[Entry] | None = None
 
     @property
     def pending(self) -> int:
-        """Bytes that wait, persisted messages apart."""
+        """Bytes that wait, without the persisted messages."""
         return 0 if self._queue is None else self._queue.size
 
     def make_queue(self) -> IQueue:
@@ -68,14 +68,14 @@ class Outbox:
         return make_queue(self.policy, self.max_pending)
 
     def keep(self, publication: Publication) -> None:
-        """Keep a message that cannot be written at once. Nothing, once it is closed."""
+        """Keep a message that cannot be written yet. Does nothing once the outbox is closed."""
         if not self.closed:
             if self._queue is None:
                 self._queue = self.make_queue()
             self.keep_in(self._queue, publication)
 
     def keep_in(self, queue: IQueue, publication: Publication) -> None:
-        """Put a message into ``queue``, by the policy."""
+        """Put a message into ``queue``. Give up if the queue refuses it."""
         codec, before = self.codec, queue.dropped
         form = publication.forms.get(codec) or publication.form(codec)
         if queue.append((publication.channel, form)):
@@ -84,23 +84,23 @@ class Outbox:
             self.give_up()
 
     def give_up(self) -> None:
-        """Too many messages wait: write nothing more, and say so."""
+        """Too many messages are waiting: write nothing more, and tell the owner."""
         self.close()
         self._owner.overflow()
 
     def write_control(self, data: bytes) -> None:
-        """Write what is no message and has no place in their order, such as a ping. Dropped while
-        the client does not read: it would pile up.
+        """Write at once something other than a message, such as a ping. While the client does not
+        read, it is dropped so that it cannot pile up.
         """
         if not self.closed and not self.paused:
             self._writer.write(data)
 
     def take_over(self, first: Iterable[Entry], queue: IQueue | None) -> None:
-        """Send ``first``, then what waits in ``queue``.
+        """Send ``first``, then the messages in ``queue``.
 
-        Of ``first``, the entries without a channel are counted in ``queue.size``; the others are
-        not counted: they are persisted messages, one for each channel at most, and a client that
-        could not get them could never connect.
+        ``queue.size`` includes the entries of ``first`` that have no channel. The others are
+        persisted messages, at most one for each channel. They are not counted, because a client
+        that could not get them could never connect.
         """
         self._first = deque(first)
         self._queue = queue
@@ -124,7 +124,7 @@ class Outbox:
         self._queue = self._first = None
 
     def _drain(self) -> None:
-        """Write what waits, until the transport asks for a pause."""
+        """Write the waiting messages until the transport asks for a pause."""
         write = self._writer.write
         while self._first and not self.paused:
             entry = self._first.popleft()

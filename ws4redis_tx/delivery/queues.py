@@ -1,4 +1,4 @@
-"""Messages that wait for one client, and which of them give way when there are too many."""
+"""Queues of messages that wait for one client. Each has its own rule for too many messages."""
 
 from __future__ import annotations
 
@@ -9,50 +9,50 @@ from typing import Protocol
 from ws4redis_tx.core.limits import DROP_OLDEST, LATEST
 
 MESSAGE_COST = 160
-"""Bytes of memory that a waiting message takes besides the bytes that are sent."""
+"""Bytes of memory that a waiting message takes in addition to the bytes that are sent."""
 
 Entry = tuple[bytes | None, bytes]
-"""A waiting message: its channel (``None``: it did not come from Redis), and its client's form."""
+"""A waiting message: its channel (``None``: it did not come from Redis), and its encoded bytes."""
 
 
 class IQueue(Protocol):
     """Messages in the order in which they will be written, bounded in size.
 
-    A message counts as the memory it takes: its form and ``MESSAGE_COST``. An empty queue accepts
-    one message of any size.
+    A message counts as the memory that it takes: its encoded bytes and ``MESSAGE_COST``. An empty
+    queue accepts one message of any size.
     """
 
     size: int
-    """Bytes of the waiting messages. The owner adds what else counts towards the bound."""
+    """Bytes of the waiting messages. The owner adds anything else that counts towards the bound."""
 
     dropped: int
-    """Number of messages that gave way to others."""
+    """Number of messages that were dropped in favour of others."""
 
     def append(self, entry: Entry) -> bool:
-        """Return whether there was room, or room could be made."""
+        """Return whether there was room, or older messages could make room."""
 
     def popleft(self) -> Entry: ...
 
     def __len__(self) -> int: ...
 
     def entries(self) -> set[Entry]:
-        """The waiting messages, without their order."""
+        """The waiting messages, in no order."""
 
 
 class RefusingQueue:
     """Refuses a message that does not fit (the policy ``close``)."""
 
-    __slots__ = ("_entries", "_most", "dropped", "size")
+    __slots__ = ("_entries", "_max_size", "dropped", "size")
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self._max_size = most
         self._entries: deque[Entry] = deque()
         self.size = 0
         self.dropped = 0
 
     def append(self, entry: Entry) -> bool:
         size = cost(entry)
-        if self.size and self.size + size > self._most:
+        if self.size and self.size + size > self._max_size:
             return False
         self._entries.append(entry)
         self.size += size
@@ -76,7 +76,7 @@ class DropOldestQueue(RefusingQueue):
     __slots__ = ()
 
     def append(self, entry: Entry) -> bool:
-        room = self._most - cost(entry)
+        room = self._max_size - cost(entry)
         while self._entries and self.size > room:
             self.popleft()
             self.dropped += 1
@@ -84,15 +84,15 @@ class DropOldestQueue(RefusingQueue):
 
 
 class LatestPerChannelQueue:
-    """Keeps only the newest message of each channel, at its own place in the order; drops the
-    oldest ones if these are still too many (``latest``). Messages without a channel are all kept
+    """Keeps only the newest message of each channel (``latest``). It goes to the end of the queue.
+    If there are still too many, the oldest are dropped. Messages without a channel are all kept
     while they fit.
     """
 
-    __slots__ = ("_entries", "_most", "_numbers", "dropped", "size")
+    __slots__ = ("_entries", "_max_size", "_numbers", "dropped", "size")
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self._max_size = most
         self._entries: OrderedDict[object, Entry] = OrderedDict()
         self._numbers = count()
         self.size = 0
@@ -101,7 +101,7 @@ class LatestPerChannelQueue:
     def append(self, entry: Entry) -> bool:
         channel = entry[0]
         key = next(self._numbers) if channel is None else channel
-        room = self._most - cost(entry)
+        room = self._max_size - cost(entry)
         older = self._entries.pop(key, None)
         if older is not None:
             self._drop(older)

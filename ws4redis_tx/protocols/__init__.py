@@ -1,4 +1,4 @@
-"""What a client's bytes mean: one module for each protocol spoken over a session.
+"""The meaning of a client's bytes: one module for each protocol that a session can speak.
 
-Knows facilities, rights and the broker. It must not know how bytes travel, nor keep a client.
+It knows facilities, rights and the broker. It must not know how bytes travel, nor keep a client.
 """

@@ -1,11 +1,12 @@
 """The protocol of django-websocket-redis: the URL says everything.
 
 A websocket has one facility, the part of the path after the prefix, and the rights that the query
-names. The rights are judged and the channels subscribed before the client is accepted. Then it is
-sent the persisted messages, and then each message as it is published; a message is the payload and
-nothing else. Each message of the client's is published on the channels that it may publish to.
+names. The server checks the rights and subscribes to the channels before it accepts the client. It
+then sends the persisted messages, and after them each message as it is published. A message is the
+payload and nothing else. The client's own messages are published on the channels that it may
+publish to.
 
-What a client hears and says is up to its subscriber, which an application may replace.
+A client's subscriber decides about its channels and messages. An application may replace it.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class ClassicProtocol:
         return admitted.addCallback(self._subscribe, session)
 
     def _subscribe(self, admission: Admission, session: ISession) -> Deferred[Any]:
-        """Fire when everything that the client may hear is subscribed."""
+        """Fire when all of the client's channels are subscribed."""
         connection = session.state = SubscriberConnection(
             self._config, self._broker, session.feed, echo="echo" in session.handshake.flags
         )

@@ -18,7 +18,7 @@ class ISession(Protocol):
 
     @property
     def handshake(self) -> Handshake:
-        """The handshake, until ``opened`` has returned. A protocol that needs it later keeps it."""
+        """The handshake, until ``opened`` has returned. A protocol may keep it for later."""
 
     @property
     def feed(self) -> Feed:
@@ -26,49 +26,50 @@ class ISession(Protocol):
 
     @property
     def ended(self) -> bool:
-        """Whether the client is gone: to be asked after each wait."""
+        """Whether the client is gone. Check it after each wait."""
 
     state: Any
-    """Whatever the protocol remembers of this client."""
+    """The protocol's own data about this client."""
 
     def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
-        """Ask the authorizer about ``rights``, once it is this session's turn. From then on the
-        rights are watched, and taken away when the visitor loses them.
+        """Ask the authorizer about ``rights`` when it is this session's turn. From then on, the
+        session is closed if the visitor loses one of the rights.
 
-        Fails with ``Denied`` when it is refused. Never fires once the client is gone.
+        Fails with ``Denied`` if the authorizer refuses. Never fires once the client is gone.
         """
 
     def send(self, message: bytes | str) -> None:
-        """Send a message to this client alone, in order with all others."""
+        """Send a message to this client only, in order with all others."""
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Begin the close handshake. What was not written yet is dropped."""
+        """Begin the close handshake. Messages that were not written yet are dropped."""
 
 
 class IProtocol(Protocol):
-    """What clients of one path say, and what they are sent. One serves all the sessions of a
-    server, and keeps none of them: what it remembers of a client is the session's ``state``.
-
+    """The protocol of all clients under one path. One object serves all the sessions of a server,
+    and keeps none of them: its data about a client is the session's ``state``.
     """
 
     @property
     def path(self) -> str:
-        """The prefix of the URLs under which the protocol is spoken; ends with ``/``."""
+        """The prefix of the URLs that the protocol serves; ends with ``/``."""
 
     def handshake(self, session: ISession) -> Deferred[Any] | None:
-        """Judge a well-formed handshake. The client is accepted when the answer is there, now or
-        later; a failure refuses it, by its status if it is ``Denied``.
+        """Decide about a well-formed handshake. The client is accepted when this returns ``None``
+        or the Deferred fires. A failure refuses the client: a ``Denied`` with its own status,
+        ``BrokerUnavailable`` with 503, any other with 500.
         """
 
     def opened(self, session: ISession) -> Deferred[Any] | None:
-        """The client was accepted. A failure, now or later, closes it with 1011."""
+        """The client was accepted. A failure, now or later, closes its connection with 1011."""
 
     def received(self, session: ISession, payload: bytes) -> object:
-        """Take a message of the client's; may return a Deferred or a coroutine. Called in order,
-        without waiting for earlier answers; a close of the client's is answered when all of them
-        are there. ``BrokerUnavailable`` closes
-        with 1013, any other failure with 1011.
+        """Take a message of the client's. May return a Deferred or a coroutine.
+
+        Called in order, without waiting for earlier results. A client's close is answered when all
+        results are there, or after 2 s. ``BrokerUnavailable`` closes the connection with 1013, any
+        other failure with 1011.
         """
 
     def closed(self, session: ISession) -> object:
-        """The session is over, however far it came. Called once for each ``handshake``."""
+        """The session is over, whether or not it was opened. Called once for each ``handshake``."""

@@ -1,4 +1,4 @@
-"""From the subscription to live: persisted messages first, through outages."""
+"""The replay of persisted messages, from the subscription to live, through outages."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ws4redis_tx.core.interfaces import IBroker
 from ws4redis_tx.delivery.feed import Feed
 from ws4redis_tx.protocols.interfaces import ISession
 
-# Before a replay that Redis, though available, would not serve is tried again.
+# Seconds before the retry of a replay that failed although Redis is available.
 RETRY_INTERVAL = 1.0
 
 
 class Replay:
-    """Has a subscriber send the persisted messages, and lets the feed go live when no message that
-    was published earlier can still be on its way.
+    """Makes a subscriber send the persisted messages, and lets the feed go live once no earlier
+    message can still be on its way.
     """
 
     __slots__ = (
@@ -40,7 +40,7 @@ class Replay:
         self._live: Deferred[None] = Deferred()
 
     def run(self) -> Deferred[None]:
-        """Fire when the feed is live, or was closed; fail as the subscriber does."""
+        """Fire when the feed is live or closed. Fail if the subscriber fails."""
         self._try()
         return self._live
 
@@ -63,7 +63,7 @@ class Replay:
         return self._broker.fence()
 
     def _arrived(self, _: object) -> None:
-        """All messages published before are here, unless the connection was replaced meanwhile."""
+        """Go live: all earlier messages are here, unless the connection was replaced meanwhile."""
         if self._broker.generation == self._generation:
             self._feed.go_live()
             self._live.callback(None)
@@ -77,7 +77,7 @@ class Replay:
         return None
 
     def _try_again(self) -> None:
-        """Messages may have been missed since the read: start again when all is subscribed."""
+        """Messages may have been missed since the read: start again once all is subscribed."""
         if self._feed.closed:
             self._live.callback(None)
             return

@@ -1,4 +1,4 @@
-"""Redis as one websocket's subscriber sees it: the websocket's channels, its own publishing."""
+"""Redis as one websocket's subscriber sees it: the websocket's channels and its publishing."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class SubscriberConnection:
-    """What a ``RedisSubscriber`` is given: the process's broker, on behalf of one websocket.
+    """The connection of a ``RedisSubscriber``: the process's broker, on behalf of one websocket.
 
     Everything runs in the reactor thread and returns Deferreds; channels are strings.
     """
 
     __slots__ = (
-        "_broker", "_feed", "_own", "_sender", "_subscribing", "_subscriptions", "config", "replay",
-        "subscriber",
+        "_broker", "_feed", "_published", "_sender", "_subscribing", "_subscriptions", "config",
+        "replay", "subscriber",
     )  # fmt: skip
 
     def __init__(self, config: ServerConfig, broker: IBroker, feed: Feed, *, echo: bool) -> None:
@@ -38,16 +38,15 @@ class SubscriberConnection:
         self._broker = broker
         self._feed = feed
         self._sender = None if echo else feed
-        # There is one of these for each websocket: what is rarely needed is made when it is.
-        # Messages that the websocket published before its replay ended; they must not come back
-        # from a key.
-        self._own: set[tuple[bytes, bytes]] | None = None
+        # Messages that the websocket published before its replay ended: they must not come back
+        # from a key. Rarely needed, so made on first use: every websocket has one of these objects.
+        self._published: set[tuple[bytes, bytes]] | None = None
         self._subscriptions: tuple[Subscription, ...] = ()
         self._subscribing: tuple[Deferred[Any], ...] = ()
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """All that the websocket listens to now."""
+        """All channels that the websocket listens to now."""
         return tuple([name for each in self._subscriptions for name in each.channels])
 
     def pubsub(self) -> Subscription:
@@ -56,7 +55,7 @@ class SubscriberConnection:
         return subscription
 
     def note(self, outcome: Deferred[Any]) -> None:
-        """Wait, in ``when_subscribed``, for a subscription that does not stand at once."""
+        """Make ``when_subscribed`` wait for a subscription that is not in effect yet."""
         self._subscribing += (outcome,)
 
     def replayed(self, result: Any) -> Any:
@@ -65,12 +64,12 @@ class SubscriberConnection:
         return result
 
     def get(self, channel: str) -> Deferred[PersistedMessage | None]:
-        """The message persisted for ``channel``; remembers which channel it is of.
+        """Fire with the message persisted for ``channel``.
 
-        ``None`` also for one that the websocket published itself and, without echo, does not get.
+        ``None`` also for a message that the websocket published itself without asking for echo.
         """
-        # Commands reach Redis in order: what was published later is not what this reads.
-        own = frozenset(self._own or ())
+        # Commands reach Redis in order, so this cannot read a message that is published later.
+        own = frozenset(self._published or ())
         if not own:
             return self._broker.get(channel.encode())
         return self._broker.get(channel.encode()).addCallback(
@@ -78,21 +77,21 @@ class SubscriberConnection:
         )
 
     def publish(self, channels: Iterable[str], message: bytes, expire: int) -> Deferred[int]:
-        """Publish and persist; the websocket does not get it back unless it asked for echo."""
+        """Publish and persist. The websocket does not get it back unless it asked for echo."""
         names = [channel.encode() for channel in channels]
         if self._sender is None or not self._feed.replaying:
-            self._own = None
+            self._published = None
         else:
-            self._own = self._own or set()
-            self._own.update((name, bytes(message)) for name in names)
+            self._published = self._published or set()
+            self._published.update((name, bytes(message)) for name in names)
         return self._broker.publish(names, message, expire, self._sender)
 
     def fileno(self) -> int | None:
         return self._broker.fileno()
 
     def when_subscribed(self, _: object = None) -> Deferred[Any] | None:
-        """Fire when every subscription made so far stands, or fail as the first that does not;
-        also for a subscriber that does not wait for them itself. ``None``: they stand.
+        """Fire when every subscription made so far is in effect, or fail like the first that fails.
+        The subscriber need not wait for them itself. ``None``: all are in effect already.
         """
         outcomes, self._subscribing = self._subscribing, ()
         if not outcomes:
@@ -100,7 +99,7 @@ class SubscriberConnection:
         return gather(outcomes).addCallback(_raise_failure)
 
     def release(self) -> None:
-        """Free whatever the subscriber's own ``release`` left."""
+        """Release everything that the subscriber's own ``release`` left over."""
         for subscription in self._subscriptions:
             subscription.release()
         self._broker.forget(self._feed)
@@ -109,38 +108,38 @@ class SubscriberConnection:
 class Subscription:
     """The channels whose messages one websocket gets."""
 
-    __slots__ = ("_broker", "_connection", "_feed", "_pulls", "channels")
+    __slots__ = ("_broker", "_connection", "_feed", "_next_messages", "channels")
 
     def __init__(self, broker: IBroker, feed: Feed, connection: SubscriberConnection) -> None:
         self._broker = broker
         self._connection = connection
         self._feed = feed
-        self._pulls: tuple[_NextMessage, ...] = ()
+        self._next_messages: tuple[_NextMessage, ...] = ()
         self.channels: list[str] = []
 
     def subscribe(self, *channels: str) -> Deferred[Any]:
-        """Fire when all subscriptions stand: what is published from then on arrives.
+        """Fire when all subscriptions are in effect: messages published from then on arrive.
 
-        Fails with ``BrokerUnavailable`` once the websocket is gone: it subscribes to nothing more.
+        Fails with ``BrokerUnavailable`` once the websocket is gone.
         """
         if self._feed.closed:
             return fail(BrokerUnavailable("The websocket is gone."))
         added = [channel for channel in dict.fromkeys(channels) if channel not in self.channels]
         self.channels += added
         listening = gather(self._broker.listen(channel.encode(), self._feed) for channel in added)
-        if _stands(listening):
+        if _succeeded(listening):
             return listening
         outcome: Deferred[Any] = Deferred()
         self._connection.note(outcome)
 
-        def tell(result: Any) -> Any:
-            outcome.callback([result])  # in a list, as a failure would need somebody to handle it
+        def note_result(result: Any) -> Any:
+            outcome.callback([result])  # in a list, so that a failure is not reported as unhandled
             return result
 
-        return listening.addBoth(tell)
+        return listening.addBoth(note_result)
 
     def unsubscribe(self, *channels: str) -> None:
-        """Leave ``channels``, or all."""
+        """Leave ``channels``, or all if none are named."""
         left = [channel for channel in self.channels if not channels or channel in channels]
         for channel in left:
             self.channels.remove(channel)
@@ -148,19 +147,22 @@ class Subscription:
 
     def parse_response(self) -> Deferred[bytes]:
         """Fire with the next message on any of the channels."""
-        pull = _NextMessage(self._broker, self.channels)
-        self._pulls = (*[each for each in self._pulls if not each.done], pull)
-        return pull.arrived
+        next_message = _NextMessage(self._broker, self.channels)
+        self._next_messages = (
+            *[each for each in self._next_messages if not each.done],
+            next_message,
+        )
+        return next_message.arrived
 
     def release(self) -> None:
-        """Leave all channels, and whoever still waits for a message."""
+        """Leave all channels, and stop waiting for messages."""
         self.unsubscribe()
-        for pull in self._pulls:
-            pull.leave()
+        for next_message in self._next_messages:
+            next_message.leave()
 
 
-def _stands(listening: Deferred[Any]) -> bool:
-    """Whether there is nothing to wait for."""
+def _succeeded(listening: Deferred[Any]) -> bool:
+    """Whether it has a result already, and not a failure."""
     return not waits(listening) and not isinstance(listening.result, Failure)
 
 

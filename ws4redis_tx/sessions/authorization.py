@@ -1,4 +1,4 @@
-"""One question to the authorizer: its turn, its answer, and what follows from it."""
+"""One question to the authorizer: the wait for its turn, its answer, and the consequences."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Result = TypeVar("Result")
 
 
 class Authorization:
-    """A member of the server's ``FifoLimiter``: many may ask at once, few are asked about.
+    """A member of the server's ``FifoLimiter``, which bounds the number of concurrent questions.
 
-    Waiting for a turn is the server's fault and does not count as late. The authorizer has the
-    time of one step of a handshake.
+    The wait for a turn is the server's fault and does not count towards the timeout. The authorizer
+    has the time of one step of a handshake.
     """
 
     __slots__ = (
@@ -36,22 +36,22 @@ class Authorization:
         self._sequence = 0
         self._timed_out = False
         self.answer: Deferred[Admission] | None = None
-        """Fires when the session is admitted, fails with ``Denied`` if it is not. ``None`` until
-        its turn has come.
+        """Fires when the session is admitted, fails with ``Denied`` if it is refused. ``None``
+        until its turn has come.
         """
-        # For the answer, if its turn did not come at once.
+        # Gets the answer, if its turn did not come at once.
         self._waiting: Deferred[Admission] | None = None
 
     def wait(self) -> Deferred[Admission]:
-        """Fire like ``answer``, once its turn has come."""
+        """A Deferred that fires like ``answer``, for a turn that has not come yet."""
         self._waiting = Deferred()
         return self._waiting
 
     def ask(self) -> None:
-        """Its turn has come."""
+        """Ask the authorizer: the turn has come."""
         server = self._session.server
         try:
-            server.check_capacity()  # nobody's rights are looked up in vain
+            server.check_capacity()  # do not look up rights in vain
         except Denied as denied:
             self._refuse(denied)
             return
@@ -67,7 +67,7 @@ class Authorization:
     def _answered_late(self, answer: Any) -> Any:
         session = self._session
         if session.ended:
-            return Deferred()  # never fires: nobody waits any more
+            return Deferred()  # never fires: nobody is waiting any more
         if self._timed_out:
             return Failure(unavailable("the authorizer took longer than its timeout"))
         if session.opening is None:
@@ -88,17 +88,17 @@ class Authorization:
         return admission
 
     def _leave(self, result: Result) -> Result:
-        """The authorizer has answered: the next one's turn comes."""
+        """The authorizer has refused or failed: it is the next one's turn."""
         self._session.authorization = None
         self._session.server.authorizations.leave(self, served=True)
         return result
 
     def give_up(self) -> None:
-        """Its turn will not come."""
-        self._refuse(unavailable("its turn to ask the authorizer did not come"))
+        """Refuse the session, because its turn will not come."""
+        self._refuse(unavailable("its turn to ask the authorizer never came"))
 
     def _refuse(self, denied: Denied) -> None:
-        """Without having asked."""
+        """Refuse the session without asking the authorizer."""
         session = self._session
         session.authorization = None
         session.server.authorizations.leave(self)
@@ -117,7 +117,7 @@ class Authorization:
         self.abandon()
 
     def abandon(self) -> None:
-        """The session has ended, or its answer is too late: nobody needs it any more."""
+        """Cancel the question: the session has ended, or the answer is too late."""
         self._session.authorization = None
         # Leave the queue first: cancelling makes the Deferred fail, and that failure must not be
         # answered.

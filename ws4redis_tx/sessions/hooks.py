@@ -1,4 +1,4 @@
-"""An application's hooks, told of its websockets. A server without hooks has none of this."""
+"""Calls an application's hooks about its websockets. A server without hooks uses none of this."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _log = Logger()
 
 _HOOKS = ("connected", "refused", "message", "closed")
 
-# Codes that may stand in a close frame (RFC 6455, section 7.4, and those registered since).
+# Codes that are allowed in a close frame (RFC 6455, section 7.4, and later registrations).
 _CODES = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})
 
 
@@ -37,7 +37,7 @@ class Connection:
     facility: str
     identity: Identity
     rights: tuple[str, ...]
-    channels: tuple[str, ...] = field(repr=False)  # among them a session's key
+    channels: tuple[str, ...] = field(repr=False)  # one may contain a session key
     peer: str
     _in_reactor: Callable[..., object] = field(repr=False)
     _session: Session = field(repr=False)
@@ -48,12 +48,14 @@ class Connection:
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         if code not in _CODES:
-            raise ValueError(f"{code} is no code for a close frame. Use 1000, or one from 4000 on.")
+            raise ValueError(
+                f"{code} is not allowed in a close frame. Use 1000, or a code from 4000 to 4999."
+            )
         self._in_reactor(self._session.close, code, reason)
 
 
-class _Told:
-    """One session whose hooks are called, one after another."""
+class _HookedSession:
+    """A session whose hooks are called, one after another."""
 
     def __init__(self, connection: Connection, queue: SerialQueue, since: float) -> None:
         self.connection = connection
@@ -65,23 +67,22 @@ class _Told:
 class HookObserver:
     """An ``ISessionObserver`` that calls ``hooks``, and asks them about each message.
 
-    While hooks have a true ``idle``, nobody listens to them, and they are not told of sessions
-    that begin.
+    While the hooks' attribute ``idle`` is true, they are not told of sessions that begin.
     """
 
     def __init__(self, hooks: IHooks, reactor: Any) -> None:
         missing = [name for name in _HOOKS if not callable(getattr(hooks, name, None))]
         if missing or isinstance(hooks, type):
             raise TypeError(
-                f"hooks is {hooks!r}, which is "
-                + (f"without {', '.join(missing)}" if missing else "a class")
-                + ". Use an instance of a class that is derived from NullHooks."
+                f"hooks is {hooks!r}, which "
+                + (f"lacks {', '.join(missing)}" if missing else "is a class")
+                + ". Use an instance of a subclass of NullHooks."
             )
         self._hooks = hooks
         self._reactor = reactor
         self._thread = get_ident()
-        self._told: dict[Session, _Told] = {}
-        # Sessions that are over, and whose last hook is not done.
+        self._hooked: dict[Session, _HookedSession] = {}
+        # Number of sessions that are over but whose last hook is not done.
         self._unsettled = 0
         self._settled: Waiters[None] = Waiters()
         self._hurried = False
@@ -107,20 +108,20 @@ class HookObserver:
             session,
         )
         queue = SerialQueue(self._reactor)
-        self._told[session] = _Told(connection, queue, self._reactor.seconds())
+        self._hooked[session] = _HookedSession(connection, queue, self._reactor.seconds())
         self._hurried = False
         queue.add(self._hooks.connected, connection).addErrback(_hook_failed, "connected")
 
     def live(self, session: Session) -> None:
-        told = self._told.get(session)
-        if told is not None:
-            told.queue.start()
+        hooked = self._hooked.get(session)
+        if hooked is not None:
+            hooked.queue.start()
 
     def message(self, session: Session, payload: bytes) -> Deferred[bytes | None]:
-        told = self._told[session]
-        told.received += 1
-        asked = told.queue.add(self._judge, session, told.connection, payload)
-        return asked.addCallback(_checked).addErrback(self._message_failed, session)
+        hooked = self._hooked[session]
+        hooked.received += 1
+        answer = hooked.queue.add(self._judge, session, hooked.connection, payload)
+        return answer.addCallback(_checked).addErrback(self._message_failed, session)
 
     def _judge(self, session: Session, connection: Connection, payload: bytes) -> Any:
         return self._hooks.message(connection, payload) if session.speaks else None
@@ -129,12 +130,12 @@ class HookObserver:
         if isinstance(failure.value, MessageRefused):
             session.close(1008, failure.value.reason)
         else:
-            what = "The hook `message` failed; the websocket was closed with 1011"
-            _log.failure(what, failure=failure)
+            text = "The hook `message` failed; the websocket was closed with 1011"
+            _log.failure(text, failure=failure)
             session.close(1011, "The server failed.")
 
     def closed(self, session: Session, ending: Ending) -> None:
-        told = self._told.pop(session)
+        hooked = self._hooked.pop(session)
         feed = session.feed
         assert isinstance(feed, CountedFeed)
         closing = Closing(
@@ -143,31 +144,31 @@ class HookObserver:
             by_server=ending.by_server,
             clean=ending.clean,
             sent=feed.sent,
-            received=told.received,
+            received=hooked.received,
             dropped=session.outbox.dropped,
-            seconds=self._reactor.seconds() - told.since,
+            seconds=self._reactor.seconds() - hooked.since,
         )
         self._unsettled += 1
-        told.queue.start()
-        done = told.queue.add(self._hooks.closed, told.connection, closing)
+        hooked.queue.start()
+        done = hooked.queue.add(self._hooks.closed, hooked.connection, closing)
         done.addErrback(_hook_failed, "closed").addBoth(self._done)
 
     def _done(self, _: object) -> None:
         self._unsettled -= 1
-        if not self._unsettled and not self._told:
+        if not self._unsettled and not self._hooked:
             self._settled.fire(None)
 
     def settled(self) -> Deferred[None]:
-        if self._hurried or not (self._unsettled or self._told):
+        if self._hurried or not (self._unsettled or self._hooked):
             return succeed(None)
         return self._settled.wait()
 
     def hurry(self) -> None:
-        self._hurried = True  # connections are lost in the reactor's next turn only
+        self._hurried = True  # the connections are not lost until the reactor's next turn
         self._settled.fire(None)
 
     def _in_reactor(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Call it in the reactor's thread; at once, if this is it."""
+        """Call ``function`` in the reactor's thread: at once, if this is that thread."""
         if get_ident() == self._thread:
             function(*arguments)
         else:
@@ -180,8 +181,8 @@ def _checked(answer: object) -> bytes | None:
     if isinstance(answer, str):
         return answer.encode()
     raise TypeError(
-        f"The hook `message` answered a {type(answer).__name__}. Answer bytes or a str to have it "
-        "published, or None for nothing."
+        f"The hook `message` returned a {type(answer).__name__}. Return bytes or a str to publish, "
+        "or None to publish nothing."
     )
 
 

@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 _log = Logger()
 
 MAX_UNACKNOWLEDGED = 64
-"""Messages of one client that may wait for Redis before no more are read from it."""
+"""Unacknowledged messages of one client, after which no more are read from it."""
 
 CLOSE_WAIT = 2.0
-"""Seconds for which a client's close waits until its earlier messages are acknowledged."""
+"""Seconds for which a client's close waits for its earlier messages to be acknowledged."""
 
 
 class Inbox:
-    """Hands each message to the protocol, in order, and knows which are not acknowledged yet.
+    """Hands each message to the protocol, in order, and counts those not acknowledged yet.
 
-    While too many are not, or the client does not read, nothing more is read from it: it would
-    pile up here.
+    While there are too many of them, or the client does not read, nothing more is read from it.
+    Messages would otherwise pile up here.
     """
 
     __slots__ = ("_close_timer", "_session", "_size", "_unacknowledged", "reading")
@@ -36,13 +36,13 @@ class Inbox:
         self._session = session
         self._unacknowledged = 0
         self._size = 0
-        # While a client's close waits.
+        # Runs while a client's close waits.
         self._close_timer: Any = None
         self.reading = True
-        """Whether the client's bytes are read."""
+        """Whether the server reads the client's bytes."""
 
     def receive(self, payload: bytes) -> None:
-        """Take a message, unless the client has said that it closes."""
+        """Take a message, unless the client has begun to close."""
         if self._close_timer is not None:
             return
         self._unacknowledged += 1
@@ -86,7 +86,7 @@ class Inbox:
             self.answer_close()
 
     def pace(self) -> None:
-        """Read from the client, or do not."""
+        """Pause or resume reading from the client."""
         session = self._session
         reading = (
             self._unacknowledged < MAX_UNACKNOWLEDGED
@@ -110,7 +110,7 @@ class Inbox:
         return False
 
     def answer_close(self) -> None:
-        """Answer the client's close, if it waits."""
+        """Answer the client's close, if it is waiting."""
         timer, self._close_timer = self._close_timer, None
         if timer is None:
             return

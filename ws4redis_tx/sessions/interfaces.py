@@ -1,4 +1,4 @@
-"""The port of this room: what a session asks of its transport, and whom it tells of itself."""
+"""The interfaces of this room: a session's transport and its observers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ITransport(Protocol):
-    """Moves the bytes of one client. It neither judges a client nor knows what its bytes mean."""
+    """Moves the bytes of one client, without judging the client or knowing what its bytes mean."""
 
     @property
     def writer(self) -> IWriter:
@@ -25,7 +25,7 @@ class ITransport(Protocol):
 
     @property
     def codec(self) -> ICodec:
-        """The codec of a client with whom nothing was negotiated."""
+        """The codec for a client that negotiated nothing."""
 
     @property
     def secure(self) -> bool:
@@ -37,13 +37,13 @@ class ITransport(Protocol):
 
     @property
     def silent(self) -> bool:
-        """Whether not a single byte of a request has arrived."""
+        """Whether no byte of a request has arrived yet."""
 
     def negotiate(self, handshake: Handshake) -> ICodec:
-        """Agree on what the client offers, and return the codec of that. Writes nothing."""
+        """Choose from the client's offers, and return the codec for that choice. Writes nothing."""
 
     def accept(self, handshake: Handshake) -> None:
-        """Answer the handshake: from now on the client is sent messages."""
+        """Answer the handshake. From now on the client can be sent messages."""
 
     def refuse(self, denied: Denied) -> None:
         """Answer the handshake with a status, and drop the connection."""
@@ -52,29 +52,29 @@ class ITransport(Protocol):
         """Begin the close handshake. Nothing is written after its first frame."""
 
     def answer_close(self) -> None:
-        """Answer the client's close, which ``Session.client_closes`` put off."""
+        """Answer the client's close, which ``Session.client_closes`` postponed."""
 
     def drop(self) -> None:
-        """End the connection once everything that was written is out."""
+        """End the connection once everything that was written has been sent."""
 
     def abort(self) -> None:
         """End the connection at once."""
 
     def pause_reading(self) -> None:
-        """Read nothing more from the client, until ``resume_reading``."""
+        """Stop reading from the client until ``resume_reading``."""
 
     def resume_reading(self) -> None: ...
 
     def check_liveness(self) -> None:
-        """Ask the client for a sign of life, which ``drop_if_silent`` looks for later."""
+        """Ask the client for a sign of life. ``drop_if_silent`` looks for it later."""
 
     def drop_if_silent(self) -> None:
-        """End the connection of a client that gave no sign of life since ``check_liveness``."""
+        """End the connection if the client gave no sign of life since ``check_liveness``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a connection ended: what its transport knows of a ``core.interfaces.Closing``."""
+    """The end of a connection: the transport's part of a ``core.interfaces.Closing``."""
 
     code: int
     reason: str
@@ -87,26 +87,27 @@ class ISessionObserver(Protocol):
 
     @property
     def idle(self) -> bool:
-        """Whether it need not be told of sessions that begin now."""
+        """Whether the observer skips sessions that begin now."""
 
     def refused(self, refusal: Refusal) -> None:
         """A handshake was refused."""
 
     def opened(self, session: Session) -> None:
-        """A client was accepted; its replay follows."""
+        """A client was accepted. Its replay follows."""
 
     def live(self, session: Session) -> None:
-        """Its replay is over, whether or not it succeeded."""
+        """A client's replay is over, whether or not it succeeded."""
 
     def message(self, session: Session, payload: bytes) -> Deferred[bytes | None]:
-        """Fire with what is to be published of a client's message; ``None``: nothing. Never
-        fails."""
+        """Fire with the bytes to publish in place of a client's message, or with ``None`` for
+        nothing. Never fails.
+        """
 
     def closed(self, session: Session, ending: Ending) -> None:
-        """A session that was told of as ``opened`` is over."""
+        """A session for which ``opened`` was called is over."""
 
     def settled(self) -> Deferred[None]:
-        """Fire when everything that was told has been acted on, or ``hurry`` was called."""
+        """Fire when the observer has dealt with every event, or when ``hurry`` is called."""
 
     def hurry(self) -> None:
-        """The server ends at once: let nobody wait in ``settled``."""
+        """The server ends at once: fire the Deferreds of ``settled``."""

@@ -1,14 +1,15 @@
 """The opening handshake: from a request's head to its acceptance or its refusal.
 
-It is ours and not Autobahn's, which answers other statuses, lets bytes inside a header's value
-start another header, and opens twice when it is asked twice.
+It replaces Autobahn's, which answers with other statuses, lets bytes inside a header's value start
+another header, and opens twice if a second request arrives during the first.
 
-The steps, each of which can be the last:
+Each of these steps can refuse the client:
 
-    read the head → judge its form → can we serve now? → Host and Origin → the protocol's part
-    (classic: wait for a turn → who is it, what may they do → subscribe) → accept.
+    read the head → check its form → check the capacity → Host and Origin → the protocol's part
+    (classic: wait for a turn → ask the authorizer → subscribe) → accept.
 
-The client has 5 s for its head, the authorizer for its answer, and Redis for the subscriptions.
+The client has 5 s for its head, the authorizer 5 s for its answer, and Redis 5 s for the
+subscriptions.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class OpeningHandshake:
         server.timeouts.add(session)
 
     def receive(self, data: bytes) -> bytes:
-        """Take all bytes that have arrived and were not used yet; return those still not used."""
+        """Take all unused bytes that have arrived; return those that are still unused."""
         try:
             head, separator, rest = data.partition(b"\r\n\r\n")
             if len(head) > MAX_HEAD_BYTES:
@@ -59,7 +60,7 @@ class OpeningHandshake:
         return b""
 
     def begin(self, request: HttpRequest) -> None:
-        """Start with a request whose head was read, by us or by an HTTP server before us."""
+        """Start with a request whose head was read here or by an HTTP server."""
         session = self._session
         self.head_read = True
         self._server.timeouts.discard(session)
@@ -106,7 +107,7 @@ class OpeningHandshake:
         if self._session.ended:
             return
         try:
-            self._server.check_capacity()  # again: the answer may have taken its time
+            self._server.check_capacity()  # again: the answer may have taken a while
             self._session.accept()
         except Exception:
             self._fail(Failure())

@@ -1,4 +1,4 @@
-"""The part of the server's limits that one client has used up."""
+"""One client's share of the server's limits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class PeerLimits:
         self._claims = ()
 
     def allows(self, rate: Rate, now: float, *, messages: int, size: int) -> bool:
-        """Count what the client sent; return whether that is within its rate."""
+        """Count messages and bytes that the client sent; return whether it is within its rate."""
         if self._allowance is None:
             self._allowance = Allowance(rate, now)
         return self._allowance.take(now, messages=messages, size=size)

@@ -1,4 +1,4 @@
-"""The server that all sessions share: what they have in common, and which there are."""
+"""The server that all sessions share: their common parts, and the sessions themselves."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from ws4redis_tx.sessions.interfaces import ISessionObserver
 from ws4redis_tx.sessions.session import Session
 
 HANDSHAKE_TIMEOUT = 5
-"""Seconds for each step of a handshake that is up to others."""
+"""Seconds for each step of a handshake that depends on the client, the authorizer or Redis."""
 
 PING_INTERVAL, PING_TIMEOUT = 25.0, 10.0
 """Seconds between two checks that a client is alive, and from a check to its sign of life."""
 
 HEARTBEAT_INTERVAL = 4.0
-"""Seconds between two heartbeats; the contract allows 5 s of silence."""
+"""Seconds between two heartbeats. The contract allows 5 s of silence."""
 
 DRAIN_INTERVAL = 0.05
 """Seconds between the portions in which a drain closes sessions."""
@@ -75,7 +75,7 @@ class Server:
             config.max_authorizations, Authorization.ask, Authorization.give_up, reactor
         )
         self.random = random.Random()
-        """Chooses when a session is first swept. Tests that want the same each time seed it."""
+        """Chooses the time of a session's first sweep. A test may seed it."""
         self._liveness: PeriodicSweep[Session] = PeriodicSweep(
             PING_INTERVAL,
             lambda session: session.transport.check_liveness(),
@@ -93,7 +93,7 @@ class Server:
             )
         self.opening: set[Session] = set()
         self.sessions: set[Session] = set()
-        """Those that are open."""
+        """The open sessions."""
         self.revocations = Revocations(
             config, broker, reactor, self.authorize, self._all, self.random
         )
@@ -103,20 +103,20 @@ class Server:
         self._all_gone: Waiters[None] = Waiters()
 
     def protocol_at(self, path: str) -> IProtocol:
-        """The protocol of the longest prefix of ``path``. Raises ``Denied`` (404) for none."""
+        """The protocol with the longest prefix of ``path``. Raises ``Denied`` (404) for none."""
         found = [each for each in self.protocols if path.startswith(each.path)]
         if not found:
             raise Denied(404, "There is no websocket at this path.")
         return found[0] if len(found) == 1 else max(found, key=lambda each: len(each.path))
 
     def check_capacity(self) -> None:
-        """Raise ``Denied`` (503) when no session can be opened now."""
+        """Raise ``Denied`` (503) if no session can be opened now."""
         if self._draining:
-            raise unavailable("the server is going down")
+            raise unavailable("the server is shutting down")
         most = self.config.max_connections
         if most is not None and len(self.sessions) >= most:
             raise unavailable(
-                f"there are {most} websockets, which is the most that WS4REDIS_MAX_CONNECTIONS "
+                f"there are {most} websockets, as many as WS4REDIS_MAX_CONNECTIONS "
                 "(--max-connections) allows"
             )
         if not self.broker.available:
@@ -131,7 +131,7 @@ class Server:
         message, codec = self._heartbeat_message, session.outbox.codec
         session.outbox.write_control(message.forms.get(codec) or message.form(codec))
 
-    # Told by the sessions
+    # Called by the sessions
 
     def connected(self, session: Session) -> None:
         self.opening.add(session)
@@ -168,14 +168,14 @@ class Server:
         self._draining = False
 
     def drain(self, code: int, seconds: float = 0.0) -> Deferred[Any]:
-        """Refuse new sessions and close the open ones with ``code``, spread over ``seconds``. Fire
+        """Refuse new sessions, and close the open ones with ``code``, spread over ``seconds``. Fire
         when all are gone and every observer has settled.
 
         A client that neither answers nor reads the close is dropped after 3 s at most.
         """
         self._draining = True
         for session in tuple(self.opening):
-            session.turn_away(unavailable("the server is going down"))
+            session.turn_away(unavailable("the server is shutting down"))
         self._stop_draining()
         if self.sessions or self.opening:
             gone = self._all_gone.wait()
@@ -188,7 +188,7 @@ class Server:
         return gone.addCallback(lambda _: gather([each.settled() for each in self.observers]))
 
     def _closing(self, code: int, seconds: float) -> Callable[[], None]:
-        """A function that closes as many sessions as are due by the time of its call."""
+        """Return a function that closes the sessions that are due when it is called."""
         waiting = list(self.sessions)
         number, started = len(waiting), self.reactor.seconds()
 

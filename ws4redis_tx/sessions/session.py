@@ -2,7 +2,7 @@
 
 A session is opening until its handshake is answered, then open until it has ended. Its transport
 moves the bytes, its protocol gives them a meaning, and its outbox keeps them in order. After every
-wait, look at ``ended``: the client may have left meanwhile.
+wait, check ``ended``: the client may have left meanwhile.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NOT_ALLOWED = "This is not allowed any more."
 
 
 class Session:
-    """An ``ISession``, and all that the server knows of one client."""
+    """An ``ISession``, with everything that the server knows about one client."""
 
     __slots__ = (
         "_limits", "_received", "_was_open", "admitted", "authorization", "ended", "feed",
@@ -54,20 +54,20 @@ class Session:
         self.ended = False
         self.state: Any = None
         self.admitted: AdmissionRecord | None = None
-        """What it was admitted with, once it is."""
-        # Made when it is needed: most clients send nothing, and most quotas are unlimited.
+        """The record of its admission, once it is admitted."""
+        # Made on first use: most clients send nothing, and most quotas are unlimited.
         self._limits: PeerLimits | None = None
         config = server.config
         self.outbox = Outbox(
             transport.writer, transport.codec, self, config.max_pending, config.slow_reader
         )
         self.observers: Sequence[ISessionObserver] = ()
-        """Those that are told of this session."""
+        """The observers that are told of this session."""
         if server.observers:
             self.observers = [each for each in server.observers if not each.idle]
         self.feed = CountedFeed(self.outbox) if self.observers else Feed(self.outbox)
         self.authorization: Authorization | None = None
-        """The question to the authorizer, until it is answered."""
+        """The question to the authorizer, until the answer."""
         self._was_open = False
         # Made when the client first sends something, or does not read.
         self._received: Inbox | None = None
@@ -79,12 +79,17 @@ class Session:
     def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
         authorization = self.authorization = Authorization(self, handshake, rights)
         if not self.server.authorizations.join(authorization):
-            return fail(unavailable("WS4REDIS_MAX_AUTHORIZATIONS handshakes wait already"))
+            return fail(
+                unavailable(
+                    "as many handshakes are waiting for the authorizer as "
+                    "WS4REDIS_MAX_AUTHORIZATIONS (--max-authorizations) allows"
+                )
+            )
         return authorization.answer or authorization.wait()
 
     def claim(self, quota: Quota, key: str | None) -> None:
         """Take a place in ``quota`` until the end. Raises ``Denied`` (503) when none is left."""
-        if key and not quota.unlimited:  # else it need not be told from others, or cannot be
+        if key and not quota.unlimited:  # without a key, the peer is unknown
             if self._limits is None:
                 self._limits = PeerLimits()
             self._limits.claim(quota, key)
@@ -119,7 +124,7 @@ class Session:
             return
         opening = self.opening
         if opening is None:
-            # It was accepted already, and a second answer would be no frame.
+            # It was already accepted: an HTTP response would not be a frame.
             self.close(1011, "The server failed.")
             return
         self.ended = True
@@ -135,8 +140,8 @@ class Session:
             observer.refused(refusal)
 
     def turn_away(self, denied: Denied) -> None:
-        """Refuse a client that has asked for something; just drop one that has sent nothing: a
-        browser would take the answer for one to whatever it asks later over that connection.
+        """Refuse a client that has sent something, and just drop one that has not. A browser would
+        otherwise take the refusal as the answer to its next request over that connection.
         """
         if self.transport.silent:
             self.transport.drop()
@@ -157,29 +162,29 @@ class Session:
     # While it is open
 
     def send(self, message: bytes | str) -> None:
-        """Send a message, in order with all others; as text if it is valid UTF-8, else binary."""
+        """Send a message in order with all others: as text if it is valid UTF-8, else as binary."""
         self.feed.send(message.encode() if isinstance(message, str) else message)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Begin the close handshake. What was not written yet is dropped, and so is the part of the
-        reason that does not fit into a close frame.
+        """Begin the close handshake. Messages that were not written yet are dropped. The reason is
+        cut off if it does not fit into a close frame.
         """
         self.transport.close(code, reason)
 
     def revoke(self) -> None:
-        """End it because the visitor may not have it any more. Also before it is open."""
+        """End the session because its visitor has lost the right to it, even before it is open."""
         if self.opening is None:
             self.close(1008, NOT_ALLOWED)
         else:
             self.refuse(Denied(403, NOT_ALLOWED, detail="it was revoked"))
 
     def overflow(self) -> None:
-        """Told by the outbox: more messages wait than may."""
+        """Called by the outbox: too many messages are waiting."""
         self.feed.close()
         self.close(1013, "Too slow: too many messages were waiting.")
 
     def received(self, payload: bytes) -> None:
-        """Take a message of the client's, from an open transport."""
+        """Take a message of the client's from an open transport."""
         if payload != self.server.heartbeat:
             self._inbox().receive(payload)
 
@@ -190,16 +195,16 @@ class Session:
 
     @property
     def speaks(self) -> bool:
-        """Whether a message of the client's still counts: nobody has ended the session."""
+        """Whether a message of the client's still counts: neither side has ended the session."""
         return not self.ended and not self.outbox.closed
 
-    def fail(self, failure: Failure, what: str) -> None:
-        """Log an error of ours, and close the client with 1011."""
-        _log.failure(what, failure=failure)
+    def fail(self, failure: Failure, text: str) -> None:
+        """Log ``text`` with a failure of the server's, and close the session with 1011."""
+        _log.failure(text, failure=failure)
         self.close(1011, "The server failed.")
 
     def within_rate(self, *, messages: int = 0, size: int = 0) -> bool:
-        """Count what the client sent, and close it with 1013 if that is too much."""
+        """Count messages and bytes of the client's. Close it with 1013 if they are too many."""
         rate, now = self.server.rate, self.server.reactor.seconds()
         if self._limits is None:
             self._limits = PeerLimits()
@@ -208,10 +213,10 @@ class Session:
         self.close(1013, "Too many messages.")
         return False
 
-    # Told by the transport
+    # Called by the transport
 
     def pause(self) -> None:
-        """The client does not read the bytes that were written."""
+        """The client does not read the bytes that were written: let messages wait."""
         self.outbox.pause()
         self._inbox().pace()
 
@@ -221,12 +226,12 @@ class Session:
 
     @property
     def reading(self) -> bool:
-        """Whether the client's bytes are read: they are not while it does not read either."""
+        """Whether the server reads the client's bytes. It pauses while the client does not read."""
         return self._received is None or self._received.reading
 
     def client_closes(self) -> bool:
-        """The client closes. Return whether to answer that now: otherwise
-        ``transport.answer_close`` is called when its messages are acknowledged, after 2 s at most.
+        """The client has begun to close. Return whether to answer now. Otherwise
+        ``transport.answer_close`` is called when its messages are acknowledged, or after 2 s.
         """
         return self._received is None or self._received.client_closes()
 
@@ -248,7 +253,7 @@ class Session:
         self.server.closed(self)
 
     def _abandon(self) -> None:
-        """Nobody needs the answer to the handshake any more."""
+        """Cancel the question to the authorizer, if it is still waiting for an answer."""
         if self.authorization is not None:
             self.authorization.abandon()
 
@@ -258,5 +263,5 @@ class Session:
             "A websocket ended: user {user!r}, code {code}{dropped}",
             user=None if self.admitted is None else self.admitted.identity.username,
             code=ending.code,
-            dropped=f", {dropped} messages dropped as it did not read" if dropped else "",
+            dropped=f", {dropped} messages dropped because it did not read" if dropped else "",
         )

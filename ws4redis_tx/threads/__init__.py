@@ -1,4 +1,4 @@
-"""Between threads that wait and the reactor: publishing from any thread, look-ups that block.
+"""The link between blocking threads and the reactor: publishing, and lookups that block.
 
-Knows which reactor a process has. It loads Redis only when it is first used, and knows no Django.
+It knows which reactor a process has. It loads Redis on first use, and must not know Django.
 """

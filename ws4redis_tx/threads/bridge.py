@@ -1,7 +1,6 @@
-"""From a thread that waits to the reactor that talks to Redis, and back.
+"""From a blocking thread to the reactor that talks to Redis, and back.
 
-``redis()`` is the port through which everything in Django reaches Redis. Tests put another one in
-its place.
+Everything in Django reaches Redis through ``redis()``. Tests replace it.
 """
 
 from __future__ import annotations
@@ -42,18 +41,16 @@ __all__ = [
 ]
 
 Instead = tuple[str, str]
-"""Names of the calls to use on an event loop, and in the reactor thread, in place of a call that
-blocks.
-"""
+"""The calls to use instead of a blocking one: on an event loop, and in the reactor thread."""
 
 PUBLISH: Instead = ("await publisher.apublish_message(…)", "ws4redis_tx.service.Publisher")
 
 
 class IRedis(Protocol):
-    """Redis, for a thread that waits: each call blocks for ``WS4REDIS_TIMEOUT`` seconds at most.
+    """Redis for a blocking thread: each call blocks for at most ``WS4REDIS_TIMEOUT`` seconds.
 
-    Raises ``BrokerUnavailable``, and ``RuntimeError`` in a thread that must not wait, whose text
-    names the call to use ``instead``.
+    Raises ``BrokerUnavailable``. In a thread that must not block, raises ``RuntimeError``, whose
+    text names the call to use ``instead``.
     """
 
     def publish(
@@ -62,13 +59,13 @@ class IRedis(Protocol):
         """Persist and publish, as ``IBroker.publish`` does."""
 
     def get(self, channels: Sequence[bytes]) -> Sequence[PersistedMessage | None]:
-        """The message persisted for each channel, read at one moment."""
+        """The messages persisted for the channels, all read at the same moment."""
 
     def put(self, key: bytes, value: bytes, seconds: int, *, instead: Instead) -> None:
-        """Keep ``value``, for whoever takes it within ``seconds``."""
+        """Store ``value`` for ``seconds``, for one ``take``."""
 
     def take(self, key: bytes) -> bytes | None:
-        """The value that was put there, which nobody gets a second time."""
+        """Remove and return the stored value, or ``None``. Only one caller gets it."""
 
     def send(
         self,
@@ -77,16 +74,16 @@ class IRedis(Protocol):
         patience: float,
         done: Callable[[Any], object],
     ) -> bool:
-        """Publish without persisting, and call ``done`` in the reactor thread with the result, or
-        with a ``Failure``.
+        """Publish without persisting, and call ``done`` in the reactor thread with the result or a
+        ``Failure``.
 
-        Waits for ``patience`` seconds at most, and not at all for ``0``. Returns whether it was
-        done by then; it goes on without us. Callable from any thread.
+        Blocks for at most ``patience`` seconds, and returns whether it was done by then. Otherwise
+        it continues in the background. Callable from any thread.
         """
 
 
 class _Redis:
-    """The real one."""
+    """``IRedis`` by way of the reactor thread."""
 
     def publish(
         self, channels: Sequence[bytes], message: bytes, expire: int, *, instead: Instead = PUBLISH
@@ -120,8 +117,8 @@ class _Redis:
         def run() -> None:
             from twisted.internet.defer import maybeDeferred
 
-            working = maybeDeferred(call.run).addTimeout(timeout, get_reactor())
-            working.addBoth(done).addBoth(lambda _: finished.set())
+            result = maybeDeferred(call.run).addTimeout(timeout, get_reactor())
+            result.addBoth(done).addBoth(lambda _: finished.set())
 
         get_thread().call(run)
         return finished.wait(patience)
@@ -136,7 +133,7 @@ def redis() -> IRedis:
 
 @contextlib.contextmanager
 def replaced(port: IRedis) -> Iterator[None]:
-    """Have ``redis()`` return ``port``, in all threads. May be nested."""
+    """Make ``redis()`` return ``port`` in all threads. May be nested."""
     global _redis
     before, _redis = _redis, port
     try:
@@ -146,20 +143,19 @@ def replaced(port: IRedis) -> Iterator[None]:
 
 
 def _wait_for(command: str, *arguments: Any, instead: Instead = PUBLISH) -> Any:
-    """Call a method of ``Commands`` in the reactor thread, and return what its Deferred brings."""
+    """Call a method of ``Commands`` in the reactor thread, and wait for its Deferred's result."""
     timeout = django_settings.get_timeout()
     must_not_wait_on_event_loop(instead[0])
     if in_reactor_thread():
         raise RuntimeError(
-            f"This is the reactor thread, which this would block: {instead[1]} returns a Deferred "
-            "instead."
+            f"This call would block the reactor thread. Use {instead[1]}, which returns a Deferred."
         )
     thread = get_thread()
     address, prefix = django_settings.get_redis_address(), django_settings.get_prefix()
     call = _Call(address, prefix, command, arguments)
     if not thread.wait_for(call, timeout):
         call.abandoned = True
-        with contextlib.suppress(BrokerUnavailable):  # the reactor was stopped since
+        with contextlib.suppress(BrokerUnavailable):  # the reactor was stopped meanwhile
             thread.call(call.cancel)
         raise BrokerUnavailable(
             f"Redis at {call.address} did not answer within {timeout:g} s.",
@@ -182,7 +178,7 @@ class _Call:
         self.done = threading.Event()
         self.result: Any = None
         self.error: BaseException | None = None
-        self._working: Any = None
+        self._deferred: Any = None
         self._prefix = prefix
         self._command = command
         self._arguments = arguments
@@ -190,8 +186,8 @@ class _Call:
     def start(self) -> None:
         from twisted.internet.defer import maybeDeferred
 
-        self._working = maybeDeferred(self.run)
-        self._working.addCallbacks(self._finish, lambda failure: self.fail(failure.value))
+        self._deferred = maybeDeferred(self.run)
+        self._deferred.addCallbacks(self._finish, lambda failure: self.fail(failure.value))
 
     def run(self) -> Any:
         commands = _commands(self.address, self._prefix)
@@ -202,14 +198,14 @@ class _Call:
         )
 
     def cancel(self) -> None:
-        if self._working is not None:
-            self._working.cancel()
+        if self._deferred is not None:
+            self._deferred.cancel()
 
     def fail(self, error: BaseException) -> None:
         self._finish(None, error)
 
     def stopped(self) -> None:
-        self.abandoned = True  # it may still be in line, and the reactor has some turns left
+        self.abandoned = True  # it may still be queued, and the reactor has some turns left
         self.fail(BrokerUnavailable(STOPPED, maybe_published=self.sent))
 
     def _finish(self, result: Any, error: BaseException | None = None) -> None:
@@ -219,24 +215,24 @@ class _Call:
 
     def _send(self, commands: Commands) -> Any:
         self.sent = True
-        if self.abandoned:  # and was told that it was not sent, perhaps
-            raise BrokerUnavailable("Nobody waits for it any more.")
+        if self.abandoned:  # the caller may already know that it was not sent
+            raise BrokerUnavailable("Nobody is waiting for it any more.")
         return getattr(commands, self._command)(*self._arguments)
 
     def _unreachable(self, failure: Any) -> Any:
         raise BrokerUnavailable(
             f"Redis cannot be reached at {self.address} ({failure.getErrorMessage()}). Is it "
-            "running there? The address is the setting WS4REDIS_CONNECTION."
+            "running there? The setting WS4REDIS_CONNECTION is its address."
         ) from failure.value
 
 
-# Both belong to the reactor thread.
+# Only the reactor thread uses these two.
 _own_commands: dict[tuple[RedisAddress, str], Commands] = {}
 _shared_commands: Commands | None = None
 
 
 def share_commands(commands: Commands | None) -> None:
-    """Let the publishers of this process use a server's connection instead of one of their own."""
+    """Let the publishers of this process use a server's connection in place of their own."""
     global _shared_commands
     release_reactor(runs_here=commands is not None)
     _shared_commands = commands
@@ -257,7 +253,7 @@ def _commands(address: RedisAddress, prefix: str) -> Commands:
 
 def _after_fork_in_child() -> None:
     global _own_commands, _shared_commands
-    # The parent's stay where they are, referred to, so that nothing closes them.
+    # A reference keeps the parent's connections: garbage collection would close them.
     _inherited.append((_own_commands, _shared_commands))
     _own_commands, _shared_commands = {}, None
 

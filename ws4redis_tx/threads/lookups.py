@@ -1,11 +1,11 @@
-"""Lookups that block, in threads of their own. Knows threads; not what is looked up.
+"""Lookups that block, in threads of their own. Knows nothing about the data that they look up.
 
-One thread does them, in the order in which they are asked for. Only while that is slow, as it waits
-for a database or hangs, others help: two that compute take longer than one.
+One thread does them in FIFO order. Other threads help only while it is slow, because it waits for a
+database or hangs: two threads that compute take longer than one.
 
-Under load a thread does not wake the reactor for each answer: the two would wait for each other
-thousands of times a second. It does when it has nothing left to do; until then the reactor comes
-for the answers by itself, every few milliseconds.
+Under load a thread does not wake the reactor for each answer, because the two would wait for each
+other thousands of times a second. It wakes the reactor when it has nothing left to do. Until then
+the reactor collects the answers every few milliseconds.
 """
 
 from __future__ import annotations
@@ -26,123 +26,123 @@ from twisted.python.failure import Failure
 _log = Logger()
 
 COLLECT = 0.01
-"""Seconds that an answer may wait for others."""
+"""Seconds between two collections of answers under load."""
 
 SLOW = 3
-"""Answers in that time; fewer, while more are asked for, and another thread helps."""
+"""If a collection finds fewer answers than this while lookups are waiting, another thread helps."""
 
-_TIDY = 1.0  # seconds between two tidyings of a thread that is never idle
+_TIDY_INTERVAL = 1.0  # seconds, for a thread that is never idle
 
 
 class Lookups:
-    """At most ``threads`` threads, of which one stays.
+    """A pool of at most ``threads`` threads. The first one stays; helpers end when they are idle.
 
-    :param tidy: called in a thread before and after a row of lookups, and now and then within a
-        long one; with whether the thread ends.
+    :param tidy: called in a thread before and after a series of lookups, and now and then during a
+        long series. Its argument tells whether the thread is about to end.
     """
 
     def __init__(
         self, reactor: Any, threads: int, name: str, tidy: Callable[[bool], object]
     ) -> None:
         self._reactor = reactor
-        self._most = threads
+        self._max_threads = threads
         self._name = name
         self._tidy_up = tidy
         self._threads = 0
-        self._asked: SimpleQueue[_Question | None] = SimpleQueue()
-        self._answered: deque[tuple[_Question, Any]] = deque()
+        self._requests: SimpleQueue[_Lookup | None] = SimpleQueue()
+        self._answers: deque[tuple[_Lookup, Any]] = deque()
         self.outstanding = 0
-        """How many were asked for and not collected yet."""
+        """Number of lookups whose answers have not been collected yet."""
         self._collected = 0
         self._timer: Any = None
         self._stopped = False
 
     def ask(self, look_up: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-        """Fire with what ``look_up`` returns, or fail with what it raises. What is cancelled before
-        its turn comes costs nothing.
+        """Fire with the value that ``look_up`` returns, or fail with the exception that it raises.
+        A lookup that is cancelled before its turn is skipped.
         """
-        question = _Question(look_up, arguments)
+        lookup = _Lookup(look_up, arguments)
         self.outstanding += 1
-        self._asked.put(question)
+        self._requests.put(lookup)
         if not self._threads:
             self._start_thread(self._serve)
         if self._timer is None:
             self._collected = 0
-            self._timer = self._reactor.callLater(COLLECT, self._come_for_answers)
-        return question.answer
+            self._timer = self._reactor.callLater(COLLECT, self._poll)
+        return lookup.answer
 
     def stop(self) -> None:
-        """End the threads, after what they are at; waits for nothing, and begins nothing more."""
+        """Make the threads end after their current lookups. Does not wait for them."""
         self._stopped = True
-        self._asked.put(None)
+        self._requests.put(None)
         self._end_timer()
 
     # In the threads
 
     def _serve(self) -> None:
-        """For the one that stays."""
+        """Runs in the thread that stays."""
         while not self._stopped:
-            self._answer_all(self._asked.get())
+            self._answer_all(self._requests.get())
         self._tidy(True)
 
     def _help(self) -> None:
-        """For one that ends when nobody waits any more."""
+        """Runs in a helper, which ends when no lookup is waiting."""
         with suppress(Empty):
-            self._answer_all(self._asked.get_nowait())
+            self._answer_all(self._requests.get_nowait())
         self._tidy(True)
-        self._reactor.callFromThread(self._helped)
+        self._reactor.callFromThread(self._helper_ended)
         if self._stopped:
-            self._asked.put(None)  # in case that it was taken from the one that stays
+            self._requests.put(None)  # this thread may have taken the one for the thread that stays
 
-    def _answer_all(self, question: _Question | None) -> None:
+    def _answer_all(self, lookup: _Lookup | None) -> None:
         self._tidy(False)
         tidied = monotonic()
         with suppress(Empty):
-            while question is not None and not self._stopped:
-                self._answered.append((question, question.look_up()))
-                if monotonic() - tidied > _TIDY:
+            while lookup is not None and not self._stopped:
+                self._answers.append((lookup, lookup.look_up()))
+                if monotonic() - tidied > _TIDY_INTERVAL:
                     self._tidy(False)
                     tidied = monotonic()
-                question = self._asked.get_nowait()
+                lookup = self._requests.get_nowait()
         self._reactor.callFromThread(self._collect)
         self._tidy(False)
 
     def _tidy(self, ending: bool) -> None:
-        """What it raises, such as a connection that fails to close, ends no thread."""
+        """Tidy up. A failure, such as a connection that fails to close, must not end the thread."""
         try:
             self._tidy_up(ending)
         except Exception:
             log = partial(_log.failure, "Tidying after lookups failed", failure=Failure())
             self._reactor.callFromThread(log)
 
-    # In the reactor's
+    # In the reactor thread
 
     def _start_thread(self, work: Callable[[], None]) -> None:
         self._threads += 1
-        # It must not keep the process from ending, as long as what it is at may take.
+        # A daemon thread: a lookup that hangs must not keep the process from ending.
         Thread(target=work, name=self._name, daemon=True).start()
 
-    def _helped(self) -> None:
+    def _helper_ended(self) -> None:
         self._threads -= 1
 
-    def _come_for_answers(self) -> None:
-        self._timer = self._reactor.callLater(COLLECT, self._come_for_answers)
+    def _poll(self) -> None:
+        self._timer = self._reactor.callLater(COLLECT, self._poll)
         self._collect()
         if (
             self._collected < SLOW
             and self.outstanding > self._threads
-            and self._threads < self._most
+            and self._threads < self._max_threads
         ):
             self._start_thread(self._help)
         self._collected = 0
 
     def _collect(self) -> None:
-        while self._answered:
-            question, outcome = self._answered.popleft()
+        while self._answers:
+            lookup, outcome = self._answers.popleft()
             self.outstanding -= 1
             self._collected += 1
-            if question.arguments is not None:
-                question.answer.callback(outcome)
+            if lookup.arguments is not None:
+                lookup.answer.callback(outcome)
         if not self.outstanding:
             self._end_timer()
 
@@ -152,7 +152,7 @@ class Lookups:
             self._timer = None
 
 
-class _Question:
+class _Lookup:
     __slots__ = ("_look_up", "answer", "arguments")
 
     def __init__(self, look_up: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
@@ -164,14 +164,14 @@ class _Question:
         self.arguments = None
 
     def look_up(self) -> Any:
-        """In the thread: what it is, or the Failure; ``None`` if nobody wants to know."""
+        """In the thread: return the result or a ``Failure``; ``None`` if it was cancelled."""
         arguments = self.arguments
         if arguments is None:
             return None
         try:
             return self._look_up(*arguments)
         except GeneratorExit as error:
-            # To whoever waits for this it would mean something else.
+            # A coroutine that awaits the answer would take it for its own end.
             return Failure(RuntimeError(f"a callback raised {error!r}"))
         except BaseException:
             return Failure()

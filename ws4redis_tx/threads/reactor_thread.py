@@ -1,9 +1,9 @@
-"""The reactor that publishes for the threads of this process, and their way into its thread.
+"""The reactor that publishes for the threads of this process, and calls into its thread.
 
-crochet starts it, in a thread of its own, at the first use. Where one runs already (``twistd``,
-Daphne, an embedding application), that one is used. In a process that was forked from one whose
-reactor ran, the reactor's thread is gone and its sockets are the parent's: a fresh one takes its
-place, and nothing of the parent's is touched.
+If a reactor is already running (``twistd``, Daphne, an embedding application), it is used.
+Otherwise crochet starts one in a thread of its own on first use. If a process is forked while its
+reactor runs, the child has no reactor thread, and shares the sockets with its parent. The child
+then makes a fresh reactor, and touches nothing of its parent's.
 """
 
 from __future__ import annotations
@@ -22,67 +22,73 @@ STOPPED = "The reactor of this process was stopped."
 
 
 class Call(Protocol):
-    """What a thread has the reactor do, and waits for."""
+    """A call in the reactor thread, for which another thread waits."""
 
     done: threading.Event
 
     def start(self) -> None: ...
 
     def stopped(self) -> None:
-        """The reactor was, meanwhile."""
+        """The reactor was stopped before the call was done."""
 
 
 class ReactorThread:
-    """A reactor that runs, and the calls that are waited for."""
+    """A running reactor, and the calls for which threads are waiting."""
 
     def __init__(self, reactor: Any) -> None:
         self.reactor = reactor
-        self._waited_for: set[Call] = set()
+        self._pending: set[Call] = set()
         self._stopped = False
 
     def watch(self) -> None:
-        """Have those who wait told when the reactor stops. In its thread, or before it runs."""
+        """Tell waiting calls when the reactor stops. Call this in its thread, or before it runs."""
         self.reactor.addSystemEventTrigger("before", "shutdown", self.stopped)
 
     def stopped(self) -> None:
         self._stopped = True
-        for call in list(self._waited_for):
+        for call in list(self._pending):
             call.stopped()
 
     def call(self, function: Callable[[], object]) -> None:
-        """Call ``function`` there, soon. Raises ``BrokerUnavailable`` once the reactor stopped."""
+        """Call ``function`` in the reactor thread, soon. Raises ``BrokerUnavailable`` once the
+        reactor has stopped.
+        """
         if self._stopped:
             raise BrokerUnavailable(STOPPED)
         self.reactor.callFromThread(function)
 
     def wait_for(self, call: Call, timeout: float) -> bool:
-        """Start ``call`` there; return whether it was done within ``timeout`` seconds."""
-        self._waited_for.add(call)
+        """Start ``call`` in the reactor thread; return whether it was done within ``timeout``
+        seconds.
+        """
+        self._pending.add(call)
         try:
             self.call(call.start)
             return call.done.wait(timeout)
         finally:
-            self._waited_for.discard(call)
+            self._pending.discard(call)
 
 
 _reserved = False
 _was_forked = False
 _thread: ReactorThread | None = None
-# Which thread runs the reactor of a forked process.
-_forked: threading.Thread | None = None
+# The thread that runs the fresh reactor of a forked process.
+_forked_thread: threading.Thread | None = None
 _lock = threading.Lock()
 
 
 def reserve_reactor() -> None:
-    """This process is going to run the reactor itself, and then to call ``release_reactor``. Until
-    then nobody may start it in a thread: who would publish gets a ``RuntimeError``.
+    """Announce that this process will run the reactor itself, and then call ``release_reactor``.
+    Until then nothing may start it in a thread: publishing raises ``RuntimeError``.
     """
     global _reserved
     _reserved = True
 
 
 def release_reactor(*, runs_here: bool) -> None:
-    """``runs_here``: a server's reactor runs in this process, however the process came about."""
+    """End the reservation. ``runs_here``: a server's reactor runs in this process, even if the
+    process was forked.
+    """
     global _reserved, _thread, _was_forked
     _reserved = False
     if runs_here and _was_forked:
@@ -90,7 +96,7 @@ def release_reactor(*, runs_here: bool) -> None:
 
 
 def get_reactor() -> Any:
-    """The one that is used, or would be."""
+    """The reactor that this process publishes with, running or not."""
     if _was_forked and _thread is not None:
         return _thread.reactor
     from twisted.internet import reactor
@@ -109,15 +115,13 @@ def on_event_loop() -> bool:
 
 def must_not_wait_on_event_loop(instead: str = "await publisher.apublish_message(…)") -> None:
     if on_event_loop():
-        raise RuntimeError(
-            f"This thread runs an event loop, which this would block: {instead} instead."
-        )
+        raise RuntimeError(f"This call would block the event loop of this thread. Use {instead}.")
 
 
 def in_reactor_thread() -> bool:
     """Whether this thread runs the reactor that talks to Redis."""
     if _was_forked:
-        return _forked is threading.current_thread()
+        return _forked_thread is threading.current_thread()
     from twisted.internet import reactor
     from twisted.python.threadable import isInIOThread
 
@@ -126,15 +130,17 @@ def in_reactor_thread() -> bool:
 
 
 def get_thread() -> ReactorThread:
-    """Of a reactor that runs; it is started if there is none."""
+    """The thread of the running reactor, which is started if there is none."""
     if _reserved:
-        raise RuntimeError("The server of this process has not started yet: nothing is published.")
+        raise RuntimeError(
+            "The server of this process has not started yet. Nothing can be published before that."
+        )
     if _thread is not None:
         return _thread
-    return _after_fork() if _was_forked else _of_crochet()
+    return _start_after_fork() if _was_forked else _start_with_crochet()
 
 
-def _of_crochet() -> ReactorThread:
+def _start_with_crochet() -> ReactorThread:
     global _thread
     import crochet
     from twisted.internet import reactor
@@ -153,9 +159,9 @@ def _of_crochet() -> ReactorThread:
     return thread
 
 
-def _after_fork() -> ReactorThread:
-    """A reactor of this process's own. Its thread ends with the process, and holds it up not."""
-    global _forked, _thread
+def _start_after_fork() -> ReactorThread:
+    """Start this process's own reactor, in a daemon thread."""
+    global _forked_thread, _thread
     from twisted.internet.pollreactor import PollReactor
 
     with _lock:
@@ -163,25 +169,25 @@ def _after_fork() -> ReactorThread:
             reactor = PollReactor()
             thread = ReactorThread(reactor)
             thread.watch()
-            _forked = threading.Thread(
+            _forked_thread = threading.Thread(
                 target=reactor.run,
                 kwargs={"installSignalHandlers": False},
                 name="ws4redis-reactor",
                 daemon=True,
             )
-            _forked.start()
+            _forked_thread.start()
             _thread = thread
         return _thread
 
 
 def _after_fork_in_child() -> None:
-    global _forked, _lock, _thread, _was_forked
+    global _forked_thread, _lock, _thread, _was_forked
     reactor = sys.modules.get("twisted.internet.reactor")
     started = reactor is not None and (reactor.running or "crochet" in sys.modules)
     _was_forked = _was_forked or started
-    # The parent's stays where it is, referred to, so that nothing closes its sockets.
+    # A reference keeps the parent's reactor: garbage collection would close its sockets.
     _inherited.append(_thread)
-    _forked, _thread = None, None
+    _forked_thread, _thread = None, None
     _lock = threading.Lock()
 
 

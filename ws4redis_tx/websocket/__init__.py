@@ -1,4 +1,4 @@
 """The websocket transport: frames, close handshakes, pings.
 
-The one place that knows Autobahn. It moves bytes, and must not know what they mean.
+This is the only room that knows Autobahn. It moves bytes, and must not know what they mean.
 """

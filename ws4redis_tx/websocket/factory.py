@@ -1,4 +1,4 @@
-"""Makes the websockets of a server. Knows Autobahn's options."""
+"""The factory for the websockets of a server, with Autobahn's options."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class WebSocketFactory(WebSocketServerFactory):
         self.setProtocolOptions(
             failByDrop=False,
             echoCloseCodeReason=True,
-            openHandshakeTimeout=0,  # the server's `timeouts` are ours
+            openHandshakeTimeout=0,  # the server's `timeouts` replace it
             closeHandshakeTimeout=CLOSE_TIMEOUT,
             maxMessagePayloadSize=server.config.max_message_size,
             maxFramePayloadSize=server.config.max_message_size,
@@ -53,8 +53,8 @@ class WebSocketFactory(WebSocketServerFactory):
         self.session_server.open_up()
 
     def drain(self, code: int, seconds: float = 0.0) -> Deferred[None]:
-        """Refuse new websockets and close the open ones with ``code``, spread over ``seconds``.
-        Fire when all are gone, and the hooks have been told.
+        """Refuse new websockets, and close the open ones with ``code``, spread over ``seconds``.
+        Fire when all are gone and the hooks have finished.
 
         A client that neither answers nor reads the close frame is dropped after 3 s at most.
         """
@@ -67,7 +67,7 @@ class WebSocketFactory(WebSocketServerFactory):
 
 
 class _Timer:
-    """Autobahn's timers on our reactor; its own are on the global one, and a second too early."""
+    """Autobahn's timers on our reactor. Its own use the global one, and fire a second too early."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor

@@ -10,18 +10,18 @@ from ws4redis_tx.delivery.codecs import Codec
 from ws4redis_tx.websocket.compression import deflate
 
 _TEXT, _BINARY = 0x81, 0x82
-# In the first byte of a frame whose payload is compressed.
+# Set in the first byte of a frame whose payload is compressed.
 _COMPRESSED = 0x40
 _SMALL, _MEDIUM, _LARGE = struct.Struct("!BB"), struct.Struct("!BBH"), struct.Struct("!BBQ")
-# Compressing more than this in one go takes more than a few milliseconds.
-_COMPRESSED_TOGETHER = 1 << 14
+# Bytes that are compressed in one go. More would take longer than a few milliseconds.
+_MAX_COMPRESSED_TOGETHER = 1 << 14
 
 PING = b"\x89\x00"
 
 
 def server_frame(payload: bytes) -> bytes:
-    """The unmasked, unfragmented frame for ``payload``: text if that is valid UTF-8, else binary,
-    since Redis carries bytes and no type.
+    """The unmasked, unfragmented frame for ``payload``. It is text if ``payload`` is valid UTF-8,
+    and binary otherwise, because Redis carries bytes without a type.
     """
     return _frame(_opcode(payload), payload)
 
@@ -44,7 +44,7 @@ def _frame(first: int, payload: bytes) -> bytes:
 
 
 def pong_frame(payload: bytes) -> bytes:
-    """The frame that answers a ping with ``payload``, which is 125 bytes at most."""
+    """The frame that answers a ping with ``payload``, which has at most 125 bytes."""
     return b"\x8a" + bytes((len(payload),)) + payload
 
 
@@ -57,12 +57,12 @@ class PlainFrames(Codec):
         payload = publication.payload
         first = _TEXT if payload.isascii() else _opcode(payload)
         size = len(payload)
-        # Most messages are small, and this is done for each.
+        # Most messages are small, and this runs for each of them.
         return _SMALL.pack(first, size) + payload if size < 126 else _frame(first, payload)
 
 
 class DeflatedFrames(Codec):
-    """Each message as one compressed frame, or as the plain one where that is not larger."""
+    """Each message as one compressed frame, or as a plain frame if that is not larger."""
 
     __slots__ = ()
 
@@ -73,10 +73,10 @@ class DeflatedFrames(Codec):
         return _frame(_opcode(publication.payload) | _COMPRESSED, deflated)
 
     def join(self, publications: Sequence[Publication], /) -> bytes:
-        """Several messages too large to compress together stay as they are: compressing one after
-        the other would keep every other client waiting.
+        """Messages that are too large together stay uncompressed: compressing one after the other
+        would make every other client wait.
         """
-        large = sum([each.size for each in publications]) > _COMPRESSED_TOGETHER
+        large = sum([each.size for each in publications]) > _MAX_COMPRESSED_TOGETHER
         return PLAIN.join(publications) if large else super().join(publications)
 
 

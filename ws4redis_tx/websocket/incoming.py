@@ -1,8 +1,8 @@
-"""Bounds on the bytes that a client sends: compressed messages, and messages in many pieces.
+"""Bounds on a client's messages that Autobahn does not have.
 
-Autobahn bounds the bytes that come out of a compressed message, but not those that go in: bytes
-after the end of a compressed stream yield nothing, count for nothing and are kept. It bounds the
-size of a message, but not the number of its fragments or of a frame's pieces.
+Autobahn bounds the output of a compressed message, but not its input: bytes after the end of a
+compressed stream yield no output and are kept without being counted. It bounds the size of a
+message, but not the number of its fragments or of a frame's pieces.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import Any
 from autobahn.exception import PayloadCorruptError, PayloadExceededError
 from autobahn.twisted.websocket import WebSocketServerProtocol
 
-# A message may have so many fragments, or as many of that many bytes as its size allows.
+# A message may have this many fragments, or more if fragments of this size fit into its limit.
 FEW_FRAGMENTS, SMALL_FRAGMENT = 1024, 64
 # Pieces of a frame that are kept apart until it is complete.
 MANY_PIECES = 256
 
 _WINDOW_BITS = 15
-# RFC 7692, section 7.2.1: ends each message, and is left out on the wire.
+# Each message ends with this, which is left out on the wire (RFC 7692, section 7.2.1).
 _TAIL = b"\x00\x00\xff\xff"
-# Section 7.2.3.4: a stream may end before the message does; then this is between it and the tail.
+# If a stream ends before its message does, this comes between it and the tail (section 7.2.3.4).
 _PADDING = b"\x00"
 
 
 class Inflate:
     """A connection's inflater, which holds no memory between messages.
 
-    ``most`` is how many bytes a message may have: inflated, and as it came. One that has more
-    raises ``PayloadExceededError``, before more is inflated; one that is not deflated raises
-    ``PayloadCorruptError``. After either, which ends the connection, it inflates nothing, so that
-    what the client had sent already runs dry until its close frame.
+    ``most`` bounds the bytes of a message, both as received and inflated. A larger message raises
+    ``PayloadExceededError`` before more is inflated. One that is not valid deflate raises
+    ``PayloadCorruptError``. Either ends the connection. From then on nothing is inflated, and the
+    rest of the client's data is discarded until its close frame.
     """
 
     EXTENSION_NAME = "permessage-deflate"
@@ -70,7 +70,7 @@ class Inflate:
 
     def _inflate(self, data: bytes) -> bytes:
         try:
-            # One more than allowed, to notice; zero would mean: without bounds.
+            # One byte more than allowed, to detect the excess. Zero would mean no bound.
             inflated: bytes = self._zlib.decompress(data, self._most - self._inflated + 1)
         except zlib.error as error:
             raise self._failure(PayloadCorruptError(str(error))) from error
@@ -83,14 +83,14 @@ class Inflate:
 
 
 class BoundedMessages(WebSocketServerProtocol):
-    """Bounds the pieces that a message is kept in until it is complete."""
+    """Bounds the number of pieces in which an incomplete message is kept."""
 
     message_data: Any
     frame_data: Any
 
     def onMessageFrameBegin(self, length: int) -> None:
         super().onMessageFrameBegin(length)
-        # Empty fragments add nothing to the message's size, and each is kept.
+        # Empty fragments add nothing to the message's size, but each is kept.
         most = max(FEW_FRAGMENTS, self.factory.config.max_message_size // SMALL_FRAGMENT)
         if len(self.message_data) > most:
             self._max_message_size_exceeded(length, most, "The message has too many fragments.")
@@ -98,7 +98,7 @@ class BoundedMessages(WebSocketServerProtocol):
     def onMessageFrameData(self, payload: bytes) -> None:
         super().onMessageFrameData(payload)
         if self.frame_data is not None and len(self.frame_data) > MANY_PIECES:
-            # Pieces as small as the network can make them would take many times their size.
+            # Tiny pieces would take many times their size in memory.
             whole, *pieces = self.frame_data
             whole = whole if isinstance(whole, bytearray) else bytearray(whole)
             whole += b"".join(pieces)

@@ -1,4 +1,4 @@
-"""A websocket factory as a page of a ``twisted.web`` site."""
+"""A websocket factory as a resource of a ``twisted.web`` site."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _log = Logger()
 
 @implementer(IResource)
 class WebSocketResource(Resource):
-    """Hands a request's connection over to a websocket, which answers it, whatever it asked for.
+    """Hands a request's connection over to a websocket, which answers every kind of request.
 
-    Mount it where ``config.websocket_url`` says; it looks at the whole path itself.
+    Mount it at ``config.websocket_url``. It checks the whole path itself.
     """
 
     isLeaf = True
@@ -34,11 +34,11 @@ class WebSocketResource(Resource):
     def render(self, request: Any) -> int:
         channel = request.channel
         if channel is None:
-            return NOT_DONE_YET  # who asked has left, while the site looked for its resource
+            return NOT_DONE_YET  # the client has left while the site looked for this resource
         self._check_place(request)
         websocket: Any = self._factory.buildProtocol(request.transport.getPeer())
         transport, channel.transport = channel.transport, None
-        # The site's protocol is the producer of what it sends; the websocket will be.
+        # The site's protocol is the transport's producer. The websocket takes its place.
         transport.unregisterProducer()
         if isinstance(transport, ProtocolWrapper):
             transport.wrappedProtocol = websocket
@@ -54,7 +54,7 @@ class WebSocketResource(Resource):
             for name, values in request.requestHeaders.getAllRawHeaders()
             for value in values
         ]
-        # What came along with the request would never be read.
+        # Bytes that came along with the request would never be read.
         surplus = NOTHING_MAY_FOLLOW if channel.clearLineBuffer() else ""
         websocket.begin(
             make_request(request.method, request.uri, request.clientproto, headers, surplus)
@@ -62,14 +62,14 @@ class WebSocketResource(Resource):
         return NOT_DONE_YET
 
     def _check_place(self, request: Any) -> None:
-        """Tell, once, if no request that leads here can be one of ours."""
+        """Warn, once, if no request that leads here can have one of our paths."""
         url = self._factory.config.websocket_url
         place = b"/".join((b"", *request.prepath)).decode(errors="replace")
         if not self._warned and not url.startswith(f"{place.rstrip('/')}/"):
             self._warned = True
             _log.warn(
-                "Websockets are mounted where {place} leads, but answer below {url} only, and all "
-                "else with 404: mount them there, or set websocket_url (WEBSOCKET_URL)",
+                "Websockets are mounted at {place}, but their URLs begin with {url}, so every "
+                "request gets a 404. Mount them at {url}, or change websocket_url (WEBSOCKET_URL)",
                 place=place,
                 url=url,
             )

@@ -21,11 +21,11 @@ _BACKLOG = 2048
 class WebSocketService(Service):
     """Listens, and closes its websockets when it is stopped.
 
-    ``listener`` is what listens: the websocket factory, unless it is replaced before the start,
-    for instance by a ``Site`` that holds its resource. ``stop_code`` is the close code that
-    clients get at the stop: 1001; ``twistd`` sets 1012, as the server is about to come back.
-    ``drain`` is over how many seconds these closes are spread, so that the clients do not all
-    come back at once: 0, all together; ``twistd`` sets what ``--drain`` says.
+    ``listener`` is the factory that listens: the websocket factory, unless it is replaced before
+    the start, for example by a ``Site`` that holds its resource. ``stop_code`` is the close code
+    at the stop: 1001; ``twistd`` sets 1012, because the server is about to come back. ``drain`` is
+    the number of seconds over which the closes are spread, so that the clients do not all come
+    back at once; ``twistd`` sets the value of ``--drain``.
     """
 
     stop_code = 1001
@@ -38,8 +38,8 @@ class WebSocketService(Service):
         own_broker: IService | None = None,
         stop: Sequence[Callable[[], object]] = (),
     ) -> None:
-        """``own_broker`` starts and stops with the service. The functions in ``stop`` are called,
-        each after the one before, when the websockets are gone.
+        """``own_broker`` starts and stops with the service. The functions in ``stop`` are called
+        one after another when the websockets are gone.
         """
         self.factory = factory
         self.listener: Any = factory
@@ -49,7 +49,7 @@ class WebSocketService(Service):
         self._stop = stop
 
     def startService(self) -> None:
-        """Raises ``twisted.internet.error.CannotListenError`` if an address cannot be had."""
+        """Raises ``twisted.internet.error.CannotListenError`` if an address is not available."""
         super().startService()
         failures: list[Failure] = []
         for endpoint in self._endpoints:
@@ -77,11 +77,11 @@ class WebSocketService(Service):
             yield self._own_broker.stopService()
 
     def stop_now(self) -> None:
-        """Have a stop that is under way wait for no client any more."""
+        """Make a stop that has begun wait for clients no longer."""
         self.factory.abort()
 
     def when_ready(self) -> Deferred[None]:
-        """Fire when websockets can be opened: Redis is there."""
+        """Fire when websockets can be opened, because Redis is available."""
         server = self.factory.session_server
         available = server.broker.when_available()
         return available.addCallback(lambda _: server.revocations.when_listening())
@@ -91,7 +91,7 @@ class WebSocketService(Service):
 
 
 def make_endpoint(reactor: Any, description: str) -> Any:
-    """The stream server endpoint of one ``config.listen``. Raises ``ConfigError``."""
+    """The stream server endpoint for one item of ``config.listen``. Raises ``ConfigError``."""
     kind = description.partition(":")[0]
     if kind in ("tcp", "tcp6", "ssl", "unix") and ":backlog=" not in description:
         description += f":backlog={_BACKLOG}"

@@ -1,10 +1,10 @@
-"""What Autobahn keeps for each websocket, kept once for all of them. Knows Autobahn inside.
+"""Shares Autobahn's attributes among all websockets. Depends on Autobahn's internals.
 
-When a connection is made, Autobahn gives it some seventy attributes: a copy of each option, flags,
-statistics, a queue, a validator, Deferreds. That takes longer than all the rest of a handshake, and
-more memory than all the rest of a websocket. Hardly any of them ever changes. So they are taken
-from one connection that is made for this, and given to a subclass; what would be changed in place
-is made for a websocket when it first needs it.
+Autobahn gives each new connection some seventy attributes: a copy of each option, flags,
+statistics, a queue, a validator, Deferreds. That takes longer than the rest of a handshake, and
+more memory than the rest of a websocket, although hardly any of them ever changes. So a subclass
+gets them as class attributes, from one sample connection. An attribute that is changed in place is
+made for a websocket when it first needs it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from autobahn.websocket.protocol import WebSocketProtocol as Common
 from autobahn.websocket.utf8validator import Utf8Validator
 from twisted.internet.defer import Deferred
 
-_UNCHANGEABLE = (type(None), bool, int, float, str, bytes, tuple)
+_IMMUTABLE = (type(None), bool, int, float, str, bytes, tuple)
 
-# What is read only, or whose sums nobody reads.
+# Mutable, but never changed, or a statistic that nobody reads.
 _SHARED = ("_valid_events", "_results", "trafficStats")
 
-_MADE: dict[str, Callable[[Any], Any]] = {
+# Made for each websocket on first use.
+_MAKERS: dict[str, Callable[[Any], Any]] = {
     "_transport_details": lambda websocket: create_transport_details(websocket.transport, True),
     "is_closed": lambda _: Deferred(),
     "is_open": lambda _: Deferred(),
@@ -34,18 +35,18 @@ _MADE: dict[str, Callable[[Any], Any]] = {
 
 
 def sharing(protocol: type, factory: Any) -> type:
-    """A subclass of ``protocol`` for the websockets of ``factory``, as its options are now."""
+    """A subclass of ``protocol`` for the websockets of ``factory``, with its current options."""
     attributes: dict[str, Any] = {"factory": factory}
     for name, value in initial(factory).items():
-        if name in _MADE:
-            attributes[name] = _OnDemand(_MADE[name])
-        elif name in _SHARED or isinstance(value, _UNCHANGEABLE):
+        if name in _MAKERS:
+            attributes[name] = _LazyAttribute(_MAKERS[name])
+        elif name in _SHARED or isinstance(value, _IMMUTABLE):
             attributes[name] = value
         else:
-            attributes[name] = _OnDemand(_copier(value))
+            attributes[name] = _LazyAttribute(_copier(value))
     for name in WebSocketServerProtocol.CONFIG_ATTRS:
         if hasattr(protocol, name):
-            attributes.pop(name, None)  # it has its own
+            attributes.pop(name, None)  # the class has its own
         else:
             value = getattr(factory, name)
             # A function would become a method.
@@ -54,8 +55,8 @@ def sharing(protocol: type, factory: Any) -> type:
 
 
 def initial(factory: Any) -> dict[str, Any]:
-    """The attributes that Autobahn gives to a connection that was made."""
-    connection: Any = _Untimed()
+    """The attributes that Autobahn gives to a new connection."""
+    connection: Any = _WithoutTimeout()
     connection.factory = factory
     Common._connectionMade(connection)
     attributes: dict[str, Any] = vars(connection)
@@ -63,7 +64,7 @@ def initial(factory: Any) -> dict[str, Any]:
     return attributes
 
 
-class _Untimed(WebSocketServerProtocol):
+class _WithoutTimeout(WebSocketServerProtocol):
     openHandshakeTimeout = 0
 
 
@@ -71,8 +72,8 @@ def _copier(value: Any) -> Callable[[Any], Any]:
     return lambda _: copy(value)
 
 
-class _OnDemand:
-    """An attribute that each instance gets when it is first asked for it."""
+class _LazyAttribute:
+    """An attribute that is made for each instance on first use."""
 
     def __init__(self, make: Callable[[Any], Any]) -> None:
         self._make = make

@@ -1,7 +1,7 @@
 """The websocket transport: frames, pings and close handshakes of one connection, over Autobahn.
 
-Autobahn speaks the protocol of an open websocket: frames, masks, UTF-8, the close handshake. The
-opening handshake is the session's.
+Autobahn handles the protocol of an open websocket: frames, masks, UTF-8, the close handshake. The
+session handles the opening handshake.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from ws4redis_tx.websocket.frames import DEFLATED, PING, PLAIN, pong_frame
 from ws4redis_tx.websocket.incoming import BoundedMessages, Inflate
 
 DROP_TIMEOUT = 2.0
-"""Seconds that a connection may take to be gone once it is over."""
+"""Seconds after the end of a websocket, until its connection is aborted."""
 
-NO_CODE = 1005  # the frame had none (RFC 6455, section 7.1.5)
+NO_CODE = 1005  # the close frame had no code (RFC 6455, section 7.1.5)
 BAD_GATEWAY = 1014
 LONGEST_REASON = 123  # bytes
 
-# A client's pong without a payload: its head, and a mask.
+# A client's pong without a payload: two bytes and a mask.
 _PONG, _PONG_SIZE = b"\x8a\x80", 6
 
 
@@ -42,7 +42,7 @@ _PONG, _PONG_SIZE = b"\x8a\x80", 6
 class WebSocketTransport(BoundedMessages):
     """An ``ITransport``: one websocket.
 
-    Its factory makes it of a subclass that has what Autobahn would give to each instance.
+    Its factory makes it from a subclass with the attributes that Autobahn would give each instance.
     """
 
     transport: Any
@@ -59,14 +59,14 @@ class WebSocketTransport(BoundedMessages):
     _perMessageCompress: Any  # noqa: N815, Autobahn's
     state: int
 
-    # Autobahn's, of an open websocket.
+    # Autobahn's attributes of an open websocket.
     websocket_version = 13
     websocket_protocol_in_use: str | None = None
     inside_message = False
     current_frame: Any = None
 
     def __init__(self) -> None:
-        """Replaces Autobahn's, like ``connectionMade``: see ``shared_attributes``."""
+        """Like ``connectionMade``, it replaces Autobahn's: see ``shared_attributes``."""
 
     def connectionMade(self) -> None:
         if ITCPTransport.providedBy(self.transport):
@@ -84,7 +84,7 @@ class WebSocketTransport(BoundedMessages):
         if self._silent:
             self._silent = False
             if len(data) == _PONG_SIZE and data.startswith(_PONG) and not self._within_frame():
-                return  # the answer to our ping, and the only thing an idle client sends
+                return  # the answer to our ping: all that an idle client sends
         if self._within_rate(size=len(data)):
             self._dataReceived(data)
 
@@ -105,10 +105,10 @@ class WebSocketTransport(BoundedMessages):
         return not self.data and (opening is None or not opening.head_read)
 
     def processHandshake(self) -> None:
-        """Called by Autobahn with each piece that arrives before the websocket is open."""
+        """Called by Autobahn for each piece of data that arrives before the websocket is open."""
         opening = self.session.opening
         if opening is not None:
-            # Taken away first: what is left when the websocket opens would be read as frames.
+            # Emptied first: Autobahn would read leftovers as frames once the websocket opens.
             data, self.data = self.data, b""
             self.data = opening.receive(data) or self.data
 
@@ -118,7 +118,7 @@ class WebSocketTransport(BoundedMessages):
         self.session.opening.begin(request)
 
     def negotiate(self, handshake: Handshake) -> ICodec:
-        """Ours, since Autobahn's answers 400 to offers that it may decline."""
+        """Replaces Autobahn's negotiation, which answers 400 to offers that it could decline."""
         if self.factory.config.compression:
             offers = handshake.headers.get("sec-websocket-extensions", "")
             self._extensions = accept_deflate(offers)
@@ -149,11 +149,11 @@ class WebSocketTransport(BoundedMessages):
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if self._perMessageCompress is not None and not self._within_rate(size=len(payload)):
             return
-        if self.state == self.STATE_OPEN:  # else one of us has said that it is over
+        if self.state == self.STATE_OPEN:  # otherwise one side has begun to close
             self.session.received(payload)
 
     def onPing(self, payload: bytes) -> None:
-        # Not past the pause of a client that does not read: pongs would pile up without end.
+        # The outbox drops the pong while the client does not read: pongs would pile up.
         if self.state == self.STATE_OPEN and self._within_rate(messages=1):
             self.session.outbox.write_control(pong_frame(payload))
 
@@ -161,7 +161,7 @@ class WebSocketTransport(BoundedMessages):
         self._within_rate(messages=1)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
-        # Everything that Autobahn sends.
+        # Autobahn sends everything through this method.
         self.writer.write(data)
 
     def _within_rate(self, *, messages: int = 0, size: int = 0) -> bool:
@@ -182,21 +182,21 @@ class WebSocketTransport(BoundedMessages):
         if not self._silent or self.state != self.STATE_OPEN:
             return
         paused = self.session.outbox.paused
-        # The answer of a client whose messages wait is not read. A client that reads, slowly, what
-        # it was sent is alive.
+        # While the server does not read from a client, it cannot see the pong. A client that reads
+        # its messages, however slowly, is alive.
         if (self.session.reading or paused) and not (
             paused and unsent(self.transport) < self._unsent
         ):
-            self.wasNotCleanReason = "it does not answer a ping"
+            self.wasNotCleanReason = "it did not answer a ping"
             self.dropConnection(abort=True)
 
     def _within_frame(self) -> bool:
-        """Whether the client's next byte is not the start of a frame."""
+        """Whether the client's next byte continues a frame."""
         return bool(self.data) or self.current_frame is not None
 
     def pauseProducing(self) -> None:
         if self._silent:
-            # The ping may be behind bytes that it has yet to read.
+            # The ping may be behind bytes that the client has yet to read.
             self._unsent = unsent(self.transport)
         self.session.pause()
 
@@ -223,7 +223,7 @@ class WebSocketTransport(BoundedMessages):
     def sendCloseFrame(
         self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
     ) -> None:
-        # Every way to close goes through here: nothing is sent after a close frame.
+        # Every close goes through here. Nothing is sent after a close frame.
         self.session.feed.close()
         super().sendCloseFrame(code, reasonUtf8, isReply)
 
@@ -232,17 +232,17 @@ class WebSocketTransport(BoundedMessages):
             if self._close_frame is None:
                 self._close_frame = (code, reasonRaw)
             return None
-        return self._end_by(code, reasonRaw)
+        return self._answer_close_frame(code, reasonRaw)
 
     def answer_close(self) -> None:
         if self._close_frame is not None:
             frame, self._close_frame = self._close_frame, None
-            self._end_by(*frame)
+            self._answer_close_frame(*frame)
 
-    def _end_by(self, code: Any, reasonRaw: Any) -> bool | None:
+    def _answer_close_frame(self, code: Any, reasonRaw: Any) -> bool | None:
         """Answer the client's close frame."""
         if code == BAD_GATEWAY and self.state == self.STATE_OPEN:
-            # Registered since, and unknown to Autobahn.
+            # A newer code, which Autobahn does not know.
             self.wasClean = True
             self.remoteCloseCode = code
             self.sendCloseFrame(code, isReply=True)
@@ -259,10 +259,10 @@ class WebSocketTransport(BoundedMessages):
         self.transport.abortConnection()
 
     def dropConnection(self, abort: bool = False) -> None:
-        # After a close handshake Autobahn aborts, and with it a close frame on its way.
+        # After a close handshake Autobahn aborts, which would lose a close frame on its way.
         abort = abort and not self.wasClean
         if not abort and self._drop_timer is None and self.state != self.STATE_CLOSED:
-            # A client that does not read or acknowledge the rest must not keep the connection.
+            # A client that does not read or acknowledge the rest must not hold the connection.
             self._drop_timer = self.factory.reactor.callLater(
                 DROP_TIMEOUT, self.transport.abortConnection
             )
@@ -270,7 +270,7 @@ class WebSocketTransport(BoundedMessages):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if isinstance(reason.value, ConnectionClosed):
-            # Without the text that Autobahn formats for its debug log.
+            # Skips the text that Autobahn formats for its debug log.
             self._connectionLost(reason)  # type: ignore[arg-type]
         else:
             super().connectionLost(reason)
@@ -279,11 +279,11 @@ class WebSocketTransport(BoundedMessages):
         by_server = bool(self.closedByMe)
         if by_server:
             code, reason = self.localCloseCode, (self.localCloseReason or b"").decode()
-        elif self._close_frame is not None:  # the client's, which was not answered yet
+        elif self._close_frame is not None:  # the client's frame, not answered yet
             code, raw = self._close_frame
             reason = (raw or b"").decode(errors="replace")
         if self.closeHandshakeTimeoutCall is not None:
-            # Autobahn forgets it when the client is gone without an answer.
+            # Autobahn does not cancel it if the client leaves without an answer.
             self.closeHandshakeTimeoutCall.cancel()
             self.closeHandshakeTimeoutCall = None
         if self._drop_timer is not None and self._drop_timer.active():

@@ -1,4 +1,4 @@
-"""Lookups in threads keep their order and hand over together; one that hangs stops nobody."""
+"""Lookups in threads keep their order and are collected together; a hanging one stops nobody."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ws4redis_tx.threads.lookups import COLLECT, Lookups
 
 
 class Wakes(Clock):
-    """A reactor that wakes when the test says so; its clock stands still."""
+    """A reactor that wakes on the test's command. Its clock never moves."""
 
     def __init__(self) -> None:
         super().__init__()

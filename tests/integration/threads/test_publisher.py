@@ -52,7 +52,7 @@ class PublisherTests(TestCase):
         }
 
     def request(self) -> Any:
-        """A request of John, who is logged in, is a chatter and has a session."""
+        """A request of John, who is logged in, is in the group of chatters and has a session."""
         request = RequestFactory().get("/")
         request.user = User.objects.get(username="john")
         request.session = type("Session", (dict,), {"session_key": "abc"})()

@@ -1,4 +1,4 @@
-"""The opening handshake: reading its bytes, and the failure that answers first."""
+"""The opening handshake: reading its bytes, and the first failure, which is answered."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ class JudgeTests(HandshakeTestCase):
 
 
 class OrderTests(HandshakeTestCase):
-    """The failure that answers, where the contract's table does not decide."""
+    """The failure that is answered where the contract's table does not decide."""
 
     def test_path_and_method_are_judged_before_the_form_of_the_rest(self) -> None:
         self.refused(head("/nowhere", None, "malformed"), 404)

@@ -50,7 +50,7 @@ class ServerFrameTests(SynchronousTestCase):
                     continue
                 with self.subTest(size=size, opcode=opcode):
                     payload = letter * size
-                    # Not assertEqual, whose message would hold the payload.
+                    # Not assertEqual: its message would contain the payload.
                     self.assertTrue(parse_frame(server_frame(payload)) == (opcode, payload))
 
     def test_headers_are_2_4_and_10_bytes_long(self) -> None:

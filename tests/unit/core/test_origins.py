@@ -30,7 +30,7 @@ def handshake(host: str, origin: str | None = None, *, secure: bool = False) -> 
 
 class OriginTestCase(SynchronousTestCase):
     def status(self, policy: OriginPolicy, asked: Handshake) -> int:
-        """The status that answers; 101 when Host and Origin are let in."""
+        """The status of the answer; 101 if Host and Origin are allowed."""
         try:
             policy.check(asked)
         except Denied as denied:

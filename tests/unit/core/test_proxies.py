@@ -1,4 +1,4 @@
-"""``X-Forwarded-*`` headers: the proxies that are believed, and the effects."""
+"""``X-Forwarded-*`` headers: the trusted proxies, and the effects."""
 
 from __future__ import annotations
 
@@ -94,14 +94,14 @@ class TrustedProxyTests(SynchronousTestCase):
             ("10.0.0.1", False, "https", "null", 403),
             # no TLS at all
             ("10.0.0.1", False, "http", "http://www.example.com", 0),
-            # no header, or one that is not believed
+            # no header, or one that is not trusted
             ("10.0.0.1", False, None, "https://www.example.com", 0),
             ("192.0.2.66", False, "http", "https://www.example.com", 0),
             ("192.0.2.66", True, "http", "http://www.example.com", 403),
             # TLS here
             ("192.0.2.66", True, None, "https://www.example.com", 0),
             ("192.0.2.66", True, None, "http://www.example.com", 403),
-            # TLS in front and between, and the page without
+            # TLS in front and in between, but not for the page
             ("10.0.0.1", True, "http", "http://www.example.com", 0),
         ):
             with self.subTest(peer=peer, secure=secure, forwarded=forwarded, origin=origin):

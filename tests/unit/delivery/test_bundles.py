@@ -1,4 +1,4 @@
-"""What came together goes out in one piece, and is what it would have been otherwise."""
+"""Messages that arrive together go out in one piece, with the same content as one by one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ws4redis_tx.websocket.frames import PLAIN
 
 
 class Listener:
-    """Knows what it got, and in how many pieces."""
+    """Records the messages that it got, and the number of pieces."""
 
     def __init__(self, *, takes_joined: bool = True) -> None:
         self.takes_joined = takes_joined

@@ -1,4 +1,4 @@
-"""What a message costs, in calls: deterministic, and so a guard that a timing could not be."""
+"""The cost of a message in calls. Unlike a timing, it is deterministic, so a test can guard it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from ws4redis_tx.websocket.frames import DEFLATED, PLAIN, server_frame
 
 
 def python_calls(function: Callable[[], object]) -> int:
-    """How many Python functions ``function`` calls; those in C are not counted, nor are those that
-    the garbage collector would call in between.
+    """The number of Python functions that ``function`` calls, without those in C and those that the
+    garbage collector would call.
     """
     calls = 0
 
@@ -57,7 +57,7 @@ def from_redis(*messages: tuple[bytes, bytes]) -> bytes:
 
 
 class FanoutCostTests(SynchronousTestCase):
-    """From Redis' bytes to the sockets, on the parts that a server has; sockets that are real."""
+    """From Redis' bytes to real sockets, through a server's own parts."""
 
     def setUp(self) -> None:
         address, clock = RedisAddress(), MemoryReactorClock()
@@ -74,7 +74,7 @@ class FanoutCostTests(SynchronousTestCase):
     def listen(
         self, number: int, *channels: bytes, codec: ICodec = PLAIN, kind: type[Feed] = Feed
     ) -> list[socket.socket]:
-        """The clients' ends of so many connections."""
+        """The clients' ends of ``number`` connections."""
         clients = []
         for _ in range(number):
             ours, theirs = socket.socketpair()
@@ -92,7 +92,7 @@ class FanoutCostTests(SynchronousTestCase):
         return clients
 
     def calls(self, *messages: tuple[bytes, bytes]) -> int:
-        """Python calls for what one read brings; all of it is handed over within them."""
+        """Python calls for the messages of one read, until all are handed over."""
         received = from_redis(*messages)
         return python_calls(lambda: self.redis.dataReceived(received))
 

@@ -1,4 +1,4 @@
-"""Long fan-outs give others a turn, and keep the order for everybody."""
+"""Long fan-outs yield to others, and keep the order for everybody."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Listener:
 
 
 class FanoutTests(SynchronousTestCase):
-    """Each delivery moves the clock by ``self.cost``; the test gives the turns."""
+    """Each delivery moves the clock by ``self.cost``. The test runs the turns."""
 
     def setUp(self) -> None:
         self.now = 0.0
@@ -69,7 +69,7 @@ class FanoutTests(SynchronousTestCase):
         self.assertLess(longest, 1.5 * SLICE)
 
     def test_large_messages_are_looked_at_more_often(self) -> None:
-        self.cost = SLICE  # one receiver of that much takes a whole slice
+        self.cost = SLICE  # one such receiver takes a whole slice
         listeners = self.listen(b"c", number=10)
         self.publish(b"x" * (1 << 20))
         self.assertEqual(sum(len(listener.heard) for listener in listeners), 1)

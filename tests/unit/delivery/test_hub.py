@@ -15,7 +15,7 @@ from ws4redis_tx.delivery.hub import Hub
 
 
 class Listener:
-    """Keeps its messages; calls ``then`` for each."""
+    """Keeps its messages, and calls ``then`` for each."""
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class DispatchTests(HubTestCase):
         self.assertEqual(list(self.hub.channels), [])
 
     def test_a_listener_that_was_discarded_gets_nothing_more_even_of_this_message(self) -> None:
-        # IBroker.unlisten: no message is delivered to the listener any more.
+        # IBroker.unlisten: no more messages are delivered to the listener.
         victim = Listener()
         self.hub.add(b"c", Listener(then=lambda: self.hub.discard(b"c", victim)))
         self.hub.add(b"c", victim)

@@ -1,4 +1,4 @@
-"""What one connection is sent: no gap, no duplicate, in order, bounded, and nothing at the end."""
+"""One connection's messages: no gap, no duplicate, in order, bounded, and none after the end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLENTY = 1 << 20
 
 
 class Wire:
-    """A delivery, what it wrote, and how often it overflowed."""
+    """An outbox, its writes, and the number of its overflows."""
 
     def __init__(self, max_pending: int = PLENTY) -> None:
         self.frames: list[bytes] = []
@@ -141,8 +141,8 @@ class ReplayTests(SynchronousTestCase):
     def test_what_was_published_during_an_outage_comes_after_what_came_before_it(self) -> None:
         self.wire.persisted(b"0")
         self.wire.deliver(b"1")
-        # The connection to Redis is lost, 2 is published and persisted, and it is back: the
-        # broker delivers 2 before anything else is heard or read.
+        # The connection to Redis is lost, 2 is published and persisted, and the connection is
+        # back: the broker delivers 2 before any other message arrives or is read.
         self.delivery.restart()
         self.wire.deliver(b"2")
         self.wire.persisted(b"2")
@@ -240,7 +240,7 @@ class PauseTests(SynchronousTestCase):
 
 
 class BoundTests(SynchronousTestCase):
-    """Messages here count as 200 bytes: the frame and what it costs to keep it."""
+    """Messages here count as 200 bytes: the frame and the cost of keeping it."""
 
     def wire(self, max_pending: int) -> Wire:
         wire = Wire(max_pending)
@@ -340,7 +340,7 @@ class CloseTests(SynchronousTestCase):
         self.delivery = self.wire.delivery
 
     def assert_silent(self, before: list[bytes]) -> None:
-        """Whatever is tried, nothing more is written."""
+        """Nothing more is written, whatever is tried."""
         self.wire.deliver(b"x", b"y")
         self.wire.persisted(b"x")
         self.delivery.send(b"x")
@@ -385,7 +385,7 @@ class CloseTests(SynchronousTestCase):
 
 
 CHANNELS = st.sampled_from([b"c", b"d"])
-# Few, so that they meet.
+# Only a few, so that they collide.
 PAYLOADS = st.sampled_from([b"", b"1", b"2", b"\xff"])
 STEPS = st.one_of(
     st.tuples(st.just("deliver"), CHANNELS, PAYLOADS, st.booleans()),
@@ -399,7 +399,7 @@ STEPS = st.one_of(
 
 
 class Model:
-    """What is due, as one list; what was written, as another."""
+    """Two lists: the expected messages, and the written ones."""
 
     def __init__(self) -> None:
         self.replayed: list[tuple[bytes | None, bytes]] = []
@@ -492,8 +492,8 @@ class AnyInterleavingTests(SynchronousTestCase):
     def test_a_client_that_connects_under_load_sees_no_gap_and_no_duplicate(
         self, before: list[tuple[bytes, str]], data: st.DataObject
     ) -> None:
-        """Redis, the pub/sub connection and the keys in small: all interleavings of publishing,
-        arriving, reading the keys, the fence, and a transport that pauses.
+        """A small model of Redis, its pub/sub connection and its keys: all interleavings of
+        publishing, arrival, reading the keys, the fence, and a transport that pauses.
         """
         numbers = count()
         history: list[tuple[bytes, bytes]] = []
@@ -522,7 +522,7 @@ class AnyInterleavingTests(SynchronousTestCase):
                 max_size=25,
             )
         )
-        # What the server does, one after the other.
+        # The server's steps, in order.
         plan = deque(["read c", "read d", "ping", "pong"])
         ahead_of_pong = 0
         arrived = 0

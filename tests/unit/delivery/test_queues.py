@@ -1,4 +1,4 @@
-"""What gives way when a client does not read: by policy, never more than the bound, in order."""
+"""The messages that are dropped when a client does not read: by policy, in order, within bounds."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ from ws4redis_tx.websocket.factory import WebSocketFactory
 
 
 class Echo:
-    """Says everything back. The first message says who the client is: from then on it also hears
-    what is published to that user.
+    """Echoes every message. The first one identifies the client, which from then on also receives
+    the messages published to that user.
     """
 
     path = "/echo/"
@@ -36,7 +36,7 @@ class Echo:
         self._broker = broker
 
     def handshake(self, session: ISession) -> None:
-        session.state = session.handshake  # whoever it is may connect
+        session.state = session.handshake  # everybody may connect
 
     def opened(self, session: ISession) -> None:
         session.feed.go_live()
@@ -63,7 +63,7 @@ def _refuse(failure: Any, session: ISession) -> None:
 
 
 class Site:
-    """Knows users by what they say."""
+    """Identifies users by their first message."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, list[str]]] = []

@@ -65,7 +65,7 @@ class PromptBroker(MemoryBroker):
 
 
 class Everybody:
-    """An authorizer that takes each handshake for another visitor with another session."""
+    """An authorizer that sees another visitor with another session in each handshake."""
 
     def __init__(self) -> None:
         self._number = 0

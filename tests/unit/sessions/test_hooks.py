@@ -249,7 +249,7 @@ class FailingTests(HooksTestCase):
         class Some:
             def connected(self, connection: Any) -> None: ...
 
-        for hooks, why in ((Some(), "without refused, message, closed"), (Noting, "a class")):
+        for hooks, why in ((Some(), "lacks refused, message, closed"), (Noting, "a class")):
             error = self.assertRaises(TypeError, make_memory_factory, hooks=hooks)
             self.assertIn(why, str(error))
             self.assertIn("NullHooks", str(error))

@@ -87,7 +87,7 @@ class MessageTests(HooksTestCase):
         client.send("a")
         self.assertEqual(client.close_code, 1011)
         (error,) = self.flushLoggedErrors(TypeError)
-        self.assertIn("answered a dict", str(error.value))
+        self.assertIn("returned a dict", str(error.value))
 
     def test_hooks_that_wait_keep_the_order_and_are_asked_one_at_a_time(self) -> None:
         self.use(Patient())

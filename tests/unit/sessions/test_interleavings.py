@@ -1,4 +1,4 @@
-"""Websockets over a broker whose every request and answer takes its own time.
+"""Websockets over a broker that delays every request and every answer independently.
 
 The real protocol, factory, subscriber and delivery; only the broker is a script.
 """

@@ -78,7 +78,7 @@ class ConnectionLimitTests(WebSocketTests):
         clients = [self.connect("") for _ in range(10_000)]
         for number in range(10_000):
             if number % 100 == 0:
-                self.clock.advance(0.5)  # each waits longer than a handshake may take
+                self.clock.advance(0.5)  # each wait is longer than a handshake's timeout
             self.assertLessEqual(len(authorizer.asked), number + AT_ONCE)
             authorizer.asked[number].callback(None)  # type: ignore[arg-type]
         self.assertEqual(opened, [client._server.session for client in clients])
@@ -171,7 +171,7 @@ class ConnectionLimitTests(WebSocketTests):
         self.connect()
         client = self.connect()
         client.lose_connection()
-        self.clock.advance(5)  # the other one's handshake has taken too long
+        self.clock.advance(5)  # the other client's handshake has taken too long
         self.assertEqual(len(cancelled), 2)
         self.assertEqual(self.flushLoggedErrors(), [])
 

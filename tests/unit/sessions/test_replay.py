@@ -1,4 +1,4 @@
-"""Persisted messages come first, then those that came during the replay: once each, in order."""
+"""Persisted messages come first, then those that arrived during the replay: once each, in order."""
 
 from __future__ import annotations
 

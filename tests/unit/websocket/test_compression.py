@@ -83,7 +83,7 @@ class OfferTests(SynchronousTestCase):
 
     @given(st.text(alphabet=st.characters(max_codepoint=255)))
     def test_no_offer_at_all_raises(self, offer: str) -> None:
-        self.assertIn(accept_deflate(f"{offer},x"), (None, AGREED))  # any text may hold an offer
+        self.assertIn(accept_deflate(f"{offer},x"), (None, AGREED))  # any text may contain an offer
         self.assertEqual(accept_deflate(f"{offer},permessage-deflate"), AGREED)
 
 
@@ -282,7 +282,7 @@ class DeliveryTests(SynchronousTestCase):
         delivery = self.delivery()
         publications = [Publication(b"%d" % number, rows(100 + number)) for number in range(20)]
         delivery.deliver(Joined(publications))
-        # The last one is persisted too, and must not come twice.
+        # The last one is persisted, too, and must not arrive twice.
         delivery.send(PersistedMessage(publications[-1].payload, publications[-1].channel))
         delivery.go_live()
         self.assertEqual(self.written, [each.form(DEFLATED) for each in publications])

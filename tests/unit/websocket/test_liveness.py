@@ -1,4 +1,4 @@
-"""A dead client is noticed, a slow one is not taken for dead, and neither fills our memory."""
+"""A dead client is detected, a slow one is not mistaken for dead, and neither fills our memory."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from ws4redis_tx.testing import client_frame
 from ws4redis_tx.websocket import shared_attributes as shared
 from ws4redis_tx.websocket.transport import WebSocketTransport
 
-# Attributes of each open websocket's own; Autobahn would give it some seventy.
+# The number of an open websocket's own attributes. Autobahn would give it some seventy.
 MOST_ATTRIBUTES = 16
 
 
@@ -26,11 +26,11 @@ class SharedTests(WebSocketTests):
             self.assertTrue(hasattr(websocket, name), name)
 
     def test_autobahn_has_nothing_that_changes_in_place_besides_what_is_known_to(self) -> None:
-        known = {*shared._MADE, *shared._SHARED, *WebSocketServerProtocol.CONFIG_ATTRS}
+        known = {*shared._MAKERS, *shared._SHARED, *WebSocketServerProtocol.CONFIG_ATTRS}
         unknown = {
             name
             for name, value in shared.initial(self.factory).items()
-            if name not in known and not isinstance(value, shared._UNCHANGEABLE)
+            if name not in known and not isinstance(value, shared._IMMUTABLE)
         }
         self.assertEqual(unknown, {"send_queue"})
 

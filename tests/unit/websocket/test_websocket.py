@@ -105,7 +105,7 @@ class ClosingTests(WebSocketTests):
         self.assertEqual(len(self.flushLoggedErrors(LookupError)), 1)
 
     def test_a_client_that_closes_and_does_not_read_is_dropped(self) -> None:
-        """Its connection would never end by itself, and a shutdown would wait for it."""
+        """The connection would never end by itself, and a shutdown would wait for it."""
         client = self.connect()
         transport = client._server.transport
         transport.loseConnection = lambda: None
