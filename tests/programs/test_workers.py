@@ -410,7 +410,7 @@ class ParentTests(TestCase):
 
     @inlineCallbacks
     def test_a_worker_that_does_not_end_is_killed_in_time(self) -> Any:
-        self.patch(parent, "_PATIENCE", 0.1)
+        self.patch(parent, "_KILL_GRACE", 0.1)
         workers = self.workers(
             "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
             "print('here', flush=True); sys.stdin.read()"
@@ -427,7 +427,7 @@ class ParentTests(TestCase):
                 break
         self.assertEqual(
             formatEvent(event),
-            "[worker 1] It has ended (exit status 3) and is started again in 1 s.",
+            "[worker 1] It has ended (exit status 3) and will be restarted in 1 s.",
         )
 
     @inlineCallbacks
@@ -462,7 +462,7 @@ class LogTests(SynchronousTestCase):
         self.patch(worker_log, "_write", self.written.append)
 
     def log(self, **event: Any) -> None:
-        worker_log._tell_parent({"log_level": LogLevel.info, "log_format": "hello", **event})
+        worker_log._write_event({"log_level": LogLevel.info, "log_format": "hello", **event})
 
     def test_a_failure_in_a_timer_is_told_and_what_the_parent_said_is_not(self) -> None:
         self.log(log_namespace="twisted.internet.base")

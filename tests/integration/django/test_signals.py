@@ -212,7 +212,7 @@ class SendingTests(SignalsTestCase):
         self.assertFalse(self.hooks.idle)
         self.assertEqual(self.hooks.message(Somebody("john"), b"1"), b"1")
         self.hooks.closed(Somebody("john"), CLOSING)
-        self.assertIsNone(self.hooks._outbox)
+        self.assertIsNone(self.hooks._events)
 
     def test_whether_anybody_listens_is_seen_at_once(self) -> None:
         self.serve()
