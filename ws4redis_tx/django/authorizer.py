@@ -98,7 +98,7 @@ class DjangoAuthorizer:
             ticket = redeem(handshake)
             identity = _identify(request, ticket)
             request.ws4redis_identity = identity  # type: ignore[attr-defined]
-            expires = _expires(request.session)
+            expires = _expiry_of(request.session)
             if ticket is None:
                 return Admission(identity, self._granted(request, rights), request, expires)
             granted = ticket.narrow(self._granted(request, ticket.narrow(rights)))
@@ -167,9 +167,9 @@ def _identify(request: WSGIRequest, ticket: Ticket | None) -> Identity:
     process_request = django_settings.get_callable("WS4REDIS_PROCESS_REQUEST")
     if process_request is None:
         if ticket is None or ticket.session is not None:
-            request.session, request.user = _look_up(request)
+            request.session, request.user = _load_session_and_user(request)
         else:
-            request.session, request.user = _look_up_by(ticket)
+            request.session, request.user = _load_user_of(ticket)
         identity = identity_of(request)
     else:
         process_request(request)
@@ -196,22 +196,22 @@ def _identity_by_session(request: WSGIRequest) -> Identity:
     )
 
 
-def _look_up(request: WSGIRequest) -> tuple[SessionBase, Any]:
+def _load_session_and_user(request: WSGIRequest) -> tuple[SessionBase, Any]:
     session = _session_store()(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
     session.get(SESSION_KEY)  # loads the session, if there is one
-    user = _user(session)
+    user = _load_user(session)
     if user is None:
         # get_user would have flushed this session, so it belongs to nobody.
         return _session_store()(None), AnonymousUser()
     return session, user
 
 
-def _look_up_by(ticket: Ticket) -> tuple[SessionBase, Any]:
+def _load_user_of(ticket: Ticket) -> tuple[SessionBase, Any]:
     """The session and user of a ticket that was made without a session."""
-    return _session_store()(None), _user(ticket.user) or AnonymousUser()
+    return _session_store()(None), _load_user(ticket.user) or AnonymousUser()
 
 
-def _user(session: SessionBase | Mapping[str, str]) -> Any:
+def _load_user(session: SessionBase | Mapping[str, str]) -> Any:
     """The session's user, or an anonymous one; ``None`` when the session is no longer valid."""
     backend_path = session.get(BACKEND_SESSION_KEY)
     if SESSION_KEY not in session or backend_path not in settings.AUTHENTICATION_BACKENDS:
@@ -231,7 +231,7 @@ def _user(session: SessionBase | Mapping[str, str]) -> Any:
     return user
 
 
-def _expires(session: Any) -> float | None:
+def _expiry_of(session: Any) -> float | None:
     """When the session expires, in seconds since the epoch.
 
     The date comes from its row, or from the session if an expiry date was set there. Other engines

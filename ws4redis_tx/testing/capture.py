@@ -92,7 +92,7 @@ class CapturedMessages:
 
     def _find(self, wanted: Wanted) -> list[CapturedMessage]:
         with self._lock:
-            return [each for each in self.messages if wanted.fits(each)]
+            return [each for each in self.messages if wanted.matches(each)]
 
     def _summary(self) -> str:
         if self.messages:

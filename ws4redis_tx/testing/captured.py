@@ -104,7 +104,7 @@ class Wanted:
             self._named[name] = frozenset(names)
         self._has_audience = bool(criteria.keys() & {"broadcast", *_NAMED})
 
-    def fits(self, message: CapturedMessage) -> bool:
+    def matches(self, message: CapturedMessage) -> bool:
         if self._payload is not None and self._payload != message.payload:
             return False
         if self._has_audience and (

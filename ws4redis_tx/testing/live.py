@@ -75,8 +75,8 @@ class _Server:
         reactor = self._reactor
         config = django_settings.server_config()
         known = known_rights(django_settings.get_callable("WS4REDIS_SUBSCRIBER"))
-        self._authorizer = DjangoAuthorizer(reactor, known, self._lend_within)
-        self._hooks = SignalHooks(reactor, self._lend_within)
+        self._authorizer = DjangoAuthorizer(reactor, known, self._lending)
+        self._hooks = SignalHooks(reactor, self._lending)
         self._broker = make_broker(config, reactor=reactor)
         self._service = service = make_service(
             config,
@@ -105,7 +105,7 @@ class _Server:
             connections[alias] = connection
 
     @contextmanager
-    def _lend_within(self) -> Iterator[None]:
+    def _lending(self) -> Iterator[None]:
         """Let this thread use the test's database connections within the context."""
         self._lend()
         try:

@@ -50,12 +50,12 @@ def ws4redis_server(_ws4redis_server: ServerProcess, redis_url: str) -> Iterator
     serves the site of ``DJANGO_SETTINGS_MODULE`` if that is set, and gets the messages that the
     test publishes.
     """
-    with _published_to(redis_url):
+    with _publishing_to(redis_url):
         yield _ws4redis_server
 
 
 @contextmanager
-def _published_to(url: str) -> Iterator[None]:
+def _publishing_to(url: str) -> Iterator[None]:
     """Make the publishers of this process use this Redis, if it uses Django."""
     used = "django.conf" in sys.modules and sys.modules["django.conf"].settings.configured
     if used or os.environ.get("DJANGO_SETTINGS_MODULE"):

@@ -45,11 +45,11 @@ class EmbeddedRedis:
         self._program = find_server()
         self._port = port
         self._reactor = reactor
-        self._process: _Watched | None = None
+        self._process: _WatchedProcess | None = None
 
     def start(self) -> Deferred[None]:
         """Fire when the server accepts connections, or fail with its last line of output."""
-        self._process = _Watched()
+        self._process = _WatchedProcess()
         self._reactor.spawnProcess(
             self._process,
             sys.executable,
@@ -81,7 +81,7 @@ def watched(command: list[str]) -> list[str]:
     return [sys.executable, "-I", "-S", str(Path(__file__).with_name("_watch.py")), *command]
 
 
-class _Watched(ProcessProtocol):
+class _WatchedProcess(ProcessProtocol):
     def __init__(self) -> None:
         self.ready: Deferred[None] = Deferred()
         self.gone: Deferred[None] = Deferred()

@@ -39,14 +39,14 @@ def inherited_endpoints(
     return [
         # Only the process that systemd started may ask systemd for its sockets.
         make_endpoint(
-            _Adopting(descriptor, reactor),
+            _AdoptingReactor(descriptor, reactor),
             "tcp:0" if description.startswith("systemd:") else description,
         )
         for description, descriptor in zip(descriptions, descriptors, strict=True)
     ]
 
 
-class _Adopting:
+class _AdoptingReactor:
     """The reactor, except that its ``listen…`` methods adopt the socket ``descriptor``."""
 
     def __init__(self, descriptor: int, reactor: Any) -> None:
@@ -126,7 +126,7 @@ def obey_parent(reactor: Any, stop_now: Callable[[], object]) -> None:
 
     def begin() -> None:
         signal.signal(signal.SIGTERM, stop_gracefully)
-        _Lifeline(stop_immediately, reactor).startReading()
+        _ParentWatch(stop_immediately, reactor).startReading()
 
     # The reactor installs its own signal handlers when it starts, so replace them after that.
     reactor.callWhenRunning(begin)
@@ -138,7 +138,7 @@ def set_exit_alarm() -> None:
     signal.alarm(_STOP_NOW_TIMEOUT)
 
 
-class _Lifeline(FileDescriptor):
+class _ParentWatch(FileDescriptor):
     """Standard input. The parent holds its other end and never writes to it."""
 
     def __init__(self, ended: Callable[[], None], reactor: Any) -> None:

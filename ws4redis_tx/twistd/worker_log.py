@@ -79,13 +79,13 @@ def read_event(line: bytes) -> Any:
     return event if isinstance(event, dict) and "text" in event else None
 
 
-class Lines:
+class LineSplitter:
     """Splits bytes into lines. Keeps an incomplete last line until its end arrives."""
 
     def __init__(self) -> None:
         self._rest = b""
 
-    def of(self, data: bytes) -> Iterator[bytes]:
+    def feed(self, data: bytes) -> Iterator[bytes]:
         *lines, self._rest = (self._rest + data).split(b"\n")
         yield from lines
         if len(self._rest) > _MAX_LINE:

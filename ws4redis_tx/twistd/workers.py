@@ -33,7 +33,7 @@ from twisted.runner.procmon import LoggingProtocol, ProcessMonitor
 
 from ws4redis_tx.scheduling.waiters import Waiters
 from ws4redis_tx.twistd.embedded_redis import EmbeddedRedis
-from ws4redis_tx.twistd.worker_log import Lines, read_event
+from ws4redis_tx.twistd.worker_log import LineSplitter, read_event
 
 _log = Logger()
 
@@ -69,7 +69,7 @@ class Supervisor(Service):
         super().startService()
         failures: list[Failure] = []
         for endpoint in self._endpoints:
-            endpoint.listen(SharedSocket()).addCallbacks(self._hold, failures.append)
+            endpoint.listen(SharedSocket()).addCallbacks(self._hold_port, failures.append)
         if failures:
             for port in self.ports:
                 port.stopListening()
@@ -101,7 +101,7 @@ class Supervisor(Service):
         """Fire when every worker has been ready once."""
         return self._workers.when_ready()
 
-    def _hold(self, port: Any) -> None:
+    def _hold_port(self, port: Any) -> None:
         port.stopReading()
         # Only close the socket: shutting it down would take it away from the workers too.
         port._shouldShutdown = False
@@ -228,8 +228,8 @@ class _Worker(LoggingProtocol):
     def __init__(self, name: str, service: Workers) -> None:
         self.name = name
         self.service = service
-        self._output_lines = Lines()
-        self._error_lines = Lines()
+        self._output_lines = LineSplitter()
+        self._error_lines = LineSplitter()
         self._timers: list[Any] = []
 
     def connectionMade(self) -> None:
@@ -243,11 +243,11 @@ class _Worker(LoggingProtocol):
         self._later(seconds, self._kill)
 
     def outReceived(self, data: bytes) -> None:
-        for line in self._output_lines.of(data):
+        for line in self._output_lines.feed(data):
             self._log_line(line, LogLevel.info)
 
     def errReceived(self, data: bytes) -> None:
-        for line in self._error_lines.of(data):
+        for line in self._error_lines.feed(data):
             self._log_line(line, LogLevel.error)
 
     def processExited(self, reason: Failure) -> None:
