@@ -81,8 +81,8 @@ class RedisPublisher(RedisStore):
         With ``expire=0`` the message is not persisted. Returns the number of subscribers that Redis
         counted, summed over the channels; these are server processes, not browsers. Blocks until
         Redis answers, for at most ``WS4REDIS_TIMEOUT`` seconds. Raises ``BrokerUnavailable``, whose
-        ``maybe_published`` says whether the message may have been published anyway; it is never
-        sent again.
+        ``maybe_published`` says whether the message may have been published anyway. The message is
+        never sent again.
 
         ``on_commit`` (default ``WS4REDIS_ON_COMMIT``): publish when the current transaction of the
         default database commits, and not at all if it rolls back. The call then returns 0, and logs

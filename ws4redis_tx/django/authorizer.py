@@ -150,7 +150,7 @@ def make_request(handshake: Handshake) -> WSGIRequest:
         "wsgi.input": io.BytesIO(),
     }
     for name, value in headers.items():
-        # A name with "_" would shadow the header that has "-" there.
+        # A name with "_" would shadow the same name with "-".
         if "_" not in name:
             environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
     return WSGIRequest(environ)
@@ -238,7 +238,7 @@ def _expiry_of(session: Any) -> float | None:
     know at most an age, hence ``None``. Does not query the database.
     """
     if isinstance(session, signed_cookies.SessionStore):
-        return None  # Django accepts such a cookie even after this date
+        return None  # Django accepts a signed cookie even after its session's expiry
     when = getattr(session, "_ws4redis_expires", None)
     if when is None and isinstance(session, SessionBase) and session.session_key:
         when = session.get("_session_expiry")

@@ -26,7 +26,7 @@ def publish(**target: Any) -> int:
 def tell(revocation: Revocation) -> None:
     """Publish a revocation if possible. Never raises. Does nothing if ``WS4REDIS_REVOKE`` is off.
 
-    While Redis is unavailable, the failure is logged once and no caller waits.
+    The first failure is logged. After it, no caller waits until Redis has answered again.
     """
     try:
         if django_settings.get_flag("WS4REDIS_REVOKE"):
