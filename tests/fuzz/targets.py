@@ -120,9 +120,9 @@ class Tapped(MemoryClient):
     def gone(self) -> bool:
         return self._gone
 
-    def _written(self, data: bytes) -> None:
+    def _receive(self, data: bytes) -> None:
         self.wire += data
-        super()._written(data)
+        super()._receive(data)
 
 
 class Server:

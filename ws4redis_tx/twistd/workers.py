@@ -1,9 +1,8 @@
 """The parent of several processes that serve the same sockets: ``twistd ws4redis --workers N``.
 
-The parent listens but never accepts. It only holds the sockets, so that clients who connect while a
-worker is being replaced wait for another worker instead of being refused. Each worker (``worker``)
-runs the same command with ``--inherit``, and serves the sockets that it inherits. Parent and worker
-communicate as follows:
+The parent listens but never accepts. It only holds the sockets, so clients who connect while a
+worker is being replaced wait for another one and are not refused. Each worker (``worker``) runs the
+same command with ``--inherit``, and serves the inherited sockets. They communicate as follows:
 
 - A worker stops immediately when its standard input ends. The parent closes it when it no longer
   wants to wait; it also ends with the parent, even if that is killed.
@@ -283,9 +282,8 @@ class _Worker(LoggingProtocol):
 
 
 def worker_command(arguments: list[str], sockets: int, redis: str | None) -> list[str]:
-    """The command of a worker whose parent was given ``arguments``.
-
-    ``redis`` is the URL of the parent's embedded Redis, if there is one.
+    """The command of a worker. Its parent was given ``arguments``; ``redis`` is the URL of the
+    parent's embedded Redis, if any.
     """
     inherited = ",".join(str(_FIRST_SOCKET + i) for i in range(sockets))
     own = [f"--inherit={inherited}", *([] if redis is None else [f"--redis={redis}"])]
