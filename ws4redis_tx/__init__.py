@@ -15,13 +15,15 @@ def disconnect(
 ) -> int:
     """Close, with 1008, the websockets of a user, a session or a group, or on a facility.
 
-    Exactly one of them: a user as an object, which finds it also if it was renamed, or by its
-    username; a session as an object or by its key; a group as an object or by its name. A client
-    may connect again, and is let in if it still may: take away first what it is not to have, and
-    within a transaction leave this to ``transaction.on_commit``, as it is back before that ends.
+    Give exactly one of them: a user object or a username, a session object or its key, a group
+    object or its name, or a facility. A user object also finds users who were renamed after they
+    connected. A client may reconnect if it still has the rights, so remove these first. Within a
+    transaction, call this from ``transaction.on_commit``; otherwise the client may be back before
+    the change is committed.
 
-    Returns how many server processes were told. Raises ``BrokerUnavailable`` when Redis could not
-    be asked, and ``TypeError`` for anything else than one of these. Blocks, so not for event loops.
+    Returns how many server processes were told. Raises ``BrokerUnavailable`` when the call to Redis
+    fails, and ``TypeError`` unless exactly one valid argument is given. Blocks, so do not call it
+    on an event loop.
     """
     from ws4redis_tx.django.revoking import publish
 

@@ -1,6 +1,6 @@
-"""What templates need to reach the websocket server: its URI, and the heartbeat's magic string.
+"""Gives templates the websocket server's URI and the heartbeat string.
 
-Knows how a websocket URI is put together for a request, and how a string is made safe inside a
+Knows how to build a websocket URI for a request, and how to make a string safe inside a
 ``<script>``. It does not know which facilities and rights exist, nor where the settings come from.
 """
 
@@ -15,15 +15,15 @@ from django.utils.safestring import SafeString, mark_safe
 
 from ws4redis_tx.config import django_settings
 
-# Valid JSON either way, but without what could end a script, start a comment or close an attribute.
+# Escaped, the JSON stays valid, and cannot end a script, start a comment or close an attribute.
 _SCRIPT_ESCAPES = {ord(char): f"\\u{ord(char):04X}" for char in "<>&'"}
 
 
 def default(request: HttpRequest) -> dict[str, str]:
-    """``WEBSOCKET_URI``, to which a facility and flags are appended, and ``WS4REDIS_HEARTBEAT``.
+    """Provide ``WEBSOCKET_URI`` and ``WS4REDIS_HEARTBEAT``.
 
-    The heartbeat is a JavaScript literal, a string or ``null``, to be written as it is:
-    ``heartbeat_msg: {{ WS4REDIS_HEARTBEAT }}``.
+    Templates append a facility and flags to the URI. The heartbeat is a JavaScript literal, a
+    string or ``null``. Use it without quotes: ``heartbeat_msg: {{ WS4REDIS_HEARTBEAT }}``.
     """
     return {
         "WEBSOCKET_URI": websocket_uri(request),
@@ -34,9 +34,9 @@ def default(request: HttpRequest) -> dict[str, str]:
 def websocket_uri(request: HttpRequest, facility: str = "", flags: Iterable[str] = ()) -> str:
     """The URI under which the browser that sent ``request`` reaches a facility.
 
-    Absolute, with the host the browser used (checked against ``ALLOWED_HOSTS``, else Django's
-    ``DisallowedHost`` is raised), and ``wss`` if it came over TLS. Facility and flags are
-    percent-encoded; slashes in the facility stay.
+    The URI is absolute, has the host that the browser used, and begins with ``wss`` if the request
+    came over TLS. Facility and flags are percent-encoded; slashes in the facility stay. Raises
+    Django's ``DisallowedHost`` if ``ALLOWED_HOSTS`` does not allow the host.
     """
     scheme = "wss" if request.is_secure() else "ws"
     path = f"{django_settings.get('WEBSOCKET_URL')}{quote(facility, safe='/')}"
@@ -45,5 +45,5 @@ def websocket_uri(request: HttpRequest, facility: str = "", flags: Iterable[str]
 
 
 def _script_literal(value: str | None) -> SafeString:
-    # json.dumps leaves nothing but ASCII, so U+2028 and U+2029 are escaped already.
+    # json.dumps returns only ASCII, so it has already escaped U+2028 and U+2029.
     return mark_safe(json.dumps(value).translate(_SCRIPT_ESCAPES))

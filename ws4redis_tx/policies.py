@@ -7,7 +7,7 @@ from typing import Any
 
 
 def allow_all(request: Any, channels: Sequence[str]) -> Sequence[str]:
-    """Grant whatever is asked for, as *django-websocket-redis* did: every visitor may publish to
+    """Grant every requested right, as *django-websocket-redis* did: every visitor may publish to
     everybody.
     """
     return channels

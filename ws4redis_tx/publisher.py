@@ -1,6 +1,6 @@
 """Publishing from Django: from views, tasks, commands and threads.
 
-Knows audiences and messages; how a waiting thread reaches Redis is ``bridge``'s. Importing this
+Knows audiences and messages. ``bridge`` knows how a waiting thread reaches Redis. Importing this
 module starts nothing and imports no reactor.
 """
 
@@ -37,15 +37,15 @@ _AUDIENCES = {
 class RedisPublisher(RedisStore):
     """Publishes on one facility to an audience.
 
-    :param request: whose user, session and groups ``SELF`` means.
+    :param request: the request whose user, session and groups ``SELF`` stands for.
     :param facility: the topic; the part of the websocket's URL after ``WEBSOCKET_URL``.
-    :param broadcast: everybody who listens to the facility.
+    :param broadcast: publish to everybody who listens to the facility.
     :param groups: names of groups, or ``SELF``; likewise ``users`` and ``sessions``.
 
-    May be used from any thread that runs no event loop and no reactor, and kept. Raises
-    ``ValueError`` for a facility that the server would refuse, ``AudienceError`` (a ``TypeError``
-    and ``ValueError``) for an audience that is no iterable of names. On an event loop, what
-    ``SELF`` means is found out by ``apublish_message``.
+    A publisher is reusable. Any thread that runs no event loop and no reactor may use it. On an
+    event loop, ``apublish_message`` resolves ``SELF``. Raises ``ValueError`` for a facility that
+    the server would refuse, and ``AudienceError`` (a ``TypeError`` and a ``ValueError``) for an
+    audience that is not an iterable of names.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class RedisPublisher(RedisStore):
         names = [_repeatable(each) for each in (groups, users, sessions)]
         address = partial(self._address, request, facility, broadcast, *names, **audience)
         if request is not None and bridge.on_event_loop():
-            # Who SELF is may have to be asked of the database, which an event loop must not do.
+            # Resolving SELF may query the database, which would block the event loop.
             self._address(None, facility, broadcast, *names, **audience)
             self._unresolved = address
         else:
@@ -76,16 +76,17 @@ class RedisPublisher(RedisStore):
         *,
         on_commit: bool | None = None,
     ) -> int:
-        """Publish, and persist for ``expire`` seconds (default ``WS4REDIS_EXPIRE``; ``0``: not).
+        """Publish, and persist for ``expire`` seconds (default ``WS4REDIS_EXPIRE``).
 
-        Returns how many subscribers Redis counted, summed over the channels: server processes,
-        not browsers. Blocks until Redis answered, ``WS4REDIS_TIMEOUT`` seconds at most. Raises
-        ``BrokerUnavailable``, whose ``maybe_published`` tells whether the message may have been
-        published all the same; it is never sent again.
+        With ``expire=0`` the message is not persisted. Returns the number of subscribers that Redis
+        counted, summed over the channels; these are server processes, not browsers. Blocks until
+        Redis answers, for at most ``WS4REDIS_TIMEOUT`` seconds. Raises ``BrokerUnavailable``, whose
+        ``maybe_published`` says whether the message may have been published anyway. The message is
+        never sent again.
 
         ``on_commit`` (default ``WS4REDIS_ON_COMMIT``): publish when the current transaction of the
-        default database commits, and never if it rolls back. Then 0 is returned, and a failure is
-        logged. Outside a transaction that is at once.
+        default database commits, and not at all if it rolls back. The call then returns 0, and logs
+        a failure instead of raising it. Outside a transaction it publishes at once.
         """
         bridge.must_not_wait_on_event_loop()
         channels, payload, seconds = self._prepared(message, expire, django_settings.get_expire())
@@ -100,7 +101,9 @@ class RedisPublisher(RedisStore):
     async def apublish_message(
         self, message: RedisMessage | bytes | str, expire: int | None = None
     ) -> int:
-        """``publish_message``, at once, for async views: does not block the event loop."""
+        """``publish_message`` for async views: does not block the event loop. Publishes at once,
+        whatever ``WS4REDIS_ON_COMMIT`` says.
+        """
         if self._unresolved is not None:
             await sync_to_async(self._unresolved)()
             self._unresolved = None
@@ -116,26 +119,26 @@ class RedisPublisher(RedisStore):
         *,
         on_commit: bool | None = None,
     ) -> int:
-        """The same as ``publish_message``, which always takes one round trip here."""
+        """The same as ``publish_message``, which always takes a single round trip."""
         return self.publish_message(message, expire, on_commit=on_commit)
 
     def _publish_and_log(self, channels: Sequence[bytes], payload: bytes, expire: int) -> None:
         try:
             self._connection.publish(channels, payload, expire)
         except Exception:
-            # The transaction is committed; its caller could not undo it.
+            # The transaction is already committed, so the caller could not undo it.
             _log.exception("A message was not published after its transaction was committed")
 
     def fetch_message(
         self, request: Any, facility: str, audience: str = "any"
     ) -> PersistedMessage | None:
-        """The first persisted message in the order session, user, each group, broadcast.
+        """Return the first persisted message, in the order session, user, each group, broadcast.
 
-        ``audience`` narrows it to one of these. Raises ``ValueError`` for an unknown one.
+        ``audience`` limits the search to one of these. Raises ``ValueError`` for an unknown one.
         """
         if audience not in _AUDIENCES:
             raise ValueError(
-                f"audience={audience!r} is none of {', '.join(map(repr, _AUDIENCES))}."
+                f"audience={audience!r} is unknown. Use one of {', '.join(map(repr, _AUDIENCES))}."
             )
         channels: list[str] = []
         for each in _AUDIENCES[audience]:
@@ -148,12 +151,12 @@ class RedisPublisher(RedisStore):
 
 
 def _repeatable(names: Any) -> Any:
-    """An iterator would be used up by the first look at it."""
+    """Copy an iterator, since the audience is resolved more than once."""
     return tuple(names) if isinstance(names, Iterator) else names
 
 
 class _BlockingConnection:
-    """Redis for a thread that waits."""
+    """A connection to Redis whose calls block their thread."""
 
     def publish(self, channels: Sequence[bytes], message: bytes, expire: int) -> int:
         if not channels:

@@ -1,6 +1,6 @@
-"""What publishers and subscribers share: the channels that a request and an audience mean.
+"""The base of publishers and subscribers: from a request and an audience to channel names.
 
-Knows a request by its attributes alone (``user``, ``session``). Importing it imports no Django.
+Knows only two attributes of a request, ``user`` and ``session``. Importing it imports no Django.
 """
 
 from __future__ import annotations
@@ -22,22 +22,26 @@ class _Self:
 
 
 SELF: Final = _Self()
-"""In ``users``, ``groups`` or ``sessions``: the request's own. Nobody's own is no channel."""
+"""In ``users``, ``groups`` or ``sessions``: the request's own. It names no channel if the request
+has none, as for anonymous visitors.
+"""
 
 Names = Iterable[str | _Self]
 
 
 class RedisStore:
-    """Computes channel names. ``connection`` is what the subclass talks to."""
+    """Computes channel names. Subclasses publish and read through ``connection``."""
 
-    _asked = False
+    _audience_given = False
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._publishers: set[str] = set()
 
     def get_prefix(self) -> str:
-        """The prefix of all names, with its ``:``; ``''`` for none. Here: the setting's."""
+        """The prefix of all channel names, with its ``:``, or ``''``. Here it is
+        ``WS4REDIS_PREFIX``.
+        """
         from ws4redis_tx.config import django_settings
 
         prefix = django_settings.get_prefix()
@@ -54,7 +58,7 @@ class RedisStore:
     ) -> list[str]:
         """The channels of an audience, without duplicates. Subclasses may add their own.
 
-        Raises ``AudienceError`` for what is no iterable of names.
+        Raises ``AudienceError`` for an audience that is not an iterable of names.
         """
         prefix = self.get_prefix().removesuffix(":")
         channels = [channel_name(prefix, "broadcast", facility)] if broadcast else []
@@ -77,8 +81,8 @@ class RedisStore:
         sessions: Names,
         **audience: Any,
     ) -> None:
-        """Set the channels to publish on, as a publisher's arguments name them."""
-        self._asked = bool(broadcast or groups or users or sessions or audience)
+        """Set the channels to publish on, from a publisher's arguments."""
+        self._audience_given = bool(broadcast or groups or users or sessions or audience)
         channels = self._get_message_channels(
             request=request,
             facility=facility or "",
@@ -101,8 +105,8 @@ class RedisStore:
     def _prepared(
         self, message: object, expire: int | None, default: int
     ) -> tuple[list[bytes], bytes, int]:
-        """Channels, payload and expiry as a broker takes them."""
-        if not self._publishers and not self._asked:
+        """Check the arguments, and return the channels, payload and expiry for the broker."""
+        if not self._publishers and not self._audience_given:
             raise AudienceError(
                 "This publisher has no audience. Give it broadcast=True, users=[…], groups=[…] or "
                 "sessions=[…]."
@@ -110,13 +114,16 @@ class RedisStore:
         if expire is None:
             expire = default
         elif isinstance(expire, bool) or not isinstance(expire, int) or expire < 0:
-            raise ValueError(f"expire={expire!r} is not a number of seconds.")
+            raise ValueError(
+                f"expire={expire!r} is not a whole number of seconds. Use a number such as 3600, "
+                "or 0 to persist nothing."
+            )
         payload = RedisMessage(message)  # type: ignore[arg-type]
         return [channel.encode() for channel in sorted(self._publishers)], payload, expire
 
 
 def identity_of(request: Any) -> Identity:
-    """Who sent ``request``, as Django knows. May query the database for the user's groups."""
+    """The sender of ``request``, as Django knows it. May query the database for the groups."""
     user = _logged_in(request)
     if user is None:
         return Identity(_session_key(request))
@@ -126,7 +133,7 @@ def identity_of(request: Any) -> Identity:
 
 
 def user_id_of(user: Any) -> str | None:
-    """What stays the same when the user is renamed."""
+    """The primary key, which stays the same when the user is renamed."""
     primary_key = getattr(user, "pk", None)
     return None if primary_key is None else str(primary_key)
 
@@ -157,17 +164,20 @@ def _resolve(audience: str, names: object, request: Any) -> list[str]:
     resolved: list[str] = []
     for name in names:
         if name is SELF:
-            resolved += _own(audience, request)
+            resolved += _own_names(audience, request)
         elif isinstance(name, str):
             resolved.append(name)
         else:
-            raise AudienceError(f"{argument} holds {name!r}, which is neither a name nor SELF.")
+            raise AudienceError(
+                f"{argument} contains {name!r}, which is neither a name nor SELF. Use strings, or "
+                "SELF."
+            )
     return resolved
 
 
-def _own(audience: str, request: Any) -> Iterable[str]:
-    """Asks the database for no more than the audience needs, and nothing where the server found
-    out at the handshake.
+def _own_names(audience: str, request: Any) -> Iterable[str]:
+    """Query the database only for what the audience needs, and not at all if the handshake has
+    already looked it up.
     """
     known: Identity | None = getattr(request, "ws4redis_identity", None)
     if audience == "session":

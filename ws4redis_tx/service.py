@@ -1,4 +1,4 @@
-"""The door for embedders: a service, a factory or a resource from a configuration."""
+"""The API for embedding: makes a service, a factory or a resource from a configuration."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ __all__ = [
 
 class Publisher(RedisStore):
     """``RedisPublisher`` for the reactor thread: the same arguments and names, but its
-    ``publish_message`` returns a Deferred and blocks nothing.
+    ``publish_message`` returns a Deferred and does not block.
 
-    ``request``, which ``SELF`` refers to, is one whose user and session are loaded already.
+    ``SELF`` refers to ``request``, whose user and session must be loaded already.
     """
 
     def __init__(
@@ -123,16 +123,18 @@ def disconnect(
     group: Any = None,
     facility: str | None = None,
 ) -> Deferred[int]:
-    """``ws4redis_tx.disconnect`` for the reactor thread: fires with how many server processes were
-    told, or fails with ``BrokerUnavailable``. Raises ``TypeError`` unless exactly one is given.
+    """``ws4redis_tx.disconnect`` for the reactor thread.
+
+    Fires with the number of server processes that were told, or fails with ``BrokerUnavailable``.
+    Raises ``TypeError`` unless exactly one valid argument is given.
     """
     revocation = disconnection(user=user, session=session, group=group, facility=facility)
     return broker.publish([control_channel(config.prefix, CONTROL_NAME)], revocation.payload, 0)
 
 
 def make_broker(config: ServerConfig, *, reactor: Any = None) -> RedisBroker:
-    """The door to the Redis server of ``config``, to be shared between factories and with the
-    application's own code. It is an ``IService``: start it and stop it.
+    """A broker for the Redis server of ``config``. Factories and the application's own code can
+    share it. It is an ``IService``, which the caller starts and stops.
     """
     return RedisBroker(config.redis, config.prefix, _reactor(reactor))
 
@@ -148,10 +150,11 @@ def make_factory(
 ) -> WebSocketFactory:
     """An ``IProtocolFactory`` for any stream server endpoint.
 
-    ``broker`` is started and stopped by its owner, who also ends the websockets before that:
-    ``factory.drain(1001)`` fires when they are gone. ``authorizer`` defaults to Django's if
-    ``config.django``, else to one that knows no visitors; ``subscriber`` to ``config.subscriber``;
-    ``hooks`` to those that send Django's signals if ``config.django``, else to none.
+    The caller starts and stops ``broker``, and closes the websockets before it stops it:
+    ``factory.drain(1001)`` fires when they are gone. ``subscriber`` defaults to
+    ``config.subscriber``. With ``config.django``, ``authorizer`` defaults to Django's and ``hooks``
+    to those that send Django's signals; without it, all visitors are anonymous and there are no
+    hooks.
     """
     reactor = _reactor(reactor)
     make_subscriber = subscriber or import_callable("subscriber", config.subscriber)
@@ -168,8 +171,8 @@ def make_factory(
 
 
 def make_resource(factory: WebSocketFactory) -> WebSocketResource:
-    """An ``IResource`` to mount in a ``Site`` at the path of ``config.websocket_url``, which may be
-    any, beside other pages.
+    """An ``IResource``. Mount it in a ``Site``, beside other pages, at the path of
+    ``config.websocket_url``.
     """
     return WebSocketResource(factory)
 
@@ -184,13 +187,13 @@ def make_service(
     endpoints: Iterable[Any] | None = None,
     reactor: Any = None,
 ) -> WebSocketService:
-    """An ``IService`` that listens on ``config.listen``, or on ``endpoints`` in its place.
+    """An ``IService`` that listens on ``endpoints``, by default on those of ``config.listen``.
 
-    It starts and stops its broker with itself, unless one is given.
+    Without ``broker`` it makes one, and starts and stops it with itself.
     """
     reactor = _reactor(reactor)
     subscriber = subscriber or import_callable("subscriber", config.subscriber)
-    # Stopped with the service are only those parts that it made itself.
+    # The service stops only the parts that it made itself.
     stop: list[Callable[[], object]] = []
     if authorizer is None:
         authorizer = own_authorizer = _default_authorizer(config, subscriber, reactor)

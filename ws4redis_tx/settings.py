@@ -1,6 +1,6 @@
-"""The settings under the module name that *django-websocket-redis* had.
+"""The settings, under the module name that they had in *django-websocket-redis*.
 
-Each attribute is read from Django whenever it is asked for: ``settings.WS4REDIS_EXPIRE``.
+Each access to an attribute, such as ``settings.WS4REDIS_EXPIRE``, reads Django's settings again.
 """
 
 from __future__ import annotations

@@ -1,19 +1,22 @@
-"""Django's signals about websockets. Sent by the process that serves them.
+"""Django signals about websockets, sent by the process that serves them.
 
-They are sent in a worker thread: the ORM is welcome, and no websocket waits for a receiver. Those
-of one websocket come in their order; ``connection`` is the same object in each, and can be a key.
+They are sent in a worker thread, so receivers may use the ORM and no websocket waits for them. The
+signals of one websocket come in order. ``connection`` is the same object in all of them, and is
+hashable.
 
-- ``client_connected(connection)``: a websocket is open.
-- ``message_received(connection, message)``: a client sent ``message``, bytes. It is published all
-  the same, before the receiver is called or after. To have a say in that, use ``IHooks``.
-- ``client_disconnected(connection, closing)``: it is over; ``closing`` has code, reason and counts.
+- ``client_connected(connection)``: a websocket has opened.
+- ``message_received(connection, message)``: a client sent ``message``, which is bytes. The server
+  publishes it whatever the receiver does, possibly before the receiver runs. To change or reject
+  messages, use ``IHooks``.
+- ``client_disconnected(connection, closing)``: a websocket has closed. ``closing`` has the code,
+  the reason and the counts.
 
-``connection`` is a ``ws4redis_tx.service.IConnection``: it knows ``facility`` and ``identity``, and
-its ``send`` and ``close`` may be called here.
+``connection`` is a ``ws4redis_tx.service.IConnection``. It has ``facility`` and ``identity``, and
+receivers may call its ``send`` and ``close``.
 
-Connect receivers in ``AppConfig.ready``: what opened while nobody was connected is not told of.
-Receivers that are too slow miss some: at most 10,000 events wait for them, of which half, and
-16 MiB, may be messages; the log says how many were dropped.
+Connect receivers in ``AppConfig.ready``: they are not told of websockets that opened earlier. At
+most 10,000 events wait for slow receivers; at most half of them, and 16 MiB, may be messages.
+Further events are dropped, and the log says how many.
 """
 
 from __future__ import annotations

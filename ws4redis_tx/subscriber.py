@@ -1,8 +1,8 @@
-"""The subscriber of one websocket: what it hears, what it is told first, what it may say.
+"""The subscriber of one websocket: subscribes, replays persisted messages and publishes.
 
 Replace it with the setting ``WS4REDIS_SUBSCRIBER``. Its methods run in the reactor thread, where a
-blocking call blocks every websocket; wrap it in ``twisted.internet.threads.deferToThread``. Each
-may return a Deferred.
+blocking call blocks every websocket; wrap such calls in ``twisted.internet.threads.deferToThread``.
+Each method may return a Deferred.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from ws4redis_tx.scheduling.deferreds import gather
 
 
 class RedisSubscriber(RedisStore):
-    """The default subscriber. Subclasses override any of its methods, and may extend the two
-    lists of rights that a URL may ask for.
+    """The default subscriber. Subclasses may override any of its methods, and extend the two lists
+    of rights that a URL may request.
     """
 
     subscription_channels = list(SUBSCRIBE_RIGHTS)
@@ -37,10 +37,10 @@ class RedisSubscriber(RedisStore):
             cls.send_persisted_messages = cls.send_persited_messages  # type: ignore[method-assign]
 
     def set_pubsub_channels(self, request: Any, channels: Collection[str]) -> Deferred[Any]:
-        """Compute the channels that the granted rights ``channels`` mean, and subscribe.
+        """Subscribe to the channels of the granted rights, which are in ``channels``.
 
-        The handshake waits for the Deferred, so that nothing published after the client sees its
-        websocket open can be missed. Raise ``ws4redis_tx.core.errors.Denied`` to refuse.
+        The handshake waits for the Deferred, so the client misses nothing that is published after
+        it sees its websocket open. Raise ``ws4redis_tx.core.errors.Denied`` to refuse.
         """
         facility = request.path_info[len(self._connection.config.websocket_url) :]
         self._publishers = set(
@@ -57,11 +57,11 @@ class RedisSubscriber(RedisStore):
         return subscribed
 
     def send_persisted_messages(self, websocket: Any) -> Any:
-        """Replay what is persisted on the subscribed channels, before any live message.
+        """Replay the persisted messages of the subscribed channels, before any live message.
 
-        Called right after the websocket opened, and again when the connection to Redis was
-        replaced meanwhile. ``websocket.send(message)`` queues; what came from
-        ``self._connection.get(channel)`` is left out if it arrived live as well.
+        Called right after the websocket opens, and again if the connection to Redis is replaced in
+        the meantime. ``websocket.send(message)`` queues the message. It skips a message from
+        ``self._connection.get(channel)`` that has also arrived live.
         """
 
         def send(found: list[Any]) -> None:
@@ -72,16 +72,16 @@ class RedisSubscriber(RedisStore):
         channels = self._subscription.channels
         return gather(self._connection.get(channel) for channel in channels).addCallback(send)
 
-    # A spelling that subclasses in the wild use: an override under either name counts.
+    # Existing subclasses use this spelling. An override under either name works.
     send_persited_messages = send_persisted_messages
 
     def publish_message(self, message: RedisMessage, expire: int | None = None) -> Deferred[int]:
-        """Publish a client's message on every channel it may publish to, and persist it.
+        """Publish a client's message on every channel that it may publish to, and persist it.
 
-        Called for each message, in order; the next call does not wait for this one's Deferred, so
-        an override that waits for something keeps the order itself. The client's close is answered
-        after the Deferred; if it fails, the client learns that the fate of its message is unknown
-        (1013).
+        Called for each message, in order. The next call does not wait for this call's Deferred, so
+        an override that waits must keep the order itself. The server answers the client's close
+        after the Deferred fires. If the Deferred fails, the client is closed with 1013, because its
+        message may be lost.
         """
         if expire is None:
             expire = self._connection.config.expire
@@ -89,17 +89,17 @@ class RedisSubscriber(RedisStore):
         return published
 
     def parse_response(self) -> Deferred[bytes]:
-        """Fire with the next message on a subscribed channel; it is sent to the websocket too."""
+        """Fire with the next message on a subscribed channel. The websocket still receives it."""
         arrived: Deferred[bytes] = self._subscription.parse_response()
         return arrived
 
     def get_file_descriptor(self) -> int | None:
-        """The descriptor of the process's connection on which messages arrive."""
+        """The descriptor of the process's connection to Redis on which messages arrive."""
         descriptor: int | None = self._connection.fileno()
         return descriptor
 
     def release(self) -> None:
-        """Leave all channels. Called exactly once, when the websocket is gone or was refused."""
+        """Leave all channels. Called exactly once, when the websocket has closed or was refused."""
         if self._subscription is not None:
             self._subscription.unsubscribe()
 

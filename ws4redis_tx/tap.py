@@ -1,4 +1,4 @@
-"""The door through which ``twistd`` enters, from ``twisted/plugins``."""
+"""The entry point of ``twistd``, named by the plugin in ``twisted/plugins``."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""Tickets, each good for one websocket: for clients that have no cookie to send along.
+"""Single-use tickets, for clients that cannot send the session cookie.
 
-A session's cookie belongs to Django's host. A page that opens its websocket on another host, and a
-program that logs in to an API by other means, ask Django for a ticket and show that instead. It
-says who asked, and lets in that user with that session, as the cookie would have; from then on the
-websocket is watched and ended like any other.
+The session cookie belongs to Django's host. A page that opens its websocket on another host cannot
+send it, nor can a program that logs in to an API by other means. They ask Django for a ticket and
+offer it in the handshake instead. The ticket stands for the user and session that asked for it. The
+server treats the websocket as if the cookie had come: it rechecks and revokes it like any other.
 
-What a ticket stands for is kept in Redis for some seconds, under a digest of it, so that who reads
-there cannot use it. Whoever shows the ticket takes that away.
+Redis keeps the ticket's content for some seconds, under a digest of the ticket, so somebody who can
+read Redis cannot use the ticket. Redeeming a ticket deletes its content.
 
-Knows Django's requests, and how a ticket is offered in a handshake. Imports no reactor.
+Knows Django's requests, and how a handshake offers a ticket. Imports no reactor.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from ws4redis_tx.threads import bridge
 __all__ = ["amake_ticket", "make_ticket"]
 
 DEFAULT_SECONDS = 30
-"""From the view's answer to the websocket's handshake; a second is usual."""
+"""The time from the view's response to the handshake. It usually takes about a second."""
 
-_MARK = "ws4redis.ticket."
+_TICKET_PREFIX = "ws4redis.ticket."
 
 
 def make_ticket(
@@ -49,22 +49,22 @@ def make_ticket(
     rights: Collection[str] | None = None,
     seconds: int = DEFAULT_SECONDS,
 ) -> str:
-    """A ticket for the user who sent ``request``, good once within ``seconds``.
+    """Make a ticket for the user who sent ``request``, valid once within ``seconds``.
 
-    It is a word to be offered as the second subprotocol, after a name that the server may answer:
+    The client offers it as the second subprotocol, after a name that the server may select:
     ``new WebSocket(url, ["ws4redis", ticket])``.
 
-    :param facility: the only one it is good for.
-    :param rights: the most that it grants, such as ``["subscribe-user"]``; fewer if the user may
-        have fewer.
+    :param facility: the only facility that the ticket is valid for. The default is all of them.
+    :param rights: the only rights that the ticket can grant, such as ``["subscribe-user"]``. It
+        never grants a right that the user does not have.
 
     Raises ``PermissionDenied``, which Django answers with 403, when nobody is logged in;
-    ``ValueError`` for a facility or right that there is none of; ``BrokerUnavailable`` without
-    Redis. Blocks for ``WS4REDIS_TIMEOUT`` seconds at most.
+    ``ValueError`` for an invalid facility or an unknown right; ``BrokerUnavailable`` when the call
+    to Redis fails. Blocks for at most ``WS4REDIS_TIMEOUT`` seconds.
     """
-    bridge.must_not_wait_on_event_loop(_INSTEAD[0])
-    text = _describe(request, facility, rights, seconds)
-    return _keep(text, seconds)
+    bridge.must_not_wait_on_event_loop(_ALTERNATIVES[0])
+    text = _serialize(request, facility, rights, seconds)
+    return _store(text, seconds)
 
 
 async def amake_ticket(
@@ -75,11 +75,11 @@ async def amake_ticket(
     seconds: int = DEFAULT_SECONDS,
 ) -> str:
     """``make_ticket`` for async views: does not block the event loop."""
-    text = await sync_to_async(_describe)(request, facility, rights, seconds)
-    return await asyncio.to_thread(_keep, text, seconds)
+    text = await sync_to_async(_serialize)(request, facility, rights, seconds)
+    return await asyncio.to_thread(_store, text, seconds)
 
 
-_INSTEAD = (
+_ALTERNATIVES = (
     "await ws4redis_tx.tickets.amake_ticket(…)",
     "twisted.internet.threads.deferToThread(make_ticket, …)",
 )
@@ -87,10 +87,11 @@ _INSTEAD = (
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What a ticket stood for.
+    """The content of a redeemed ticket.
 
-    ``user_id`` is whom it was made for. ``session`` is the key of a session; without one, ``user``
-    has the items that a session would have held. ``text`` is all of it, for ``read_ticket``.
+    ``user_id`` is the user it was made for. ``session`` is a session key; without one, ``user``
+    has the items that a session would have held. ``text`` is the serialized whole, for
+    ``read_ticket``.
     """
 
     user_id: str | None
@@ -101,28 +102,31 @@ class Ticket:
     text: str = field(repr=False)
 
     def narrow(self, rights: Iterable[str]) -> tuple[str, ...]:
-        """Those of ``rights`` that it is good for."""
+        """Those of ``rights`` that the ticket can grant."""
         return tuple(each for each in rights if self.rights is None or each in self.rights)
 
 
 def redeem(handshake: Handshake) -> Ticket | None:
-    """What the ticket of ``handshake`` stands for; ``None`` if none was offered. It is used up.
+    """Use up the ticket of ``handshake`` and return its content; ``None`` if none was offered.
 
-    About a handshake whose ticket was redeemed earlier, the same again. Blocks; not for the reactor
-    thread. Raises ``Denied`` for a ticket that is not good, or not for this.
+    Returns the same content again for a handshake whose ticket was redeemed earlier, as in a
+    recheck. Blocks, so do not call it in the reactor thread. Raises ``Denied`` for an invalid
+    ticket, and for one that is valid only for another facility.
     """
     if handshake.redeemed:
         return read_ticket(handshake.redeemed)
-    offered = [word for word in handshake.subprotocols if word.startswith(_MARK)]
+    offered = [word for word in handshake.subprotocols if word.startswith(_TICKET_PREFIX)]
     if not offered:
         return None
     if offered != [*handshake.subprotocols[1:2]]:
-        # What is answered stands in places that a credential must not get to.
-        raise Denied(400, "Offer two subprotocols: a name that may be answered, then the ticket.")
+        # The response repeats the first subprotocol, and must not show a credential.
+        raise Denied(
+            400, "Offer the ticket as the second subprotocol, after a name such as ws4redis."
+        )
     key = _key(offered[0])
     text = bridge.redis().take(key)
     if text is None:
-        raise Denied(403, "The ticket is not good, or not any more.")
+        raise Denied(403, "The ticket is invalid, was used already or has expired.")
     ticket = read_ticket(text)
     if ticket.facility not in (None, handshake.facility):
         raise Denied(403, "The ticket is for another facility.")
@@ -148,56 +152,58 @@ def _key(ticket: str) -> bytes:
     )
 
 
-def _keep(text: str, seconds: int) -> str:
-    ticket = _MARK + secrets.token_urlsafe(32)
+def _store(text: str, seconds: int) -> str:
+    ticket = _TICKET_PREFIX + secrets.token_urlsafe(32)
     key = _key(ticket)
-    bridge.redis().put(key, text.encode(), seconds, instead=_INSTEAD)
+    bridge.redis().put(key, text.encode(), seconds, instead=_ALTERNATIVES)
     return ticket
 
 
-def _describe(
+def _serialize(
     request: Any, facility: str | None, rights: Collection[str] | None, seconds: int
 ) -> str:
     if isinstance(seconds, bool) or not isinstance(seconds, int) or seconds < 1:
-        raise ValueError(f"seconds={seconds!r} is not a number of seconds, at least 1.")
+        raise ValueError(f"seconds={seconds!r} is not a whole number of seconds, at least 1.")
     if facility is not None:
         check_facility(facility, ())
-    session, user = _who(request)
+    session, user = _session_or_user(request)
     return json.dumps(
         {
             "user_id": user_id_of(request.user),
             "session": session,
             "user": user,
             "facility": facility,
-            "rights": None if rights is None else _checked(rights),
+            "rights": None if rights is None else _check_rights(rights),
         }
     )
 
 
-def _checked(rights: Collection[str]) -> list[str]:
+def _check_rights(rights: Collection[str]) -> list[str]:
     if isinstance(rights, str | bytes):
         raise TypeError(f"rights={rights!r} is not a list of rights. Write rights=[{rights!r}].")
     known = known_rights(django_settings.get_callable("WS4REDIS_SUBSCRIBER"))
     for right in rights:
         if right not in known:
-            raise ValueError(f"rights holds {right!r}, which is none of {', '.join(sorted(known))}")
+            raise ValueError(
+                f"rights contains {right!r}, which is none of {', '.join(sorted(known))}."
+            )
     return list(rights)
 
 
-def _who(request: Any) -> tuple[str | None, dict[str, str]]:
-    """The key of the session that ``request`` came with, or else what tells its user."""
+def _session_or_user(request: Any) -> tuple[str | None, dict[str, str]]:
+    """The key of the request's session, or else the items that identify its user."""
     user = getattr(request, "user", None)
     if user is None or not user.is_authenticated:
-        raise PermissionDenied("Nobody is logged in, whom a ticket could be for.")
+        raise PermissionDenied("Nobody is logged in. Log in first: a ticket is for a user.")
     session: Any = getattr(request, "session", None)
     session_key: str | None = getattr(session, "session_key", None)
     if isinstance(session, signed_cookies.SessionStore):
-        session_key = None  # it is the credential itself
+        session_key = None  # the key of such a session is the credential itself
     if django_settings.get("WS4REDIS_PROCESS_REQUEST") is not None:
         if session_key is None:
             raise PermissionDenied(
-                "WS4REDIS_PROCESS_REQUEST is set, which finds the user by the session: there is no "
-                "session that a ticket could stand for."
+                "WS4REDIS_PROCESS_REQUEST finds the user by the session, and this request has no "
+                "session that a ticket could stand for. Ask for the ticket with a session."
             )
         return session_key, {}
     primary_key = user._meta.pk.value_to_string(user)
@@ -211,9 +217,9 @@ def _who(request: Any) -> tuple[str | None, dict[str, str]]:
 
 
 def _backend_of(user: Any) -> str:
-    """The one that finds the user, which it does not if the user may not log in."""
+    """The first backend that finds the user. A backend does not find users who may not log in."""
     own = getattr(user, "backend", None)
     for path in [own] if own else settings.AUTHENTICATION_BACKENDS:
         if load_backend(path).get_user(user.pk) is not None:
             return str(path)
-    raise PermissionDenied("No authentication backend knows the user, or lets the user log in.")
+    raise PermissionDenied("No authentication backend finds the user: is the account active?")

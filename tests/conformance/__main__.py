@@ -1,7 +1,7 @@
 """``python -m tests.conformance``: run the Autobahn Testsuite and print its findings.
 
-Ends with 0 if every case ran and none failed, with 77 if there is no Python 2.7 to run it with,
-else with 1.
+The exit status is 0 if every case ran and none failed, 77 if there is no Python 2.7 to run it with,
+and 1 otherwise.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class NoReport(Exception):
 
 
 class Wstest(ProcessProtocol):
-    """The running Testsuite; it tells which section it is in, and keeps all output."""
+    """The running Testsuite. Prints the section that it has reached, and keeps all output."""
 
     def __init__(self) -> None:
         self.ended: Deferred[None] = Deferred()
@@ -96,7 +96,7 @@ def run(reactor: Any, wstest: Path, folder: Path, selection: Selection) -> Any:
     yield service.stopService()
     index = folder / "reports" / "index.json"
     if not index.exists():
-        raise NoReport(f"It ended without a report:\n{process.printed[-4000:]}")
+        raise NoReport(f"The Testsuite ended without a report:\n{process.printed[-4000:]}")
     return json.loads(index.read_text())
 
 
@@ -157,14 +157,14 @@ def parse_options() -> argparse.Namespace:
         "--cases",
         choices=SELECTIONS,
         default="all",
-        help="all 517; ci: 409, with half of the ones with compression; plain: the 301 without it",
+        help="all: 517 cases; ci: 409, half of those with compression; plain: the 301 without it",
     )
-    parser.add_argument("--python2", help="a Python 2.7; by default the one that is found")
+    parser.add_argument("--python2", help="path of a Python 2.7 (default: look for one)")
     parser.add_argument(
         "--environment",
         type=Path,
         default=ROOT / ".venv-conformance",
-        help="folder of the Testsuite's own environment, kept between runs",
+        help="folder of the Testsuite's environment, kept between runs",
     )
     parser.add_argument(
         "--report",

@@ -1,4 +1,4 @@
-"""The Testsuite's own environment: Python 2.7, made once and kept until its requirements change.
+"""The Testsuite's environment with Python 2.7, made once and kept until its requirements change.
 
 The Testsuite never left Python 2. ``virtualenv`` before 20.22 can still make an environment for
 it; we install that version into a temporary folder.
@@ -21,7 +21,7 @@ VIRTUALENV = "virtualenv<20.22"
 
 
 class NoPython2(Exception):
-    """There is no Python 2.7, hence no Testsuite."""
+    """The Testsuite cannot run, because there is no Python 2.7."""
 
 
 def find_python2(given: str | None = None) -> str:
@@ -33,10 +33,10 @@ def find_python2(given: str | None = None) -> str:
         if candidate and _is_python2(candidate):
             return candidate
     if given:
-        raise NoPython2(f"{given!r} is no Python 2.7. Name one that runs, or leave the option out.")
+        raise NoPython2(f"{given!r} is not a working Python 2.7. Name another, or omit the option.")
     raise NoPython2(
         "No Python 2.7 was found on PATH or among pyenv's. The Autobahn Testsuite needs one: "
-        "'pyenv install 2.7.18' makes it, or name one with --python2 PATH."
+        "Install it with 'pyenv install 2.7.18', or name one with --python2 PATH."
     )
 
 

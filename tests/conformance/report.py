@@ -130,15 +130,15 @@ class Report:
 
 
 def read_report(index: Mapping[str, Mapping[str, Any]], selection: Selection) -> Report:
-    """From the contents of ``index.json``, which holds one agent."""
+    """Read the contents of ``index.json``, which has one agent."""
     (cases,) = index.values()
     return Report({case: outcome_of(result) for case, result in cases.items()}, selection)
 
 
 def outcome_of(result: Mapping[str, Any]) -> str:
-    """The worse of how the case went and of how its connection ended.
+    """The worse of two outcomes: that of the case, and that of its connection's end.
 
-    The Testsuite has milder words for some ends (unclean, wrong code); here they are failures.
+    The Testsuite is milder about some ends (unclean, wrong code). Here they are failures.
     """
     both = (result["behavior"], result["behaviorClose"])
     return max((word if word in OUTCOMES else FAILED for word in both), key=OUTCOMES.index)

@@ -1,10 +1,10 @@
 """The server under test: its own protocol and factory, and a subscriber that echoes.
 
-A client's message takes the usual way: Autobahn's frames, our ``onMessage``, the subscriber,
-the connection's ``Delivery``, the frame that ``Publication`` makes. One thing is added. Redis
-carries no types, so a binary message that happens to be UTF-8 comes back as text, and the
-Testsuite takes that for a failure. Here the websocket notes the type of what it received, and the
-echo's opcode follows it. Payload, length and order are the server's.
+A client's message takes the usual path: Autobahn's frames, our ``onMessage``, the subscriber, the
+session's feed and its outbox. This module adds one thing. Redis carries no types, so a binary
+message that happens to be UTF-8 would come back as text, which the Testsuite counts as a failure.
+Here the websocket remembers the type of each message, and the echo has the same type. Payload,
+length and order are the server's.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TEXT, _BINARY = 1, 2
 
 
 class TypedProtocol(WebSocketTransport):
-    """The server's protocol; remembers whether the message that it handles is binary."""
+    """The server's protocol. Remembers whether the current message is binary."""
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         self._received_binary = isBinary
@@ -42,7 +42,7 @@ class TypedProtocol(WebSocketTransport):
 
 
 class EchoSubscriber(RedisSubscriber):
-    """Answers each message with itself; called while the message is handled."""
+    """Echoes each message while the server handles it."""
 
     _websocket: Any = None
 

@@ -1,4 +1,4 @@
-"""The judgement of an Autobahn Testsuite run; the run itself is ``make conformance``."""
+"""The verdict on a run of the Autobahn Testsuite. ``make conformance`` does the run itself."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""``python -m tests.fuzz``: give each target bytes for a while, with atheris.
+"""``python -m tests.fuzz``: fuzz each target for a while, with atheris.
 
-Ends with 0 if nothing was found, with 77 if there is no atheris, else with 1. An input that was
-found stays in a file; ``--replay FILE --target NAME`` tries it again, without atheris.
+The exit status is 0 if nothing was found, 77 if there is no atheris, and 1 otherwise. An input that
+was found stays in a file; ``--replay FILE --target NAME`` tries it again, without atheris.
 """
 
 from __future__ import annotations
@@ -83,21 +83,21 @@ def parse_options() -> argparse.Namespace:
         prog="python -m tests.fuzz",
         description="Fuzz what clients and Redis send, guided by the code's coverage.",
     )
-    parser.add_argument("--seconds", type=int, default=60, help="for each target")
-    parser.add_argument("--target", choices=TARGETS, help="only this one")
-    parser.add_argument("--replay", type=Path, help="a file that was found")
-    parser.add_argument("--python", help="a CPython 3.11 to 3.13; by default one that is found")
+    parser.add_argument("--seconds", type=int, default=60, help="seconds for each target")
+    parser.add_argument("--target", choices=TARGETS, help="fuzz only this target")
+    parser.add_argument("--replay", type=Path, help="try this saved input again")
+    parser.add_argument("--python", help="path of a CPython 3.11 to 3.13 (default: look for one)")
     parser.add_argument(
         "--environment",
         type=Path,
         default=ROOT / ".venv-fuzz",
-        help="folder of the fuzzer's own environment, kept between runs",
+        help="folder of the fuzzer's environment, kept between runs",
     )
     parser.add_argument(
         "--folder",
         type=Path,
         default=ROOT / "build" / "fuzz",
-        help="folder for what is found, logs, and the corpus, which is kept between runs",
+        help="folder for inputs that were found, logs, and the corpus, which is kept between runs",
     )
     return parser.parse_args()
 

@@ -1,6 +1,6 @@
-"""The fuzzer's own environment, made once and kept until its requirements change.
+"""The fuzzer's environment, made once and kept until its requirements change.
 
-atheris comes as a wheel for CPython 3.11 to 3.13 on Linux.
+atheris has wheels for CPython 3.11 to 3.13 on Linux.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def find_python(given: str | None = None) -> str:
         if candidate and _fits(candidate):
             return candidate
     raise NoAtheris(
-        (f"{given!r} is none that it has wheels for. " if given else "")
-        + "atheris needs Linux and a CPython 3.11, 3.12 or 3.13 ('pyenv install 3.12' makes one), "
-        "on PATH, among pyenv's, or named with --python PATH."
+        (f"atheris has no wheels for {given!r}. " if given else "")
+        + "atheris needs Linux and a CPython 3.11, 3.12 or 3.13, on PATH, among pyenv's, or named "
+        "with --python PATH. Install one with 'pyenv install 3.12'."
     )
 
 

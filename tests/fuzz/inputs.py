@@ -9,13 +9,13 @@ from tests.fuzz import targets
 from tests.support.wires import handshake_bytes
 from ws4redis_tx.testing import client_frame
 
-# Separates the replies of Redis in one place from those in the next.
+# Separates the replies at one place from those at the next.
 SEPARATOR = b"\xfe\xfe"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """``seeds`` are inputs that get far; the fuzzer makes others from ``words``."""
+    """``seeds`` are inputs that reach far into the code; the fuzzer makes others from ``words``."""
 
     run: Callable[[bytes], object]
     seeds: tuple[bytes, ...]
@@ -31,7 +31,7 @@ def pieces(data: bytes) -> list[bytes]:
 
 
 def said(data: bytes) -> list[tuple[str, bytes]]:
-    """The first byte of each part names the place where Redis says the rest."""
+    """The first byte of each part names the place where Redis sends the rest."""
     parts = [part for part in data.split(SEPARATOR) if part]
     return [(targets.PLACES[part[0] % len(targets.PLACES)], part[1:]) for part in parts[:8]]
 

@@ -1,4 +1,4 @@
-"""``python -m tests.fuzz.run TARGET [libFuzzer's options]``: in the environment with atheris."""
+"""``python -m tests.fuzz.run TARGET [libFuzzer's options]``, for the environment with atheris."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ from django.test import Client, override_settings
 
 from ws4redis_tx.django.authorizer import DjangoAuthorizer
 
-# The possible answers to the bytes of a handshake. 500 and 503 need trouble of the server's own.
+# The possible answers to the bytes of a handshake. 500 and 503 need a fault in the server itself.
 STATUSES = frozenset({400, 401, 403, 404, 405, 426})
 # The close codes that bytes on an open websocket can cause, besides the client's own code:
 # RFC 6455's protocol error, and the contract's bad UTF-8 and too big.
@@ -59,7 +59,7 @@ LONGEST_RECOVERY = 4 * (PREPARE_TIMEOUT + DEAFNESS_NOTICED)
 
 @contextmanager
 def no_exception_logged(*but: type[Exception]) -> Iterator[None]:
-    """Raise if an exception was caught and logged meanwhile; that is an escape too."""
+    """Raise if an exception was caught and logged in the meantime, which counts as an escape."""
     found: list[str] = []
 
     def observe(event: LogEvent) -> None:
@@ -93,7 +93,7 @@ def curious(request: Any, channels: list[str]) -> list[str]:
     assert not [name for name in request.META if name.startswith("HTTP_") and "-" in name]
     assert dict(request.headers)
     for read in (request.get_host, lambda: list(request.GET.lists())):
-        with suppress(SuspiciousOperation):  # Django's own word for it
+        with suppress(SuspiciousOperation):  # Django's own exception for this
             read()
     return channels
 
@@ -110,7 +110,7 @@ class DjangoAtOnce:
 
 
 class Tapped(MemoryClient):
-    """Keeps everything it is sent."""
+    """Keeps everything that is sent to it."""
 
     def __init__(self, factory: Any) -> None:
         self.wire = b""
@@ -120,13 +120,13 @@ class Tapped(MemoryClient):
     def gone(self) -> bool:
         return self._gone
 
-    def _written(self, data: bytes) -> None:
+    def _receive(self, data: bytes) -> None:
         self.wire += data
-        super()._written(data)
+        super()._receive(data)
 
 
 class Server:
-    """A server over a broker in memory; afterwards nothing is left of its clients."""
+    """A server over a broker in memory. ``assert_empty`` checks that no client is left."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -172,7 +172,7 @@ def handshakes(pieces: Iterable[bytes]) -> int | None:
 
 
 def _judge_refusal(client: Tapped) -> None:
-    """The client got one whole answer that the contract names, and then the end."""
+    """Check that the client got one whole answer that the contract names, and then the end."""
     assert client.refused in STATUSES, client.wire
     head, _, body = client.wire.partition(b"\r\n\r\n")
     lines = head.decode("ascii").split("\r\n")
@@ -208,8 +208,8 @@ def frames(pieces: Iterable[bytes]) -> int | None:
 
 
 def _judge_frames(server: Server, client: Tapped, sent: bytes) -> None:
-    """The server sent whole frames, and nothing after a close frame; the close code is the client's
-    or one of ours.
+    """Check that the server sent whole frames and nothing after a close frame, and that the close
+    code is the client's or one of ours.
     """
     assert not client._received, "bytes that are no whole frame, or follow a close frame"
     if client.open:
@@ -223,7 +223,7 @@ def _judge_frames(server: Server, client: Tapped, sent: bytes) -> None:
 
 
 def _close_codes(data: bytes) -> set[int]:
-    """At least the codes of the client's close frames; 1000 and 1005 for a frame without one."""
+    """The codes of the client's close frames, perhaps more; 1000 and 1005 if one has no code."""
     codes: set[int] = set()
     while len(data) >= 2:
         opcode, masked, size, start = data[0] & 0x0F, data[1] & 0x80, data[1] & 0x7F, 2
@@ -307,7 +307,7 @@ class Liar:
         truth = plain(*command[1:]) if plain else self._honest(connection, command)
         return self.lies.pop(0) if self.lies else truth
 
-    # Commands that follow the wrong answer "scripts are not permitted".
+    # The commands that the broker sends after the wrong answer "scripts are not permitted".
 
     def _setex(self, channel: bytes, expire: bytes, payload: bytes) -> bytes:
         return b"+OK\r\n"
@@ -390,8 +390,8 @@ class _Story:
         self._judge()
 
     def recover(self) -> None:
-        """Until both connections are there, and have been for long enough: an answer that does not
-        come is waited for, and half a reply, which makes a connection deaf, is noticed by probes.
+        """Wait until both connections have been up for long enough. The server waits for missing
+        answers, and needs probes to notice half a reply, which makes a connection deaf.
         """
         clock = self.world.clock
         started = last_down = clock.seconds()

@@ -17,7 +17,7 @@ from ws4redis_tx.testing import client_frame
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
-    """``data``, cut into the pieces that arrive."""
+    """``data``, cut into pieces that arrive one by one."""
     inside = sorted({place for place in places if 0 < place < len(data)})
     return [data[start:end] for start, end in pairwise([0, *inside, len(data)])]
 
@@ -47,7 +47,7 @@ ODD_BYTES = st.sampled_from(
 
 
 def seasoned(*sensible: bytes) -> st.SearchStrategy[bytes]:
-    """Mostly something sensible; sometimes with odd bytes in it; sometimes anything."""
+    """Mostly a sensible value, sometimes one with odd bytes in it, sometimes anything."""
     plain = st.sampled_from(sensible)
     odd = st.lists(plain | ODD_BYTES, max_size=5).map(b"".join)
     return st.one_of(*[plain] * 6, odd, st.binary(max_size=40))
@@ -108,7 +108,7 @@ FIELDS = st.fixed_dictionaries(
     },
 )
 MORE = st.dictionaries(NAMES, VALUES, max_size=3)
-# Mostly one part at a time is fuzzed: with everything wrong, nothing is reached.
+# Mostly fuzz one part at a time: with everything wrong, the server refuses too early.
 GOOD_HEAD = handshake_bytes("/ws/foobar?subscribe-broadcast")
 FRAMES_AFTER = st.just(b"") | st.binary(max_size=20)
 

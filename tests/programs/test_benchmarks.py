@@ -35,7 +35,7 @@ Script = Callable[[socket.socket], None]
 
 
 class ScriptedServer:
-    """Answers each client's handshake and then follows ``script``, one client after the other."""
+    """Answers each client's handshake and then runs ``script``, one client after another."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -69,7 +69,7 @@ class ScriptedServer:
 
 
 def sends(*messages: bytes) -> Script:
-    """A script that accepts and sends these: text messages, or raw frames as they are."""
+    """A script that accepts, and sends text messages or raw frames."""
     frames = [each if each in (PING, CLOSE) else server_frame(each) for each in messages]
     return lambda client: client.sendall(ACCEPT + b"".join(frames))
 
@@ -86,7 +86,7 @@ class LoadTests(SynchronousTestCase):
         return server
 
     def ordered(self, *messages: bytes) -> Heard:
-        """One client's hearing of ``messages``, numbered from 7."""
+        """The ``messages`` as one client received them, numbered from 7."""
         go_on = threading.Event()
 
         def script(client: socket.socket) -> None:

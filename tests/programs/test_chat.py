@@ -1,4 +1,4 @@
-"""First light: a Django view's messages reach the browsers that they are for, and no others."""
+"""The chat demo: a Django view's messages reach the intended browsers, and no others."""
 
 from __future__ import annotations
 

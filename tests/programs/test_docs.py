@@ -1,7 +1,7 @@
 """The documentation as a whole: every block of code is run by a test, and the tables are complete.
 
-A page whose blocks say more than commands has a test module of its own, with a
-``test_every_block_is_known_here``. The commands on all other pages are looked at here.
+A page with blocks other than commands has its own test module, with a
+``test_every_block_is_known_here``. This module checks the commands on all other pages.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Inside other people's applications: several servers in one reactor, beside their own code."""
+"""Embedded in applications: several servers in one reactor, beside the applications' own code."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class LoadTests(LoadTestCase):
 
 
 class OwnObjectsTests(SynchronousTestCase):
-    """A leak would be seen at all."""
+    """The check detects a leak."""
 
     def test_a_kept_object_of_ours_is_counted(self) -> None:
         before = our_objects()

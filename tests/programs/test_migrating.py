@@ -146,8 +146,8 @@ BROWSER = {
 
 
 def passed_on(location: str) -> bytes:
-    """The browser's request as nginx passes it on with these lines: HTTP/1.0 by default, with
-    nginx' own Host, and without hop-by-hop headers.
+    """The browser's request as nginx forwards it with these lines: by default with HTTP/1.0 and
+    nginx's own Host, and without hop-by-hop headers.
     """
     headers = {**BROWSER, "Host": "localhost", "Connection": "close"}
     del headers["Upgrade"]

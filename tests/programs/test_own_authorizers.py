@@ -91,7 +91,7 @@ class TokenTestCase(SynchronousTestCase):
         return token
 
     def show(self, token: str, target: str = f"chat?{FLAGS}") -> MemoryClient:
-        """Show the token both ways; the answers must agree."""
+        """Send the token in both ways; the answers must agree."""
         offered, bearer = (
             connect(self.factory, f"ws://localhost/ws/{target}", headers=headers)
             for headers in (

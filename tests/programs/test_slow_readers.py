@@ -1,4 +1,4 @@
-"""A client that never reads costs the server its bound and no more, under any policy."""
+"""A client that never reads costs the server no more than its bound, under any policy."""
 
 from __future__ import annotations
 

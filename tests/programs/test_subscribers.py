@@ -34,7 +34,7 @@ from ws4redis_tx.threads import bridge
 
 
 class AllowAll:
-    """Everybody is John and gets every right that they ask for."""
+    """Treats everybody as John, and grants every requested right."""
 
     def authorize(self, handshake: Any, rights: Any) -> Admission:
         john = Identity("abc", "john", ("chatters",))
@@ -97,7 +97,7 @@ class Threads:
 
 
 class MemoryTests(SynchronousTestCase):
-    """In memory: nothing happens unless the test does it."""
+    """In memory: nothing happens unless the test causes it."""
 
     subscriber: Any
 

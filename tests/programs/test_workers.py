@@ -65,7 +65,7 @@ class WorkersTestCase(TestCase):
         workers: int = 2,
         redis: str | None = None,
     ) -> Any:
-        """Fire when all workers are ready; the pid of each by its number is in ``workers``."""
+        """Fire when all workers are ready. ``workers`` then has the pid of each by its number."""
         self.redis = shared_redis()
         self.program = Program(
             *(sys.executable, "-c", OWN_GROUP),
@@ -96,7 +96,7 @@ class WorkersTestCase(TestCase):
 
     @contextmanager
     def only(self, worker: int) -> Any:
-        """Stop all other workers meanwhile."""
+        """Suspend all other workers within the context."""
         others = [pid for number, pid in self.pids().items() if number != worker]
         for pid in others:
             os.kill(pid, signal.SIGSTOP)
@@ -121,7 +121,7 @@ class WorkersTestCase(TestCase):
 
     @inlineCallbacks
     def open_wires(self, count: int) -> Any:
-        """Fire with cheap clients, of any worker."""
+        """Fire with cheap clients, connected to any workers."""
         handshake = handshake_bytes(f"/ws/{CHANNEL}", Host=f"127.0.0.1:{self.port}")
         some_at_once = DeferredSemaphore(200)
 
@@ -245,7 +245,7 @@ class ServingTests(WorkersTestCase):
 
 
 class EndingTests(WorkersTestCase):
-    """Every process ends, and every client is told, whichever process gets the signal."""
+    """Every process ends and every client gets a close code, whichever process gets the signal."""
 
     @inlineCallbacks
     def test_sigterm_closes_the_clients_of_all_with_1012_and_leaves_no_process(self) -> Any:
@@ -324,7 +324,7 @@ class EndingTests(WorkersTestCase):
 
 
 class ManyClientsTests(WorkersTestCase):
-    """2,000 clients are told within the drain time, and have nothing left to connect to."""
+    """2,000 clients are closed within the drain time, and can connect to nothing afterwards."""
 
     def setUp(self) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -367,7 +367,7 @@ class ParentTests(TestCase):
 
     @inlineCallbacks
     def said(self, level: Any = LogLevel.info) -> Any:
-        """Fire with the next line of a worker's own, not its parent's about it."""
+        """Fire with the next line that the worker wrote itself."""
         while True:
             event = yield self.events.get().addTimeout(TIMEOUT, reactor)
             if "text" in event:
@@ -410,7 +410,7 @@ class ParentTests(TestCase):
 
     @inlineCallbacks
     def test_a_worker_that_does_not_end_is_killed_in_time(self) -> Any:
-        self.patch(parent, "_PATIENCE", 0.1)
+        self.patch(parent, "_KILL_GRACE", 0.1)
         workers = self.workers(
             "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
             "print('here', flush=True); sys.stdin.read()"
@@ -427,7 +427,7 @@ class ParentTests(TestCase):
                 break
         self.assertEqual(
             formatEvent(event),
-            "[worker 1] It has ended (exit status 3) and is started again in 1 s.",
+            "[worker 1] It has ended (exit status 3) and will be restarted in 1 s.",
         )
 
     @inlineCallbacks
@@ -455,14 +455,14 @@ _closing_wires.noisy = False
 
 
 class LogTests(SynchronousTestCase):
-    """A worker's log lines arrive, of any kind and at any time."""
+    """A worker's log lines of any kind arrive, at any time."""
 
     def setUp(self) -> None:
         self.written: list[bytes] = []
         self.patch(worker_log, "_write", self.written.append)
 
     def log(self, **event: Any) -> None:
-        worker_log._tell_parent({"log_level": LogLevel.info, "log_format": "hello", **event})
+        worker_log._write_event({"log_level": LogLevel.info, "log_format": "hello", **event})
 
     def test_a_failure_in_a_timer_is_told_and_what_the_parent_said_is_not(self) -> None:
         self.log(log_namespace="twisted.internet.base")

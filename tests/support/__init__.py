@@ -6,5 +6,5 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# A test that waits for longer than this has failed.
+# Seconds after which a test that still waits has failed.
 TIMEOUT = 20.0

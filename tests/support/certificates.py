@@ -1,4 +1,4 @@
-"""Certificates of our own, and a Redis behind TLS."""
+"""Self-signed certificates, and a Redis behind TLS."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.redis import shared_redis
 from ws4redis_tx.core.redis_address import parse_redis_address
 from ws4redis_tx.redis.broker import RedisBroker
 
-# OpenSSL tells authorities apart by their names.
+# OpenSSL distinguishes authorities by their names.
 _numbers = count()
 
 
@@ -63,7 +63,7 @@ class TlsTestCase(TestCase):
 
     @inlineCallbacks
     def open_door(self, *names: x509.GeneralName, lets_in: str | None = None) -> Any:
-        """Listen with TLS for ``names``; clients need the certificate ``lets_in``, if given."""
+        """Listen with TLS for ``names``. If ``lets_in`` is given, clients need that certificate."""
         self.redis = shared_redis()
         public, both = make_certificate(*names)
         self.ca_file = write_file(self, public)
@@ -88,7 +88,7 @@ class TlsTestCase(TestCase):
         return broker
 
     def complaint(self) -> Deferred[str]:
-        """Fire with the log's reason why Redis is unavailable."""
+        """Fire with the reason that the log gives for Redis being unavailable."""
         said: Deferred[str] = Deferred()
 
         def observe(event: Any) -> None:

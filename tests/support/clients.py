@@ -21,7 +21,7 @@ from ws4redis_tx.testing import client_frame
 
 
 class Client(WebSocketClientProtocol):
-    """A websocket client over a real socket, independent of our implementation."""
+    """A websocket client over a real socket, independent of the server's implementation."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -32,7 +32,7 @@ def environment() -> dict[str, str]:
 
 
 def in_thread(function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-    """Call it in a worker thread, like a view, and close that thread's database afterwards."""
+    """Call it in a worker thread, like a view, and then close that thread's connections."""
 
     def work() -> Any:
         from django.db import connections

@@ -1,4 +1,4 @@
-"""Environments for programs that need a Python of their own."""
+"""Environments for programs that need another Python."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class EnvironmentFailed(Exception):
 
 
 def clean_variables() -> dict[str, str]:
-    """This process' environment variables, without those for another Python."""
+    """The environment variables of this process, without those that would affect another Python."""
     return {
         name: value
         for name, value in os.environ.items()

@@ -1,4 +1,4 @@
-"""A server in memory: the real protocol on a fake wire, with the clock in the test's hands."""
+"""A server in memory: the real protocol on a fake wire, with a clock that the test advances."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A feed and its outbox, as a session has them."""
+"""A feed with its outbox, as in a session."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ws4redis_tx.websocket.frames import PLAIN
 
 
 class FedOutbox:
-    """One object for both, with the names of their methods."""
+    """Combines both in one object, with the names of their methods."""
 
     def __init__(
         self,

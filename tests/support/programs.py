@@ -1,4 +1,4 @@
-"""Programs of ours and other people's tests, run as their users run them: as processes."""
+"""Runs our programs, and tests such as our users write, as processes."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
     )
 
 
-# crochet's own
+# crochet's own warning
 _WARNINGS = ("-W", "error", "-W", "ignore:isSet:DeprecationWarning")
 DJANGO_SETTINGS = """
 from tests.projects.django_project.settings import *

@@ -19,7 +19,7 @@ from ws4redis_tx.twistd.embedded_redis import find_server, free_port, server_com
 
 
 class RedisServer:
-    """A real server; it ends with this process at the latest."""
+    """A real Redis server. It ends with this process at the latest."""
 
     def __init__(self, *options: str, port: int | None = None) -> None:
         self.port = port or free_port()
@@ -40,7 +40,7 @@ class RedisServer:
 
     @property
     def pid(self) -> int:
-        """The process whose only child is the server."""
+        """The process whose only child is the Redis server."""
         return self._process.pid
 
     def stop(self) -> None:
@@ -50,7 +50,7 @@ class RedisServer:
             self._process.wait()
 
     def command(self, *arguments: bytes | str | int) -> Any:
-        """Send one command over a connection of its own; blocks."""
+        """Send one command over a new connection. Blocks."""
         import valkey
 
         with valkey.Valkey(host="127.0.0.1", port=self.port) as client:
@@ -62,7 +62,7 @@ class RedisServer:
         return sorted(name for name in names if b"ctl:" not in name)
 
     def connections(self) -> int:
-        """The number of connections, without the one that asks."""
+        """The number of connections, not counting the one used for this query."""
         return self.command("CLIENT", "LIST").count(b"\n") - 1
 
 
@@ -70,7 +70,7 @@ _shared: RedisServer | None = None
 
 
 def shared_redis() -> RedisServer:
-    """The server of all tests in this process that do it no harm; emptied first."""
+    """The server that all harmless tests of this process share. Empties it first."""
     global _shared
     if _shared is None:
         _shared = RedisServer()
@@ -109,7 +109,7 @@ class Sentinel:
             shutil.rmtree(self._folder)
 
     def wait_for_event(self, name: str, start: Any) -> None:
-        """Block until this sentinel publishes the event that ``start`` sets off."""
+        """Block until this sentinel publishes the event that ``start`` causes."""
         import valkey
 
         with valkey.Valkey(port=self.port, socket_timeout=30) as client:

@@ -93,7 +93,7 @@ class LoadTestCase(ServerTestCase):
 
     @inlineCallbacks
     def connect_under_load(self, connects: int) -> Any:
-        """Connect that often while sequence numbers are published, and check each stream."""
+        """Connect that many times while sequence numbers are published, and check each stream."""
         publisher = RedisBroker(self.redis.address, "", reactor)
         publisher.startService()
         self.addCleanup(publisher.stopService)
@@ -163,7 +163,7 @@ class LoadTestCase(ServerTestCase):
 
     @inlineCallbacks
     def cycle(self, at_once: int) -> Any:
-        """Open and end that many websockets; fire when the server has forgotten them."""
+        """Open and close that many websockets. Fire when the server has released them."""
         yield gatherResults([self.open_and_end(i) for i in range(at_once)], consumeErrors=True)
         yield self.service.factory.broker.fence()
         while self.service.factory.session_server.sessions:

@@ -47,7 +47,7 @@ class ContractTestCase(ServerTestCase):
         return service
 
     def share(self, broker: RedisBroker) -> None:
-        """Let publishers use this broker's connection, so that the reactor is left clean."""
+        """Let publishers use this broker's connection, which leaves the reactor clean."""
         self.broker = broker
         bridge.share_commands(broker.commands)
         self.addCleanup(bridge.share_commands, None)
@@ -187,7 +187,7 @@ class DjangoTests(ServerTestCase):
 
     @inlineCallbacks
     def assert_open(self, client: Any) -> Any:
-        """It still gets messages, after everything that was said before."""
+        """Check that it still gets messages, after everything that was sent before."""
         self.redis.command("PUBLISH", "broadcast:foobar", "still here")
         self.assertEqual((yield client.next()), "still here")
         self.assertFalse(client.closed.called)

@@ -35,7 +35,7 @@ class Reactor(Clock):
         return self
 
     def disconnect(self) -> None:
-        """Give up an attempt; nothing to do."""
+        """Give up the attempt. Nothing needs to be done."""
 
 
 class Wire(StringTransport):
@@ -258,7 +258,7 @@ class RedisWorld:
             self.pubsub.die()
 
     def recover(self) -> None:
-        """Let the next attempt to connect succeed, or time pass until there is one."""
+        """Let the next attempt to connect succeed, or advance the clock until there is one."""
         if self.clock.attempts:
             connection = Connection(self.redis, self.clock)
             connection.protocol = self.clock.attempts.pop(0).buildProtocol(None)

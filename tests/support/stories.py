@@ -150,7 +150,7 @@ class World(Protocol):
 
 
 class Authorizer:
-    """Everybody is the same user, and gets every right that they ask for."""
+    """Treats everybody as the same user, and grants every requested right."""
 
     def authorize(self, handshake: Any, rights: Iterable[str]) -> Admission:
         identity = Identity("s", "u", ("g",))
@@ -180,7 +180,7 @@ class Visitor:
 
 
 class Story:
-    """Takes steps, and after each judges the promises that can be judged by then."""
+    """Takes steps, and after each step checks the promises that can be checked by then."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -206,7 +206,7 @@ class Story:
         self.visitors.append(Visitor(client, channels, echo, publish is not None))
 
     def open(self, subscribe: frozenset[str], publish: str | None, echo: bool) -> None:
-        """Connect, and wait as long as it takes."""
+        """Connect, and wait until it has succeeded."""
         self.heal()
         self.connect(subscribe, publish, echo)
         self.calm_down()
@@ -285,7 +285,7 @@ class Story:
                 self.lose_pubsub()
             if not self.world.factory.broker.available:
                 self.recover()
-                self._settle()  # the outage is over before anything else happens
+                self._settle()  # end the outage before anything else happens
                 self.calm_down()
 
     def wait(self, seconds: float) -> None:
@@ -318,7 +318,7 @@ class Story:
             self._check(visitor)
 
     def _hard_to_tell(self, one: Message, other: Message) -> bool:
-        """Whether a recovery cannot know which came first."""
+        """Whether a recovery cannot know which message came first."""
         return one.channel != other.channel or not (one.persisted and other.persisted)
 
     def _received(self, visitor: Visitor) -> list[Message]:
@@ -355,7 +355,7 @@ class Story:
             assert not client._received, "something came after a close frame"
 
     def _finish(self) -> None:
-        """Let everything in flight arrive, and judge the outcome."""
+        """Let everything in flight arrive, and check the outcome."""
         for visitor in self.visitors:
             self._resume(visitor)
         self._drain()

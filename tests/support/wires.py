@@ -17,7 +17,7 @@ class Written(list[bytes]):
 
 
 def handshake_bytes(target: str = "/ws/foobar?subscribe-broadcast", **headers: str | None) -> bytes:
-    """A well-formed handshake; headers by name with ``_`` for ``-``; ``None`` leaves one out."""
+    """A well-formed handshake. Header names have ``_`` for ``-``; ``None`` omits a header."""
     fields: dict[str, str | None] = {
         "Host": "localhost",
         "Upgrade": "websocket",

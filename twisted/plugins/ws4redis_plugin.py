@@ -1,4 +1,4 @@
-"""Tells ``twistd`` of the ``ws4redis`` command."""
+"""Tells ``twistd`` about the ``ws4redis`` command."""
 
 from twisted.application.service import ServiceMaker
 

@@ -1,4 +1,4 @@
-"""Django's side: who a visitor is, system checks, signals, the site on the server's own port.
+"""Django's side: authorization, system checks, signals, and the site on the server's own port.
 
 Knows Django and the public names. It must not know sockets, frames or Redis' protocol.
 """

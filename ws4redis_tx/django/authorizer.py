@@ -1,8 +1,8 @@
-"""Who a visitor is and what they may do, according to Django. Runs in a worker thread.
+"""Looks up visitors and their rights in Django, in a worker thread.
 
-A handshake looks and does not touch: it never saves, flushes, cycles or deletes a session. Django's
-own ``get_user`` does, when the password changed or a fallback key signed the session, and the
-browser would be logged out by merely connecting.
+The lookup is read-only: it never saves, flushes, cycles or deletes a session. Django's own
+``get_user`` does so when the password has changed or a fallback key signed the session. Merely
+connecting would then log the browser out.
 """
 
 from __future__ import annotations
@@ -49,13 +49,12 @@ _THREADS = 2
 class DjangoAuthorizer:
     """An ``IAuthorizer`` that asks Django.
 
-    It has threads of its own: apart from WSGI's, so that slow views keep no handshake waiting, and
-    few, as lookups get slower when more of them compete. They end with the reactor, or by
-    ``stop()``, and keep no process from ending. A lookup that is cancelled before its turn comes
-    costs nothing.
+    It has its own threads, so that slow views do not delay handshakes. There are only a few,
+    because concurrent lookups slow each other down. They are daemon threads, and end with the
+    reactor or through ``stop()``. A lookup that is cancelled before it starts costs nothing.
 
     :param known_rights: the rights that a callback may grant.
-    :param context: entered by the thread around each look-up.
+    :param context: a context manager that the thread enters around each lookup.
     """
 
     def __init__(
@@ -79,7 +78,7 @@ class DjangoAuthorizer:
         return self._lookups.ask(self._authorize, handshake, rights)
 
     def stop(self) -> None:
-        """End the threads, after what they are at; waits for nothing."""
+        """End the threads after their current lookups. Returns without waiting for them."""
         if self._lookups is not None:
             self._reactor.removeSystemEventTrigger(self._at_shutdown)
             self._end_threads()
@@ -99,7 +98,7 @@ class DjangoAuthorizer:
             ticket = redeem(handshake)
             identity = _identify(request, ticket)
             request.ws4redis_identity = identity  # type: ignore[attr-defined]
-            expires = _expires(request.session)
+            expires = _expiry_of(request.session)
             if ticket is None:
                 return Admission(identity, self._granted(request, rights), request, expires)
             granted = ticket.narrow(self._granted(request, ticket.narrow(rights)))
@@ -120,16 +119,19 @@ class DjangoAuthorizer:
                 detail=f"WS4REDIS_ALLOWED_CHANNELS raised PermissionDenied ({error})",
             ) from error
         if isinstance(granted, str | bytes):
-            raise TypeError("WS4REDIS_ALLOWED_CHANNELS answered a string, not a list of rights")
+            raise TypeError("WS4REDIS_ALLOWED_CHANNELS returned a string. Return a list of rights.")
         granted = tuple(dict.fromkeys(granted))
         unknown = set(granted) - self._known_rights - {"echo"}
         if unknown:
-            raise ValueError(f"WS4REDIS_ALLOWED_CHANNELS granted unknown rights: {unknown}")
+            raise ValueError(
+                f"WS4REDIS_ALLOWED_CHANNELS granted unknown rights: {unknown}. Return only rights "
+                f"from {sorted(self._known_rights)}."
+            )
         return granted
 
 
 def make_request(handshake: Handshake) -> WSGIRequest:
-    """The request that Django would have made of this handshake."""
+    """The request that Django would have made from this handshake."""
     headers = handshake.headers
     host, _, port = headers["host"].rpartition(":")
     if not port.isdigit():
@@ -137,7 +139,7 @@ def make_request(handshake: Handshake) -> WSGIRequest:
     environ = {
         "REQUEST_METHOD": "GET",
         "SCRIPT_NAME": "",
-        # Percent-decoded bytes seen as latin-1, as WSGI wants them.
+        # WSGI wants percent-decoded bytes, decoded as latin-1.
         "PATH_INFO": unquote_to_bytes(handshake.path.encode("latin-1")).decode("latin-1"),
         "QUERY_STRING": handshake.query,
         "SERVER_NAME": host,
@@ -148,26 +150,26 @@ def make_request(handshake: Handshake) -> WSGIRequest:
         "wsgi.input": io.BytesIO(),
     }
     for name, value in headers.items():
-        # A name with "_" would shadow the header that has "-" in its place.
+        # A name with "_" would shadow the same name with "-".
         if "_" not in name:
             environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
     return WSGIRequest(environ)
 
 
 def _identify(request: WSGIRequest, ticket: Ticket | None) -> Identity:
-    """Find out who sent ``request``, and load all that a later access of its ``user`` or
-    ``session`` would have to ask the database for.
+    """Identify the sender of ``request``.
 
-    Who shows a ticket is whom it was made for, or is refused.
+    Loads ``user`` and ``session`` fully, so that no later access queries the database. Raises
+    ``Denied`` if the ticket's session or user is gone, or the user is another one.
     """
     if ticket is not None and ticket.session is not None:
         request.COOKIES = {**request.COOKIES, settings.SESSION_COOKIE_NAME: ticket.session}
     process_request = django_settings.get_callable("WS4REDIS_PROCESS_REQUEST")
     if process_request is None:
         if ticket is None or ticket.session is not None:
-            request.session, request.user = _look_up(request)
+            request.session, request.user = _load_session_and_user(request)
         else:
-            request.session, request.user = _look_up_by(ticket)
+            request.session, request.user = _load_user_of(ticket)
         identity = identity_of(request)
     else:
         process_request(request)
@@ -179,7 +181,7 @@ def _identify(request: WSGIRequest, ticket: Ticket | None) -> Identity:
     if ticket is not None and (identity.username is None or identity.user_id != ticket.user_id):
         raise Denied(403, "The ticket is not good any more.", detail="its session or user is gone")
     if isinstance(request.session, signed_cookies.SessionStore):
-        # The key of such a session is the credential itself.
+        # The key of a signed-cookie session is the credential itself.
         identity = replace(identity, session_key=None)
     return identity
 
@@ -194,23 +196,23 @@ def _identity_by_session(request: WSGIRequest) -> Identity:
     )
 
 
-def _look_up(request: WSGIRequest) -> tuple[SessionBase, Any]:
+def _load_session_and_user(request: WSGIRequest) -> tuple[SessionBase, Any]:
     session = _session_store()(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
-    session.get(SESSION_KEY)  # loads it, or finds that there is none
-    user = _user(session)
+    session.get(SESSION_KEY)  # loads the session, if there is one
+    user = _load_user(session)
     if user is None:
-        # What get_user would have flushed is nobody's session.
+        # get_user would have flushed this session, so it belongs to nobody.
         return _session_store()(None), AnonymousUser()
     return session, user
 
 
-def _look_up_by(ticket: Ticket) -> tuple[SessionBase, Any]:
-    """The same for one that was made without a session."""
-    return _session_store()(None), _user(ticket.user) or AnonymousUser()
+def _load_user_of(ticket: Ticket) -> tuple[SessionBase, Any]:
+    """The session and user of a ticket that was made without a session."""
+    return _session_store()(None), _load_user(ticket.user) or AnonymousUser()
 
 
-def _user(session: SessionBase | Mapping[str, str]) -> Any:
-    """The session's user; anonymous without one; ``None`` when the session is no longer good."""
+def _load_user(session: SessionBase | Mapping[str, str]) -> Any:
+    """The session's user, or an anonymous one; ``None`` when the session is no longer valid."""
     backend_path = session.get(BACKEND_SESSION_KEY)
     if SESSION_KEY not in session or backend_path not in settings.AUTHENTICATION_BACKENDS:
         return AnonymousUser()
@@ -229,16 +231,18 @@ def _user(session: SessionBase | Mapping[str, str]) -> Any:
     return user
 
 
-def _expires(session: Any) -> float | None:
-    """When the session ends, in seconds since the epoch: its row says it, or the session itself, if
-    it was given a date; the other engines know an age at most. Asks nothing of the database.
+def _expiry_of(session: Any) -> float | None:
+    """When the session expires, in seconds since the epoch.
+
+    The date comes from its row, or from the session if an expiry date was set there. Other engines
+    know at most an age, hence ``None``. Does not query the database.
     """
     if isinstance(session, signed_cookies.SessionStore):
-        return None  # Django takes such a cookie also when it is over
+        return None  # Django accepts a signed cookie even after its session's expiry
     when = getattr(session, "_ws4redis_expires", None)
     if when is None and isinstance(session, SessionBase) and session.session_key:
         when = session.get("_session_expiry")
-        if isinstance(when, str):  # as the JSON serializer keeps it
+        if isinstance(when, str):  # from the JSON serializer
             with suppress(ValueError):
                 when = datetime.fromisoformat(when)
     return when.timestamp() if isinstance(when, datetime) else None
@@ -249,8 +253,10 @@ def _session_store() -> type[SessionBase]:
 
 
 class _ReadOnlyCache:
-    """A cache that keeps nothing: one engine puts what it loads there, and so could bring a session
-    back that was logged out meanwhile.
+    """A cache that ignores writes.
+
+    The ``cached_db`` engine caches each session that it loads. This could restore a session that
+    was logged out in the meantime.
     """
 
     def __init__(self, cache: Any) -> None:
@@ -264,15 +270,15 @@ class _ReadOnlyCache:
 
 @cache
 def _read_only(engine: str) -> type[SessionBase]:
-    """The engine's store, whose writes do nothing: some engines write while they load."""
+    """The engine's session store, with writes that do nothing: some engines write while loading."""
 
     def ignore(self: SessionBase, *args: Any, **kwargs: Any) -> None:
         pass
 
-    def lose(self: SessionBase) -> None:
+    def forget_key(self: SessionBase) -> None:
         self._session_key = None
 
-    def start(self: Any, *args: Any, **kwargs: Any) -> None:
+    def initialize(self: Any, *args: Any, **kwargs: Any) -> None:
         store.__init__(self, *args, **kwargs)
         if hasattr(self, "_cache"):
             self._cache = _ReadOnlyCache(self._cache)
@@ -284,8 +290,8 @@ def _read_only(engine: str) -> type[SessionBase]:
 
     store = import_module(engine).SessionStore
     methods: dict[str, Any] = dict.fromkeys(("save", "delete", "flush", "cycle_key"), ignore)
-    # The name is part of the salt that session data is signed with.
-    methods |= {"create": lose, "__init__": start, "__qualname__": store.__qualname__}
+    # Django signs session data with a salt that contains this name.
+    methods |= {"create": forget_key, "__init__": initialize, "__qualname__": store.__qualname__}
     if hasattr(store, "_get_session_from_db"):
         methods["_get_session_from_db"] = remember_expiry
     return type(store.__name__, (store,), methods)

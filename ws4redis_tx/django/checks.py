@@ -1,4 +1,4 @@
-"""System checks: the settings that cannot work, as ``manage.py check`` reports them."""
+"""System checks: ``manage.py check`` reports invalid settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Django's database connections of a worker thread, which no request closes."""
+"""Closes Django's database connections in worker threads, where no request does."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from django.db import close_old_connections, connections
 
 
 def tidy(ending: bool) -> None:
-    """Close what Django closes before and after a request, or all, as the thread ends.
+    """Close the connections that Django closes around a request, or all if a thread is ``ending``.
 
-    For a whole row of work at once: by default Django closes its connections, and to make a new one
-    takes a third of a lookup.
+    Call it once for a batch of lookups, not for each: by default Django closes every connection,
+    and a new one costs a third of a lookup.
     """
     if ending:
         connections.close_all()
@@ -18,7 +18,9 @@ def tidy(ending: bool) -> None:
 
 
 def close_broken() -> None:
-    """Leave what comes next no connection that failed, or whose transaction somebody left open."""
+    """Close connections that have failed or whose transaction was left open, so that the next task
+    does not use them.
+    """
     for connection in connections.all(initialized_only=True):
         as_configured = connection.settings_dict["AUTOCOMMIT"]
         if connection.errors_occurred or connection.autocommit != as_configured:

@@ -1,8 +1,8 @@
-"""Signals of Django that this package listens to. None of them may break what sent it.
+"""Receivers of Django's signals, which tell the websocket servers about revoked rights.
 
-What changes a user, or a user's groups, is told to the websocket servers when the transaction is
-committed: before, they would read what was there before. A logout is told at once, as the session's
-key is gone afterwards.
+No receiver may break its sender. The servers are told about a change to a user, or to a user's
+groups, when the transaction commits: earlier, they would still read the old state. They are told
+about a logout at once, because the session key is gone afterwards.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from ws4redis_tx.revocation.messages import LOGOUT, RECHECK, Revocation, digest
 _log = logging.getLogger(__name__)
 
 # Primary keys in one message.
-_MOST_VALUES = 1000
+_MAX_VALUES = 1000
 
 
-def _unbreaking(receiver: Callable[..., None]) -> Callable[..., None]:
+def _log_exceptions(receiver: Callable[..., None]) -> Callable[..., None]:
     @wraps(receiver)
     def guarded(sender: Any, **kwargs: Any) -> None:
         try:
@@ -42,14 +42,15 @@ def _unbreaking(receiver: Callable[..., None]) -> Callable[..., None]:
 
 
 def connect() -> None:
-    """Connect all receivers, once, when Django's models are loaded.
+    """Connect all receivers. Call it once, after Django has loaded its models.
 
-    To each model by itself: a receiver of every model's deletions would slow all of them down.
+    Each receiver is connected to its own models: one for the deletions of every model would slow
+    all of them down.
     """
     user_logged_in.connect(remember_groups, dispatch_uid="ws4redis_tx.remember_groups")
     user_logged_out.connect(logged_out, dispatch_uid="ws4redis_tx.logged_out")
     user_model = get_user_model()
-    for model in _kin(user_model):
+    for model in _related_models(user_model):
         post_save.connect(user_saved, sender=model, dispatch_uid="ws4redis_tx.user_saved")
         post_delete.connect(user_deleted, sender=model, dispatch_uid="ws4redis_tx.user_deleted")
     try:
@@ -61,22 +62,23 @@ def connect() -> None:
     m2m_changed.connect(
         groups_changed, sender=groups.remote_field.through, dispatch_uid="ws4redis_tx.groups"
     )
-    for model in _kin(groups.remote_field.model):
+    for model in _related_models(groups.remote_field.model):
         pre_save.connect(remember_name, sender=model, dispatch_uid="ws4redis_tx.remember_name")
         post_save.connect(group_saved, sender=model, dispatch_uid="ws4redis_tx.group_saved")
         post_delete.connect(group_deleted, sender=model, dispatch_uid="ws4redis_tx.group_deleted")
 
 
-def _kin(model: type[Model]) -> list[type[Model]]:
-    """It, its proxies and children, and its parents: a save of each may change the same row."""
+def _related_models(model: type[Model]) -> list[type[Model]]:
+    """The model, its proxies, children and parents: saving any of them may change the same row."""
     models = apps.get_models()
     return [each for each in models if issubclass(each, model) or issubclass(model, each)]
 
 
-@_unbreaking
+@_log_exceptions
 def remember_groups(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
-    """At login: note the user's groups in the session, where *django-websocket-redis* servers,
-    which do not ask the database, look for them.
+    """At login, store the user's groups in the session.
+
+    *django-websocket-redis* servers look for them there, because they do not query the database.
     """
     groups = getattr(user, "groups", None)
     if request is None or not hasattr(request, "session") or groups is None:
@@ -84,50 +86,52 @@ def remember_groups(sender: Any, request: Any, user: Any, **kwargs: Any) -> None
     request.session["ws4redis:memberof"] = list(groups.values_list("name", flat=True))
 
 
-@_unbreaking
+@_log_exceptions
 def logged_out(sender: Any, request: Any, **kwargs: Any) -> None:
-    """Before the session is flushed. The key of a signed cookie names no session."""
+    """Runs before Django flushes the session. A signed cookie's key does not identify a session."""
     key = getattr(getattr(request, "session", None), "session_key", None)
     if key and settings.SESSION_ENGINE != "django.contrib.sessions.backends.signed_cookies":
         tell(Revocation(LOGOUT, "session", (digest(key),)))
 
 
-@_unbreaking
+@_log_exceptions
 def user_saved(
     sender: Any, instance: Any, created: bool, using: str, update_fields: Any = None, **kwargs: Any
 ) -> None:
-    """Password, ``is_active``, name. A login saves too, and changes nothing of this."""
+    """The password, ``is_active`` or the name may have changed. A login changes only
+    ``last_login``.
+    """
     if not created and (update_fields is None or set(update_fields) - {"last_login"}):
         _recheck("user", [instance.pk], using)
 
 
-@_unbreaking
+@_log_exceptions
 def user_deleted(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
     _recheck("user", [instance.pk], using)
 
 
-@_unbreaking
+@_log_exceptions
 def remember_name(
     sender: Any, instance: Any, using: str, update_fields: Any = None, **kwargs: Any
 ) -> None:
-    """Before a group is saved: who is in it is known to the servers by its old name."""
+    """Runs before a group is saved, because the servers know its members by the old name."""
     if instance.pk is None or (update_fields is not None and "name" not in update_fields):
         return
     old = sender._base_manager.using(using).filter(pk=instance.pk).values_list("name", flat=True)
     instance._ws4redis_renamed = [name for name in old if name != instance.name]
 
 
-@_unbreaking
+@_log_exceptions
 def group_saved(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
     _recheck("group", instance.__dict__.pop("_ws4redis_renamed", ()), using)
 
 
-@_unbreaking
+@_log_exceptions
 def group_deleted(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
     _recheck("group", [instance.name], using)
 
 
-@_unbreaking
+@_log_exceptions
 def groups_changed(
     sender: Any,
     instance: Any,
@@ -137,9 +141,9 @@ def groups_changed(
     using: str,
     **kwargs: Any,
 ) -> None:
-    """``user.groups`` (``instance`` is the user), or ``group.user_set`` (it is the group).
+    """``instance`` is the user for ``user.groups``, and the group for ``group.user_set``.
 
-    Who joins one has it at the next connection.
+    Only leaving a group matters: users who join one have it from their next connection on.
     """
     if not reverse and action in ("post_remove", "post_clear"):
         _recheck("user", [instance.pk], using)
@@ -151,10 +155,10 @@ def groups_changed(
 
 def _recheck(kind: str, values: Iterable[Any], using: str) -> None:
     names = [str(value) for value in values]
-    for i in range(0, len(names), _MOST_VALUES):
-        revocation = Revocation(RECHECK, kind, tuple(names[i : i + _MOST_VALUES]))
+    for i in range(0, len(names), _MAX_VALUES):
+        revocation = Revocation(RECHECK, kind, tuple(names[i : i + _MAX_VALUES]))
         connection = transaction.get_connection(using)
         if connection.in_atomic_block or connection.get_autocommit():
             transaction.on_commit(partial(tell, revocation), using=using, robust=True)
         else:
-            tell(revocation)  # who commits by hand is not heard when it does
+            tell(revocation)  # with manual commits, Django refuses on_commit()

@@ -1,4 +1,4 @@
-"""Telling the servers, from Django, that somebody lost something. Imports no reactor."""
+"""Tells the websocket servers, from Django, about revoked rights. Imports no reactor."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from ws4redis_tx.threads import bridge
 
 _log = logging.getLogger(__name__)
 
-PATIENCE = 0.5
-"""Seconds that ``tell`` may hold up its caller; usually Redis has answered within one or two ms."""
+TELL_TIMEOUT = 0.5
+"""Seconds for which ``tell`` may block its caller. Redis usually answers within one or two ms."""
 
 
-def publish(**whom: Any) -> int:
-    """As ``ws4redis_tx.disconnect``."""
-    revocation = disconnection(**whom)
+def publish(**target: Any) -> int:
+    """Implements ``ws4redis_tx.disconnect``."""
+    revocation = disconnection(**target)
     instead = ("await ws4redis_tx.adisconnect(…)", "ws4redis_tx.service.disconnect")
     return bridge.redis().publish([_channel()], revocation.payload, 0, instead=instead)
 
 
 def tell(revocation: Revocation) -> None:
-    """Publish it if that can be done; never raises. Not at all without ``WS4REDIS_REVOKE``.
+    """Publish a revocation if possible. Never raises. Does nothing if ``WS4REDIS_REVOKE`` is off.
 
-    While Redis is away that is logged once, and nobody waits.
+    The first failure is logged. After it, no caller waits until Redis has answered again.
     """
     try:
         if django_settings.get_flag("WS4REDIS_REVOKE"):
@@ -40,18 +40,20 @@ def _channel() -> bytes:
 
 
 class _Outage:
-    """Whether Redis is away, as far as this process knows. Without a lock, which a fork could
-    inherit while it is held: the worst is a second line in the log.
+    """Remembers whether Redis was unavailable at the last attempt.
+
+    It has no lock, because a fork could inherit it while it is held. The worst result is a second
+    log line.
     """
 
     _lasting = False
 
     def tell(self, revocation: Revocation) -> None:
         waits = not (self._lasting or bridge.on_event_loop() or bridge.in_reactor_thread())
-        patience = PATIENCE if waits else 0.0
-        done = bridge.redis().send([_channel()], revocation.payload, patience, self._done)
+        timeout = TELL_TIMEOUT if waits else 0.0
+        done = bridge.redis().send([_channel()], revocation.payload, timeout, self._done)
         if waits and not done:
-            self._begin(f"Redis did not answer within {PATIENCE:g} s")
+            self._begin(f"Redis did not answer within {TELL_TIMEOUT:g} s")
 
     def _done(self, result: Any) -> None:
         from twisted.python.failure import Failure
@@ -66,8 +68,8 @@ class _Outage:
         if begins:
             _log.warning(
                 "The websocket servers could not be told of a change to a user: %s Until Redis "
-                "takes it again, such changes reach open websockets at their next recheck "
-                "(WS4REDIS_RECHECK).",
+                "answers again, such changes take effect on open websockets only at their next "
+                "recheck (WS4REDIS_RECHECK).",
                 problem.rstrip(".") + ".",
             )
 

@@ -1,4 +1,4 @@
-"""Hooks that send Django's signals. Knows how they get into a worker thread."""
+"""Hooks that send Django's signals from a worker thread."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from ws4redis_tx.threads.lookups import Lookups
 
 _log = Logger()
 
-# Events that may wait for their receivers; how many of these, and of how many bytes, messages.
+# Limits for the events that wait for receivers: all events, messages among them, and their bytes.
 MOST_EVENTS = 10_000
 MOST_MESSAGES = MOST_EVENTS // 2
 MOST_BYTES = 16 * 1024 * 1024
-# Seconds that a stop waits for receivers.
+# Seconds for which a stop waits for receivers.
 STOP_WAIT = 5.0
 
 _SIGNALS = (client_connected, client_disconnected, message_received)
 
 
 class SignalHooks(NullHooks):
-    """They are sent in a thread of their own, in the order in which things happened. It ends with
-    the reactor, or by ``stop``, and keeps no process from ending.
+    """Sends the signals in a separate daemon thread, in the order of the events. The thread ends
+    with the reactor, or through ``stop``.
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class SignalHooks(NullHooks):
         """The thread enters ``context`` around each event."""
         self._reactor = reactor
         self._context = context
-        self._outbox: _Outbox | None = None
+        self._events: _EventQueue | None = None
         self._at_shutdown: Any = None
 
     @property
     def idle(self) -> bool:
-        """Whether nobody listens."""
+        """Whether the signals have no receivers."""
         return not any(signal.receivers for signal in _SIGNALS)
 
     def connected(self, connection: IConnection, /) -> None:
@@ -60,31 +60,31 @@ class SignalHooks(NullHooks):
         self._queue(client_disconnected, connection, {"closing": closing})
 
     def stop(self) -> Deferred[None]:
-        """End the thread, once it has sent what waits, or after 5 s."""
-        if self._outbox is not None:
+        """End the thread when it has sent all waiting events, or after 5 s."""
+        if self._events is not None:
             self._reactor.removeSystemEventTrigger(self._at_shutdown)
         return self._end()
 
     def all_sent(self) -> Deferred[None]:
-        """Fire when the receivers of what happened until now have returned."""
-        return succeed(None) if self._outbox is None else self._outbox.all_sent()
+        """Fire when the receivers of all events so far have returned."""
+        return succeed(None) if self._events is None else self._events.all_sent()
 
     def _end(self) -> Deferred[None]:
-        outbox, self._outbox = self._outbox, None
-        return succeed(None) if outbox is None else outbox.end()
+        events, self._events = self._events, None
+        return succeed(None) if events is None else events.end()
 
     def _queue(
         self, signal: Signal, connection: IConnection, values: dict[str, Any], size: int = 0
     ) -> None:
         if not signal.has_listeners(IConnection):
             return
-        if self._outbox is None:
-            self._outbox = _Outbox(self._reactor, self._send)
+        if self._events is None:
+            self._events = _EventQueue(self._reactor, self._send)
             self._at_shutdown = self._reactor.addSystemEventTrigger("during", "shutdown", self._end)
-        self._outbox.put(signal, connection, values, size)
+        self._events.put(signal, connection, values, size)
 
     def _send(self, signal: Signal, connection: IConnection, values: dict[str, Any]) -> None:
-        """In the thread. What a receiver raises, Django logs."""
+        """Runs in the thread. Django logs the exceptions of receivers."""
         with self._context():
             try:
                 signal.send_robust(sender=IConnection, connection=connection, **values)
@@ -92,8 +92,8 @@ class SignalHooks(NullHooks):
                 close_broken()
 
 
-class _Outbox:
-    """A thread, and what waits for it."""
+class _EventQueue:
+    """A thread, and the events that wait for it."""
 
     def __init__(self, reactor: Any, send: Callable[..., None]) -> None:
         self._reactor = reactor
@@ -109,7 +109,7 @@ class _Outbox:
             if not self._dropped:
                 _log.warn(
                     "Receivers of websocket signals are too slow: {number} events wait for them, "
-                    "and further ones are dropped",
+                    "and further events are dropped",
                     number=self._thread.outstanding,
                 )
             self._dropped += 1
@@ -118,24 +118,24 @@ class _Outbox:
         self._thread.ask(self._send, signal, connection, values).addBoth(self._sent, size)
 
     def end(self) -> Deferred[None]:
-        """Fire when all was sent, or it took too long."""
+        """Fire when all events were sent, or after ``STOP_WAIT``."""
         return self.all_sent().addTimeout(STOP_WAIT, self._reactor).addBoth(self._stop)
 
     def all_sent(self) -> Deferred[None]:
         return self._thread.ask(_nothing)
 
-    def _has_room(self, size: int, most: int) -> bool:
+    def _has_room(self, size: int, limit: int) -> bool:
         fits = not size or not self._size or self._size + size <= MOST_BYTES
-        return fits and self._thread.outstanding < most
+        return fits and self._thread.outstanding < limit
 
     def _sent(self, outcome: object, size: int) -> None:
         self._size -= size
         if isinstance(outcome, Failure):
             _log.failure("Sending a websocket signal failed", failure=outcome)
         if not self._thread.outstanding:
-            self._confess()
+            self._log_dropped()
 
-    def _confess(self) -> None:
+    def _log_dropped(self) -> None:
         if self._dropped:
             _log.warn("{dropped} websocket signals were not sent", dropped=self._dropped)
             self._dropped = 0
@@ -143,9 +143,9 @@ class _Outbox:
     def _stop(self, outcome: object) -> None:
         if isinstance(outcome, Failure):
             self._dropped += self._thread.outstanding - 1
-        self._confess()
+        self._log_dropped()
         self._thread.stop()
 
 
 def _nothing() -> None:
-    """What comes after all the rest."""
+    """Runs after all earlier events, and shows that they are done."""

@@ -1,7 +1,7 @@
-"""A Django site and its websockets on one port, for development and demos.
+"""Serves a Django site and its websockets on one port, for development and demos.
 
-The site's WSGI application runs in the reactor's thread pool; ``django.contrib.staticfiles``, if
-installed, serves the static files as ``runserver`` does.
+The site's WSGI application runs in the reactor's thread pool. ``django.contrib.staticfiles``, if it
+is installed, serves the static files as ``runserver`` does.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ws4redis_tx.service import WebSocketFactory, make_resource
 def make_django_site(
     factory: WebSocketFactory, reactor: Any, application: Any = None, threads: Any = None
 ) -> Site:
-    """``application`` and its thread pool in place of the settings' and the reactor's."""
+    """``application`` defaults to that of the settings, ``threads`` to the reactor's pool."""
     if application is None:
         application = get_internal_wsgi_application()
         if apps.is_installed("django.contrib.staticfiles"):
@@ -34,7 +34,7 @@ def make_django_site(
 
 
 class _Root(Resource):
-    """Websockets below their path, Django everywhere else."""
+    """Serves websockets below their path, and Django everywhere else."""
 
     def __init__(self, factory: WebSocketFactory, wsgi: WSGIResource) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class _Root(Resource):
     def getChild(self, path: bytes, request: Any) -> IResource:
         if request.uri.startswith(self._websocket_url):
             return self._websockets
-        # A WSGI application takes the whole path; this one has no prefix of its own.
+        # A WSGI application takes the whole path, and this one has no prefix.
         request.postpath.insert(0, request.prepath.pop())
         wsgi: IResource = self._wsgi
         return wsgi

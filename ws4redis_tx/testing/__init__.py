@@ -1,11 +1,11 @@
 """The testing kit, for the tests of applications.
 
-The real server in memory, for any test: ``connect``, ``MemoryClient``, ``make_memory_factory``,
-``MemoryBroker``. For Django's tests: ``capture_messages``, ``LiveServer``. For pytest: the fixtures
-of ``pytest_plugin``.
+``connect``, ``MemoryClient``, ``make_memory_factory`` and ``MemoryBroker`` run the real server in
+memory, for any test. ``capture_messages`` and ``LiveServer`` are for Django's tests, the fixtures
+of ``pytest_plugin`` for pytest.
 
-Knows every room. No other room must know it. Importing it imports nothing else: each name brings
-the modules that it needs.
+Knows every room. No other room must know it. Importing it imports nothing else: each name imports
+its modules when it is first used.
 """
 
 from __future__ import annotations

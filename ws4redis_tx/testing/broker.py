@@ -1,8 +1,8 @@
-"""Redis in memory: an ``IBroker`` that keeps the promises of the real one, and breaks what a test
-tells it to break.
+"""Redis in memory: an ``IBroker`` that keeps the promises of the real one, and fails when a test
+tells it to.
 
-Knows no sockets and no reactor. It keeps the order of Redis and of one connection to it: messages
-and answers arrive in the order they were sent, and those that arrive together are handed over
+Knows no sockets and no reactor. It keeps the order of a single connection to Redis: messages and
+answers arrive in the order in which they were sent, and those that arrive together are handed over
 together.
 """
 
@@ -32,23 +32,23 @@ _log = Logger()
 
 
 class MemoryBroker:
-    """An ``IBroker`` in memory. Everything that a call sets off has happened when the call returns,
-    unless there is a ``delay``.
+    """An ``IBroker`` in memory. All effects of a call are complete when it returns, unless there is
+    a ``delay``.
 
-    :param clock: measures ``delay``, and the time until persisted messages expire;
-        ``make_memory_factory`` lends its own. Without a clock nothing expires, and delayed messages
-        and answers wait for ``flush``.
+    :param clock: measures ``delay`` and the expiry of persisted messages. ``make_memory_factory``
+        adds its own if there is none. Without a clock nothing expires, and delayed messages and
+        answers wait for ``flush``.
     """
 
     def __init__(self, clock: Any = None) -> None:
         self.available = True
         self.generation = 0
         self.hub = Hub(lambda: _log.failure("A listener failed; the others get the message"))
-        # The channels between servers. Those of ``hub`` are the websockets'.
+        # The channels between servers. ``hub`` has the channels of websockets.
         self.control = Hub(lambda: _log.failure("A listener of a control channel failed"))
         hubs = (self.hub, self.control)
         self._tables = [ChannelTable(hub, self._subscribe, lambda channel: None) for hub in hubs]
-        # No time passes while they hand over.
+        # No time passes during a hand-over, so the fan-out never pauses.
         self._fanouts = [Fanout(hub, lambda: 0.0, lambda run: run()) for hub in hubs]
         self._in_flight = InFlight(clock, self._arrived)
         self._keys = KeyStore(lambda: self._in_flight.now)
@@ -59,7 +59,7 @@ class MemoryBroker:
 
     @property
     def persisted(self) -> dict[bytes, bytes]:
-        """The last message of each channel that was to be persisted."""
+        """The last persisted message of each channel."""
         return self._keys.messages
 
     @property
@@ -74,8 +74,8 @@ class MemoryBroker:
 
     @property
     def delay(self) -> float:
-        """Seconds from a call to its answer, and from a publish to its messages' arrival;
-        ``math.inf``: until ``flush``. Initially 0.
+        """Seconds from a call to its answer, and from a publish to the arrival of its messages.
+        ``math.inf`` waits for ``flush``. Initially 0.
         """
         return self._in_flight.delay
 
@@ -84,17 +84,17 @@ class MemoryBroker:
         self._in_flight.delay = seconds
 
     def fail_next(self, count: int = 1, *, maybe_published: bool = False) -> None:
-        """Have the next ``count`` calls of ``publish``, ``get`` and ``listen`` fail with
+        """Make the next ``count`` calls of ``publish``, ``get`` and ``listen`` fail with
         ``BrokerUnavailable``.
 
-        With ``maybe_published`` the message goes out all the same, and only the answer is lost.
-        Otherwise nothing goes out.
+        With ``maybe_published`` the message is published anyway, and only the answer is lost.
+        Otherwise nothing is published.
         """
         self._faults.extend([maybe_published] * count)
 
     def lose_connection(self) -> None:
-        """Be unavailable until ``restore``. All that is on its way is lost: calls that wait for
-        their answer fail with ``BrokerUnavailable``. Listeners stay.
+        """Become unavailable until ``restore``. Everything in flight is lost: calls that wait for
+        an answer fail with ``BrokerUnavailable``. Listeners stay.
         """
         self.available = False
         self._notes.clear()
@@ -108,8 +108,8 @@ class MemoryBroker:
                 )
 
     def restore(self) -> None:
-        """Deliver the persisted messages that were missed, and then be ``available`` again, as
-        another ``generation``.
+        """Deliver the missed persisted messages, then become ``available`` again, with a new
+        ``generation``.
         """
         if self.available:
             return
@@ -120,15 +120,15 @@ class MemoryBroker:
         self._restored.call()
 
     def publish_elsewhere(self, channels: Sequence[bytes], message: bytes, expire: int = 0) -> int:
-        """Publish as another process does: its connection to Redis works, whatever happens to this
-        one. Return the receiver count.
+        """Publish as another process would, even while this broker is unavailable. Return the
+        receiver count.
         """
         receivers = self._publish(channels, message, expire)
         self._in_flight.hand_over()
         return receivers
 
     def flush(self) -> None:
-        """Have everything that is on its way arrive now, and all that it sets off."""
+        """Deliver everything in flight now, and everything that this causes."""
         self._in_flight.flush()
 
     # IBroker
@@ -192,16 +192,16 @@ class MemoryBroker:
         return self._in_flight.answer(None)
 
     def _fault(self) -> BrokerUnavailable | None:
-        """Why this call fails, if it does."""
+        """The failure that a test has asked for, if any."""
         if not self.available:
             return _unavailable()
         if self._faults:
-            text = "MemoryBroker.fail_next said so."
+            text = "The test called MemoryBroker.fail_next."
             return BrokerUnavailable(text, maybe_published=self._faults.popleft())
         return None
 
     def _publish(self, channels: Sequence[bytes], message: bytes, expire: int) -> int:
-        """Persist, send to the listeners, count them."""
+        """Persist the message, send it to the listeners, and count them."""
         receivers = 0
         for channel in channels:
             if expire:
@@ -229,4 +229,4 @@ class MemoryBroker:
 
 
 def _unavailable() -> BrokerUnavailable:
-    return BrokerUnavailable("There is no connection to Redis: MemoryBroker.restore() makes one.")
+    return BrokerUnavailable("The MemoryBroker is unavailable until the test calls restore().")

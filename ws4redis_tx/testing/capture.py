@@ -1,8 +1,7 @@
-"""For tests of Django code that publishes: what was published, and to whom. Without a Redis, and
-without the reactor's thread.
+"""Captures what Django code publishes, and to whom, without Redis and without the reactor thread.
 
-Takes the place of the port ``bridge.redis()``, the one way from Django to Redis. So it does not
-matter when a publisher was made, from which thread it publishes, or whether it awaits.
+It replaces the port ``bridge.redis()``, the only way from Django to Redis. So it works for all
+publishers, whenever they were made, from any thread, sync or async.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from ws4redis_tx.threads import bridge
 
 
 class CapturedMessages:
-    """What was published while ``capture_messages`` captured, in order."""
+    """The messages that ``capture_messages`` has captured, in order."""
 
     def __init__(self) -> None:
         self.messages: list[CapturedMessage] = []
@@ -38,35 +37,38 @@ class CapturedMessages:
         times: int | None = None,
         **criteria: Unpack[Criteria],
     ) -> CapturedMessage:
-        """Return the first message like this; raise ``AssertionError`` if there is none, or if
-        there are not as many as ``times``.
+        """Return the first message that matches. Raise ``AssertionError`` if none does, or if the
+        number of matches is not ``times``.
         """
         if times is not None and times < 1:
-            raise ValueError(f"times={times!r}: use assert_not_published(…).")
+            raise ValueError(
+                f"times={times!r} is less than 1. To expect no message, use "
+                "assert_not_published(…)."
+            )
         wanted = Wanted(message, criteria)
         found = self._find(wanted)
         if found and times in (None, len(found)):
             return found[0]
         count = "No message was" if not found else f"{len(found)} messages, not {times}, were"
-        raise AssertionError(f"{count} published like this: {wanted}.{self._what_was()}")
+        raise AssertionError(f"{count} published like this: {wanted}.{self._summary()}")
 
     def assert_not_published(
         self, message: str | bytes | None = None, **criteria: Unpack[Criteria]
     ) -> None:
-        """Raise ``AssertionError`` if there is a message like this; any, if nothing is said."""
+        """Raise ``AssertionError`` if a message matches. Without arguments, any message does."""
         wanted = Wanted(message, criteria)
         if self._find(wanted):
-            raise AssertionError(f"A message was published like this: {wanted}.{self._what_was()}")
+            raise AssertionError(f"A message was published like this: {wanted}.{self._summary()}")
 
     def fail_next(self, count: int = 1, *, maybe_published: bool = False) -> None:
-        """Have the next ``count`` calls fail with ``BrokerUnavailable``, as when Redis is away.
+        """Make the next ``count`` calls fail with ``BrokerUnavailable``, as if Redis were down.
 
-        With ``maybe_published`` the message is captured all the same: only the answer is lost.
+        With ``maybe_published`` the message is captured anyway: only the answer is lost.
         """
         self._faults += [maybe_published] * count
 
     def clear(self) -> None:
-        """Forget what was captured, and what of it was persisted."""
+        """Forget all captured messages and everything that was persisted."""
         with self._lock:
             self.messages.clear()
             self._persisted.clear()
@@ -85,26 +87,26 @@ class CapturedMessages:
     def _fault(self) -> BrokerUnavailable | None:
         if not self._faults:
             return None
-        text = "fail_next of capture_messages said so."
+        text = "The test called fail_next of capture_messages."
         return BrokerUnavailable(text, maybe_published=self._faults.pop(0))
 
     def _find(self, wanted: Wanted) -> list[CapturedMessage]:
         with self._lock:
-            return [each for each in self.messages if wanted.fits(each)]
+            return [each for each in self.messages if wanted.matches(each)]
 
-    def _what_was(self) -> str:
+    def _summary(self) -> str:
         if self.messages:
             return "\nPublished were:" + "".join([f"\n  {each}" for each in self.messages])
         if not transaction.get_connection().run_on_commit:
             return "\nNothing was published."
         return (
-            "\nNothing was published. Is it to be published on commit? A TestCase never commits: "
+            "\nNothing was published. Does your code publish on commit? A TestCase never commits: "
             "publish within self.captureOnCommitCallbacks(execute=True)."
         )
 
 
-class _NoRedis:
-    """An ``IRedis`` that captures, and keeps tickets until the end."""
+class _CapturingRedis:
+    """An ``IRedis`` that captures messages, and keeps tickets in memory without expiry."""
 
     def __init__(self) -> None:
         self.captured = CapturedMessages()
@@ -117,7 +119,7 @@ class _NoRedis:
         *,
         instead: bridge.Instead = bridge.PUBLISH,
     ) -> int:
-        """Counts one server for each channel."""
+        """Returns one receiver for each channel."""
         bridge.must_not_wait_on_event_loop(instead[0])
         with self.captured._lock:
             fault = self.captured._fault()
@@ -154,7 +156,7 @@ class _NoRedis:
         patience: float,
         done: Callable[[Any], object],
     ) -> bool:
-        """Tells servers that somebody lost something: there are none."""
+        """Drops revocations, since no server listens."""
         return True
 
     def _fail_if_told(self) -> None:
@@ -165,14 +167,14 @@ class _NoRedis:
 
 @contextmanager
 def capture_messages() -> Iterator[CapturedMessages]:
-    """Have ``RedisPublisher`` publish nowhere, and see what it would have.
+    """Capture the messages of ``RedisPublisher`` instead of publishing them.
 
-    A context manager that gives ``CapturedMessages``; for a whole test, in ``setUp``:
-    ``self.published = self.enterContext(capture_messages())``. Also a decorator, for tests that
-    only want nothing to be published. ``fetch_message`` finds what was captured, tickets are good
-    until the end, and logouts and the like are told to no server. Where it is nested, the innermost
+    A context manager that gives ``CapturedMessages``. For a whole test, use it in ``setUp``:
+    ``self.published = self.enterContext(capture_messages())``. It is also a decorator, for tests
+    that only need to publish nothing. ``fetch_message`` finds captured messages, tickets are valid
+    until the end, and revocations such as logouts are dropped. If it is nested, the innermost one
     captures.
     """
-    nowhere = _NoRedis()
-    with bridge.replaced(nowhere):
-        yield nowhere.captured
+    redis = _CapturingRedis()
+    with bridge.replaced(redis):
+        yield redis.captured

@@ -1,4 +1,4 @@
-"""A message that a publisher would have published, and how it is told from others. Pure."""
+"""A captured message, and the criteria that select one. Pure."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-_LONGEST = 200
+_MAX_SHOWN = 200
 _NAMED = ("users", "groups", "sessions")
 
 
 @dataclass(frozen=True)
 class CapturedMessage:
-    """One call of a publisher. ``channels`` are all of its channels, also those of a subclass's
-    own; ``expire`` is in seconds, ``0``: not persisted.
+    """The message of one call of a publisher. ``channels`` includes those that a subclass adds.
+    ``expire`` is in seconds; ``0`` means not persisted.
     """
 
     payload: bytes
@@ -29,24 +29,24 @@ class CapturedMessage:
 
     @property
     def text(self) -> str:
-        """What a browser gets as text. Raises ``UnicodeDecodeError`` where it would get bytes."""
+        """The text that a browser gets. Raises ``UnicodeDecodeError`` if it would get bytes."""
         return self.payload.decode()
 
     def json(self) -> Any:
-        """What the message says in JSON. Raises ``ValueError`` if it is none."""
+        """The value of the message's JSON. Raises ``ValueError`` if the message is not JSON."""
         return json.loads(self.payload)
 
     def __str__(self) -> str:
         named = {name: getattr(self, name) for name in _NAMED}
         audience = _audience(self.broadcast, named) or f"channels {list(self.channels)}"
         lasting = f"persisted for {self.expire} s" if self.expire else "not persisted"
-        return f"{_shown(self.payload)} on facility {self.facility!r} to {audience}, {lasting}"
+        return f"{_abbreviate(self.payload)} on facility {self.facility!r} to {audience}, {lasting}"
 
 
 def captured_message(
     channels: Sequence[bytes], payload: bytes, expire: int, prefix: str
 ) -> CapturedMessage:
-    """With the audience that the names of its channels tell."""
+    """Make a captured message, with the audience read from the names of its channels."""
     names = [channel.decode() for channel in channels]
     facility, broadcast = "", False
     named: dict[str, set[str]] = {"user": set(), "group": set(), "session": set()}
@@ -55,23 +55,23 @@ def captured_message(
         if kind == "broadcast":
             facility, broadcast = rest, True
         elif kind in named:
-            who, _, facility = rest.rpartition(":")
-            named[kind].add(who)
+            member, _, facility = rest.rpartition(":")
+            named[kind].add(member)
     return CapturedMessage(
         payload,
         expire,
         tuple(names),
         facility,
         broadcast,
-        **{f"{kind}s": frozenset(who) for kind, who in named.items()},
+        **{f"{kind}s": frozenset(members) for kind, members in named.items()},
     )
 
 
 class Criteria(TypedDict, total=False):
-    """What a message may be asked for besides its text.
+    """The criteria for a message besides its text.
 
-    The audience, if any part of it is given, is compared whole: ``users=["john"]`` is not met by a
-    message that goes to John and Mary, or to everybody.
+    If any part of the audience is given, the whole audience must match: ``users=["john"]`` does not
+    match a message to John and Mary, or to everybody.
     """
 
     json: Any
@@ -84,13 +84,13 @@ class Criteria(TypedDict, total=False):
 
 
 class Wanted:
-    """A message that is looked for. As text: what its finder would have liked."""
+    """The criteria of an assertion. Its text describes them for a failure."""
 
     def __init__(self, message: str | bytes | None, criteria: Criteria) -> None:
         unknown = criteria.keys() - Criteria.__annotations__.keys()
         if unknown:
             raise TypeError(
-                f"Messages cannot be asked for {', '.join(sorted(unknown))}, but for "
+                f"{', '.join(sorted(unknown))} is not a criterion for messages. Use "
                 f"{', '.join(Criteria.__annotations__)}."
             )
         self._payload = message.encode() if isinstance(message, str) else message
@@ -100,14 +100,14 @@ class Wanted:
         for name in _NAMED:
             names: Any = criteria.get(name, ())
             if isinstance(names, str | bytes) or not isinstance(names, Iterable):
-                raise TypeError(f"{name}={names!r} is not a list of names: {name}=['name'].")
+                raise TypeError(f"{name}={names!r} is not a list of names. Write {name}=['name'].")
             self._named[name] = frozenset(names)
-        self._to_whom = bool(criteria.keys() & {"broadcast", *_NAMED})
+        self._has_audience = bool(criteria.keys() & {"broadcast", *_NAMED})
 
-    def fits(self, message: CapturedMessage) -> bool:
+    def matches(self, message: CapturedMessage) -> bool:
         if self._payload is not None and self._payload != message.payload:
             return False
-        if self._to_whom and (
+        if self._has_audience and (
             message.broadcast != self._broadcast
             or any(getattr(message, name) != names for name, names in self._named.items())
         ):
@@ -116,24 +116,24 @@ class Wanted:
         return (
             ("facility" not in wanted or wanted["facility"] == message.facility)
             and ("expire" not in wanted or wanted["expire"] == message.expire)
-            and ("json" not in wanted or _says(message, wanted["json"]))
+            and ("json" not in wanted or _has_json(message, wanted["json"]))
         )
 
     def __str__(self) -> str:
         wanted = self._criteria
-        words = [] if self._payload is None else [_shown(self._payload)]
+        words = [] if self._payload is None else [_abbreviate(self._payload)]
         if "json" in wanted:
             words.append(f"JSON of {wanted['json']!r}")
         if "facility" in wanted:
             words.append(f"on facility {wanted['facility']!r}")
-        if self._to_whom:
+        if self._has_audience:
             words.append(f"to {_audience(self._broadcast, self._named) or 'nobody'}")
         if "expire" in wanted:
             words.append(f"with expire={wanted['expire']}")
         return " ".join(words) or "any"
 
 
-def _says(message: CapturedMessage, wanted: Any) -> bool:
+def _has_json(message: CapturedMessage, wanted: Any) -> bool:
     with suppress(ValueError):
         return bool(message.json() == wanted)
     return False
@@ -145,9 +145,9 @@ def _audience(broadcast: bool, named: Mapping[str, Iterable[str]]) -> str:
     return ", ".join(parts)
 
 
-def _shown(payload: bytes) -> str:
+def _abbreviate(payload: bytes) -> str:
     message: str | bytes = payload
     with suppress(UnicodeDecodeError):
         message = payload.decode()
-    shown = repr(message[:_LONGEST])
-    return f"{shown}…" if len(message) > _LONGEST else shown
+    abbreviated = repr(message[:_MAX_SHOWN])
+    return f"{abbreviated}…" if len(message) > _MAX_SHOWN else abbreviated

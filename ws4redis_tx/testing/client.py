@@ -1,7 +1,7 @@
-"""The real server on a fake wire: its own protocol, and a client at the other end.
+"""The real server on a fake wire, with a client at the other end.
 
-No socket is opened and no reactor runs: what a call sets off has happened when it returns, except
-what waits for the clock or for the broker.
+No socket is opened and no reactor runs. All effects of a call are complete when it returns, except
+those that wait for the clock or for the broker.
 """
 
 from __future__ import annotations
@@ -36,20 +36,21 @@ def make_memory_factory(
     hooks: IHooks | None = None,
     clock: Clock | None = None,
 ) -> WebSocketFactory:
-    """The server's own factory over a broker in memory, and a ``clock`` that stands still until a
-    test calls its ``advance``: the server's timers go by it, and the broker's unless that has its
-    own. They are ``factory.broker`` and ``factory.reactor``. What is left to chance elsewhere, such
-    as when the first heartbeat comes, is the same in each run.
+    """The server's own factory, over a broker in memory and a ``clock``.
 
-    There are no threads, hence none of Django's signals, nor its visitors: with ``config.django``
-    an ``authorizer`` is to be given.
+    The clock, ``factory.reactor``, stands still until a test calls its ``advance``. It drives the
+    server's timers, and those of ``factory.broker`` unless the broker has its own clock. Random
+    choices, such as the time of the first heartbeat, are the same in each run.
+
+    There are no threads, so Django's signals are not sent and Django's visitors cannot be looked
+    up: with ``config.django``, pass an ``authorizer``, or ``ConfigError`` is raised.
     """
     config = config or ServerConfig()
     if config.django and authorizer is None:
         raise ConfigError(
             "authorizer",
             "is missing: Django's visitors are looked up in threads, which a test in memory lacks",
-            "Give one that says who it is, or test with LiveServer.",
+            "Pass an authorizer that identifies the client, or test with LiveServer.",
         )
     clock = clock or Clock()
     broker = broker or MemoryBroker()
@@ -63,7 +64,7 @@ def make_memory_factory(
         hooks=NullHooks() if hooks is None else hooks,
         reactor=clock,
     )
-    # Heartbeats and pings begin at random, but in a test at the same time whenever it runs.
+    # Heartbeats and pings begin at random times, but at the same times in each test run.
     factory.session_server.random.seed(0)
     return factory
 
@@ -76,14 +77,15 @@ def connect(
     origin: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> MemoryClient:
-    """A client that asked for ``url`` (``ws://localhost/ws/foobar?subscribe-broadcast``).
+    """A client that connects to ``url`` (``ws://localhost/ws/foobar?subscribe-broadcast``).
 
-    It is ``open`` when this returns, or ``refused`` with a status; unless the authorizer, the
-    subscriber or the broker waits for something.
+    When this returns, the client is ``open``, or ``refused`` with a status, unless the authorizer,
+    the subscriber or the broker is still waiting.
 
-    :param cookies: by name, as a browser sends them.
-    :param origin: of the page whose script connects; ``None``: no browser.
-    :param headers: further ones, or others than these; upper and lower case are the same.
+    :param cookies: values by name, as a browser sends them.
+    :param origin: the origin of the page whose script connects; ``None`` for no browser.
+    :param headers: additional headers, which replace the usual ones of the same name. Names are
+        case-insensitive.
     """
     parts = urlsplit(url)
     fields = {
@@ -110,10 +112,10 @@ def connect(
 class MemoryClient:
     """A websocket client at the other end of a fake wire.
 
-    ``messages`` are the received ones, ``str`` for text and ``bytes`` for binary frames;
-    ``refused`` is the HTTP status of a refusal, ``close_code`` the code of the server's close
-    frame; ``None`` if there was none. What is compressed is inflated. It answers pings, as browsers
-    do; set ``answers_pings`` to ``False`` for one whose machine is gone.
+    ``messages`` has the received messages: ``str`` for text frames and ``bytes`` for binary ones,
+    decompressed. ``refused`` is the HTTP status of a refusal, and ``close_code`` the code of the
+    server's close frame; each is ``None`` if there was none. The client answers pings, as browsers
+    do. Set ``answers_pings`` to ``False`` to simulate a client whose machine is gone.
     """
 
     answers_pings = True
@@ -141,13 +143,13 @@ class MemoryClient:
         self.send_bytes(client_frame(8, code.to_bytes(2, "big")))
 
     def flush(self) -> None:
-        """Have everything arrive that is under way between the server and its broker, and what
-        that sets off: an answer to the handshake, messages, a close frame.
+        """Deliver everything in flight between the server and its broker, and everything that this
+        causes: an answer to the handshake, messages, a close frame.
         """
         self._factory.broker.flush()
 
     def lose_connection(self) -> None:
-        """Be gone without a word."""
+        """Lose the connection without a close frame."""
         if not self._gone:
             self._gone = True
             self.open = False
@@ -158,7 +160,7 @@ class MemoryClient:
         if not self._gone:
             self._server.dataReceived(data)
 
-    def _written(self, data: bytes) -> None:
+    def _receive(self, data: bytes) -> None:
         self._received += data
         if not self.open and self.refused is None:
             head, end, rest = self._received.partition(b"\r\n\r\n")
@@ -181,7 +183,7 @@ class MemoryClient:
             self.refused = code
 
     def _read_frame(self) -> bool:
-        """Frames of our server: whole messages, unmasked."""
+        """Read a frame, which from our server is a whole message without a mask."""
         data = self._received
         if len(data) < 2:
             return False
@@ -220,7 +222,7 @@ def client_frame(opcode: int, payload: bytes) -> bytes:
 
 
 class _Wire(StringTransport):
-    """The server's end: what it writes is read at once, what it ends is ended."""
+    """The server's end of the wire. The client reads each write at once, and sees each close."""
 
     def __init__(self, client: MemoryClient) -> None:
         super().__init__(peerAddress=IPv4Address("TCP", "127.0.0.1", 1))
@@ -232,7 +234,7 @@ class _Wire(StringTransport):
     def write(self, data: bytes) -> None:
         self.pings += data[:1] == b"\x89"
         self.pongs += data[:1] == b"\x8a"
-        self._client._written(data)
+        self._client._receive(data)
 
     def unregisterProducer(self) -> None:
         self.producer = None

@@ -1,4 +1,4 @@
-"""Messages and answers that a broker in memory has sent, in one order for all."""
+"""Messages and answers of a broker in memory that are in flight, in a single order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-# The clock's sums are not exact.
+# The clock adds floats, so its times are not exact.
 _ROUNDING = 1e-9
 
 
@@ -26,7 +26,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to a call. ``sent``: the call was carried out, even if the answer is lost."""
+    """The answer to a call. ``sent``: the call took effect, even if the answer is lost."""
 
     due: float
     deferred: Deferred[Any]
@@ -35,9 +35,9 @@ class Answer:
 
 
 class InFlight:
-    """A queue in which nothing overtakes.
+    """A FIFO queue.
 
-    :param clock: measures ``delay``; without a clock, delayed ones wait for ``flush``.
+    :param clock: measures ``delay``. Without a clock, delayed entries wait for ``flush``.
     :param dispatch: called with the messages that arrive together.
     """
 
@@ -58,24 +58,24 @@ class InFlight:
         self._queue.append(Message(self._due(), channel, payload, persisted))
 
     def answer(self, result: Any, *, sent: bool = False) -> Deferred[Any]:
-        """Fire with ``result``, behind all that was sent before."""
+        """Fire with ``result``, after everything that was sent before."""
         answer: Deferred[Any] = Deferred()
         self._queue.append(Answer(self._due(), answer, result, sent))
         self.hand_over()
         return answer
 
     def hand_over(self) -> None:
-        """Have everything arrive that is due. Listeners and callbacks may call anything."""
+        """Deliver everything that is due. Listeners and callbacks may call any method."""
         self._hand_over(lambda: self.now + _ROUNDING)
 
     def flush(self) -> None:
-        """Have everything arrive, and all that it sets off."""
+        """Deliver everything, and everything that this causes."""
         self._hand_over(lambda: math.inf)
 
     def lose(self) -> Sequence[Message | Answer]:
-        """Return everything that is on its way; none of it arrives."""
+        """Remove and return everything in flight."""
         lost, self._queue = self._queue, deque()
-        self._come_back()
+        self._schedule()
         return lost
 
     def _due(self) -> float:
@@ -94,10 +94,10 @@ class InFlight:
                     self._dispatch([first, *self._messages(until())])
         finally:
             self._handing_over = False
-        self._come_back()
+        self._schedule()
 
     def _messages(self, until: float) -> list[Message]:
-        """The messages at the head of the queue, which come in one read."""
+        """Take the due messages at the head of the queue, which arrive in the same read."""
         messages: list[Message] = []
         while self._queue and self._queue[0].due <= until:
             head = self._queue[0]
@@ -107,8 +107,8 @@ class InFlight:
             self._queue.popleft()
         return messages
 
-    def _come_back(self) -> None:
-        """Set the timer for the next one that is due."""
+    def _schedule(self) -> None:
+        """Set the timer for the next entry."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None

@@ -1,4 +1,4 @@
-"""The keys of a Redis in memory: the last message of each channel, and whether it was missed."""
+"""The keys of a Redis in memory: each channel's last message, and whether it was missed."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 
 class KeyStore:
-    """Persisted messages, until they expire.
+    """Keeps persisted messages until they expire.
 
-    :param seconds: the time.
+    :param seconds: returns the current time.
     """
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._messages: dict[bytes, bytes] = {}
         self._seconds = seconds
-        self._ends: dict[bytes, float] = {}
+        self._expiries: dict[bytes, float] = {}
         self._missed: dict[bytes, None] = {}
 
     @property
@@ -25,21 +25,21 @@ class KeyStore:
         return self._messages
 
     def keep(self, channel: bytes, message: bytes, expire: int) -> None:
-        self._ends[channel] = self._seconds() + expire
+        self._expiries[channel] = self._seconds() + expire
         self._messages[channel] = message
 
     def read(self, channel: bytes) -> bytes | None:
-        if self._ends.get(channel, math.inf) <= self._seconds():
+        if self._expiries.get(channel, math.inf) <= self._seconds():
             self._messages.pop(channel, None)
         return self._messages.get(channel)
 
     def miss(self, channel: bytes) -> None:
-        """The persisted message did not reach the listeners; ``take_missed`` returns it."""
+        """Note that a persisted message did not reach the listeners, for ``take_missed``."""
         self._missed.pop(channel, None)
         self._missed[channel] = None
 
     def take_missed(self) -> list[tuple[bytes, bytes]]:
-        """Channels and their last messages, in the order in which these were missed."""
+        """Return the missed messages with their channels, in the order of being missed."""
         missed, self._missed = self._missed, {}
         found = [(channel, self.read(channel)) for channel in missed]
         return [(channel, message) for channel, message in found if message is not None]

@@ -1,10 +1,10 @@
-"""A live server for Django's tests that serves websockets too: pages, static files and websockets
-on one address, with a real Redis.
+"""A live server for Django's tests, with a real Redis: serves pages, static files and websockets on
+one address.
 
-It runs in threads of the test's own process, so that it sees the test's database: one in memory
-belongs to a process. The reactor is that of the publishers, in its thread; the site, the authorizer
-and the receivers of signals have threads of their own, which are lent the test's connections as
-Django's live server lends them to its threads.
+It runs in threads of the test's process, because a database in memory belongs to its process. It
+shares the reactor thread with the publishers. The site, the authorizer and the receivers of signals
+have their own threads, which share the test's database connections, as the threads of Django's live
+server do.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 else:
     _TestCase = object
 
-# Seconds until the server must be ready.
-_PATIENCE = 30.0
+# Seconds that the server may take to start, and receivers of signals to finish.
+_TIMEOUT = 30.0
 
 
 class _Server:
-    """What Django's thread takes for its HTTP server."""
+    """Has the interface of the HTTP server that Django's live server thread runs."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class _Server:
         self._application: Any = None
         self._stopped = threading.Event()
         self._threads = ThreadPool(minthreads=0, maxthreads=10, name="ws4redis-live-site")
-        # The one through which this process publishes; it is started if it does not run.
+        # The reactor through which this process publishes. This starts it if necessary.
         self._reactor = get_thread().reactor
         self._threads.start()
         try:
@@ -75,8 +75,8 @@ class _Server:
         reactor = self._reactor
         config = django_settings.server_config()
         known = known_rights(django_settings.get_callable("WS4REDIS_SUBSCRIBER"))
-        self._authorizer = DjangoAuthorizer(reactor, known, self._lent)
-        self._hooks = SignalHooks(reactor, self._lent)
+        self._authorizer = DjangoAuthorizer(reactor, known, self._lending)
+        self._hooks = SignalHooks(reactor, self._lending)
         self._broker = make_broker(config, reactor=reactor)
         self._service = service = make_service(
             config,
@@ -91,22 +91,22 @@ class _Server:
         listening: Any = service.ports[0].getHost()
         self.server_address = (host, listening.port)
         self._broker.startService()
-        return service.when_ready().addTimeout(_PATIENCE, reactor)
+        return service.when_ready().addTimeout(_TIMEOUT, reactor)
 
     def _in_reactor(self, function: Callable[[], Any]) -> Any:
-        """What its Deferred brings."""
+        """Run ``function`` in the reactor thread, and wait for the result of its Deferred."""
         from twisted.internet.threads import blockingCallFromThread
 
         return blockingCallFromThread(self._reactor, function)
 
     def _lend(self) -> None:
-        """Give this thread the test's own connections."""
+        """Let this thread use the test's database connections."""
         for alias, connection in self._connections.items():
             connections[alias] = connection
 
     @contextmanager
-    def _lent(self) -> Iterator[None]:
-        """Lend this thread the test's connections, and no longer than that."""
+    def _lending(self) -> Iterator[None]:
+        """Let this thread use the test's database connections within the context."""
         self._lend()
         try:
             yield
@@ -118,13 +118,13 @@ class _Server:
         return _Response(self._application(environ, start_response))
 
     def close_websockets(self) -> None:
-        """Return when there is none, all receivers of signals know it, and new ones may come."""
+        """Close all websockets, wait until receivers of signals have run, and accept new ones."""
 
         def close() -> Deferred[None]:
             factory = self._service.factory
             gone = factory.drain(1001)
             factory.abort()
-            gone.addCallback(lambda _: self._hooks.all_sent().addTimeout(_PATIENCE, self._reactor))
+            gone.addCallback(lambda _: self._hooks.all_sent().addTimeout(_TIMEOUT, self._reactor))
             gone.addCallback(lambda _: factory.open_up())
             return gone.addCallback(lambda _: self._service.when_ready())
 
@@ -155,7 +155,7 @@ class _Server:
 
 
 class _Response:
-    """An application's answer, after which its thread keeps no connection to a database."""
+    """An application's response. Closing it also closes its thread's database connections."""
 
     def __init__(self, parts: Any) -> None:
         self._parts = parts
@@ -172,18 +172,18 @@ class _Response:
 
 
 class _Thread(LiveServerThread):
-    """Django's, which runs our server."""
+    """Django's live server thread, with our server."""
 
     server_class = _Server  # type: ignore[assignment]
 
 
 class LiveServer(_TestCase):
-    """Mix it into Django's: ``class ChatTests(LiveServer, StaticLiveServerTestCase)``.
+    """A mixin for Django's live server: ``class ChatTests(LiveServer, StaticLiveServerTestCase)``.
 
-    ``live_server_url`` serves the websockets as well, so that pages reach them as in production.
-    Each test starts with an empty Redis and no open websocket; call ``super().setUp()`` in a
-    ``setUp`` of your own. Settings that the server reads at its start (most ``WS4REDIS_…``) are
-    overridden on the class, not in a test.
+    ``live_server_url`` also serves the websockets, so pages reach them as in production. Each test
+    starts with an empty Redis and no open websocket; call ``super().setUp()`` in your own
+    ``setUp``. The server reads most ``WS4REDIS_…`` settings at its start, so override these on the
+    class and not in a test.
     """
 
     server_thread_class = _Thread
@@ -202,20 +202,20 @@ class LiveServer(_TestCase):
 
     @classmethod
     def websocket_url(cls, facility: str, *flags: str) -> str:
-        """``self.websocket_url("news", "subscribe-broadcast")``."""
+        """The URL of a websocket: ``self.websocket_url("news", "subscribe-broadcast")``."""
         address = cls.live_server_url.replace("http", "ws", 1)
         query = f"?{'&'.join(flags)}" if flags else ""
         return f"{address}{django_settings.get('WEBSOCKET_URL')}{quote(facility)}{query}"
 
     def cookie_header(self, client: Client | None = None) -> str:
-        """The cookies of a Django test client (``self.client``), as a websocket client sends
-        them: it is who that one is logged in as.
+        """The ``Cookie`` header of a Django test client, by default ``self.client``. A websocket
+        client that sends it is logged in as the same user.
         """
         cookies = (client or self.client).cookies
         return "; ".join(f"{name}={morsel.value}" for name, morsel in cookies.items())
 
 
-# One for all test classes of a process, which may be forked.
+# One for all test classes of a process. A forked process gets its own.
 _redis_of: dict[int, RedisProcess] = {}
 
 

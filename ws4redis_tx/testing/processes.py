@@ -1,6 +1,7 @@
-"""A real Redis and a real server, as processes that end with this one, however it ends.
+"""Runs a real Redis and a real server as processes. They end with this process, even if it is
+killed.
 
-For callers that block: they need no reactor here. Starting takes a fraction of a second.
+All calls block, and this process needs no reactor.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from urllib.parse import quote
 from ws4redis_tx.core.errors import WS4RedisError
 from ws4redis_tx.twistd.embedded_redis import find_server, free_port, server_command, watched
 
-# Seconds after which a program that has not said that it is ready will not.
+# Seconds.
 _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 10.0
-# Somebody else may take a free port before the program does.
+# Another process may take a free port before the program does.
 _ATTEMPTS = 5
 
-# In the folder, and with the modules, of who starts it.
+# Runs in this process's folder. ``PYTHONPATH`` provides this process's modules.
 _TWISTD = "import os; os.chdir({folder!r}); from twisted.scripts.twistd import run; run()"
 
 
@@ -49,13 +50,13 @@ class RedisProcess:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def empty(self) -> None:
-        """Remove all that is persisted. Subscriptions stay."""
+        """Remove all persisted messages. Subscriptions stay."""
         with socket.create_connection(("127.0.0.1", self.port), _STOP_TIMEOUT) as connection:
             connection.sendall(b"FLUSHALL\r\n")
             with connection.makefile("rb") as answers:
                 answer = answers.readline()
         if answer != b"+OK\r\n":
-            raise WS4RedisError(f"Redis at {self.url} was not emptied: {answer!r}")
+            raise WS4RedisError(f"Redis at {self.url} could not be emptied: {answer!r}")
 
     def stop(self) -> None:
         self._program.stop()
@@ -64,8 +65,8 @@ class RedisProcess:
 class ServerProcess:
     """``twistd ws4redis`` on a free loopback port, ready for websockets.
 
-    With the site of ``DJANGO_SETTINGS_MODULE``, if that is set, and the databases that stand in
-    those settings; else for anonymous broadcasts.
+    If ``DJANGO_SETTINGS_MODULE`` is set, it serves that site's visitors, and uses the databases of
+    those settings, not the test databases. Otherwise it serves anonymous broadcasts.
     """
 
     def __init__(self, redis_url: str) -> None:
@@ -83,21 +84,21 @@ class ServerProcess:
         self._url = self._program.ready[1]
 
     def url(self, facility: str, *flags: str) -> str:
-        """Of a websocket: ``server.url("news", "subscribe-broadcast")``."""
+        """The URL of a websocket: ``server.url("news", "subscribe-broadcast")``."""
         query = "&".join(flags)
         return f"{self._url}{quote(facility)}" + (f"?{query}" if query else "")
 
     @property
     def log(self) -> str:
-        """What it has logged until now."""
-        return self._program.said
+        """The server's log so far."""
+        return self._program.output
 
     def stop(self) -> None:
         self._program.stop()
 
 
 class _Program:
-    """A process, and all that it says. ``ready`` is the match of what it said when it was."""
+    """A process and its output. ``ready`` is the match of the output that showed it was ready."""
 
     ready: re.Match[str]
 
@@ -115,16 +116,16 @@ class _Program:
         )
         self._lines: list[str] = []
         self._decided = threading.Event()
-        # It would stop at a pipe that is full.
+        # Keep reading, because a full pipe would block the process.
         self._reader = threading.Thread(target=self._read, args=(re.compile(ready),), daemon=True)
         self._reader.start()
         self._decided.wait(_START_TIMEOUT)
         if not hasattr(self, "ready"):
             self.stop()
-            raise WS4RedisError(f"{command[0]} did not start, but said:\n{self.said}")
+            raise WS4RedisError(f"{command[0]} did not start. Its output:\n{self.output}")
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return "".join(self._lines)
 
     def _read(self, ready: re.Pattern[str]) -> None:
@@ -138,14 +139,14 @@ class _Program:
         self._decided.set()
 
     def stop(self) -> None:
-        """Wait until it has ended."""
+        """Stop the process, and wait until it has ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
         try:
             self._process.wait(_STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, 9)  # it leads a session of its own
+            os.killpg(self._process.pid, 9)  # it leads its own session
             self._process.wait()
         self._reader.join()
         self._process.stdout.close()

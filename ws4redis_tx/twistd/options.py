@@ -1,6 +1,6 @@
-"""The options of ``twistd ws4redis``, and the configuration that they and the settings mean.
+"""The options of ``twistd ws4redis``, and the configuration built from them and the settings.
 
-Most options are rows of the table of settings; the others are here.
+Most options come from the table of settings; the others are here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ws4redis_tx.twistd.embedded_redis import find_server, free_port
 
 
 class Options(UsageOptions):
-    """An option on the command line goes before a setting."""
+    """The options of the command line, which override the settings."""
 
     synopsis = "[options]"
     longdesc = (
@@ -38,14 +38,14 @@ class Options(UsageOptions):
             "drain",
             None,
             "5",
-            "Seconds over which clients are closed on SIGTERM; a second one ends it at once.",
+            "Seconds over which SIGTERM closes the clients; a second SIGTERM ends at once.",
         ],
-        ["workers", None, "1", "Processes that serve the same sockets, for several CPUs."],
-        ["inherit", None, None, "Used by --workers for the processes that it starts."],
+        ["workers", None, "1", "Processes that serve the same sockets, to use several CPUs."],
+        ["inherit", None, None, "Internal: --workers passes it to the processes that it starts."],
     ]
     optFlags = [
-        ["embedded-redis", None, "Start a Redis of our own: in memory, on a free loopback port."],
-        ["serve-django", None, "Serve the Django site on the same port too, for development."],
+        ["embedded-redis", None, "Start a bundled Redis, in memory, on a free loopback port."],
+        ["serve-django", None, "Also serve the Django site on the same port, for development."],
     ]
 
     compData: Any = None
@@ -53,25 +53,28 @@ class Options(UsageOptions):
     def __init__(self) -> None:
         super().__init__()
         self.given: dict[str, Any] = {}
-        """The settings that options were given for, by the names of their fields."""
+        """The values of the options that were given, by the names of their fields."""
 
     def parseOptions(self, options: Any = None) -> None:
-        # Workers get the same options, and are started where these were written for.
+        # Workers get the same options and the same folder, since an option may name a path.
         self["arguments"] = sys.argv[1:] if options is None else list(options)
         self["folder"] = os.getcwd()
         super().parseOptions(options)
 
     def postOptions(self) -> None:
-        """Build the configuration; everything that is wrong is said here, before any start."""
+        """Build the configuration. Reports every mistake, before anything starts."""
         sys.path.insert(0, os.getcwd())  # as Django's own commands do
-        if self["inherit"] is not None:  # a worker, which has what its parent started
+        if self["inherit"] is not None:  # a worker uses the sockets and the Redis of its parent
             self["inherit"] = [int(number) for number in self["inherit"].split(",")]
             self["workers"], self["embedded-redis"] = "1", 0
         if "redis" in self.given and self["embedded-redis"]:
-            raise UsageError("Give either --redis or --embedded-redis, not both.")
+            raise UsageError("Use either --redis or --embedded-redis, not both.")
         settings = self["settings"] or os.environ.get("DJANGO_SETTINGS_MODULE")
         if self["serve-django"] and not settings:
-            raise UsageError("--serve-django needs --settings MODULE.")
+            raise UsageError(
+                "--serve-django needs a Django site. Add --settings MODULE, such as --settings "
+                "mysite.settings."
+            )
         try:
             self["drain"] = _drain(self["drain"])
             workers = Count()
@@ -86,7 +89,7 @@ class Options(UsageOptions):
             raise UsageError(str(error)) from error
 
     def as_written(self, error: ConfigError) -> ConfigError:
-        """The error under the name of the option, if one was given for the setting."""
+        """The error under the option's name, if the value came from an option."""
         for field in self.given:
             row = BY_FIELD[field]
             if error.setting in (row.name, row.field):
@@ -95,7 +98,7 @@ class Options(UsageOptions):
 
 
 def _add_option(name: str, text: str, handler: Callable[..., None]) -> None:
-    """Twisted finds options among the methods of the class."""
+    """Add a method, since Twisted looks for options among the methods of the class."""
     handler.__doc__ = text
     setattr(Options, f"opt_{name.replace('-', '_')}", handler)
 
@@ -108,7 +111,7 @@ def _add_switch(row: Setting) -> None:
         options.given[row.field] = False
 
     _add_option(row.option, option_help(row), on)
-    _add_option(f"no-{row.option}", f"Switch --{row.option} off, whatever the settings say.", off)
+    _add_option(f"no-{row.option}", f"Turn --{row.option} off, whatever the settings say.", off)
 
 
 def _add_parameter(row: Setting) -> None:
@@ -147,10 +150,10 @@ def _plain_config(given: dict[str, Any]) -> ServerConfig:
 
 
 def _django_config(module: str, given: dict[str, Any]) -> ServerConfig:
-    """Set Django up, with the options in place of its settings.
+    """Set up Django, with the options overriding its settings.
 
-    In the same process its views publish where this server listens, and its pages name this
-    server's path. Django sets the process's time zone to its own; it needs it there, and the log's
+    The site's views, which may run in this process, then publish where this server listens, and its
+    pages name this server's path. Django sets the process's time zone, which it needs; the log's
     times carry their offset.
     """
     os.environ["DJANGO_SETTINGS_MODULE"] = module
@@ -167,8 +170,8 @@ def _django_config(module: str, given: dict[str, Any]) -> ServerConfig:
         django.setup()
     except Exception as error:  # a settings module may raise anything
         raise UsageError(
-            f"The Django settings {module!r} do not work: {type(error).__name__}: {error}. Name a "
-            "module that can be imported from the current folder, such as --settings "
+            f"The Django settings {module!r} cannot be loaded: {type(error).__name__}: {error}. "
+            "Name a module that can be imported from the current folder, such as --settings "
             "mysite.settings."
         ) from error
     from ws4redis_tx.config import django_settings

@@ -1,4 +1,4 @@
-"""The processes of ``twistd ws4redis``: what they run, and how that starts and ends."""
+"""The processes of ``twistd ws4redis``: their services, and how these start and stop."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from ws4redis_tx.service import (
 )
 from ws4redis_tx.twistd.embedded_redis import EmbeddedRedis
 from ws4redis_tx.twistd.options import Options
-from ws4redis_tx.twistd.worker import end_soon, inherited_endpoints, obey_parent
+from ws4redis_tx.twistd.worker import inherited_endpoints, obey_parent, set_exit_alarm
 from ws4redis_tx.twistd.workers import Supervisor, Workers, worker_command
 from ws4redis_tx.websocket.service import make_endpoint
 
 _log = Logger()
 
-# How long a new worker waits for Redis, in seconds.
-_LISTEN_ANYWAY = 2
+# Seconds for which a new worker waits for Redis before it listens without it.
+_REDIS_TIMEOUT = 2
 
 
 def make_server(options: Options) -> Service:
-    """A process that serves: the only one, or a worker."""
+    """The service of a process that serves websockets: the only process, or a worker."""
     from twisted.internet import reactor
 
     config: ServerConfig = options["config"]
@@ -55,10 +55,10 @@ def make_server(options: Options) -> Service:
 
 
 def make_parent(options: Options) -> Service:
-    """The process that holds the sockets and starts the workers."""
+    """The service of the parent, which holds the sockets and starts the workers."""
     from twisted.internet import reactor
 
-    make_server(options)  # so that what is wrong is said now, and not by each worker
+    make_server(options)  # reports mistakes now and once, not in each worker
     config: ServerConfig = options["config"]
     redis = str(config.redis) if options["embedded-redis"] else None
     workers = Workers(
@@ -81,13 +81,13 @@ def _embedded_redis(options: Options) -> EmbeddedRedis | None:
 
 
 class CannotStart(SystemExit, Exception):
-    """Ends the process without a traceback; the log has said why.
+    """Ends the process without a traceback. The log has said why.
 
-    An ``Exception`` as well: a daemon's front process, which waits for word of it, is told of no
-    other.
+    It is also an ``Exception``, because ``twistd`` reports no other to the process that waits for
+    its daemon.
     """
 
-    # A daemon's front process shows 100 bytes of the qualified name and the text.
+    # That process shows the qualified name and the text, cut to 100 bytes.
     __module__ = "ws4redis_tx"
 
     def __init__(self, problem: str) -> None:
@@ -96,7 +96,7 @@ class CannotStart(SystemExit, Exception):
 
 
 class _Process(Service):
-    """What this process runs, in the order it must start and stop."""
+    """Starts and stops the parts of this process in the right order."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class _Process(Service):
         _raise_file_limit()
         _collect_garbage_less_often()
         if self._broker is not None and self._config.django:
-            self._adopt_publishers(self._broker)
+            self._share_connection(self._broker)
         self._listen()
         if self._broker is not None:
             self._start_broker(self._broker)
@@ -127,7 +127,10 @@ class _Process(Service):
         try:
             self._websockets.startService()
         except CannotListenError as error:
-            problem = f"{str(error).rstrip('.')}. Is something running there already? See --listen."
+            problem = (
+                f"{str(error).rstrip('.')}. Is something running there already? Stop it, or choose "
+                "another address with --listen."
+            )
             _log.critical("{problem}", problem=problem)
             raise CannotStart(problem) from error
 
@@ -136,12 +139,13 @@ class _Process(Service):
             broker.startService()
         else:
             self._embedded.start().addCallbacks(
-                lambda _: broker.startService(), self._without_redis
+                lambda _: broker.startService(), self._log_redis_failure
             )
 
-    def _adopt_publishers(self, broker: RedisBroker) -> None:
-        """Who publishes in this process uses its reactor and its connection. Not before here:
-        until now, ``twistd`` may have forked to become a daemon.
+    def _share_connection(self, broker: RedisBroker) -> None:
+        """Let publishers in this process use its reactor and its connection to Redis.
+
+        This must wait for the service's start, because ``twistd`` forks before it to daemonise.
         """
         import crochet
 
@@ -163,7 +167,7 @@ class _Process(Service):
         _log.info("Ready: {places}", places=", ".join(places), ready=True)
 
     def _hosts(self) -> list[str]:
-        """Where it listens, as what comes after ``ws`` or ``http`` in a URL."""
+        """The listening addresses, as the part of a URL that follows ``ws`` or ``http``."""
         return [
             f"{'s' if description.startswith('ssl:') else ''}://{_host(address)}:{address.port}"
             for description, address in self._addresses()
@@ -182,23 +186,23 @@ class _Process(Service):
         pairs = zip(self._config.listen, ports, strict=True)
         return [(description, port.getHost()) for description, port in pairs]
 
-    def _end_at_the_next_signal(self) -> None:
-        """The first one ends us by and by; who sends another one does not want to wait."""
+    def _stop_immediately_at_next_signal(self) -> None:
+        """The first signal stops the process gracefully; a second one stops it immediately."""
         from twisted.internet import reactor
 
-        def at_once(number: int, frame: Any) -> None:
-            end_soon()
+        def stop_immediately(number: int, frame: Any) -> None:
+            set_exit_alarm()
             reactor.callFromThread(self._websockets.stop_now)  # type: ignore[attr-defined]
 
         for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, at_once)
+            signal.signal(name, stop_immediately)
 
-    def _without_redis(self, failure: Failure) -> None:
+    def _log_redis_failure(self, failure: Failure) -> None:
         _log.critical("{problem}", problem=failure.getErrorMessage())
 
     @inlineCallbacks
     def stopService(self) -> Any:
-        self._end_at_the_next_signal()
+        self._stop_immediately_at_next_signal()
         yield super().stopService()
         yield self._websockets.stopService()
         if self._broker is not None and self._broker.running:
@@ -208,7 +212,7 @@ class _Process(Service):
 
 
 class _Worker(_Process):
-    """One of several such processes; the parent says when to end."""
+    """A worker process, which ends when its parent says so."""
 
     def startService(self) -> None:
         from twisted.internet import reactor
@@ -217,12 +221,12 @@ class _Worker(_Process):
         obey_parent(reactor, self._websockets.stop_now)
 
     def _listen(self) -> None:
-        """When Redis is there: until then, the other workers serve who connects. Or a bit later
-        anyway, since it may be away from them all.
+        """Listen when Redis answers: until then, the other workers serve new clients. After
+        ``_REDIS_TIMEOUT`` listen anyway, since Redis may be unavailable to all workers.
         """
         from twisted.internet import reactor
 
-        ready = self._websockets.when_ready().addTimeout(_LISTEN_ANYWAY, reactor)
+        ready = self._websockets.when_ready().addTimeout(_REDIS_TIMEOUT, reactor)
         ready.addErrback(lambda _: None).addCallback(self._listen_now)
         ready.addErrback(lambda failure: _log.failure("A worker cannot listen", failure))
 
@@ -230,7 +234,7 @@ class _Worker(_Process):
         if self.running:
             super()._listen()
 
-    def _end_at_the_next_signal(self) -> None:
+    def _stop_immediately_at_next_signal(self) -> None:
         pass
 
 
@@ -241,9 +245,11 @@ def _host(address: IPv4Address | IPv6Address) -> str:
 
 
 def _collect_garbage_less_often() -> None:
-    """Python looks for garbage after each 700 objects that were made, and among all objects when
-    there are a quarter more: a sixth of what a handshake costs, when thousands connect. Little of
-    ours is garbage that only this finds. What has been imported is not looked at any more.
+    """Make garbage collection rarer, and exempt the imported modules from it.
+
+    By default, Python collects after every 700 new objects, and scans all objects when a quarter
+    more exist. This takes a sixth of the cost of a handshake when thousands of clients connect, and
+    this server creates few reference cycles.
     """
     gc.collect()
     gc.freeze()
@@ -251,7 +257,9 @@ def _collect_garbage_less_often() -> None:
 
 
 def _raise_file_limit() -> None:
-    """A websocket is a file descriptor, and most systems start processes with 1024 of them."""
+    """Raise the soft limit to the hard one: each websocket needs a file descriptor, and the soft
+    limit is usually 1024.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

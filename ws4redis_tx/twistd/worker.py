@@ -1,7 +1,7 @@
-"""One of several processes that serve the same sockets: its dealings with its parent, ``workers``,
-which tells what they say to each other.
+"""A worker, one of several processes that serve the same sockets: its side of the parent's rules.
 
-Knows processes and sockets; neither websockets nor Redis nor Django.
+``workers`` describes what parent and worker say to each other. This module knows processes and
+sockets, but neither websockets nor Redis nor Django.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from twisted.internet.tcp import Port
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-# How long we may take for an end at once, in seconds.
-_AT_ONCE = 5
+# Seconds that an immediate stop may take.
+_STOP_NOW_TIMEOUT = 5
 
 
 # Its sockets
@@ -32,21 +32,22 @@ def inherited_endpoints(
     make_endpoint: Callable[[Any, str], Any],
     reactor: Any,
 ) -> list[Any]:
-    """Endpoints that serve the listening sockets ``descriptors``, one for each description, of
-    which only the kind still counts.
+    """Endpoints that serve the listening sockets ``descriptors``, one for each description.
+
+    Only the kind of a description matters here, not its address.
     """
     return [
-        # Only the process that systemd started may ask for its sockets.
+        # Only the process that systemd started may ask systemd for its sockets.
         make_endpoint(
-            _Adopting(descriptor, reactor),
+            _AdoptingReactor(descriptor, reactor),
             "tcp:0" if description.startswith("systemd:") else description,
         )
         for description, descriptor in zip(descriptions, descriptors, strict=True)
     ]
 
 
-class _Adopting:
-    """The reactor, but whoever wants to listen gets the socket ``descriptor``."""
+class _AdoptingReactor:
+    """The reactor, except that its ``listen…`` methods adopt the socket ``descriptor``."""
 
     def __init__(self, descriptor: int, reactor: Any) -> None:
         self._descriptor = descriptor
@@ -77,8 +78,10 @@ class _Adopting:
 
 
 class _InheritedUnixPort(unix.Port):
-    """Twisted's would set the file's mode and the length of the queue, and in the end remove the
-    file and shut the socket down for all. The file and the socket are the parent's.
+    """A port that leaves the file and the socket to the parent, which owns them.
+
+    Twisted's own port would set the file's mode and the socket's backlog. At its end it would
+    remove the file and shut the socket down for all processes.
     """
 
     _shouldShutdown = False
@@ -102,9 +105,9 @@ class _InheritedUnixPort(unix.Port):
 
 
 def obey_parent(reactor: Any, stop_now: Callable[[], object]) -> None:
-    """End when the parent says so. ``stop_now`` has a stop that is under way wait for nobody."""
+    """Stop when the parent says so. ``stop_now`` makes a stop in progress immediate."""
 
-    def by_and_by(number: int, frame: Any) -> None:
+    def stop_gracefully(number: int, frame: Any) -> None:
         reactor.callFromThread(stop)
 
     def stop() -> bool:
@@ -114,29 +117,29 @@ def obey_parent(reactor: Any, stop_now: Callable[[], object]) -> None:
             return False
         return True
 
-    def at_once() -> None:
-        end_soon()
+    def stop_immediately() -> None:
+        set_exit_alarm()
         if stop():
             reactor.addSystemEventTrigger("before", "shutdown", stop_now)
         else:
             stop_now()
 
     def begin() -> None:
-        signal.signal(signal.SIGTERM, by_and_by)
-        _Lifeline(at_once, reactor).startReading()
+        signal.signal(signal.SIGTERM, stop_gracefully)
+        _ParentWatch(stop_immediately, reactor).startReading()
 
-    # Once it runs, the reactor has put its own handlers in place.
+    # The reactor installs its own signal handlers when it starts, so replace them after that.
     reactor.callWhenRunning(begin)
 
 
-def end_soon() -> None:
-    """Whatever may hang, such as a view in a thread: the system ends this process then."""
+def set_exit_alarm() -> None:
+    """Have the system end this process after ``_STOP_NOW_TIMEOUT`` s, even if a thread hangs."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(_AT_ONCE)
+    signal.alarm(_STOP_NOW_TIMEOUT)
 
 
-class _Lifeline(FileDescriptor):
-    """Standard input, whose other end the parent holds; nothing is ever written into it."""
+class _ParentWatch(FileDescriptor):
+    """Standard input. The parent holds its other end and never writes to it."""
 
     def __init__(self, ended: Callable[[], None], reactor: Any) -> None:
         super().__init__(reactor)
@@ -150,5 +153,5 @@ class _Lifeline(FileDescriptor):
 
     def connectionLost(self, reason: Failure) -> None:
         super().connectionLost(reason)
-        if reason.check(ConnectionDone):  # and not the reactor's own end
+        if reason.check(ConnectionDone):  # not when the reactor shuts down
             self._ended()

@@ -1,6 +1,7 @@
-"""A worker's log on its way into its parent's: both ends of the pipe, and the lines between.
+"""Passes a worker's log events through a pipe to its parent's log: both ends, and the format.
 
-An event is a line of JSON behind a mark. Other lines were written by who knows whom.
+An event is a line of JSON after a marker byte. Other lines come from elsewhere, such as a
+``print``.
 """
 
 from __future__ import annotations
@@ -15,35 +16,35 @@ from typing import Any
 from twisted.logger import ILogObserver, LogLevel, eventAsText
 from zope.interface import provider
 
-_EVENT = b"\x1e"
-_LONGEST_TEXT, _LONGEST_LINE = 100_000, 1_000_000
-# What each process says of itself, and the parent has said already.
-_SILENT = {"twisted.internet.base", "twisted.scripts._twistd_unix.UnixAppLogger"}
+_EVENT_MARKER = b"\x1e"
+_MAX_TEXT, _MAX_LINE = 100_000, 1_000_000
+# Every process logs these about itself, so the parent has logged them already.
+_LOGGED_BY_PARENT = {"twisted.internet.base", "twisted.scripts._twistd_unix.UnixAppLogger"}
 
 
 # The worker's end
 
 
 def log_to_parent() -> Any:
-    """For the ``--logger`` option of ``twistd``."""
-    return _tell_parent
+    """The observer factory for ``twistd --logger``."""
+    return _write_event
 
 
 @provider(ILogObserver)
-def _tell_parent(event: Any) -> None:
+def _write_event(event: Any) -> None:
     level = event.get("log_level", LogLevel.info)
-    if event.get("log_namespace") in _SILENT and level <= LogLevel.info:
+    if event.get("log_namespace") in _LOGGED_BY_PARENT and level <= LogLevel.info:
         return
     fields = {
         "level": level.name,
         "namespace": str(event.get("log_system") or event.get("log_namespace") or "-"),
-        "text": eventAsText(event, includeTimestamp=False, includeSystem=False)[:_LONGEST_TEXT],
+        "text": eventAsText(event, includeTimestamp=False, includeSystem=False)[:_MAX_TEXT],
         "ready": bool(event.get("ready")),
     }
-    line = _EVENT + json.dumps(fields, ensure_ascii=False).encode(errors="replace") + b"\n"
+    line = _EVENT_MARKER + json.dumps(fields, ensure_ascii=False).encode(errors="replace") + b"\n"
     _lines.append(line)
-    # Whoever is at it writes for all: waiting here could be waiting for oneself, as an object that
-    # is collected in the middle of this may log its own failure.
+    # The thread that has the lock writes for all. Never wait for it here: an object that is garbage
+    # collected during a write may log a failure in the same thread, which would deadlock.
     while _lines and _writing.acquire(blocking=False):
         try:
             while _lines:
@@ -57,7 +58,7 @@ def _write(line: bytes) -> None:
         while line:
             line = line[os.write(1, line) :]
     except OSError:
-        pass  # The parent is gone, and so shall we be.
+        pass  # The parent has ended, so this worker ends too.
 
 
 _lines: deque[bytes] = deque()
@@ -68,25 +69,25 @@ _writing = Lock()
 
 
 def read_event(line: bytes) -> Any:
-    """What a worker logged; ``None`` for a line that somebody else wrote."""
-    if not line.startswith(_EVENT):
+    """The event that a worker logged; ``None`` for any other line."""
+    if not line.startswith(_EVENT_MARKER):
         return None
     try:
-        event = json.loads(line[len(_EVENT) :])
+        event = json.loads(line[len(_EVENT_MARKER) :])
     except ValueError:
         return None
     return event if isinstance(event, dict) and "text" in event else None
 
 
-class Lines:
-    """Bytes, as lines. What comes after the last end of a line waits for its own."""
+class LineSplitter:
+    """Splits bytes into lines. Keeps an incomplete last line until its end arrives."""
 
     def __init__(self) -> None:
         self._rest = b""
 
-    def of(self, data: bytes) -> Iterator[bytes]:
+    def feed(self, data: bytes) -> Iterator[bytes]:
         *lines, self._rest = (self._rest + data).split(b"\n")
         yield from lines
-        if len(self._rest) > _LONGEST_LINE:
+        if len(self._rest) > _MAX_LINE:
             yield self._rest
             self._rest = b""

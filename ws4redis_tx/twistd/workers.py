@@ -1,17 +1,16 @@
-"""Several processes that serve the same sockets, ``twistd ws4redis --workers N``: the parent.
+"""The parent of several processes that serve the same sockets: ``twistd ws4redis --workers N``.
 
-It listens, and never accepts: it only holds the sockets, so that those who connect while a
-worker is being replaced wait for the others and are not refused. Each worker (``worker``) is the
-same command with ``--inherit``: it serves the sockets that it was born with. What parent and
-worker say to each other:
+The parent listens but never accepts. It only holds the sockets, so clients who connect while a
+worker is being replaced wait for another one and are not refused. Each worker (``worker``) runs the
+same command with ``--inherit``, and serves the inherited sockets. They communicate as follows:
 
-- The end of a worker's standard input ends it at once. That is how the parent does not want to
-  wait any longer, or is gone itself, however that came about.
-- SIGTERM from the parent ends it by and by. It takes repeated ones as one, and ignores SIGINT,
-  since a service manager signals the whole group and so does Ctrl-C: the parent decides.
-- What a worker logs goes through its standard output, an event a line, into the parent's log.
+- A worker stops immediately when its standard input ends. The parent closes it when it no longer
+  wants to wait; it also ends with the parent, even if that is killed.
+- A worker stops gracefully on SIGTERM. It ignores further SIGTERMs, and every SIGINT: a service
+  manager and Ctrl-C signal the whole process group, and the parent must decide.
+- A worker writes its log events to its standard output, one per line. The parent logs them.
 
-Knows processes, sockets and logs; neither websockets nor Redis nor Django.
+Knows processes, sockets and logs, but neither websockets nor Redis nor Django.
 """
 
 from __future__ import annotations
@@ -33,25 +32,25 @@ from twisted.runner.procmon import LoggingProtocol, ProcessMonitor
 
 from ws4redis_tx.scheduling.waiters import Waiters
 from ws4redis_tx.twistd.embedded_redis import EmbeddedRedis
-from ws4redis_tx.twistd.worker_log import Lines, read_event
+from ws4redis_tx.twistd.worker_log import LineSplitter, read_event
 
 _log = Logger()
 
-# Ctrl-C must not reach a worker even before its reactor runs.
+# A worker must ignore Ctrl-C even before its reactor runs.
 _PROGRAM = (
     "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
     "from twisted.scripts.twistd import run; run()"
 )
 # A worker's first inherited socket, after standard input, output and error.
-_FIRST = 3
-# Added to the time that a worker has for its drain, before it is killed.
-_PATIENCE = 10.0
-# How long a worker that was told to end at once may take.
-_AT_ONCE = 1.0
+_FIRST_SOCKET = 3
+# Seconds after its drain time at which a worker that has not ended is killed.
+_KILL_GRACE = 10.0
+# Seconds that an immediate stop of a worker may take.
+_STOP_NOW_TIMEOUT = 1.0
 
 
 class Supervisor(Service):
-    """What the parent runs: the sockets, the embedded Redis if there is one, and the workers."""
+    """The parent's service: the sockets, the embedded Redis if there is one, and the workers."""
 
     def __init__(
         self,
@@ -65,11 +64,11 @@ class Supervisor(Service):
         self._embedded = embedded
 
     def startService(self) -> None:
-        """Raises ``twisted.internet.error.CannotListenError`` if an address cannot be had."""
+        """Raises ``twisted.internet.error.CannotListenError`` if an address is not available."""
         super().startService()
         failures: list[Failure] = []
         for endpoint in self._endpoints:
-            endpoint.listen(SharedSocket()).addCallbacks(self._hold, failures.append)
+            endpoint.listen(SharedSocket()).addCallbacks(self._hold_port, failures.append)
         if failures:
             for port in self.ports:
                 port.stopListening()
@@ -78,7 +77,9 @@ class Supervisor(Service):
         if self._embedded is None:
             self._workers.startService()
         else:
-            self._embedded.start().addErrback(self._without_redis).addCallback(self._go_on)
+            self._embedded.start().addErrback(self._log_redis_failure).addCallback(
+                self._start_workers
+            )
 
     @inlineCallbacks
     def stopService(self) -> Any:
@@ -92,50 +93,50 @@ class Supervisor(Service):
             yield self._embedded.stop()
 
     def stop_now(self) -> None:
-        """Have a stop that is under way wait for no client any more."""
+        """Make a stop in progress immediate: do not wait for clients any longer."""
         self._workers.stop_now()
 
     def when_ready(self) -> Deferred[None]:
-        """Fire when all workers have been ready."""
+        """Fire when every worker has been ready once."""
         return self._workers.when_ready()
 
-    def _hold(self, port: Any) -> None:
+    def _hold_port(self, port: Any) -> None:
         port.stopReading()
-        # To shut a shared socket down would pull it away under the workers: it is just closed.
+        # Only close the socket: shutting it down would take it away from the workers too.
         port._shouldShutdown = False
         self.ports.append(port)
 
-    def _without_redis(self, failure: Failure) -> None:
+    def _log_redis_failure(self, failure: Failure) -> None:
         _log.critical("{problem}", problem=failure.getErrorMessage())
 
-    def _go_on(self, _: object) -> None:
+    def _start_workers(self, _: object) -> None:
         if self.running:
             self._workers.startService()
 
 
 class SharedSocket(Factory):
-    """Of a port whose connections are others' business; its name stands in the log."""
+    """The factory of a port that accepts nothing here. Twisted shows its name in the log."""
 
     noisy = False
 
 
 class Workers(ProcessMonitor):
-    """``count`` processes of ``command``, started anew when they end, until the service stops.
+    """Runs ``count`` processes of ``command``, and restarts those that end, until it stops.
 
-    ``drain`` is for how many seconds they may close websockets, ``folder`` where they run.
+    They may take ``drain`` seconds to close their websockets. They run in ``folder``.
     """
 
     log = _log
-    # Who dies younger than this is started again after 1 s, 2 s, 4 s …
+    # A worker that ends within this time is restarted after 1 s, 2 s, 4 s …
     threshold = 5
-    # … and no more than this; Twisted's hour would be an outage.
+    # … up to this limit. Twisted's default of an hour would be an outage.
     maxRestartDelay = 30
 
     def __init__(
         self, count: int, command: list[str], folder: str, drain: float, reactor: Any
     ) -> None:
         super().__init__(reactor)
-        self.killTime = drain + _PATIENCE  # type: ignore[assignment]
+        self.killTime = drain + _KILL_GRACE  # type: ignore[assignment]
         self._command = command
         self._folder = folder
         self._sockets: dict[int, Any] = {}
@@ -147,8 +148,8 @@ class Workers(ProcessMonitor):
             self.addProcess(name, command)
 
     def share(self, ports: list[Any]) -> None:
-        """Give the sockets of ``ports`` to all workers that are started from now on."""
-        self._sockets = {_FIRST + i: port.fileno() for i, port in enumerate(ports)}
+        """Let all workers that start from now on inherit the sockets of ``ports``."""
+        self._sockets = {_FIRST_SOCKET + i: port.fileno() for i, port in enumerate(ports)}
 
     def startProcess(self, name: str) -> None:
         if name in self.protocols:
@@ -170,55 +171,55 @@ class Workers(ProcessMonitor):
             worker.processEnded(Failure())
 
     def stopService(self) -> Deferred[None]:  # type: ignore[override]
-        """Ask all workers to end; fire when they have."""
+        """Ask all workers to stop. Fire when they have ended."""
         super().stopService()
         ended = self._ended.wait()
-        self._look_for_the_end()
+        self._fire_if_ended()
         return ended
 
     def stop_now(self) -> None:
-        """Have the workers end at once, in a stop that is under way."""
+        """Make a stop in progress immediate."""
         for worker in tuple(self.protocols.values()):
-            worker.end(_AT_ONCE)  # type: ignore[attr-defined]
+            worker.end(_STOP_NOW_TIMEOUT)  # type: ignore[attr-defined]
 
     def when_ready(self) -> Deferred[None]:
         ready = self._ready.wait()
-        self._look_whether_ready()
+        self._fire_if_ready()
         return ready
 
     def later(self, seconds: float, function: Callable[[], object]) -> Any:
         return self._clock.callLater(seconds, function)
 
-    # Told by the workers
+    # Called by the workers
 
     def ready(self, name: str) -> None:
         self._not_yet_ready.discard(name)
-        self._look_whether_ready()
+        self._fire_if_ready()
 
     def ended(self, name: str, reason: Failure) -> None:
         if self.running:
             delay = max(0.0, self.restart[name].getTime() - self._clock.seconds())
-            asked = getattr(reason.value, "exitCode", None) == 0  # by somebody's SIGTERM
+            requested = getattr(reason.value, "exitCode", None) == 0  # after somebody's SIGTERM
             self.log.emit(
-                LogLevel.info if asked else LogLevel.error,
-                "[{name}] It has ended ({reason}) and is started again{when}.",
+                LogLevel.info if requested else LogLevel.error,
+                "[{name}] It has ended ({reason}) and will be restarted{when}.",
                 name=name,
-                reason=_how(reason),
+                reason=_describe_exit(reason),
                 when=f" in {delay:.0f} s" if delay else "",
             )
-        self._look_for_the_end()
+        self._fire_if_ended()
 
-    def _look_whether_ready(self) -> None:
+    def _fire_if_ready(self) -> None:
         if not self._not_yet_ready:
             self._ready.fire(None)
 
-    def _look_for_the_end(self) -> None:
+    def _fire_if_ended(self) -> None:
         if not self.running and not self.protocols:
             self._ended.fire(None)
 
 
 class _Worker(LoggingProtocol):
-    """The parent's side of one worker: hands what it says on to the parent's log."""
+    """The parent's side of one worker. Passes the worker's output to the parent's log."""
 
     service: Workers
     transport: Any
@@ -226,8 +227,8 @@ class _Worker(LoggingProtocol):
     def __init__(self, name: str, service: Workers) -> None:
         self.name = name
         self.service = service
-        self._output_lines = Lines()
-        self._error_lines = Lines()
+        self._output_lines = LineSplitter()
+        self._error_lines = LineSplitter()
         self._timers: list[Any] = []
 
     def connectionMade(self) -> None:
@@ -236,21 +237,21 @@ class _Worker(LoggingProtocol):
             _log.info("[{name}] Process {pid}.", name=self.name, pid=self.transport.pid)
 
     def end(self, seconds: float) -> None:
-        """End it at once, and kill it if it does not within ``seconds``."""
+        """Stop the worker immediately, and kill it if it has not ended after ``seconds``."""
         self.transport.closeStdin()
         self._later(seconds, self._kill)
 
     def outReceived(self, data: bytes) -> None:
-        for line in self._output_lines.of(data):
+        for line in self._output_lines.feed(data):
             self._log_line(line, LogLevel.info)
 
     def errReceived(self, data: bytes) -> None:
-        for line in self._error_lines.of(data):
+        for line in self._error_lines.feed(data):
             self._log_line(line, LogLevel.error)
 
     def processExited(self, reason: Failure) -> None:
-        # A program that it started may hold its output open for ever.
-        self._later(_AT_ONCE, self.transport.loseConnection)
+        # A program that the worker started may keep the worker's output open for ever.
+        self._later(_STOP_NOW_TIMEOUT, self.transport.loseConnection)
 
     def processEnded(self, reason: Failure) -> None:
         for timer in self._timers:
@@ -281,17 +282,16 @@ class _Worker(LoggingProtocol):
 
 
 def worker_command(arguments: list[str], sockets: int, redis: str | None) -> list[str]:
-    """The command of a worker whose parent was given ``arguments``.
-
-    ``redis`` is the URL of the parent's embedded Redis.
+    """The command of a worker. Its parent was given ``arguments``; ``redis`` is the URL of the
+    parent's embedded Redis, if any.
     """
-    inherited = ",".join(str(_FIRST + i) for i in range(sockets))
+    inherited = ",".join(str(_FIRST_SOCKET + i) for i in range(sockets))
     own = [f"--inherit={inherited}", *([] if redis is None else [f"--redis={redis}"])]
     twistd = ["--nodaemon", "--pidfile=", "--logger=ws4redis_tx.twistd.worker_log.log_to_parent"]
     return [sys.executable, "-c", _PROGRAM, *twistd, "ws4redis", *own, *arguments]
 
 
-def _how(reason: Failure) -> str:
+def _describe_exit(reason: Failure) -> str:
     number = getattr(reason.value, "signal", None)
     if number is not None:
         return signal.Signals(number).name

@@ -1,4 +1,4 @@
-"""Django's view of a visitor; looking it up leaves no trace."""
+"""Looking up a visitor in Django finds the right rights, and changes nothing."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ class QueueTests(AuthorizerTests):
         self.override(WS4REDIS_PROCESS_REQUEST=process_request)
         lookup = self.authorize()
         yield deferToThread(asked.wait, TIMEOUT)
-        self.authorizer.stop()  # returns, while the lookup hangs
+        self.authorizer.stop()  # returns although the lookup hangs
         self.assertFalse(lookup.called)
         gate.set()
         yield lookup
@@ -282,7 +282,7 @@ class QueueTests(AuthorizerTests):
 
 
 def one_thread(test: AuthorizerTests) -> DjangoAuthorizer:
-    """An authorizer that stays with one thread, however slow this machine is."""
+    """An authorizer that keeps to one thread, however slow this machine is."""
     test.patch(authorizer, "_THREADS", 1)
     made = DjangoAuthorizer(reactor)
     test.addCleanup(made.stop)

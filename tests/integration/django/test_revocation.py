@@ -125,7 +125,7 @@ class UserTests(DjangoTests):
             self.assertEqual((yield self.said(lambda: self.change(is_active=False))), 0)
 
     def test_a_user_model_without_groups(self) -> None:
-        """In a process of its own, because this setting cannot be overridden."""
+        """In a separate process, because this setting cannot be overridden."""
         program = (
             "import django; django.setup()\n"
             "from django.core.management import call_command\n"
@@ -273,7 +273,7 @@ class ExpiryTests(DjangoTests):
 
 
 class WithoutRedisTests(TestCase):
-    """Redis is away: nothing fails, and nothing waits for long."""
+    """Redis is unavailable: nothing fails, and nothing waits for long."""
 
     timeout = 60
 

@@ -115,7 +115,7 @@ class SessionTests(ServerTestCase):
 
     @inlineCallbacks
     def test_a_user_model_of_the_sites_own(self) -> Any:
-        """Its users are named by an address and have no groups. It runs in processes of its own,
+        """Its users are identified by an address and have no groups. It runs in separate processes,
         because the setting cannot be overridden.
         """
         variables = {

@@ -73,7 +73,7 @@ class SignalsTestCase(TestCase):
         self.addCleanup(self.hooks.stop)
 
     def receive(self, signal: Any, receiver: Callable[..., Any]) -> None:
-        """Connect ``receiver``; ``next`` finds the answers that it gives in its thread."""
+        """Connect ``receiver``; ``next`` returns the values that it returns in its thread."""
 
         def received(**values: Any) -> None:
             answer = receiver(**values)
@@ -89,7 +89,7 @@ class SignalsTestCase(TestCase):
         return self.received.get().addTimeout(TIMEOUT, reactor)
 
     def blocked(self) -> threading.Event:
-        """An event that receivers of ``client_connected`` wait for."""
+        """An event for which receivers of ``client_connected`` wait."""
         go, arrived = threading.Event(), threading.Event()
         self.addCleanup(go.set)
 
@@ -212,7 +212,7 @@ class SendingTests(SignalsTestCase):
         self.assertFalse(self.hooks.idle)
         self.assertEqual(self.hooks.message(Somebody("john"), b"1"), b"1")
         self.hooks.closed(Somebody("john"), CLOSING)
-        self.assertIsNone(self.hooks._outbox)
+        self.assertIsNone(self.hooks._events)
 
     def test_whether_anybody_listens_is_seen_at_once(self) -> None:
         self.serve()

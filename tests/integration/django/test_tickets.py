@@ -36,7 +36,7 @@ MINE = "foobar?subscribe-user&subscribe-group"
 
 
 def process_request(request: Any) -> None:
-    """The callback of a site that names its users in an item of its own in the session."""
+    """The callback of a site that stores its user's name in a custom session item."""
     from importlib import import_module
 
     store = import_module(settings.SESSION_ENGINE).SessionStore
@@ -62,7 +62,7 @@ class TicketTests(DjangoTests):
         return in_thread(lambda: make_ticket(self.request(name, session=session), **options))
 
     def show(self, ticket: str, target: str = MINE, **headers: str) -> Any:
-        """Fire with the answer to a client that comes without a cookie."""
+        """Fire with the answer to a client that sends no cookie."""
         offered = f"ws4redis, {ticket}"
         data = handshake_bytes(f"/ws/{target}", Sec_WebSocket_Protocol=offered, **headers)
         return exchange(self.port, data)
@@ -168,7 +168,7 @@ class RedeemingTests(TicketTests):
         client = yield self.enter((yield self.ticket("ann")), "foobar?subscribe-user")
         self.redis.command("PUBLISH", "user:ann:foobar", "for ann")
         self.assertEqual((yield client.next()), "for ann")
-        # It may look anywhere, but must not find somebody else.
+        # The callback may look at anything, but must not find somebody else for the ticket.
         by_header = {"X-Member": "bob"}
         target = "foobar?subscribe-user"
         yield self.open(target, headers=by_header)
@@ -298,7 +298,7 @@ class AttackTests(TicketTests):
 
 
 class AfterwardsTests(TicketTests):
-    """A websocket that a ticket opened is watched like any other."""
+    """The server rechecks and revokes a websocket that a ticket opened like any other."""
 
     @inlineCallbacks
     def enter_both(self) -> Any:
@@ -390,7 +390,7 @@ class MakingTests(TicketTests):
 
     @inlineCallbacks
     def test_the_session_of_somebody_else_is_not_given_away(self) -> Any:
-        """An API that identifies its user by a token may get any cookie beside it."""
+        """An API that identifies its user by a token may also get any cookie."""
 
         def ask() -> str:
             request = self.request("ann")

@@ -8,7 +8,7 @@ heard show whether a message was lost, came twice or overtook another:
   persisted arrived;
 - messages that Redis refused never arrived;
 - no number came twice, and none after a greater one, over all channels of a websocket;
-- no websocket was closed, but one that had sent a message whose fate nobody knows (1013).
+- no websocket was closed, except with 1013 after it had sent a message whose fate is unknown.
 
 ``WS4REDIS_CHAOS`` scales the load.
 """
@@ -72,7 +72,7 @@ SOONER = (
 )
 
 STAMPED = ("broadcast:a", "group:staff:a", "broadcast:b")
-QUIET = "broadcast:quiet"  # nobody listens here until somebody comes during a fault
+QUIET = "broadcast:quiet"  # nobody listens here until a client connects during a fault
 OLD = "broadcast:old"  # fed as old publishers do it
 SPOKEN = ("broadcast:said-0", "broadcast:said-1", "broadcast:said-2")  # fed by websockets
 
@@ -88,7 +88,8 @@ LISTENING = (
 )
 
 
-# The websockets that come during a fault: one where others listen already, one where nobody does.
+# The websockets that connect during a fault: one where others listen already, and one where nobody
+# does.
 COMING = (
     ("a?subscribe-broadcast&subscribe-group", STAMPED[:2]),
     ("quiet?subscribe-broadcast", (QUIET,)),
@@ -96,7 +97,7 @@ COMING = (
 
 
 class Staff:
-    """An authorizer that grants everybody everything, as a member of one group."""
+    """An authorizer that grants every right to everybody, as members of one group."""
 
     def authorize(self, handshake: Any, rights: Any) -> Admission:
         member = Identity(username="member", groups=("staff",))
@@ -104,7 +105,7 @@ class Staff:
 
 
 class Ear:
-    """A websocket that listens, and the numbers that it heard; it opened after number ``since``."""
+    """A websocket that listens, and the numbers that it has received since number ``since``."""
 
     def __init__(self, client: Client, path: str, channels: tuple[str, ...], since: int) -> None:
         self.client = client
@@ -133,13 +134,13 @@ class Ear:
         return waiting
 
     def when_last(self, numbers: dict[str, int]) -> Deferred[None]:
-        """Fire when the numbers of our channels, among ``numbers`` by channel, were heard."""
+        """Fire when this websocket has received the ``numbers``, by channel, of its channels."""
         due = [self.when_heard(numbers[each]) for each in self.channels if each in numbers]
         return within(DeferredList(due), f"{self.path} heard its last number of {numbers}")
 
 
 class Mouth:
-    """A websocket that publishes; it is opened anew when it was closed."""
+    """A websocket that publishes. It reopens when it has been closed."""
 
     def __init__(self, client: Client, channel: str) -> None:
         self.client = client
@@ -321,8 +322,8 @@ class ChaosTestCase(ServerTestCase):
     # Publishing from outside, straight to Redis
 
     def at_each_answer(self, act: Callable[[int], object]) -> None:
-        """Call ``act`` with 0, 1, … at each answer of Redis, before the server gets it: until the
-        server has recovered, or for the next hundred answers.
+        """Call ``act`` with 0, 1, … at each answer of Redis, before the server gets it. Stop when
+        the server has recovered, or after a hundred answers.
         """
         steps = iter(range(100))
 

@@ -1,8 +1,8 @@
 """A TCP proxy in front of Redis that treats connections as networks do.
 
-It knows which of them is for pub/sub, so a fault can hit one and spare the other. Swallowed bytes
-are lost for good, as on a real network whose peer is gone: a connection that was frozen stays dead
-even after ``thaw``; later ones are sound.
+It knows which connection is for pub/sub, so a fault can hit one and spare the other. Swallowed
+bytes are lost for good, as on a real network whose peer is gone. A frozen connection therefore
+stays dead even after ``thaw``, while later ones work.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Proxy:
             link.abort()
 
     def delay(self, seconds: float) -> None:
-        """Let everything arrive that much later, in order."""
+        """Delay everything by that many seconds, in order."""
         self.seconds = seconds
 
     def freeze(
@@ -70,13 +70,13 @@ class Proxy:
             pipe.obey()
 
     def thaw(self) -> None:
-        """Serve new connections; end those that one side has left."""
+        """Serve new connections, and end those that one side has closed."""
         self.frozen = set()
         for pipe in self._pipes():
             pipe.thaw()
 
     def half_close(self, direction: str, kinds: Collection[str] = (PUBSUB, COMMANDS)) -> None:
-        """End the connections in one direction, and in one only."""
+        """End the connections in one direction only."""
         for pipe in self._pipes():
             if pipe.direction == direction and pipe.link.kind in kinds:
                 pipe.half_close()
@@ -205,7 +205,7 @@ class Pipe:
 
 
 class _End(Protocol):
-    """One end of a link: it feeds one pipe and writes what the other brings."""
+    """One end of a link: feeds one pipe, and writes the output of the other."""
 
     def __init__(self, into: Pipe, out_of: Pipe) -> None:
         self._into = into

@@ -1,4 +1,4 @@
-"""Redis goes away: no message that it accepted and persisted is lost, none comes twice, and no
+"""Redis becomes unavailable: no accepted and persisted message is lost, none arrives twice, and no
 websocket is closed.
 
 Each test is one fault; ``harness`` publishes through it and checks.

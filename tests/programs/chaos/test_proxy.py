@@ -1,4 +1,4 @@
-"""The proxy makes the faults that it promises; otherwise its users would prove nothing."""
+"""The proxy makes the faults that it promises. Otherwise, the outage tests would prove nothing."""
 
 from __future__ import annotations
 

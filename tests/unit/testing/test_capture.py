@@ -298,7 +298,7 @@ class AssertionTests(CaptureTests):
         publish(broadcast=True)
         wrong: dict[str, Any] = {"user": ["john"]}
         for look in (self.published.assert_published, self.published.assert_not_published):
-            with self.assertRaisesRegex(TypeError, "for user, but for .*, users,"):
+            with self.assertRaisesRegex(TypeError, "^user is not a criterion .*, users,"):
                 look(**wrong)
 
     def test_a_text_where_names_are_expected_is_a_mistake(self) -> None:

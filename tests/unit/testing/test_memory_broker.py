@@ -1,4 +1,4 @@
-"""On a test's command, the broker in memory fails, waits, goes away and comes back."""
+"""When a test says so, the broker in memory fails, delays, becomes unavailable and recovers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NEWS = b"broadcast:news"
 
 
 class Joining:
-    """Takes messages that come together in one piece, as websockets do."""
+    """Takes messages that arrive together in one call, as websockets do."""
 
     takes_joined = True
 

@@ -175,7 +175,7 @@ class SlowReaderTests(WebSocketTests):
     def test_a_close_that_gets_nowhere_is_cut_short(self) -> None:
         self.use(max_pending=1000)
         client = self.connect()
-        client._written = lambda data: None  # type: ignore[method-assign]
+        client._receive = lambda data: None  # type: ignore[method-assign]
         client._server.pauseProducing()
         for number in range(20):
             self.publish(b"%02d" % number)

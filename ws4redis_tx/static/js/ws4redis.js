@@ -1,20 +1,20 @@
 /*
- * WS4Redis: a websocket that comes back by itself. No dependencies, no build step.
+ * WS4Redis: a websocket that reconnects by itself. No dependencies, no build step.
  *
  *   const ws4redis = WS4Redis({
  *     uri: "wss://example.com/ws/foobar?subscribe-broadcast",
  *     connecting() {},                // a connection attempt starts
- *     connected() {},                 // the connection is open, and the subscriptions stand
- *     disconnected(event, retrying) {},  // an open connection, or an attempt, ended
+ *     connected() {},                 // the connection is open, and subscribed
+ *     disconnected(event, retrying) {},  // an open connection ended, or an attempt failed
  *     receive_message(data) {},       // a string, or an ArrayBuffer for a binary message
  *     heartbeat_msg: "--heartbeat--", // the server's WS4REDIS_HEARTBEAT, or null
  *   });
  *   ws4redis.send_message("hello");   // throws unless is_connected()
  *   ws4redis.close();                 // for good: no reconnect
  *
- * Only `uri` is required; `new WS4Redis(...)` does the same. While it waits before the next attempt,
- * is_closed() is true. `retrying` is false when no further attempt follows. The last persisted
- * message is replayed by the server at every connect, hence also after a reconnect.
+ * Only `uri` is required; `new WS4Redis(...)` does the same. is_closed() is true while it waits for
+ * the next attempt. `retrying` is false when no further attempt follows. The server replays the last
+ * persisted message whenever the client connects, so also after a reconnect.
  */
 (function (root) {
   "use strict";
@@ -38,9 +38,9 @@
     }
 
     let socket = null;
-    let stopped = false; // nothing brings it back
+    let stopped = false; // no further attempt follows
     let failures = 0; // attempts since the last connection that lasted
-    let retry_timer = null; // null: no attempt is waiting
+    let retry_timer = null; // null: no attempt is scheduled
     let on_probation = false; // the last connection was revoked: one attempt is left
 
     function notify(callback, ...args) {
@@ -62,7 +62,7 @@
 
       function send_heartbeat() {
         if (unanswered >= HEARTBEATS_UNANSWERED) {
-          // Over a dead network close() alone would wait long for the server's answer.
+          // Over a dead network, close() alone would wait a long time for the server's answer.
           current.close();
           ended({ type: "close", code: 1006, reason: "heartbeat unanswered", wasClean: false });
         } else if (current.readyState === root.WebSocket.OPEN) {
@@ -72,7 +72,7 @@
       }
 
       function ended(event) {
-        current.onopen = current.onmessage = current.onclose = null; // each socket ends once
+        current.onopen = current.onmessage = current.onclose = null; // handle each end only once
         clearTimeout(stable_timer);
         clearInterval(heartbeat_timer);
         if (on_probation && !opened) {
@@ -82,13 +82,14 @@
         if (!stopped) {
           retry_later();
         }
-        notify("disconnected", event, !stopped); // last, so that it may call close()
+        notify("disconnected", event, !stopped); // last, so that the callback may call close()
       }
 
       current.onopen = function () {
         opened = true;
         on_probation = false;
-        // A server that accepts and at once drops us must not be hammered: only time resets.
+        // Do not hammer a server that accepts and then drops us: reset the backoff only if the
+        // connection lasts.
         stable_timer = setTimeout(function () {
           failures = 0;
         }, STABLE_AFTER);
@@ -99,19 +100,19 @@
       };
 
       current.onmessage = function (event) {
-        unanswered = 0; // any message proves that the server is there
+        unanswered = 0; // any message proves that the server is alive
         if (!options.heartbeat_msg || event.data !== options.heartbeat_msg) {
           notify("receive_message", event.data);
         }
       };
 
-      current.onclose = ended; // follows every error, so onerror has nothing to add
+      current.onclose = ended; // every error is followed by a close event, so onerror is not needed
 
       notify("connecting");
     }
 
     function retry_later() {
-      // Full jitter: after a server restart its clients come back spread out, not all at once.
+      // Full jitter: after a server restarts, its clients reconnect spread out, not all at once.
       const ceiling = Math.min(BACKOFF_CAP, BACKOFF_START * Math.pow(2, failures));
       failures += 1;
       retry_timer = setTimeout(connect, Math.random() * ceiling);
@@ -135,8 +136,8 @@
     this.send_message = (message) => {
       if (!this.is_connected()) {
         throw new Error(
-          "WS4Redis is not connected, so the message was not sent: send after connected() was " +
-            "called, or ask is_connected() first."
+          "WS4Redis is not connected, so the message was not sent. Wait for the connected() " +
+            "callback, or check is_connected() first."
         );
       }
       socket.send(message);
