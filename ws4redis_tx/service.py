@@ -158,16 +158,13 @@ def make_factory(
     """
     reactor = _reactor(reactor)
     make_subscriber = subscriber or import_callable("subscriber", config.subscriber)
-    return WebSocketFactory(
-        Server(
-            config,
-            broker,
-            authorizer or _default_authorizer(config, make_subscriber, reactor),
-            [ClassicProtocol(config, broker, make_subscriber, reactor)],
-            reactor,
-            _observers(hooks or _default_hooks(config, reactor), reactor),
-        )
-    )
+    if authorizer is None:
+        authorizer = _default_authorizer(config, make_subscriber, reactor)
+    if hooks is None:
+        hooks = _default_hooks(config, reactor)
+    protocols = [ClassicProtocol(config, broker, make_subscriber, reactor)]
+    observers = _observers(hooks, reactor)
+    return WebSocketFactory(Server(config, broker, authorizer, protocols, reactor, observers))
 
 
 def make_resource(factory: WebSocketFactory) -> WebSocketResource:

@@ -53,7 +53,6 @@ class Admission:
     request: object
     expires: float | None = None
     redeemed: str = field(default="", repr=False)
-    fixed: bool = False
 
 
 @dataclass(slots=True)
@@ -137,6 +136,9 @@ def lost(then: Identity, rights: Iterable[str], now: Admission) -> str:
 class AnonymousAuthorizer:
     """The authorizer of a server that knows no visitors. It grants by the default policy."""
 
+    fixed = True
+    """Its answers never change, so that it is asked once for each websocket."""
+
     def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Admission:
         request = PlainRequest(handshake.path_info, ANONYMOUS)
-        return Admission(ANONYMOUS, default_policy(rights), request, fixed=True)
+        return Admission(ANONYMOUS, default_policy(rights), request)

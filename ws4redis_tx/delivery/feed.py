@@ -99,7 +99,6 @@ class Feed:
         first = [each for each in self._replayed if each[0] is None or each not in waiting]
         self._live = True
         self._replayed, self._waiting = [], None
-        self._started(len(first) + (0 if queue is None else len(queue)))
         self._outbox.take_over(first, queue)
 
     def close(self) -> None:
@@ -107,9 +106,6 @@ class Feed:
         self._outbox.close()
         self._replayed.clear()
         self._waiting = None
-
-    def _started(self, number: int) -> None:
-        """``number`` messages go out at the end of the replay."""
 
     def _queue(self) -> IQueue:
         if self._waiting is None:
@@ -136,24 +132,20 @@ class Feed:
 class CountedFeed(Feed):
     """A feed that counts its messages, at the cost of one more call for each."""
 
-    __slots__ = ("_taken",)
+    __slots__ = ("_written",)
 
     def __init__(self, outbox: Outbox) -> None:
         super().__init__(outbox)
-        # Messages that the outbox was given while live, and those dropped before that.
-        self._taken = 0
+        # Messages that went straight to the writer.
+        self._written = 0
 
     @property
     def sent(self) -> int:
         """Number of messages that were written."""
-        if not self._taken:
-            return 0
-        return self._taken - self._outbox.dropped - self._outbox.unsent
+        return self._written + self._outbox.drained
 
     def deliver(self, publication: Publication | Joined) -> None:
-        if self._live and publication.sender is not self:
-            self._taken += publication.number
+        flows = self._live and self._outbox.flowing is not None
+        if flows and publication.sender is not self:
+            self._written += publication.number
         super().deliver(publication)
-
-    def _started(self, number: int) -> None:
-        self._taken = number + self._outbox.dropped

@@ -29,8 +29,8 @@ class Outbox:
     """
 
     __slots__ = (
-        "_first", "_owner", "_queue", "_writer", "closed", "codec", "dropped", "flowing",
-        "max_pending", "paused", "policy", "unsent",
+        "_first", "_owner", "_queue", "_writer", "closed", "codec", "drained", "dropped",
+        "flowing", "max_pending", "paused", "policy",
     )  # fmt: skip
 
     def __init__(
@@ -48,8 +48,8 @@ class Outbox:
         self.paused = False
         self.dropped = 0
         """Number of messages that were dropped in favour of newer ones."""
-        self.unsent = 0
-        """Number of messages that were still waiting at the close."""
+        self.drained = 0
+        """Number of messages that were written after they had waited."""
         self.flowing: IWriter | None = writer
         """The writer, while no message has to wait: a message may then go straight to it."""
         self._writer = writer
@@ -117,8 +117,6 @@ class Outbox:
 
     def close(self) -> None:
         """Final. Idempotent."""
-        if not self.closed:
-            self.unsent = len(self._first or ()) + (0 if self._queue is None else len(self._queue))
         self.closed = True
         self.flowing = None
         self._queue = self._first = None
@@ -131,8 +129,10 @@ class Outbox:
             if entry[0] is None and self._queue is not None:
                 self._queue.size -= cost(entry)
             write(entry[1])
+            self.drained += 1
         while self._queue and not self.paused:
             write(self._queue.popleft()[1])
+            self.drained += 1
         if not self.closed and not self.paused:
             self._queue = self._first = None
             self.flowing = self._writer

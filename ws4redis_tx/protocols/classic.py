@@ -78,7 +78,8 @@ class ClassicProtocol:
             return
         if connection.replay is not None:
             connection.replay.cancel()
-        maybeDeferred(connection.subscriber.release).addErrback(
-            lambda failure: _log.failure("A subscriber's release() failed", failure=failure)
-        )
+        if connection.subscriber is not None:  # else it could not be made
+            maybeDeferred(connection.subscriber.release).addErrback(
+                lambda failure: _log.failure("A subscriber's release() failed", failure=failure)
+            )
         connection.release()

@@ -26,6 +26,7 @@ class SubscriberConnection:
     """
 
     __slots__ = (
+        "__dict__",  # for attributes of an application's own
         "_broker", "_feed", "_published", "_sender", "_subscribing", "_subscriptions", "config",
         "replay", "subscriber",
     )  # fmt: skip

@@ -107,9 +107,12 @@ class Revocations:
         asked: Sequence[str],
         admission: Admission,
         sequence: int,
+        fixed: bool,
     ) -> None:
         """Remember a session that is about to open, whose authorizer was asked about the rights
-        ``asked`` at ``sequence``.
+        ``asked`` at ``sequence``. A second admission takes the place of the first.
+
+        ``fixed``: the authorizer's answers never change, and there is nothing to recheck.
 
         Raises ``Denied`` (403) when what was heard since then forbids it.
         """
@@ -120,7 +123,8 @@ class Revocations:
             raise Denied(403, "This is not allowed any more.", detail="it was disconnected")
         if admission.redeemed:
             handshake = replace(handshake, redeemed=admission.redeemed)
-        packed = None if admission.fixed else self._packer.pack(handshake)
+        packed = None if fixed else self._packer.pack(handshake)
+        self.closed(session)
         admitted = AdmissionRecord(identity, admission.rights, asked, facility, packed)
         self._index.add(session, admitted)
         if packed is not None:

@@ -131,6 +131,8 @@ def _key(session_digest: str) -> bytes:
 
 def _compact(identity: Identity) -> Identity:
     """The same, but the names of groups are interned, and all anonymous visitors share one."""
+    if type(identity) is not Identity:
+        return identity  # an application's own, with fields of its own
     if identity == ANONYMOUS:
         return ANONYMOUS
     groups = tuple(sys.intern(str(group)) for group in identity.groups)

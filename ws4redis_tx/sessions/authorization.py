@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from ws4redis_tx.core.admission import Admission, check_admission
@@ -15,18 +15,17 @@ from ws4redis_tx.core.handshake import Handshake
 if TYPE_CHECKING:
     from ws4redis_tx.sessions.session import Session
 
-Result = TypeVar("Result")
-
 
 class Authorization:
     """A member of the server's ``FifoLimiter``, which bounds the number of concurrent questions.
 
     The wait for a turn is the server's fault and does not count towards the timeout. The authorizer
-    has the time of one step of a handshake.
+    has the time of one step of a handshake. The turn ends when the session has acted on the answer,
+    so that sessions subscribe in the order in which they were answered.
     """
 
     __slots__ = (
-        "_handshake", "_rights", "_sequence", "_session", "_timed_out", "_waiting", "answer",
+        "_answer", "_handshake", "_outcome", "_rights", "_sequence", "_session", "_timed_out",
     )  # fmt: skip
 
     def __init__(self, session: Session, handshake: Handshake, rights: Sequence[str]) -> None:
@@ -35,92 +34,91 @@ class Authorization:
         self._rights = rights
         self._sequence = 0
         self._timed_out = False
-        self.answer: Deferred[Admission] | None = None
-        """Fires when the session is admitted, fails with ``Denied`` if it is refused. ``None``
-        until its turn has come.
-        """
-        # Gets the answer, if its turn did not come at once.
-        self._waiting: Deferred[Admission] | None = None
+        # The authorizer's, once its turn has come.
+        self._answer: Deferred[Admission] | None = None
+        # The session's, made when the answer is not there at once.
+        self._outcome: Deferred[Admission] | None = None
 
-    def wait(self) -> Deferred[Admission]:
-        """A Deferred that fires like ``answer``, for a turn that has not come yet."""
-        self._waiting = Deferred()
-        return self._waiting
+    def outcome(self) -> Deferred[Admission]:
+        """Fire when the session is admitted, fail with ``Denied`` if it is refused. Never fire
+        once the session has ended.
+        """
+        if self._outcome is None:
+            self._outcome = Deferred()
+        return self._outcome
 
     def ask(self) -> None:
         """Ask the authorizer: the turn has come."""
-        server = self._session.server
+        session, server = self._session, self._session.server
         try:
             server.check_capacity()  # do not look up rights in vain
         except Denied as denied:
-            self._refuse(denied)
+            self._finish(Failure(denied))
             return
         self._sequence = server.revocations.sequence
-        answer = self.answer = server.authorize(self._handshake, self._rights)
-        if not answer.called or answer.paused:
-            server.timeouts.add(self._session)
-            answer.addBoth(self._answered_late)
-        answer.addCallbacks(self._admit, self._leave)
-        if self._waiting is not None:
-            answer.chainDeferred(self._waiting)
-
-    def _answered_late(self, answer: Any) -> Any:
-        session = self._session
-        if session.ended:
-            return Deferred()  # never fires: nobody is waiting any more
-        if self._timed_out:
-            return Failure(unavailable("the authorizer took longer than its timeout"))
-        if session.opening is None:
-            session.server.timeouts.discard(session)
+        answer = self._answer = server.authorize(self._handshake, self._rights)
+        answer.addCallback(self._admit)
+        if self._outcome is None and answer.called and not answer.paused:
+            # Nobody is waiting for a turn: the answer goes where the question came from.
+            self._outcome = Deferred() if session.ended else answer
+            self._forget()
+            server.authorizations.leave(self, served=True)
         else:
-            session.server.timeouts.add(session)  # the next step has its own time
-        return answer
+            server.authorization_timeouts.add(self)
+            answer.addBoth(self._finish)
 
     def _admit(self, admission: Admission) -> Admission:
         session, handshake, identity = self._session, self._handshake, admission.identity
-        session.authorization = None
-        session.server.authorizations.leave(self, served=True)
+        if session.ended:
+            return admission
         check_admission(handshake, admission)
         session.claim(session.server.visitors, identity.username or identity.session_key)
         session.server.revocations.admit(
-            session, handshake, self._rights, admission, self._sequence
+            session, handshake, self._rights, admission, self._sequence, session.server.fixed
         )
         return admission
 
-    def _leave(self, result: Result) -> Result:
-        """The authorizer has refused or failed: it is the next one's turn."""
-        self._session.authorization = None
-        self._session.server.authorizations.leave(self, served=True)
-        return result
+    def _finish(self, result: Admission | Failure) -> None:
+        session, server = self._session, self._session.server
+        server.authorization_timeouts.discard(self)
+        self._forget()
+        if not session.ended:
+            if self._timed_out:
+                result = Failure(unavailable("the authorizer took longer than its timeout"))
+            if session.opening is not None:
+                server.timeouts.add(session)  # the next step has its own time
+            self.outcome().callback(result)
+        server.authorizations.leave(self, served=not self._timed_out)
+
+    def _forget(self) -> None:
+        """The session has its answer."""
+        session = self._session
+        if session.authorizations == (self,):
+            session.authorizations = ()
+        else:
+            session.answered(self)
 
     def give_up(self) -> None:
         """Refuse the session, because its turn will not come."""
-        self._refuse(unavailable("its turn to ask the authorizer never came"))
-
-    def _refuse(self, denied: Denied) -> None:
-        """Refuse the session without asking the authorizer."""
-        session = self._session
-        session.authorization = None
-        session.server.authorizations.leave(self)
-        if self._waiting is None:
-            self.answer = fail(denied)
-        elif not session.ended:
-            self._waiting.errback(denied)
-
-    def overdue(self) -> None:
-        """The authorizer has not answered in time."""
-        self._session.server.authorizations.overdue(self)
+        if not self._session.ended:
+            self._session.answered(self)
+            self.outcome().errback(unavailable("its turn to ask the authorizer never came"))
 
     def time_out(self) -> None:
-        """Stop waiting for the answer."""
+        """The authorizer has not answered in time."""
         self._timed_out = True
-        self.abandon()
+        self._session.server.authorizations.overdue(self)
+        self._cancel()
 
     def abandon(self) -> None:
-        """Cancel the question: the session has ended, or the answer is too late."""
-        self._session.authorization = None
+        """The session has ended: nobody needs the answer."""
+        server = self._session.server
+        server.authorization_timeouts.discard(self)
         # Leave the queue first: cancelling makes the Deferred fail, and that failure must not be
         # answered.
-        self._session.server.authorizations.leave(self)
-        if self.answer is not None:
-            self.answer.cancel()
+        server.authorizations.leave(self)
+        self._cancel()
+
+    def _cancel(self) -> None:
+        if self._answer is not None:
+            self._answer.cancel()

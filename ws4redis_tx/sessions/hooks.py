@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ws4redis_tx.core.admission import Identity
+from ws4redis_tx.core.admission import ANONYMOUS, Identity
 from ws4redis_tx.core.errors import MessageRefused
 from ws4redis_tx.core.interfaces import Closing, IHooks, Refusal
 from ws4redis_tx.delivery.feed import CountedFeed
@@ -97,11 +97,14 @@ class HookObserver:
 
     def opened(self, session: Session) -> None:
         admitted, handshake = session.admitted, session.handshake
-        assert admitted is not None
+        # Some protocols ask for rights once they are open.
+        identity, rights = ANONYMOUS, tuple[str, ...]()
+        if admitted is not None:
+            identity, rights = admitted.identity, admitted.rights
         connection = Connection(
             handshake.facility,
-            admitted.identity,
-            admitted.rights,
+            identity,
+            rights,
             getattr(session.state, "channels", ()),
             handshake.peer,
             self._in_reactor,
@@ -135,7 +138,9 @@ class HookObserver:
             session.close(1011, "The server failed.")
 
     def closed(self, session: Session, ending: Ending) -> None:
-        hooked = self._hooked.pop(session)
+        hooked = self._hooked.pop(session, None)
+        if hooked is None:
+            return  # it ended in the middle of its opening
         feed = session.feed
         assert isinstance(feed, CountedFeed)
         closing = Closing(

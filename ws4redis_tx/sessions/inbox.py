@@ -69,7 +69,8 @@ class Inbox:
         session = self._session
         if payload is None or not session.speaks:
             return None
-        return session.protocol.received(session, payload)
+        # In a Deferred's callback a coroutine would not run.
+        return maybeDeferred(session.protocol.received, session, payload)
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(BrokerUnavailable):

@@ -36,7 +36,7 @@ class ITransport(Protocol):
         """The address at the other end of the connection; ``""`` for a Unix socket."""
 
     @property
-    def silent(self) -> bool:
+    def request_begun(self) -> bool:
         """Whether no byte of a request has arrived yet."""
 
     def negotiate(self, handshake: Handshake) -> ICodec:

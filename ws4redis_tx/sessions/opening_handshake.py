@@ -75,7 +75,7 @@ class OpeningHandshake:
         if answer is None:
             self._accept(None)
             return
-        if (not answer.called or answer.paused) and session.authorization is None:
+        if (not answer.called or answer.paused) and not session.authorizations:
             self._server.timeouts.add(session)
         answer.addCallbacks(self._accept, self._fail)
 

@@ -59,7 +59,7 @@ class Server:
     ) -> None:
         self.config = config
         self.broker = broker
-        self.authorizer = authorizer
+        self.use(authorizer)
         self.protocols = protocols
         self.reactor = reactor
         self.observers = observers
@@ -70,6 +70,9 @@ class Server:
         self.rate = make_rate(config.rate)
         self.addresses = Quota(config.max_connections_per_address)
         self.visitors = Quota(config.max_connections_per_user)
+        self.authorization_timeouts: Timeouts[Authorization] = Timeouts(
+            HANDSHAKE_TIMEOUT, Authorization.time_out, reactor
+        )
         self.timeouts: Timeouts[Session] = Timeouts(HANDSHAKE_TIMEOUT, Session.time_out, reactor)
         self.authorizations: FifoLimiter[Authorization] = FifoLimiter(
             config.max_authorizations, Authorization.ask, Authorization.give_up, reactor
@@ -101,6 +104,13 @@ class Server:
         self._draining = False
         self._drainer: LoopingCall | None = None
         self._all_gone: Waiters[None] = Waiters()
+
+    def use(self, authorizer: IAuthorizer) -> None:
+        """Ask ``authorizer`` from now on. A true ``fixed`` of its says that its answers never
+        change: it is asked once for each session.
+        """
+        self.authorizer = authorizer
+        self.fixed = bool(getattr(authorizer, "fixed", False))
 
     def protocol_at(self, path: str) -> IProtocol:
         """The protocol with the longest prefix of ``path``. Raises ``Denied`` (404) for none."""
@@ -155,6 +165,7 @@ class Server:
         if not self.sessions and not self.opening:
             self._stop_draining()
             self.timeouts.stop()
+            self.authorization_timeouts.stop()
             self.authorizations.stop()
             if self._draining:
                 self.revocations.stop()
@@ -167,7 +178,7 @@ class Server:
         self.revocations.start()
         self._draining = False
 
-    def drain(self, code: int, seconds: float = 0.0) -> Deferred[Any]:
+    def drain(self, code: int, seconds: float = 0.0) -> Deferred[None]:
         """Refuse new sessions, and close the open ones with ``code``, spread over ``seconds``. Fire
         when all are gone and every observer has settled.
 
@@ -185,7 +196,8 @@ class Server:
         else:
             self.revocations.stop()
             gone = succeed(None)
-        return gone.addCallback(lambda _: gather([each.settled() for each in self.observers]))
+        settled = gone.addCallback(lambda _: gather([each.settled() for each in self.observers]))
+        return settled.addCallback(lambda _: None)
 
     def _closing(self, code: int, seconds: float) -> Callable[[], None]:
         """Return a function that closes the sessions that are due when it is called."""

@@ -41,7 +41,7 @@ class Session:
     """An ``ISession``, with everything that the server knows about one client."""
 
     __slots__ = (
-        "_limits", "_received", "_was_open", "admitted", "authorization", "ended", "feed",
+        "_inbox", "_limits", "_was_open", "admitted", "authorizations", "ended", "feed",
         "handshake", "observers", "opening", "outbox", "protocol", "server", "state", "transport",
     )  # fmt: skip
 
@@ -66,26 +66,32 @@ class Session:
         if server.observers:
             self.observers = [each for each in server.observers if not each.idle]
         self.feed = CountedFeed(self.outbox) if self.observers else Feed(self.outbox)
-        self.authorization: Authorization | None = None
-        """The question to the authorizer, until the answer."""
+        self.authorizations: tuple[Authorization, ...] = ()
+        """The questions to the authorizer that are not answered yet."""
         self._was_open = False
         # Made when the client first sends something, or does not read.
-        self._received: Inbox | None = None
+        self._inbox: Inbox | None = None
         self.opening: OpeningHandshake | None = OpeningHandshake(server, self)
         server.connected(self)
 
     # The opening handshake
 
     def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
-        authorization = self.authorization = Authorization(self, handshake, rights)
+        authorization = Authorization(self, handshake, rights)
+        self.authorizations += (authorization,)
         if not self.server.authorizations.join(authorization):
+            self.answered(authorization)
             return fail(
                 unavailable(
                     "as many handshakes are waiting for the authorizer as "
                     "WS4REDIS_MAX_AUTHORIZATIONS (--max-authorizations) allows"
                 )
             )
-        return authorization.answer or authorization.wait()
+        return authorization.outcome()
+
+    def answered(self, authorization: Authorization) -> None:
+        """The question is answered, or will never be. Idempotent."""
+        self.authorizations = tuple([x for x in self.authorizations if x is not authorization])
 
     def claim(self, quota: Quota, key: str | None) -> None:
         """Take a place in ``quota`` until the end. Raises ``Denied`` (503) when none is left."""
@@ -100,8 +106,8 @@ class Session:
             self.refuse(unavailable("too many messages waited for the end of the handshake"))
         elif not self.ended:
             self.opening = None
-            self._was_open = True
             self.transport.accept(self.handshake)
+            self._was_open = True
             self.server.opened(self)
             for observer in self.observers:
                 observer.opened(self)
@@ -143,21 +149,15 @@ class Session:
         """Refuse a client that has sent something, and just drop one that has not. A browser would
         otherwise take the refusal as the answer to its next request over that connection.
         """
-        if self.transport.silent:
-            self.transport.drop()
-        else:
+        if self.transport.request_begun:
             self.refuse(denied)
+        else:
+            self.transport.drop()
 
     def time_out(self) -> None:
-        """A step of the handshake, or the authorizer, took too long."""
-        if self.ended:
-            return
-        if self.authorization is not None:
-            self.authorization.overdue()
-        if self.opening is not None:
+        """A step of the handshake took too long."""
+        if self.opening is not None and not self.ended:
             self.opening.time_out()
-        elif self.authorization is not None:
-            self.authorization.time_out()
 
     # While it is open
 
@@ -186,12 +186,12 @@ class Session:
     def received(self, payload: bytes) -> None:
         """Take a message of the client's from an open transport."""
         if payload != self.server.heartbeat:
-            self._inbox().receive(payload)
+            self._need_inbox().receive(payload)
 
-    def _inbox(self) -> Inbox:
-        if self._received is None:
-            self._received = Inbox(self)
-        return self._received
+    def _need_inbox(self) -> Inbox:
+        if self._inbox is None:
+            self._inbox = Inbox(self)
+        return self._inbox
 
     @property
     def speaks(self) -> bool:
@@ -205,10 +205,13 @@ class Session:
 
     def within_rate(self, *, messages: int = 0, size: int = 0) -> bool:
         """Count messages and bytes of the client's. Close it with 1013 if they are too many."""
-        rate, now = self.server.rate, self.server.reactor.seconds()
+        rate = self.server.rate
+        if rate is None:
+            return True
         if self._limits is None:
             self._limits = PeerLimits()
-        if rate is None or self._limits.allows(rate, now, messages=messages, size=size):
+        now = self.server.reactor.seconds()
+        if self._limits.allows(rate, now, messages=messages, size=size):
             return True
         self.close(1013, "Too many messages.")
         return False
@@ -218,44 +221,53 @@ class Session:
     def pause(self) -> None:
         """The client does not read the bytes that were written: let messages wait."""
         self.outbox.pause()
-        self._inbox().pace()
+        self._need_inbox().pace()
 
     def resume(self) -> None:
         self.outbox.resume()
-        self._inbox().pace()
+        self._need_inbox().pace()
 
     @property
     def reading(self) -> bool:
         """Whether the server reads the client's bytes. It pauses while the client does not read."""
-        return self._received is None or self._received.reading
+        return self._inbox is None or self._inbox.reading
 
     def client_closes(self) -> bool:
         """The client has begun to close. Return whether to answer now. Otherwise
         ``transport.answer_close`` is called when its messages are acknowledged, or after 2 s.
         """
-        return self._received is None or self._received.client_closes()
+        return self._inbox is None or self._inbox.client_closes()
 
     def end(self, ending: Ending) -> None:
         """The connection is over. Called once."""
         self.ended = True
+        try:
+            self._release(ending)
+        finally:
+            self.server.closed(self)
+
+    def _release(self, ending: Ending) -> None:
         self.feed.close()
-        if self._received is not None:
-            self._received.answer_close()  # stops its timer
+        if self._inbox is not None:
+            self._inbox.answer_close()  # stops its timer
         self._abandon()
         if self._limits is not None:
             self._limits.give_back()
         if hasattr(self, "protocol"):
-            self.protocol.closed(self)
+            try:
+                self.protocol.closed(self)
+            except Exception:
+                _log.failure("Releasing a websocket failed")
         if self._was_open:
             self._log_end(ending)
             for observer in self.observers:
                 observer.closed(self, ending)
-        self.server.closed(self)
 
     def _abandon(self) -> None:
-        """Cancel the question to the authorizer, if it is still waiting for an answer."""
-        if self.authorization is not None:
-            self.authorization.abandon()
+        """Cancel the questions to the authorizer that are still waiting for an answer."""
+        for authorization in self.authorizations:
+            authorization.abandon()
+        self.authorizations = ()
 
     def _log_end(self, ending: Ending) -> None:
         dropped = self.outbox.dropped

@@ -8,6 +8,7 @@ from typing import Any
 from autobahn.twisted.websocket import WebSocketServerFactory
 from twisted.internet.defer import Deferred
 
+from ws4redis_tx.core.interfaces import IAuthorizer
 from ws4redis_tx.sessions.server import Server
 from ws4redis_tx.websocket.shared_attributes import sharing
 from ws4redis_tx.websocket.transport import WebSocketTransport
@@ -48,6 +49,14 @@ class WebSocketFactory(WebSocketServerFactory):
         websocket: WebSocketTransport = self._shared()
         return websocket
 
+    @property
+    def authorizer(self) -> IAuthorizer:
+        return self.session_server.authorizer
+
+    @authorizer.setter
+    def authorizer(self, authorizer: IAuthorizer) -> None:
+        self.session_server.use(authorizer)
+
     def open_up(self) -> None:
         """Let clients in, after a ``drain``."""
         self.session_server.open_up()
@@ -58,8 +67,7 @@ class WebSocketFactory(WebSocketServerFactory):
 
         A client that neither answers nor reads the close frame is dropped after 3 s at most.
         """
-        drained: Deferred[None] = self.session_server.drain(code, seconds)
-        return drained
+        return self.session_server.drain(code, seconds)
 
     def abort(self) -> None:
         """End all connections at once, without a close handshake."""

@@ -100,9 +100,9 @@ class WebSocketTransport(BoundedMessages):
         return host
 
     @property
-    def silent(self) -> bool:
+    def request_begun(self) -> bool:
         opening = self.session.opening
-        return not self.data and (opening is None or not opening.head_read)
+        return bool(self.data) or (opening is not None and opening.head_read)
 
     def processHandshake(self) -> None:
         """Called by Autobahn for each piece of data that arrives before the websocket is open."""
