@@ -1,5 +1,5 @@
 """The link between blocking threads and the reactor: publishing, and lookups that block.
 
-It knows which reactor a process has, and the settings. It loads Redis on first use, and must not know
-what Django publishes or looks up.
+It knows which reactor a process has, and the settings. It loads Redis on first use, and must not
+know what Django publishes or looks up.
 """

@@ -1,4 +1,4 @@
-"""The edges of a session: it ends once, keeps nothing, and tells the truth, whatever its parts do."""
+"""The edges of a session: whatever its parts do, it ends once and keeps nothing."""
 
 from __future__ import annotations
 
