@@ -45,7 +45,9 @@ nox.options.pythons = [*pythons][:1] + [*pythons][1:][-1:]
 )
 def tests(session: nox.Session, django: str, twisted: str) -> None:
     """All tests. "Twisted" is everything but Django that setup.py names a version of."""
-    constraints = Path(session.create_tmp()) / "constraints.txt"
+    # Not in a temporary folder of nox, which would become that of the tests: its path is too long
+    # for some of their sockets.
+    constraints = Path(session.virtualenv.location) / "constraints.txt"
     lines = (Path(__file__).parent / OLDEST).read_text().splitlines()
     chosen = [line for line in lines if (django if "Django" in line else twisted) == "oldest"]
     constraints.write_text("\n".join(chosen) + "\n")
