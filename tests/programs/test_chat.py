@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import socket
+import tempfile
 import urllib.parse
 import urllib.request
 from typing import Any
@@ -13,6 +17,19 @@ from twisted.trial.unittest import TestCase
 from tests.support.clients import Client, open_websocket
 from tests.support.django import SETTINGS, cookies_of, environment, log_in
 from tests.support.programs import Program, twistd
+
+
+def page_from(path: str, request: bytes) -> Any:
+    """Fire with all that the server at the Unix socket ``path`` answers."""
+
+    def work() -> bytes:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(path)
+            connection.sendall(request)
+            with connection.makefile("rb") as answer:
+                return answer.read()
+
+    return deferToThread(work)
 
 
 def post(url: str, cookies: dict[str, str], **fields: str) -> Any:
@@ -41,8 +58,12 @@ class ChatTests(TestCase):
 
     @inlineCallbacks
     def setUp(self) -> Any:
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        self.socket = os.path.join(folder, "site")
         self.twistd = twistd(
             "--listen=tcp:0:interface=127.0.0.1",
+            f"--listen=unix:{self.socket}",
             "--embedded-redis",
             f"--settings={SETTINGS}",
             "--serve-django",
@@ -90,6 +111,13 @@ class ChatTests(TestCase):
             (yield john.take(3)), ["john: to all", "john: to the chatters", "john: bye"]
         )
         self.assertEqual((yield guest.take(2)), ["john: to all", "john: bye"])
+
+    @inlineCallbacks
+    def test_the_site_has_pages_on_a_unix_socket_too(self) -> Any:
+        request = b"GET /login/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        answer = yield page_from(self.socket, request)
+        self.assertIn(b" 200 ", answer.splitlines()[0])
+        self.assertIn(b"csrfmiddlewaretoken", answer)
 
     def test_views_inside_twistd_publish_to_the_browsers_they_mean(self) -> Any:
         return self.chat(self.site)

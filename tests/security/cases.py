@@ -58,6 +58,7 @@ class Visit(Conversation):
     """Sends a handshake, and leaves at once if it is let in."""
 
     _let_in = False
+    negotiated: bytes | None = None
 
     def __init__(self, handshake: bytes) -> None:
         super().__init__()
@@ -70,6 +71,7 @@ class Visit(Conversation):
         super().dataReceived(data)
         if not self._let_in and self.received.startswith(b"HTTP/1.1 101 "):
             self._let_in = True
+            self.negotiated = getattr(self.transport, "negotiatedProtocol", None)
             self.transport.write(CLOSE)
 
 

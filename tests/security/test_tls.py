@@ -112,7 +112,10 @@ class TransportTests(SecurityTestCase, TlsTestCase):
         host, john = f"localhost:{self.port}", (yield self.john())
         told = yield exchange(self.port, handshake_bytes(Host=host, Cookie=john))
         self.assertNotIn(b"HTTP/", told)
-        options = optionsForClientTLS("localhost", trustRoot=Certificate.loadPEM(public))
+        trust = Certificate.loadPEM(public)
+        # As browsers and curl do.
+        offered = [b"h2", b"http/1.1"]
+        options = optionsForClientTLS("localhost", trust, acceptableProtocols=offered)
         way = wrapClientTLS(options, HostnameEndpoint(reactor, "localhost", self.port))
         for origin, status in (
             (f"http://{host}", 403),  # an attacker in between can forge such a page
@@ -124,3 +127,5 @@ class TransportTests(SecurityTestCase, TlsTestCase):
             visit = yield connectProtocol(way, Visit(handshake))
             answer = yield visit.ended.addTimeout(TIMEOUT, reactor)
             self.assertEqual(status_of(answer), status, origin)
+            if status == 101:
+                self.assertEqual(visit.negotiated, b"http/1.1")

@@ -10,8 +10,9 @@ from typing import Any
 
 from django.apps import apps
 from django.core.servers.basehttp import get_internal_wsgi_application
+from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.web.resource import IResource, Resource
-from twisted.web.server import Site
+from twisted.web.server import Request, Site
 from twisted.web.wsgi import WSGIResource
 
 from ws4redis_tx.service import WebSocketFactory, make_resource
@@ -28,9 +29,23 @@ def make_django_site(
 
             application = StaticFilesHandler(application)
     wsgi = WSGIResource(reactor, threads or reactor.getThreadPool(), application)
-    site = Site(_Root(factory, wsgi), reactor=reactor)
+    site = Site(_Root(factory, wsgi), requestFactory=_Request, reactor=reactor)
     site.noisy = False
     return site
+
+
+class _Request(Request):
+    """Twisted's WSGI asks for the host and port of either side. A Unix socket has neither."""
+
+    def getClientAddress(self) -> Any:
+        return _with_host(super().getClientAddress())
+
+    def getHost(self) -> Any:
+        return _with_host(super().getHost())
+
+
+def _with_host(address: Any) -> Any:
+    return IPv4Address("TCP", "", 80) if isinstance(address, UNIXAddress) else address
 
 
 class _Root(Resource):

@@ -7,6 +7,8 @@ from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocolNegotiationFactory
+from zope.interface import implementer
 
 from ws4redis_tx.core.interfaces import IAuthorizer
 from ws4redis_tx.sessions.server import Server
@@ -17,6 +19,7 @@ CLOSE_TIMEOUT = 1
 """Seconds from our close frame to the client's."""
 
 
+@implementer(IProtocolNegotiationFactory)
 class WebSocketFactory(WebSocketServerFactory):
     """Makes the websockets of one server. Give it to any stream endpoint."""
 
@@ -42,6 +45,10 @@ class WebSocketFactory(WebSocketServerFactory):
     def setProtocolOptions(self, **options: Any) -> None:  # type: ignore[override]
         super().setProtocolOptions(**options)
         self._shared: Any = None
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """For clients that speak TLS and offer ALPN, as browsers do."""
+        return [b"http/1.1"]
 
     def buildProtocol(self, addr: object) -> WebSocketTransport:
         if self._shared is None or self._shared.__base__ is not self.protocol:

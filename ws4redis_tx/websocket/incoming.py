@@ -25,13 +25,20 @@ _TAIL = b"\x00\x00\xff\xff"
 _PADDING = b"\x00"
 
 
+def longest_deflated(length: int) -> int:
+    """At least as many bytes as a deflater makes of ``length``. Random data grows: zlib's own bound
+    (``deflateBound``) is a seventh more, to which a client's flushes add.
+    """
+    return length + length // 4 + 64
+
+
 class Inflate:
     """A connection's inflater, which holds no memory between messages.
 
-    ``most`` bounds the bytes of a message, both as received and inflated. A larger message raises
-    ``PayloadExceededError`` before more is inflated. One that is not valid deflate raises
-    ``PayloadCorruptError``. Either ends the connection. From then on nothing is inflated, and the
-    rest of the client's data is discarded until its close frame.
+    ``most`` bounds the bytes of an inflated message, and `longest_deflated` those received for it.
+    A larger message raises ``PayloadExceededError`` before more is inflated. One that is not valid
+    deflate raises ``PayloadCorruptError``. Either ends the connection. From then on nothing is
+    inflated, and the rest of the client's data is discarded until its close frame.
     """
 
     EXTENSION_NAME = "permessage-deflate"
@@ -54,7 +61,7 @@ class Inflate:
         self._came += len(data)
         inflated = self._inflate(data)
         self._inflated += len(inflated)
-        if max(self._came, self._inflated) > self._most:
+        if self._inflated > self._most or self._came > longest_deflated(self._most):
             raise self._failure(PayloadExceededError(f"a message exceeds {self._most} bytes"))
         if self._zlib.unused_data not in (b"", _PADDING):
             raise self._failure(PayloadCorruptError("something follows its last block"))
@@ -87,6 +94,14 @@ class BoundedMessages(WebSocketServerProtocol):
 
     message_data: Any
     frame_data: Any
+
+    def onMessageBegin(self, isBinary: bool) -> None:
+        super().onMessageBegin(isBinary)
+        if self._perMessageCompress is not None:
+            most = self.factory.config.max_message_size
+            # Autobahn counts bytes before they are inflated. `Inflate` holds the message to `most`.
+            most = longest_deflated(most) if self._isMessageCompressed else most
+            self.maxMessagePayloadSize = self.maxFramePayloadSize = most
 
     def onMessageFrameBegin(self, length: int) -> None:
         super().onMessageFrameBegin(length)

@@ -183,6 +183,24 @@ class WebSocketTests(SynchronousTestCase):
             client.send_bytes(unfinished(0, each))
         self.assertEqual((client.close_code, client.messages), (1009, []))
 
+    def test_the_limit_is_that_of_the_message_however_long_it_is_deflated(self) -> None:
+        most = 20_000
+        for level in range(10):
+            for memory in (1, 8):
+                for size, code in ((most, None), (most + 1, 1009)):
+                    with self.subTest(level=level, memory=memory, size=size):
+                        client = self.connect(max_message_size=most)
+                        payload = random.Random(size).randbytes(size)
+                        deflater = zlib.compressobj(level, zlib.DEFLATED, -15, memory)
+                        data = deflater.compress(payload) + deflater.flush(zlib.Z_SYNC_FLUSH)
+                        client.send_bytes(client_frame(COMPRESSED | BINARY, data[:-4]))
+                        expected = [] if code else [payload]
+                        self.assertEqual((client.close_code, client.messages), (code, expected))
+                        client.send("x" * size)  # not compressed
+                        self.assertEqual(client.close_code, code)
+                        client.send("x" * (most + 1))
+                        self.assertEqual(client.close_code, 1009)
+
     def test_what_does_not_inflate_closes_with_1007(self) -> None:
         client = self.connect()
         client.send_bytes(client_frame(COMPRESSED | TEXT, b"\xff\xff\xff"))
