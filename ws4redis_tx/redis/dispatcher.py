@@ -16,12 +16,12 @@ from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.delivery.fanout import Fanout
 from ws4redis_tx.delivery.hub import EchoNotes, Hub
-from ws4redis_tx.redis.arrivals import Arrivals
 from ws4redis_tx.redis.channel_table import ChannelTable
 from ws4redis_tx.redis.commands import Commands
+from ws4redis_tx.redis.persisted import PersistedMessages
 from ws4redis_tx.redis.probe import Probe
 from ws4redis_tx.redis.pubsub import PubSub
-from ws4redis_tx.scheduling.deferreds import gather
+from ws4redis_tx.redis.recovery import Arrivals, Recovery
 
 _log = Logger()
 
@@ -34,8 +34,8 @@ class Dispatcher:
     """Listeners, and what they hear over the pub/sub connection.
 
     When the connection is made anew, every channel is subscribed again and the persisted messages
-    are looked up. Messages that arrive meanwhile are held. The missed messages go out first, then
-    the held ones; only then does the connection count as up.
+    that were missed are read. Messages that arrive meanwhile on their channels are held. The missed
+    messages go out first, then the held ones; only then does the connection count as up.
     """
 
     def __init__(
@@ -63,9 +63,13 @@ class Dispatcher:
         self._fanout = Fanout(self.hub, reactor.seconds, lambda run: reactor.callLater(0, run))
         self._commands = commands
         self._arrivals = Arrivals()
-        self._held: list[tuple[bytes, bytes]] | None = None
-        # Messages that unfinished recoveries had held.
-        self._held_earlier: list[tuple[bytes, bytes]] = []
+        self._recovery = Recovery(
+            self._pubsub,
+            PersistedMessages(commands, prefix),
+            self._arrivals,
+            serve=self._serve,
+            hand_over=self.receive,
+        )
         self.probe = Probe(
             prefix,
             commands,
@@ -145,10 +149,9 @@ class Dispatcher:
     # Messages
 
     def receive(self, messages: list[tuple[bytes, bytes]]) -> None:
-        """Hand over what one read brought, or hold it while the connection recovers."""
-        if self._held is not None:
-            self._held += messages
-            return
+        """Hand over what one read brought, or hold it while its channels recover."""
+        if self._recovery.holding:
+            messages = self._recovery.hold(messages)
         self.probe.heard = True
         listeners, subscribing = self.hub.listeners, self.table.subscribing
         arrivals, notes = self._arrivals, self.notes
@@ -197,41 +200,18 @@ class Dispatcher:
 
     @inlineCallbacks
     def _recover(self) -> Any:
-        self._held_earlier += self._held or ()
-        self._held = []
-        channels = list(self.hub.channels)
-        probed = self.probe.subscribe(self._pubsub)
-        yield gather([probed, *map(self._pubsub.subscribe, channels)])
-        missed: list[tuple[bytes, bytes]] = []
-        if channels:
-            # Messages that come until then wait in Redis, not here.
-            self._pubsub.pause()
-            yield self._commands.when_connected()
-            self._pubsub.resume()
-            persisted = yield self._commands.recall(channels)
-            # When this is answered, every message that was published before the recall has arrived.
-            yield self._pubsub.ping()
-            missed = self._missed(persisted)
-        held, self._held = self._held, None
-        earlier, self._held_earlier = self._held_earlier, []
+        yield self._recovery.run(
+            list(self.hub.channels),
+            partial(self.probe.subscribe, self._pubsub),
+            self._commands.when_connected,
+        )
+        self.probe.send()
+
+    def _serve(self) -> None:
         # A client that published meanwhile may hear its own message: its note cannot be told from
         # an old one.
         self.notes.clear()
         self.probe.forget()
-        self.receive(earlier + missed + held)
-        self.probe.send()
-
-    def _missed(
-        self, persisted: list[tuple[bytes, bytes, int | None]]
-    ) -> list[tuple[bytes, bytes]]:
-        """In the order of their stamps."""
-        held = {*self._held_earlier, *(self._held or ())}
-        missed = [
-            (stamp or 0, channel, payload)
-            for channel, payload, stamp in persisted
-            if (channel, payload) not in held and self._arrivals.missed(channel, payload, stamp)
-        ]
-        return [(channel, payload) for _, channel, payload in sorted(missed)]
 
     def _lost(self) -> None:
         self.probe.paused = False
