@@ -180,7 +180,7 @@ class SmallRedis(Redis):
         return b":%d\r\n" % self.publish(channel, payload, persist=False)
 
     def _finding(self, *names: bytes) -> bytes:
-        answer = b"*%d\r\n" % len(names)
+        answer = b"*%d\r\n" % (2 + len(names)) + _bulk(b"%d" % self._moment) + _bulk(b"one")
         for message in self.recall(names[::2]):
             if message is None:
                 answer += b":-1\r\n$0\r\n\r\n"
@@ -203,7 +203,7 @@ class SmallRedis(Redis):
         return _array(*values)
 
     def _probing(self, channel: bytes) -> bytes:
-        moment = b"%d" % self._now()
+        moment = b"%d:one" % self._now()
         connection = self.of_kind("pubsub")
         if connection is not None and channel in self.subscribed:
             connection.answers.append((_array(b"message", channel, moment), None))

@@ -63,6 +63,7 @@ class Dispatcher:
         self._fanout = Fanout(self.hub, reactor.seconds, lambda run: reactor.callLater(0, run))
         self._commands = commands
         self._arrivals = Arrivals()
+        self._reads = _Reads()
         self._recovery = Recovery(
             self._pubsub,
             PersistedMessages(commands, prefix),
@@ -113,7 +114,7 @@ class Dispatcher:
         # These callbacks stand on a Deferred of their own: the one that is returned may be
         # cancelled, and the messages were read all the same.
         self._pubsub.fence().addCallbacks(
-            self._fenced, stands.errback, callbackArgs=(self._arrivals.take_read(), stands)
+            self._fenced, stands.errback, callbackArgs=(self._reads.take(), stands)
         )
         return stands
 
@@ -131,7 +132,7 @@ class Dispatcher:
         and will not if the connection is lost, or is dead already.
         """
         if channel in self.hub.channels:
-            self._arrivals.read(channel, payload)
+            self._reads.add(channel, payload)
 
     def _subscribe(self, channel: bytes) -> Deferred[None]:
         return self._pubsub.subscribe(channel).addErrback(_not_subscribed)
@@ -186,9 +187,10 @@ class Dispatcher:
             self._pubsub.resume()
 
     def _proven(self, probe: bytes) -> None:
-        moment = self.probe.returned(probe)
-        if moment is not None:
-            self._arrivals.prove(moment)
+        clock = self.probe.returned(probe)
+        if clock is not None:
+            self._arrivals.prove(clock)
+            self._reads.age()
 
     def _probe_early(self) -> None:
         self.probe.send()
@@ -216,12 +218,38 @@ class Dispatcher:
     def _lost(self) -> None:
         self.probe.paused = False
         self.notes.clear()
-        self._arrivals.forget_read()
+        self._reads.forget()
 
     def _deaf(self) -> None:
         if self._pubsub.up:
             _log.warn("Redis is connected but nothing it publishes arrives; connecting anew.")
             self._pubsub.drop()
+
+
+class _Reads:
+    """Messages that were read from their keys, and are not known to have reached all who listened
+    then. Those that no fence confirms while two probes come back are forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._recent: list[tuple[bytes, bytes]] = []
+        self._earlier: list[tuple[bytes, bytes]] = []
+
+    def add(self, channel: bytes, payload: bytes) -> None:
+        self._recent.append((channel, payload))
+
+    def take(self) -> list[tuple[bytes, bytes]]:
+        """The messages that were read so far, for the fence that is sent next."""
+        read = self._earlier + self._recent
+        self.forget()
+        return read
+
+    def forget(self) -> None:
+        self._recent, self._earlier = [], []
+
+    def age(self) -> None:
+        """A probe is back."""
+        self._earlier, self._recent = self._recent, []
 
 
 def _not_subscribed(failure: Failure) -> Failure:

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from ws4redis_tx.core.names import read_stamp, stamp_key
 from ws4redis_tx.redis import scripts
 from ws4redis_tx.redis.commands import Commands, is_no_permission
-from ws4redis_tx.redis.protocol import Command
+from ws4redis_tx.redis.protocol import LOST, Command
 
 # One answer has at most so many bytes of messages, or is about so many channels.
 PORTION_BYTES = 256 * 1024
@@ -39,6 +39,23 @@ class Persisted:
         return read_stamp(self.stamp)
 
 
+@dataclass(frozen=True, slots=True)
+class RedisClock:
+    """Redis' clock in microseconds, and the server whose clock it is: ``b""`` if that is unknown.
+    The clocks of two servers cannot be compared.
+    """
+
+    now: int
+    server: bytes = b""
+
+
+def read_clock(payload: bytes) -> RedisClock | None:
+    """The clock in a probe; ``None`` for anything else that another program published."""
+    now, _, server = payload.partition(b":")
+    moment = read_stamp(now)
+    return None if moment is None else RedisClock(moment, server)
+
+
 class PersistedMessages:
     """Finds and reads them over the connection of ``commands``."""
 
@@ -48,18 +65,25 @@ class PersistedMessages:
 
     @inlineCallbacks
     def find(self, channels: Sequence[bytes]) -> Any:
-        """Fire with a ``Persisted`` for each channel that has a persisted message."""
+        """Fire with the clock of the stamps, if there are any, and a ``Persisted`` for each channel
+        that has a persisted message.
+        """
+        clocks: dict[bytes, RedisClock] = {}
         found: list[Persisted] = []
         for start in range(0, len(channels), _PORTION_CHANNELS):
             part = channels[start : start + _PORTION_CHANNELS]
             if self._commands.scripts_permitted:
-                finding = self._find(part).addErrback(
-                    self._without_scripts, self._find_plainly, part
-                )
+                finding = self._find(part)
+                finding.addErrback(self._without_scripts, self._find_plainly, part)
             else:
                 finding = self._find_plainly(part)
-            found += yield finding
-        return found
+            clock, more = yield finding
+            found += more
+            if clock is not None:
+                clocks[clock.server] = clock
+        if len(clocks) > 1:
+            raise LOST("Redis was replaced meanwhile")
+        return next(iter(clocks.values()), None), found
 
     def read(self, portion: Sequence[tuple[Persisted, str]]) -> Deferred[list[bytes | None]]:
         """Fire with the messages that were found; ``None`` for one that is there no more, or whose
@@ -78,32 +102,37 @@ class PersistedMessages:
             )
         return reading.addErrback(self._without_scripts, self._read_plainly, portion)
 
-    def _find(self, channels: Sequence[bytes]) -> Deferred[list[Persisted]]:
+    def _find(
+        self, channels: Sequence[bytes]
+    ) -> Deferred[tuple[RedisClock | None, list[Persisted]]]:
         keys = self._keys(channels)
 
         def fits(answer: Any) -> bool:
             return (
                 isinstance(answer, list)
-                and len(answer) == len(keys)
-                and all(type(size) is int for size in answer[::2])
-                and all(isinstance(stamp, bytes) for stamp in answer[1::2])
+                and len(answer) == 2 + len(keys)
+                and all(isinstance(each, bytes) for each in (answer[0], *answer[1::2]))
+                and answer[0].isdigit()
+                and all(type(size) is int for size in answer[2::2])
             )
 
-        return self._commands.execute(
-            "EVAL", scripts.FIND, len(keys), *keys, fits=fits
-        ).addCallback(
-            lambda answer: [
+        def judge(answer: list[Any]) -> tuple[RedisClock, list[Persisted]]:
+            return RedisClock(int(answer[0]), answer[1]), [
                 Persisted(channel, size, stamp)
-                for channel, size, stamp in zip(channels, answer[::2], answer[1::2], strict=True)
+                for channel, size, stamp in zip(channels, answer[2::2], answer[3::2], strict=True)
                 if size >= 0
             ]
-        )
 
-    def _find_plainly(self, channels: Sequence[bytes]) -> Deferred[list[Persisted]]:
+        command = ("EVAL", scripts.FIND, len(keys), *keys)
+        return self._commands.execute(*command, fits=fits).addCallback(judge)
+
+    def _find_plainly(
+        self, channels: Sequence[bytes]
+    ) -> Deferred[tuple[RedisClock | None, list[Persisted]]]:
         """Without stamps: only a script can tell one from that of an older message."""
 
-        def judge(answers: list[Any]) -> list[Persisted]:
-            return [
+        def judge(answers: list[Any]) -> tuple[None, list[Persisted]]:
+            return None, [
                 # A key that Redis does not tell the size of is read by itself.
                 Persisted(channel, size if type(size) is int else PORTION_BYTES)
                 for channel, size in zip(channels, answers, strict=True)

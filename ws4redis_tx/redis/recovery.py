@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 
-from ws4redis_tx.redis.persisted import Persisted, PersistedMessages, portions
+from ws4redis_tx.redis.persisted import Persisted, PersistedMessages, RedisClock, portions
 from ws4redis_tx.redis.protocol import LOST
 from ws4redis_tx.redis.pubsub import PubSub
 from ws4redis_tx.scheduling.deferreds import gather
@@ -31,10 +31,13 @@ _MOST_HELD = 8 << 20  # bytes of messages that wait here; more of them wait in R
 _SHORT = 1024
 
 
+_NEVER = RedisClock(0)
+
+
 class _Heard(NamedTuple):
     """How far a channel was heard: until the last probe, and the digests of what came after it."""
 
-    proven: int
+    proven: RedisClock
     recent: set[int]
 
 
@@ -45,15 +48,12 @@ class Arrivals:
     """
 
     def __init__(self) -> None:
-        self._proven = 0
+        self._proven = _NEVER
+        self._clock = _NEVER  # that of the stamps which are judged
         self.recent: set[int] = set()
         """Digests of those that have arrived since the last probe."""
         # The last message of each channel: its digest, or the SHA-1 of a long one.
         self._last: dict[bytes, int | bytes] = {}
-        # Those that were read from their keys, and are not known to have reached all who listened
-        # then: since the last probe came back, and before.
-        self._read: list[Message] = []
-        self._read_earlier: list[Message] = []
         self._behind: dict[bytes, _Heard] = {}
 
     def note(self, channel: bytes, payload: bytes) -> None:
@@ -65,20 +65,6 @@ class Arrivals:
             self._last[channel] = digest = hash((channel, payload))
             self.recent.add(digest)
 
-    def read(self, channel: bytes, payload: bytes) -> None:
-        """This message was read from its key. ``note_read`` follows if a fence confirms it."""
-        self._read.append((channel, payload))
-
-    def take_read(self) -> list[Message]:
-        """The messages that were read so far, for the fence that is sent next."""
-        read = self._read_earlier + self._read
-        self.forget_read()
-        return read
-
-    def forget_read(self) -> None:
-        """The connection is lost: no fence confirms them."""
-        self._read, self._read_earlier = [], []
-
     def note_read(self, channel: bytes, payload: bytes) -> None:
         """This message was read from its key, and everybody who listened when it was published
         has it: a fence says so.
@@ -88,13 +74,12 @@ class Arrivals:
         # A message that arrived over pub/sub is newer.
         self._last.setdefault(channel, last)
 
-    def prove(self, moment: int) -> None:
-        """Every message with a stamp up to ``moment`` (microseconds, Redis' clock) has arrived,
-        except on channels that are behind.
+    def prove(self, moment: RedisClock) -> None:
+        """Every message with a stamp up to ``moment`` has arrived, except on channels that are
+        behind.
         """
         self._proven = moment
         self.forget_recent()
-        self._read_earlier, self._read = self._read, []
 
     def forget_recent(self) -> None:
         """Forget what a probe would prove, where no probe is permitted."""
@@ -114,17 +99,22 @@ class Arrivals:
         for channel in channels:
             self._behind.pop(channel, None)
 
+    def read_clock(self, clock: RedisClock) -> None:
+        """The stamps that are asked about from now on are of this clock."""
+        self._clock = clock
+
     def missed(self, channel: bytes, payload: bytes, stamp: int | None) -> bool:
         """Whether the persisted message was published while we could not hear it.
 
         One without a stamp, from a publisher that sets none, counts as heard if its bytes are
-        those of the last one on its channel.
+        those of the last one on its channel. So does one whose stamp is of another clock than the
+        last probe: of a Redis that has been replaced since, or whose clock was set back.
         """
         return self._missed(channel, _last(channel, payload), stamp)
 
     def may_be_missed(self, channel: bytes, stamp: int | None) -> bool:
         """Whether it takes the message itself to answer that."""
-        return stamp is None or stamp > self._heard(channel).proven
+        return self._later(self._heard(channel), stamp) is not False
 
     def known_sha1(self, channel: bytes, stamp: int | None) -> str:
         """The SHA-1 of a message that would not count as missed, if one is known, or ``""``."""
@@ -140,9 +130,15 @@ class Arrivals:
         heard = self._heard(channel)
         if _digest(channel, last) in heard.recent:
             return False
-        if stamp is None:
-            return last != self._last.get(channel)
-        return stamp > heard.proven
+        later = self._later(heard, stamp)
+        return last != self._last.get(channel) if later is None else later
+
+    def _later(self, heard: _Heard, stamp: int | None) -> bool | None:
+        """Whether it is later than the last probe; ``None`` if the two cannot be compared."""
+        clock, proven = self._clock, heard.proven
+        if stamp is None or clock.server != proven.server or clock.now < max(proven.now, stamp):
+            return None  # in the future: of a server that was here before
+        return stamp > proven.now
 
 
 def _last(channel: bytes, payload: bytes) -> int | bytes:
@@ -223,7 +219,9 @@ class Recovery:
             self._pubsub.pause()
             yield when_connected()
             self._pubsub.resume()
-            found = yield self._persisted.find(channels)
+            clock, found = yield self._persisted.find(channels)
+            if clock is not None:
+                self._arrivals.read_clock(clock)
             # Every message that was published before its stamp was read arrives before this answer.
             yield self._fence()
             remaining = list(portions(self._to_read(found)))

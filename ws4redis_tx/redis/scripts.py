@@ -25,11 +25,25 @@ for i = 1, #KEYS, 2 do
 end
 return answers
 """
-# To a channel of our own: Redis' clock, in microseconds.
-PROBE = b"""
-local now = redis.call('TIME')
-return redis.call('PUBLISH', ARGV[1], now[1] .. string.format('%06d', now[2]))
+# Redis' clock, in microseconds, and the name of the server whose clock it is. The name is '' for a
+# Redis user who may not ask for it.
+_CLOCK = b"""
+local function clock()
+    local now = redis.call('TIME')
+    local info = redis.pcall('INFO', 'server')
+    local server = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or ''
+    return now[1] .. string.format('%06d', now[2]), server
+end
 """
+
+# The clock, to a channel of our own.
+PROBE = (
+    _CLOCK
+    + b"""
+local now, server = clock()
+return redis.call('PUBLISH', ARGV[1], now .. ':' .. server)
+"""
+)
 
 # The stamp of a persisted message, or ''. If the two keys expire at different times, the stamp
 # belongs to an older message: a publisher that knows no stamps has set the message since. A stamp
@@ -47,12 +61,13 @@ local function stamp_of(key, at)
 end
 """
 
-# Size and stamp for each pair of keys. The size is -1 if there is no message: a key of another type
-# is none. A user who may not ask for the size may still read the message.
+# The clock, and then size and stamp for each pair of keys. The size is -1 if there is no message: a
+# key of another type is none. A user who may not ask for the size may still read the message.
 FIND = (
-    _STAMP_OF
+    _CLOCK
+    + _STAMP_OF
     + b"""
-local found = {}
+local found = {clock()}
 for i = 1, #KEYS, 2 do
     local size, stamp = -1, ''
     if redis.call('PTTL', KEYS[i]) ~= -2 then
@@ -68,7 +83,8 @@ for i = 1, #KEYS, 2 do
     end
     if size >= 0 then stamp = stamp_of(KEYS[i], KEYS[i + 1]) end
     if type(stamp) == 'table' then return stamp end
-    found[i], found[i + 1] = size, stamp
+    found[#found + 1] = size
+    found[#found + 1] = stamp
 end
 return found
 """

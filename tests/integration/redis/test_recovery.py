@@ -126,7 +126,7 @@ class OutageTests(TestCase):
 
     @inlineCallbacks
     def test_a_redis_user_who_may_not_ask_for_sizes_recovers_too(self) -> Any:
-        for rights in ("-strlen -getrange", "-strlen -getrange -eval"):
+        for rights in ("-strlen -getrange -info", "-strlen -getrange -eval"):
             self.redis.command("ACL", "SETUSER", "default", *rights.split())
             self.redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             yield self.broker.publish([b"a"], b"x", 0).addErrback(lambda _: None)
@@ -149,6 +149,22 @@ class OutageTests(TestCase):
         yield self.broker.when_available()
         yield self.deaf(lambda: self.publish_as_of_old("a", "missed"))
         self.assertIn((b"a", b"missed"), self.listener.heard)
+
+    @inlineCallbacks
+    def test_a_redis_that_replaced_another_is_believed_though_its_clock_is_behind(self) -> Any:
+        self.publish("a", "heard")
+        yield self.listener.wait_for(1)
+        yield self.broker.commands.probe(self.broker._dispatcher.probe.channel)
+        yield self.broker.fence()
+        self.redis.stop()
+        self.redis = RedisServer(port=self.redis.port)
+        seconds, micros = self.redis.command("TIME")
+        behind = (seconds - 3600) * 10**6 + micros
+        for channel, payload in (("a", "heard"), ("b", "missed")):
+            self.redis.command("MSET", channel, payload, f"at:{channel}", behind)
+        yield self.broker.fence().addErrback(lambda _: None)
+        yield self.broker.when_available()
+        self.assertEqual(self.listener.heard, [(b"a", b"heard"), (b"b", b"missed")])
 
     @inlineCallbacks
     def test_a_user_whose_keys_are_limited_recovers_too(self) -> Any:

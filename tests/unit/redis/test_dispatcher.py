@@ -47,7 +47,7 @@ class Commands:
 
     def execute(self, *command: Any, fits: Any) -> Deferred[Any]:
         assert command[1] == scripts.FIND
-        found: list[int | bytes] = []
+        found: list[int | bytes] = [b"1000", b""]
         for channel in command[3::2]:
             size, stamp = -1, b""
             for name, payload, moment in self.persisted:
@@ -425,4 +425,4 @@ class DispatcherTests(WireTestCase):
 
     def test_what_is_read_of_a_channel_that_nobody_listens_to_is_not_remembered(self) -> None:
         self.dispatcher.read(b"a", b"read")
-        self.assertEqual(self.dispatcher._arrivals.take_read(), [])
+        self.assertEqual(self.dispatcher._reads.take(), [])
