@@ -14,7 +14,6 @@ from twisted.python.failure import Failure
 from tests.support.stories import Authorizer, Message, Pipe, Redis, of_websockets
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.redis_address import RedisAddress
-from ws4redis_tx.redis import commands
 from ws4redis_tx.redis import scripts as publishing
 from ws4redis_tx.redis.broker import RedisBroker
 from ws4redis_tx.service import make_factory
@@ -180,18 +179,31 @@ class SmallRedis(Redis):
     def _publish(self, channel: bytes, payload: bytes) -> bytes:
         return b":%d\r\n" % self.publish(channel, payload, persist=False)
 
-    def _recalling(self, *names: bytes) -> bytes:
-        values: list[bytes | None] = []
+    def _finding(self, *names: bytes) -> bytes:
+        answer = b"*%d\r\n" % (2 + len(names)) + _bulk(b"%d" % self._moment) + _bulk(b"one")
         for message in self.recall(names[::2]):
-            values += (
-                (None, None)
-                if message is None
-                else (message.payload, b"%d" % self._stamps[message])
-            )
+            if message is None:
+                answer += b":-1\r\n$0\r\n\r\n"
+            else:
+                answer += b":%d\r\n" % len(message.payload)
+                answer += _bulk(b"%d" % self._stamps[message])
+        return answer
+
+    def _reading(self, *arguments: bytes) -> bytes:
+        count = len(arguments) // 4
+        values: list[bytes | None] = []
+        for channel, stamp in zip(
+            arguments[: 2 * count : 2], arguments[2 * count :: 2], strict=True
+        ):
+            message = self.keys[channel]
+            newer = b"%d" % self._stamps[message] != stamp
+            if newer:
+                self.recalled = {each for each in self.recalled if each.channel != channel}
+            values.append(None if newer else message.payload)
         return _array(*values)
 
     def _probing(self, channel: bytes) -> bytes:
-        moment = b"%d" % self._now()
+        moment = b"%d:one" % self._now()
         connection = self.of_kind("pubsub")
         if connection is not None and channel in self.subscribed:
             connection.answers.append((_array(b"message", channel, moment), None))
@@ -200,8 +212,9 @@ class SmallRedis(Redis):
     _scripts = {
         b"return 1": _plain,
         publishing.PUBLISH: _publishing,
-        commands._RECALL: _recalling,
-        commands._PROBE: _probing,
+        publishing.FIND: _finding,
+        publishing.READ: _reading,
+        publishing.PROBE: _probing,
     }
 
 

@@ -11,40 +11,13 @@ from twisted.python.failure import Failure
 
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.messages import PersistedMessage
-from ws4redis_tx.core.names import read_stamp, stamp_key
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis import scripts
 from ws4redis_tx.redis.connection import RedisConnection
 from ws4redis_tx.redis.protocol import LOST, Command, CommandProtocol, ResponseError
-from ws4redis_tx.scheduling.deferreds import gather
 from ws4redis_tx.scheduling.timeouts import Timeouts
 
 _log = Logger()
-
-# A persisted message and its stamp, for each pair of keys. If the two expire at different times,
-# the stamp belongs to an older message: a publisher that knows no stamps has set the key since. A
-# key of another type is no message.
-_RECALL = b"""
-local found = {}
-for i = 1, #KEYS, 2 do
-    local message = redis.pcall('GET', KEYS[i])
-    local stamp = redis.call('GET', KEYS[i + 1])
-    if type(message) == 'table' then message = false end
-    if stamp and math.abs(redis.call('PTTL', KEYS[i]) - redis.call('PTTL', KEYS[i + 1])) > 1 then
-        stamp = false
-    end
-    found[i] = message
-    found[i + 1] = stamp
-end
-return found
-"""
-_RECALLED_AT_ONCE = 500
-
-# To a channel of our own: Redis' clock, in microseconds.
-_PROBE = b"""
-local now = redis.call('TIME')
-return redis.call('PUBLISH', ARGV[1], now[1] .. string.format('%06d', now[2]))
-"""
 
 
 class Commands:
@@ -74,7 +47,8 @@ class Commands:
             on_up=on_up,
             on_down=on_down,
         )
-        self._scripts = True
+        self.scripts_permitted = True
+        """Whether this Redis user may run scripts, as far as is known."""
 
     def start(self) -> None:
         self._connection.start()
@@ -95,7 +69,7 @@ class Commands:
         """As ``IBroker.publish``, without a sender."""
         if not channels:
             return succeed(0)
-        if expire and self._scripts:
+        if expire and self.scripts_permitted:
             outcomes = self._publish_atomically(channels, message, expire)
         else:
             outcomes = self._publish_plainly(channels, message, expire)
@@ -105,7 +79,7 @@ class Commands:
         """The persisted message of each channel, all read at the same moment."""
         if not channels:
             return succeed([])
-        return self._read("MGET", *channels, count=len(channels)).addCallback(
+        return self.read("MGET", *channels, count=len(channels)).addCallback(
             lambda values: [
                 None if value is None else PersistedMessage(value, channel)
                 for channel, value in zip(channels, values, strict=True)
@@ -114,50 +88,20 @@ class Commands:
 
     def put(self, key: bytes, value: bytes, seconds: int) -> Deferred[Any]:
         """Keep ``value`` for so many seconds, or until somebody takes it."""
-        return self._execute("SETEX", key, seconds, value)
+        return self.execute("SETEX", key, seconds, value)
 
     def take(self, key: bytes) -> Deferred[bytes | None]:
         """Fire with the value that was put there, if any, and delete it in the same step."""
-        return self._execute(
+        return self.execute(
             "GETDEL", key, fits=lambda answer: answer is None or isinstance(answer, bytes)
-        )
-
-    def recall(self, channels: Sequence[bytes]) -> Deferred[list[tuple[bytes, bytes, int | None]]]:
-        """For each channel that has a persisted message: channel, message, and when it was
-        published, in microseconds of Redis' clock, if that is known.
-        """
-        keys = [key for channel in channels for key in (channel, stamp_key(self._prefix, channel))]
-        size = 2 * _RECALLED_AT_ONCE
-        parts = [keys[i : i + size] for i in range(0, len(keys), size)]
-        if self._scripts:
-            answers = [
-                self._read("EVAL", _RECALL, len(part), *part, count=len(part)).addErrback(
-                    self._without_stamps, part
-                )
-                for part in parts
-            ]
-        else:
-            answers = [self._read_plainly(part) for part in parts]
-        return gather(answers).addCallback(lambda found: _recalled(channels, found))
-
-    def _without_stamps(self, failure: Failure, keys: list[bytes]) -> Deferred[list[bytes | None]]:
-        """Read without stamps, if this Redis user may not read those keys."""
-        if not _is_no_permission(failure.value):
-            failure.raiseException()
-        return self._read_plainly(keys)
-
-    def _read_plainly(self, keys: list[bytes]) -> Deferred[list[bytes | None]]:
-        """Without stamps: only a script can tell one from that of an older message."""
-        return self._read("MGET", *keys[::2], count=len(keys) // 2).addCallback(
-            lambda messages: [value for message in messages for value in (message, None)]
         )
 
     def probe(self, channel: bytes) -> Deferred[int]:
         """Have Redis publish its clock, in microseconds, on ``channel``."""
-        if self._scripts:
-            return self._execute("EVAL", _PROBE, 0, channel)
-        return self._read("TIME", count=2).addCallback(
-            lambda now: self._execute("PUBLISH", channel, now[0] + now[1].rjust(6, b"0"))
+        if self.scripts_permitted:
+            return self.execute("EVAL", scripts.PROBE, 0, channel)
+        return self.read("TIME", count=2).addCallback(
+            lambda now: self.execute("PUBLISH", channel, now[0] + now[1].rjust(6, b"0"))
         )
 
     def _publish_atomically(
@@ -171,7 +115,7 @@ class Commands:
             for part, answer in zip(parts, answers, strict=True):
                 if isinstance(answer, list):
                     outcomes += map(self._understood, answer)
-                elif _is_no_permission(answer):
+                elif is_no_permission(answer):
                     refused += part
                 else:
                     outcomes.append(answer)
@@ -185,12 +129,12 @@ class Commands:
             )
 
         commands = [scripts.atomic_command(self._prefix, part, message, expire) for part in parts]
-        return self._ask(commands, scripts.atomic_answer_fits).addCallback(judge)
+        return self.ask(commands, scripts.atomic_answer_fits).addCallback(judge)
 
     def _publish_plainly(
         self, channels: Sequence[bytes], message: bytes, expire: int
     ) -> Deferred[list[Any]]:
-        return self._ask(
+        return self.ask(
             scripts.plain_commands(channels, message, expire), scripts.plain_answer_fits
         )
 
@@ -198,27 +142,27 @@ class Commands:
         """Find out before the first message: after a refusal, later messages would overtake it."""
 
         def refused(failure: Failure) -> None:
-            if not _is_no_permission(failure.value):
+            if not is_no_permission(failure.value):
                 failure.raiseException()
             self._note_no_scripts()
 
         def allowed(_: object) -> None:
-            self._scripts = True
+            self.scripts_permitted = True
 
         answer: Deferred[Any] = protocol.execute_command("EVAL", b"return 1", 0)
         return answer.addCallbacks(allowed, refused)
 
     def _note_no_scripts(self) -> None:
-        if self._scripts:
-            self._scripts = False
+        if self.scripts_permitted:
+            self.scripts_permitted = False
             _log.warn(
                 "Redis does not permit scripts to this user: messages are persisted and "
                 "published in two steps, not atomically. Grant +eval to mend it."
             )
 
-    def _read(self, *command: Any, count: int) -> Deferred[list[Any]]:
+    def read(self, *command: Any, count: int) -> Deferred[list[Any]]:
         """Fire with ``count`` values, each bytes or ``None``."""
-        return self._execute(
+        return self.execute(
             *command,
             fits=lambda answer: (
                 isinstance(answer, list)
@@ -227,18 +171,20 @@ class Commands:
             ),
         )
 
-    def _execute(
+    def execute(
         self, *command: Any, fits: Callable[[Any], bool] = lambda answer: True
     ) -> Deferred[Any]:
+        """Fire with the answer to one command."""
+
         def judge(answers: list[Any]) -> Any:
             (answer,) = answers
             if isinstance(answer, BrokerRefused):
                 raise answer
             return answer
 
-        return self._ask([command], lambda _, answer: fits(answer)).addCallback(judge)
+        return self.ask([command], lambda _, answer: fits(answer)).addCallback(judge)
 
-    def _ask(
+    def ask(
         self, commands: Sequence[Command], fits: Callable[[Command, Any], bool]
     ) -> Deferred[list[Any]]:
         """Fire with an answer to each command: one that ``fits``, or a ``BrokerRefused``."""
@@ -279,18 +225,7 @@ class Commands:
         ) from None
 
 
-def _recalled(
-    channels: Sequence[bytes], found: list[list[bytes | None]]
-) -> list[tuple[bytes, bytes, int | None]]:
-    values = [value for part in found for value in part]
-    return [
-        (channel, message, None if stamp is None else read_stamp(stamp))
-        for channel, message, stamp in zip(channels, values[::2], values[1::2], strict=True)
-        if message is not None
-    ]
-
-
-def _is_no_permission(error: object) -> bool:
+def is_no_permission(error: object) -> bool:
     """``error`` is a ``BrokerRefused``, or Redis' own answer."""
     answer = getattr(error, "__cause__", None) or error
     return isinstance(answer, ResponseError) and str(answer).startswith("NOPERM")

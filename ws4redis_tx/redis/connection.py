@@ -22,7 +22,6 @@ from ws4redis_tx.redis.protocol import LOST, CommandProtocol, PubSubProtocol
 from ws4redis_tx.scheduling.deferreds import gather
 from ws4redis_tx.scheduling.waiters import Waiters
 
-# Subscribing to 100,000 channels again takes a while.
 PREPARE_TIMEOUT = 30.0
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 2.0
 
@@ -37,6 +36,7 @@ class RedisConnection(Generic[Spoken]):
     :param build: makes the protocol.
     :param prepare: called with each protocol after log-in; the connection counts as made when its
         Deferred fires, and is dropped and tried again when that fails.
+    :param prepare_timeout: seconds until it has failed; ``None`` if it keeps deadlines of its own.
     :param on_up: called when the connection is made.
     :param on_down: called with a text, without secrets, whenever it is lost or cannot be made.
     """
@@ -48,6 +48,7 @@ class RedisConnection(Generic[Spoken]):
         build: Callable[[], Spoken],
         *,
         prepare: Callable[[Spoken], Deferred[Any]],
+        prepare_timeout: float | None = PREPARE_TIMEOUT,
         on_up: Callable[[], None],
         on_down: Callable[[str], None],
     ) -> None:
@@ -56,6 +57,7 @@ class RedisConnection(Generic[Spoken]):
         self._reactor = reactor
         self._build = build
         self._prepare = prepare
+        self._prepare_timeout = prepare_timeout
         self._on_up = on_up
         self._on_down = on_down
         self._service: ClientService | None = None
@@ -114,7 +116,10 @@ class RedisConnection(Generic[Spoken]):
         notify, proxy._lostNotification = proxy._lostNotification, lambda reason: None
         try:
             yield self._log_in(protocol).addTimeout(CONNECT_TIMEOUT, self._reactor)
-            yield self._prepare(protocol).addTimeout(PREPARE_TIMEOUT, self._reactor)
+            prepared = self._prepare(protocol)
+            if self._prepare_timeout is not None:
+                prepared.addTimeout(self._prepare_timeout, self._reactor)
+            yield prepared
             if protocol.lost is not None:
                 protocol.lost.raiseException()
         except Exception as error:

@@ -16,12 +16,12 @@ from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.delivery.fanout import Fanout
 from ws4redis_tx.delivery.hub import EchoNotes, Hub
-from ws4redis_tx.redis.arrivals import Arrivals
 from ws4redis_tx.redis.channel_table import ChannelTable
 from ws4redis_tx.redis.commands import Commands
+from ws4redis_tx.redis.persisted import PersistedMessages
 from ws4redis_tx.redis.probe import Probe
 from ws4redis_tx.redis.pubsub import PubSub
-from ws4redis_tx.scheduling.deferreds import gather
+from ws4redis_tx.redis.recovery import Arrivals, Recovery
 
 _log = Logger()
 
@@ -34,8 +34,8 @@ class Dispatcher:
     """Listeners, and what they hear over the pub/sub connection.
 
     When the connection is made anew, every channel is subscribed again and the persisted messages
-    are looked up. Messages that arrive meanwhile are held. The missed messages go out first, then
-    the held ones; only then does the connection count as up.
+    that were missed are read. Messages that arrive meanwhile on their channels are held. The missed
+    messages go out first, then the held ones; only then does the connection count as up.
     """
 
     def __init__(
@@ -63,9 +63,14 @@ class Dispatcher:
         self._fanout = Fanout(self.hub, reactor.seconds, lambda run: reactor.callLater(0, run))
         self._commands = commands
         self._arrivals = Arrivals()
-        self._held: list[tuple[bytes, bytes]] | None = None
-        # Messages that unfinished recoveries had held.
-        self._held_earlier: list[tuple[bytes, bytes]] = []
+        self._reads = _Reads()
+        self._recovery = Recovery(
+            self._pubsub,
+            PersistedMessages(commands, prefix),
+            self._arrivals,
+            serve=self._serve,
+            hand_over=self.receive,
+        )
         self.probe = Probe(
             prefix,
             commands,
@@ -109,7 +114,7 @@ class Dispatcher:
         # These callbacks stand on a Deferred of their own: the one that is returned may be
         # cancelled, and the messages were read all the same.
         self._pubsub.fence().addCallbacks(
-            self._fenced, stands.errback, callbackArgs=(self._arrivals.take_read(), stands)
+            self._fenced, stands.errback, callbackArgs=(self._reads.take(), stands)
         )
         return stands
 
@@ -127,7 +132,7 @@ class Dispatcher:
         and will not if the connection is lost, or is dead already.
         """
         if channel in self.hub.channels:
-            self._arrivals.read(channel, payload)
+            self._reads.add(channel, payload)
 
     def _subscribe(self, channel: bytes) -> Deferred[None]:
         return self._pubsub.subscribe(channel).addErrback(_not_subscribed)
@@ -145,10 +150,9 @@ class Dispatcher:
     # Messages
 
     def receive(self, messages: list[tuple[bytes, bytes]]) -> None:
-        """Hand over what one read brought, or hold it while the connection recovers."""
-        if self._held is not None:
-            self._held += messages
-            return
+        """Hand over what one read brought, or hold it while its channels recover."""
+        if self._recovery.holding:
+            messages = self._recovery.hold(messages)
         self.probe.heard = True
         listeners, subscribing = self.hub.listeners, self.table.subscribing
         arrivals, notes = self._arrivals, self.notes
@@ -183,9 +187,10 @@ class Dispatcher:
             self._pubsub.resume()
 
     def _proven(self, probe: bytes) -> None:
-        moment = self.probe.returned(probe)
-        if moment is not None:
-            self._arrivals.prove(moment)
+        clock = self.probe.returned(probe)
+        if clock is not None:
+            self._arrivals.prove(clock)
+            self._reads.age()
 
     def _probe_early(self) -> None:
         self.probe.send()
@@ -197,51 +202,54 @@ class Dispatcher:
 
     @inlineCallbacks
     def _recover(self) -> Any:
-        self._held_earlier += self._held or ()
-        self._held = []
-        channels = list(self.hub.channels)
-        probed = self.probe.subscribe(self._pubsub)
-        yield gather([probed, *map(self._pubsub.subscribe, channels)])
-        missed: list[tuple[bytes, bytes]] = []
-        if channels:
-            # Messages that come until then wait in Redis, not here.
-            self._pubsub.pause()
-            yield self._commands.when_connected()
-            self._pubsub.resume()
-            persisted = yield self._commands.recall(channels)
-            # When this is answered, every message that was published before the recall has arrived.
-            yield self._pubsub.ping()
-            missed = self._missed(persisted)
-        held, self._held = self._held, None
-        earlier, self._held_earlier = self._held_earlier, []
+        yield self._recovery.run(
+            list(self.hub.channels),
+            partial(self.probe.subscribe, self._pubsub),
+            self._commands.when_connected,
+        )
+        self.probe.send()
+
+    def _serve(self) -> None:
         # A client that published meanwhile may hear its own message: its note cannot be told from
         # an old one.
         self.notes.clear()
         self.probe.forget()
-        self.receive(earlier + missed + held)
-        self.probe.send()
-
-    def _missed(
-        self, persisted: list[tuple[bytes, bytes, int | None]]
-    ) -> list[tuple[bytes, bytes]]:
-        """In the order of their stamps."""
-        held = {*self._held_earlier, *(self._held or ())}
-        missed = [
-            (stamp or 0, channel, payload)
-            for channel, payload, stamp in persisted
-            if (channel, payload) not in held and self._arrivals.missed(channel, payload, stamp)
-        ]
-        return [(channel, payload) for _, channel, payload in sorted(missed)]
 
     def _lost(self) -> None:
         self.probe.paused = False
         self.notes.clear()
-        self._arrivals.forget_read()
+        self._reads.forget()
 
     def _deaf(self) -> None:
         if self._pubsub.up:
             _log.warn("Redis is connected but nothing it publishes arrives; connecting anew.")
             self._pubsub.drop()
+
+
+class _Reads:
+    """Messages that were read from their keys, and are not known to have reached all who listened
+    then. Those that no fence confirms while two probes come back are forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._recent: list[tuple[bytes, bytes]] = []
+        self._earlier: list[tuple[bytes, bytes]] = []
+
+    def add(self, channel: bytes, payload: bytes) -> None:
+        self._recent.append((channel, payload))
+
+    def take(self) -> list[tuple[bytes, bytes]]:
+        """The messages that were read so far, for the fence that is sent next."""
+        read = self._earlier + self._recent
+        self.forget()
+        return read
+
+    def forget(self) -> None:
+        self._recent, self._earlier = [], []
+
+    def age(self) -> None:
+        """A probe is back."""
+        self._earlier, self._recent = self._recent, []
 
 
 def _not_subscribed(failure: Failure) -> Failure:

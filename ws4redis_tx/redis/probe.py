@@ -12,8 +12,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ws4redis_tx.core.errors import BrokerRefused
-from ws4redis_tx.core.names import control_channel, read_stamp
+from ws4redis_tx.core.names import control_channel
 from ws4redis_tx.redis.commands import Commands
+from ws4redis_tx.redis.persisted import RedisClock, read_clock
 from ws4redis_tx.redis.protocol import ResponseError
 from ws4redis_tx.redis.pubsub import PubSub
 
@@ -75,14 +76,14 @@ class Probe:
         """The one on its way will not come."""
         self._sent = None
 
-    def returned(self, payload: bytes) -> int | None:
-        """The probe is back. Return the moment, in microseconds of Redis' clock, until which every
-        message has arrived; ``None`` if somebody else published this.
+    def returned(self, payload: bytes) -> RedisClock | None:
+        """The probe is back. Return the clock at the moment until which every message has arrived;
+        ``None`` if somebody else published this.
         """
-        moment = read_stamp(payload)
-        if moment is not None:
+        clock = read_clock(payload)
+        if clock is not None:
             self._sent = None
-        return moment
+        return clock
 
     def send(self) -> None:
         if self._permitted and self._commands.connected:

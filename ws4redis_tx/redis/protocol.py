@@ -150,6 +150,8 @@ class PubSubProtocol(_InStep):
         self._on_messages = on_messages
         self._messages: list[tuple[bytes, bytes]] = []
         self._expected: deque[tuple[bytes, bytes | None, Deferred[None]]] = deque()
+        self.reads = 0
+        """How often something has arrived."""
 
     def subscribe(self, channel: bytes) -> Deferred[None]:
         return self._expect(b"subscribe", channel, "SUBSCRIBE", channel)
@@ -169,6 +171,7 @@ class PubSubProtocol(_InStep):
         return answered
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
+        self.reads += 1
         super().dataReceived(data, unpause)
         if self._messages:
             messages, self._messages = self._messages, []

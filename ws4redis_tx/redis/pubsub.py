@@ -17,6 +17,9 @@ from ws4redis_tx.redis.connection import RedisConnection
 from ws4redis_tx.redis.protocol import LOST, PubSubProtocol
 from ws4redis_tx.scheduling.waiters import Waiters
 
+SILENCE = 5.0
+"""Seconds for which a recovery waits for a connection that brings nothing at all."""
+
 
 class PubSub:
     """A connection that is made anew whenever it is lost.
@@ -24,7 +27,7 @@ class PubSub:
     :param on_messages: called with the messages that one read brought, as (channel, payload) pairs
         in Redis' order; also while the connection recovers.
     :param recover: called with each new connection. The connection is ``up`` when the Deferred
-        fires, and is tried anew when it fails.
+        fires, and is tried anew when it fails. It may take its time, and keeps its own deadlines.
     :param on_lost: called when the connection, or the attempt to recover, came to its end.
     :param on_up: called when the connection is ``up``.
     :param on_down: called with the problem, whenever it is lost or cannot be made.
@@ -46,15 +49,18 @@ class PubSub:
             reactor,
             lambda: PubSubProtocol(on_messages),
             prepare=self._prepare,
+            prepare_timeout=None,
             on_up=on_up,
             on_down=on_down,
         )
+        self._reactor = reactor
         self._recover = recover
         self._on_lost = on_lost
         # While it recovers, and after; the connection's own only after.
         self._protocol: PubSubProtocol | None = None
         self._fenced: Waiters[None] = Waiters()
         self._fencing = False
+        self._paused = False
         self.generation = 0
         """Another number for each connection."""
 
@@ -67,6 +73,11 @@ class PubSub:
     @property
     def up(self) -> bool:
         return self._connection.protocol is not None
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection, which may still recover."""
+        return self._protocol is not None
 
     def fileno(self) -> int | None:
         return None if self._protocol is None else self._protocol.transport.fileno()
@@ -88,9 +99,31 @@ class PubSub:
         protocol = self._protocol
         return fail(LOST("Not connected")) if protocol is None else protocol.ping()
 
+    def unless_silent(self, answer: Deferred[Any]) -> Deferred[Any]:
+        """Cancel ``answer`` when the connection brings nothing for a while. One that is slow brings
+        something, and what arrives may be much.
+        """
+        timer: Any = None
+
+        def look(before: int) -> None:
+            nonlocal timer
+            reads = 0 if self._protocol is None else self._protocol.reads
+            if reads == before and not self._paused:
+                answer.cancel()
+            else:
+                timer = self._reactor.callLater(SILENCE, look, reads)
+
+        def answered(result: Any) -> Any:
+            if timer.active():
+                timer.cancel()
+            return result
+
+        look(-1)
+        return answer.addBoth(answered)
+
     def fence(self) -> Deferred[None]:
-        """The same, on a connection that is ``up``. Fails with ``BrokerUnavailable`` otherwise, or
-        when the connection is lost.
+        """As ``ping``, on a connection that is ``up``. Fails with ``BrokerUnavailable`` otherwise,
+        or when the connection is lost.
         """
         fenced = self._fenced.wait()
         if not self._fencing:
@@ -100,9 +133,11 @@ class PubSub:
     def pause(self) -> None:
         """Read nothing more: messages wait in Redis, and so do acknowledgements behind them."""
         if self._protocol is not None:
+            self._paused = True
             self._protocol.transport.pauseProducing()
 
     def resume(self) -> None:
+        self._paused = False
         if self._protocol is not None:
             self._protocol.transport.resumeProducing()
 
@@ -114,6 +149,7 @@ class PubSub:
 
     def _prepare(self, protocol: PubSubProtocol) -> Deferred[Any]:
         self._protocol = protocol
+        self._paused = False
         self.generation += 1
         protocol.whenDisconnected().addCallback(self._disconnected)
         return self._recover()

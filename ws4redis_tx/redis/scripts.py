@@ -1,4 +1,4 @@
-"""The commands that publish, and the meaning of their answers. Knows no connection."""
+"""The scripts, the commands that publish, and the meaning of their answers. Knows no connection."""
 
 from __future__ import annotations
 
@@ -25,6 +25,118 @@ for i = 1, #KEYS, 2 do
 end
 return answers
 """
+# Redis' clock, in microseconds, and the name of the server whose clock it is. The name is '' for a
+# Redis user who may not ask for it.
+_CLOCK = b"""
+local function clock()
+    local now = redis.call('TIME')
+    local info = redis.pcall('INFO', 'server')
+    local server = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or ''
+    return now[1] .. string.format('%06d', now[2]), server
+end
+"""
+
+# The clock, to a channel of our own.
+PROBE = (
+    _CLOCK
+    + b"""
+local now, server = clock()
+return redis.call('PUBLISH', ARGV[1], now .. ':' .. server)
+"""
+)
+
+# The stamp of a persisted message, or ''. If the two keys expire at different times, the stamp
+# belongs to an older message: a publisher that knows no stamps has set the message since. A stamp
+# of another type is none.
+_STAMP_OF = b"""
+local function stamp_of(key, at)
+    local stamp = redis.pcall('GET', at)
+    if not stamp then return '' end
+    if type(stamp) == 'table' then
+        if string.find(stamp.err, 'WRONGTYPE', 1, true) then return '' end
+        return stamp
+    end
+    if math.abs(redis.call('PTTL', key) - redis.call('PTTL', at)) > 1 then return '' end
+    return stamp
+end
+"""
+
+# The clock, and then size and stamp for each pair of keys. The size is -1 if there is no message: a
+# key of another type is none. A user who may not ask for the size may still read the message.
+FIND = (
+    _CLOCK
+    + _STAMP_OF
+    + b"""
+local found = {clock()}
+for i = 1, #KEYS, 2 do
+    local size, stamp = -1, ''
+    if redis.call('PTTL', KEYS[i]) ~= -2 then
+        local answer = redis.pcall('STRLEN', KEYS[i])
+        if type(answer) == 'table' then answer = redis.pcall('GET', KEYS[i]) end
+        if type(answer) == 'number' then
+            size = answer
+        elseif type(answer) == 'string' then
+            size = #answer
+        elseif answer and not string.find(answer.err, 'WRONGTYPE', 1, true) then
+            return answer
+        end
+    end
+    if size >= 0 then stamp = stamp_of(KEYS[i], KEYS[i + 1]) end
+    if type(stamp) == 'table' then return stamp end
+    found[#found + 1] = size
+    found[#found + 1] = stamp
+end
+return found
+"""
+)
+
+# For each pair of keys, the message; nothing if its stamp is not the one that was found before, or
+# if it is the message with this SHA-1.
+READ = (
+    _STAMP_OF
+    + b"""
+local messages = {}
+for i = 1, #KEYS, 2 do
+    local message, stamp = false, stamp_of(KEYS[i], KEYS[i + 1])
+    if type(stamp) == 'table' then return stamp end
+    if stamp == ARGV[i] then
+        message = redis.pcall('GET', KEYS[i])
+        if type(message) == 'table' then message = false end
+        if message and ARGV[i + 1] ~= '' and redis.sha1hex(message) == ARGV[i + 1] then
+            message = false
+        end
+    end
+    messages[#messages + 1] = message
+end
+return messages
+"""
+)
+
+# The same for some bytes of one message. With the last of them comes the SHA-1 of the whole.
+READ_PIECE = (
+    _STAMP_OF
+    + b"""
+local stamp = stamp_of(KEYS[1], KEYS[2])
+if type(stamp) == 'table' then return stamp end
+if stamp ~= ARGV[1] then return {} end
+local first, last, size = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+if ARGV[2] ~= '' or last + 1 >= size then
+    local message = redis.pcall('GET', KEYS[1])
+    if type(message) ~= 'string' or #message ~= size then return {} end
+    local digest = redis.sha1hex(message)
+    if digest == ARGV[2] then return {} end
+    return {string.sub(message, first + 1, last + 1), digest}
+end
+local piece = redis.pcall('GETRANGE', KEYS[1], first, last)
+if type(piece) == 'table' then
+    piece = redis.pcall('GET', KEYS[1])
+    if type(piece) ~= 'string' then return {} end
+    piece = string.sub(piece, first + 1, last + 1)
+end
+return {piece, ''}
+"""
+)
+
 # Channels of one script. Redis does nothing else meanwhile, for about a millisecond.
 PORTION = 100
 

@@ -28,6 +28,7 @@ class Proxy:
     def __init__(self, target: int) -> None:
         self.target = target
         self.seconds = 0.0
+        self.rate: float | None = None
         self.frozen: set[tuple[str, str]] = set()
         # Called with each piece that comes from Redis, before it is passed on.
         self.on_answer: Callable[[], object] = lambda: None
@@ -56,6 +57,14 @@ class Proxy:
     def delay(self, seconds: float) -> None:
         """Delay everything by that many seconds, in order."""
         self.seconds = seconds
+
+    def slow_down(self, rate: float | None) -> None:
+        """Pass on so many bytes a second in each direction of each connection, or any number. A
+        peer is read no faster, so that it has to wait.
+        """
+        self.rate = rate
+        for pipe in self._pipes():
+            pipe.begin_anew()
 
     def freeze(
         self,
@@ -138,8 +147,14 @@ class Pipe:
         self._dead = False
         self._ended = False
         self._half_closed = False
+        self.bytes = 0
+        """How many were put in."""
         self._queue: deque[tuple[float, bytes | None]] = deque()
         self._timer: Any = None
+        # With a rate: when the next byte may be passed on, and the end that is not read until then.
+        self._next = 0.0
+        self._source: Any = None
+        self._reading: Any = None
 
     def open(self, sink: Any) -> None:
         self._sink = sink
@@ -147,7 +162,34 @@ class Pipe:
             self.half_close()
         self._pass_due()
 
+    def attach(self, source: Any) -> None:
+        """``source`` is the transport whose data is put here."""
+        self._source = source
+
+    def begin_anew(self) -> None:
+        """Pass on what waits; the rate is another from here on."""
+        self._next = 0.0
+        self._queue = deque((0.0, piece) for _, piece in self._queue)
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._pass_due()
+        self.keep_pace()
+
+    def keep_pace(self) -> None:
+        """Read on, or wait until what was read may be passed on."""
+        if self._reading is not None and self._reading.active():
+            self._reading.cancel()
+        if self._source is None:
+            return
+        wait = self._next - reactor.seconds()
+        if wait > 0 and self.link.proxy.rate and not self._dead:
+            self._source.pauseProducing()
+            self._reading = reactor.callLater(wait, self.keep_pace)
+        else:
+            self._source.resumeProducing()
+
     def put(self, piece: bytes | None) -> None:
+        self.bytes += len(piece or b"")
         if piece is _END:
             self._ended = True
         elif self.direction == TO_REDIS and b"SUBSCRIBE" in piece:
@@ -157,6 +199,11 @@ class Pipe:
         self.obey()
         if not self._dead:
             due = reactor.seconds() + self.link.proxy.seconds
+            rate = self.link.proxy.rate
+            if rate and piece is not _END:
+                self._next = max(self._next, reactor.seconds()) + len(piece) / rate
+                due = max(due, self._next)
+                self.keep_pace()
             self._queue.append((max(due, self._queue[-1][0]) if self._queue else due, piece))
             self._pass_due()
         elif piece is _END and not self.link.proxy.frozen:
@@ -167,6 +214,7 @@ class Pipe:
         if (self.link.kind, self.direction) in self.link.proxy.frozen:
             self._dead = True
             self._queue.clear()
+            self.keep_pace()
 
     def thaw(self) -> None:
         if self._dead and self._ended:
@@ -183,8 +231,9 @@ class Pipe:
         self._sink = None
         self._dead = True
         self._queue.clear()
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        for timer in (self._timer, self._reading):
+            if timer is not None and timer.active():
+                timer.cancel()
 
     def _pass_due(self) -> None:
         if self._sink is None or (self._timer is not None and self._timer.active()):
@@ -214,6 +263,7 @@ class _End(Protocol):
 
     def connectionMade(self) -> None:
         self.transport.setTcpNoDelay(True)
+        self._into.attach(self.transport)
         if self._into.direction == TO_REDIS:
             self._into.link.connect()
         self._out_of.open(self.transport)
@@ -223,5 +273,6 @@ class _End(Protocol):
 
     def connectionLost(self, reason: Any = connectionDone) -> None:
         self._out_of.stop()
+        self._into.attach(None)
         self._into.put(_END)
         self.gone.callback(None)

@@ -121,6 +121,29 @@ class ProxyTests(TestCase):
         yield self.check_open(client, server)
 
     @inlineCallbacks
+    def test_slow_everything_arrives_at_that_rate_and_the_sender_has_to_wait(self) -> Any:
+        client, server = yield self.connect()
+        self.proxy.slow_down(10_000_000)
+        started = reactor.seconds()
+        server.transport.write(b"x" * 3_000_000 + b"end")
+        yield client.until(b"end")
+        self.assertGreaterEqual(reactor.seconds() - started, 0.3)
+        self.assertEqual(len(client.data), 3_000_003)
+
+    @inlineCallbacks
+    def test_slow_a_connection_that_waits_goes_on_when_the_link_is_fast_again(self) -> Any:
+        client, server = yield self.connect()
+        self.proxy.slow_down(100)
+        client.transport.write(b"x" * 10_000)
+        late, late_server = yield self.connect()
+        late.transport.write(b"y")
+        yield late_server.until(b"y")
+        self.assertEqual(server.data, b"")
+        self.proxy.slow_down(None)
+        yield server.until(b"x" * 10_000)
+        yield self.check_open(client, server)
+
+    @inlineCallbacks
     def test_frozen_nothing_passes_and_nothing_ends_and_a_new_connection_is_no_better(
         self,
     ) -> Any:

@@ -17,9 +17,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.redis_address import RedisAddress
+from ws4redis_tx.redis import scripts
 from ws4redis_tx.redis.dispatcher import Dispatcher
 from ws4redis_tx.redis.protocol import LOST
-from ws4redis_tx.redis.pubsub import PubSub
+from ws4redis_tx.redis.pubsub import SILENCE, PubSub
 
 ADDRESS = RedisAddress(path="/redis.sock")
 PONG = b"*2\r\n$4\r\npong\r\n$0\r\n\r\n"
@@ -32,18 +33,34 @@ def message(channel: bytes, payload: bytes) -> bytes:
 
 
 class Commands:
-    """The other connection: always there, with one persisted message at most."""
+    """The other connection: always there, with the persisted messages and their stamps."""
 
     connected = True
+    scripts_permitted = True
 
     def __init__(self) -> None:
         self.persisted: list[tuple[bytes, bytes, int | None]] = []
+        self.portions: list[int] = []
 
     def when_connected(self) -> Deferred[None]:
         return succeed(None)
 
-    def recall(self, channels: Any) -> Deferred[Any]:
-        return succeed(self.persisted)
+    def execute(self, *command: Any, fits: Any) -> Deferred[Any]:
+        assert command[1] == scripts.FIND
+        found: list[int | bytes] = [b"1000", b""]
+        for channel in command[3::2]:
+            size, stamp = -1, b""
+            for name, payload, moment in self.persisted:
+                if name == channel:
+                    size, stamp = len(payload), b"" if moment is None else b"%d" % moment
+            found += (size, stamp)
+        return succeed(found)
+
+    def read(self, *command: Any, count: int) -> Deferred[Any]:
+        assert command[1] == scripts.READ
+        self.portions.append(count)
+        messages = {channel: payload for channel, payload, _ in self.persisted}
+        return succeed([messages[channel] for channel in command[3 : 3 + 2 * count : 2]])
 
     def probe(self, channel: bytes) -> Deferred[int]:
         return Deferred()
@@ -179,6 +196,24 @@ class PubSubTests(WireTestCase):
         self.confirm()
         self.confirm()
         self.successResultOf(other)
+
+    def test_a_recovery_waits_for_a_connection_that_is_slow_and_not_for_one_that_is_silent(
+        self,
+    ) -> None:
+        waiting = self.pubsub.unless_silent(self.pubsub.ping())
+        for _ in range(20):
+            self.protocol.dataReceived(message(b"a", b"x"))
+            self.reactor.advance(SILENCE)
+        self.assertNoResult(waiting)
+        self.pubsub.pause()
+        self.reactor.pump([SILENCE] * 3)
+        self.assertNoResult(waiting)
+        self.pubsub.resume()
+        self.reactor.pump([SILENCE] * 2)
+        self.failureResultOf(waiting, CancelledError)
+        answered = self.pubsub.unless_silent(succeed(None))
+        self.successResultOf(answered)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_after_a_stop_nothing_is_up_and_no_timer_is_left(self) -> None:
         self.come_up()
@@ -320,6 +355,74 @@ class DispatcherTests(WireTestCase):
         self.outage()
         self.assertEqual(listener.heard, [])
 
+    def recover_slowly(self, *channels: bytes) -> list[Deferred[Any]]:
+        """Miss a large message on each channel. Return the reads that the test has to answer; the
+        first one is under way.
+        """
+        self.redis.persisted = [(each, each * 200_000, 5) for each in channels]
+        reads: list[Deferred[Any]] = []
+
+        def read(*command: Any, count: int) -> Deferred[Any]:
+            reads.append(Deferred())
+            return reads[-1]
+
+        self.redis.read = read  # type: ignore[method-assign]
+        self.lose()
+        self.reactor.advance(1)
+        self.connect()
+        while self.confirm():
+            pass
+        return reads
+
+    def test_channels_with_nothing_missed_are_served_while_others_are_behind(self) -> None:
+        listener = self.listen(b"a", b"b", b"c")
+        reads = self.recover_slowly(b"a", b"b")
+        self.protocol.dataReceived(message(b"c", b"1"))
+        self.assertEqual(listener.heard, [])  # with little to be read, all goes in order
+        reads[0].callback([b"a" * 200_000])
+        self.protocol.dataReceived(message(b"b", b"2") + message(b"c", b"3") + message(b"a", b"4"))
+        self.assertEqual(listener.heard, [b"a" * 200_000, b"1", b"3", b"4"])
+        self.assertFalse(self.dispatcher.up)
+        reads[1].callback([b"b" * 200_000])
+        self.assertEqual(listener.heard[4:], [b"b" * 200_000, b"2"])
+        self.reactor.advance(0)
+        self.assertTrue(self.dispatcher.up)
+
+    def test_what_is_held_for_channels_that_are_behind_is_bounded(self) -> None:
+        listener = self.listen(b"a", b"b")
+        reads = self.recover_slowly(b"a", b"b")
+        reads[0].callback([b"a" * 200_000])
+        for _ in range(9):
+            self.assertEqual(self.transport.producerState, "producing")
+            self.protocol.dataReceived(message(b"b", b"x" * 2**20))
+        self.assertEqual(self.transport.producerState, "paused")
+        reads[1].callback([b"b" * 200_000])
+        while self.transport.producerState == "paused":
+            self.reactor.advance(0)
+        self.assertEqual([len(each) for each in listener.heard], [200_000] * 2 + [2**20] * 9)
+
+    def test_a_connection_that_is_lost_while_much_is_read_begins_anew_and_reads_the_rest(
+        self,
+    ) -> None:
+        listener = self.listen(b"a", b"b", b"c")
+        reads = self.recover_slowly(b"a", b"b", b"c")
+        reads[0].callback([b"a" * 200_000])
+        self.protocol.dataReceived(message(b"c", b"held"))
+        self.lose()
+        reads[1].callback([b"b" * 200_000])
+        self.reactor.advance(1)
+        self.connect()
+        while self.confirm():
+            pass
+        # Redis compares the first one, and need not send it.
+        reads[2].callback([None])
+        for read, channel in zip((3, 4), (b"b", b"c"), strict=True):
+            reads[read].callback([channel * 200_000])
+        self.assertEqual(
+            listener.heard,
+            [b"a" * 200_000, b"b" * 200_000, b"held", b"c" * 200_000],
+        )
+
     def test_what_is_read_of_a_channel_that_nobody_listens_to_is_not_remembered(self) -> None:
         self.dispatcher.read(b"a", b"read")
-        self.assertEqual(self.dispatcher._arrivals.take_read(), [])
+        self.assertEqual(self.dispatcher._reads.take(), [])

@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
+from ws4redis_tx.redis.persisted import RedisClock
 from ws4redis_tx.redis.probe import Probe
 from ws4redis_tx.redis.protocol import ResponseError
 
@@ -52,7 +53,8 @@ class ProbeTests(SynchronousTestCase):
     def test_one_that_comes_back_shows_a_good_one_and_until_when_all_has_arrived(self) -> None:
         for _ in range(5):
             self.clock.advance(10)
-            self.assertEqual(self.probe.returned(b"1234567"), 1234567)
+            self.assertEqual(self.probe.returned(b"1234567:a1b2"), RedisClock(1234567, b"a1b2"))
+            self.assertEqual(self.probe.returned(b"1234567"), RedisClock(1234567))
         self.assertEqual((self.commands.probes, self.told), (5, []))
 
     def test_what_somebody_else_put_there_is_none(self) -> None:

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis.commands import Commands
+from ws4redis_tx.redis.persisted import PersistedMessages
 
 ADDRESS = RedisAddress(path="/redis.sock")
 REFUSED = b"-NOPERM this user has no permissions to run the 'eval' command\r\n"
@@ -70,14 +71,14 @@ class StoppedCommandsTests(SynchronousTestCase):
         self.failureResultOf(probed, BrokerUnavailable)
         self.assert_asks_nothing_more(stopped)
 
-    def test_a_recall_without_rights_on_the_stamps_does_not_read_plainly_after_the_stop(
+    def test_a_search_without_rights_on_the_stamps_does_not_go_on_plainly_after_the_stop(
         self,
     ) -> None:
         self.come_up(b":1\r\n")
-        recalled = self.commands.recall([b"broadcast:x"])
+        found = PersistedMessages(self.commands, "").find([b"broadcast:x"])
         stopped = self.stop()
         self.answer(REFUSED)
-        self.failureResultOf(recalled, BrokerUnavailable)
+        self.failureResultOf(found, BrokerUnavailable)
         self.assert_asks_nothing_more(stopped)
 
     def test_a_connection_that_was_just_made_is_not_announced_after_the_stop(self) -> None:

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.small_redis import RedisWorld
 from tests.support.stories import CALM, TROUBLE, Story, stories
+from ws4redis_tx.redis import persisted
 
 DEAFNESS = (st.just(("deafen",)), st.tuples(st.just("wait"), st.sampled_from([0.5, 6.0])))
 
@@ -22,6 +23,20 @@ class AnyFlowOfBytesTests(SynchronousTestCase):
     @given(stories(*CALM))
     def test_every_client_gets_all_in_order_once(self, steps: list[tuple[Any, ...]]) -> None:
         Story(RedisWorld()).take(steps)
+
+    @settings(deadline=None, max_examples=300)
+    @given(stories(*TROUBLE, *DEAFNESS))
+    def test_outages_cost_no_more_than_what_was_not_persisted(
+        self, steps: list[tuple[Any, ...]]
+    ) -> None:
+        Story(RedisWorld()).take(steps)
+
+
+class AnyFlowInPortionsTests(SynchronousTestCase):
+    """A recovery reads the missed messages one by one."""
+
+    def setUp(self) -> None:
+        self.patch(persisted, "_PORTION_CHANNELS", 1)
 
     @settings(deadline=None, max_examples=300)
     @given(stories(*TROUBLE, *DEAFNESS))
