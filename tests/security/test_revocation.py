@@ -178,9 +178,9 @@ class RevocationTests(DjangoTests):
         waits: list[float] = []
         send = bridge.redis().send
 
-        def watched(channels: Any, message: bytes, patience: float, done: Any) -> bool:
+        def watched(channels: Any, message: bytes, patience: float, done: Any, **more: Any) -> bool:
             waits.append(patience)
-            return send(channels, message, patience, done)
+            return send(channels, message, patience, done, **more)
 
         self.patch(bridge.redis(), "send", watched)
         log = Lines(self)

@@ -90,6 +90,11 @@ def is_control_channel(channel: bytes) -> bool:
     return first == "ctl" or (first not in AUDIENCES and rest.startswith("ctl:"))
 
 
+def logouts_key(prefix: str, number: int) -> bytes:
+    """The key of one of the lists of the latest logouts."""
+    return control_channel(prefix, f"logouts:{number}")
+
+
 def ticket_key(prefix: str, digest: str) -> bytes:
     """The key that stores a ticket's content until the ticket is redeemed."""
     return (f"{prefix}:ticket:{digest}" if prefix else f"ticket:{digest}").encode()

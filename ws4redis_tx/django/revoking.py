@@ -7,7 +7,7 @@ from typing import Any
 
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.names import control_channel
-from ws4redis_tx.revocation.messages import CONTROL_NAME, Revocation, disconnection
+from ws4redis_tx.revocation.messages import CONTROL_NAME, Revocation, disconnection, logout_entries
 from ws4redis_tx.threads import bridge
 
 _log = logging.getLogger(__name__)
@@ -51,7 +51,9 @@ class _Outage:
     def tell(self, revocation: Revocation) -> None:
         waits = not (self._lasting or bridge.on_event_loop() or bridge.in_reactor_thread())
         timeout = TELL_TIMEOUT if waits else 0.0
-        done = bridge.redis().send([_channel()], revocation.payload, timeout, self._done)
+        entries = logout_entries(django_settings.get_prefix(), revocation)
+        more = {"entries": entries} if entries else {}
+        done = bridge.redis().send([_channel()], revocation.payload, timeout, self._done, **more)
         if waits and not done:
             self._begin(f"Redis did not answer within {TELL_TIMEOUT:g} s")
 

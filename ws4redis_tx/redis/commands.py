@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -74,6 +74,27 @@ class Commands:
         else:
             outcomes = self._publish_plainly(channels, message, expire)
         return outcomes.addCallback(scripts.receivers)
+
+    def record(
+        self, channel: bytes, message: bytes, entries: Mapping[bytes, bytes]
+    ) -> Deferred[int]:
+        """Publish without persisting, and put an entry at the beginning of each list, for those who
+        did not listen. A list that cannot be kept does not matter.
+        """
+
+        def plainly(failure: Failure | None = None) -> Deferred[Any]:
+            if failure is not None and not is_no_permission(failure.value):
+                failure.raiseException()
+            commands = scripts.plain_record_commands(channel, message, entries)
+            return self.ask(commands, scripts.plain_answer_fits).addCallback(
+                lambda answers: scripts.receivers(answers[-1:])
+            )
+
+        if not self.scripts_permitted:
+            return plainly()
+        command = scripts.record_command(channel, message, entries)
+        recorded = self.execute(*command, fits=lambda answer: type(answer) is int)
+        return recorded.addErrback(plainly)
 
     def get(self, channels: Sequence[bytes]) -> Deferred[list[PersistedMessage | None]]:
         """The persisted message of each channel, all read at the same moment."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ws4redis_tx.core.errors import BrokerUnavailable
@@ -44,6 +44,20 @@ local now, server = clock()
 return redis.call('PUBLISH', ARGV[1], now .. ':' .. server)
 """
 )
+
+# Publish, and put an entry at the beginning of each list for some seconds. A list that cannot be
+# kept, or is none, keeps nobody from being told.
+RECORD = b"""
+for i = 1, #KEYS do
+    local list = redis.pcall('GET', KEYS[i])
+    if type(list) ~= 'string' then list = '' end
+    list = ARGV[4 + i] .. string.sub(list, 1, tonumber(ARGV[4]))
+    redis.pcall('SETEX', KEYS[i], ARGV[3], list)
+end
+return redis.call('PUBLISH', ARGV[1], ARGV[2])
+"""
+RECORDED_FOR = 60  # seconds
+_LONGEST_LIST = 32 * 1024  # bytes
 
 # The stamp of a persisted message, or ''. If the two keys expire at different times, the stamp
 # belongs to an older message: a publisher that knows no stamps has set the message since. A stamp
@@ -159,6 +173,20 @@ def atomic_answer_fits(command: Command, answer: Any) -> bool:
         and len(answer) * 2 == command[2]
         and all(type(each) is int or isinstance(each, ResponseError) for each in answer)
     )
+
+
+def record_command(channel: bytes, message: bytes, entries: Mapping[bytes, bytes]) -> Command:
+    """Publish, and add an entry to each list, in one step."""
+    bounds = (RECORDED_FOR, _LONGEST_LIST)
+    return ("EVAL", RECORD, len(entries), *entries, channel, message, *bounds, *entries.values())
+
+
+def plain_record_commands(
+    channel: bytes, message: bytes, entries: Mapping[bytes, bytes]
+) -> list[Command]:
+    """The same without scripts: each list has its last entry only."""
+    lists: list[Command] = [("SETEX", key, RECORDED_FOR, entry) for key, entry in entries.items()]
+    return [*lists, ("PUBLISH", channel, message)]
 
 
 def plain_commands(channels: Iterable[bytes], message: bytes, expire: int) -> list[Command]:

@@ -26,7 +26,8 @@ class ControlChannel:
     """A listener from the time the broker is available, through outages, until ``stop``.
 
     :param heard: called with each ``Revocation``.
-    :param listening: called when it begins to listen: earlier messages were not heard.
+    :param listening: called when it begins to listen: earlier messages were not heard. Fires when
+        what can be known of them is known.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class ControlChannel:
         broker: IBroker,
         reactor: Any,
         heard: Callable[[Revocation], None],
-        listening: Callable[[], None],
+        listening: Callable[[], Deferred[None]],
     ) -> None:
         self._name = control_channel(prefix, CONTROL_NAME)
         self._broker = broker
@@ -90,7 +91,7 @@ class ControlChannel:
                 if self._running:
                     yield deferLater(self._reactor, _TRY_AGAIN)
             else:
-                self._on_listening()
+                yield self._on_listening()
                 self._tell_waiters()
                 return
 

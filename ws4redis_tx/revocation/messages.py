@@ -14,9 +14,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ws4redis_tx.core.admission import Identity
+from ws4redis_tx.core.names import logouts_key
 
 LOGOUT, RECHECK, DISCONNECT = "logout", "recheck", "disconnect"
 KINDS: dict[str, tuple[str, ...]] = {
@@ -27,6 +30,11 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 # The last word of the control channel's name.
 CONTROL_NAME = "revoke"
+
+# The lists of the latest logouts: an entry is a line, with a version and a session's digest.
+_LISTS = 16
+_VERSION = b"1"
+_ENTRY = re.compile(rb"1:([0-9a-f]{64})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,28 @@ def read_revocation(payload: bytes) -> Revocation:
     ):
         raise ValueError("its values are not a list of strings, one at least")
     return Revocation(verb, kind, tuple(values))
+
+
+def logout_entries(prefix: str, revocation: Revocation) -> dict[bytes, bytes]:
+    """The entries that tell a server of this logout which is started after it, by the keys of their
+    lists. ``{}`` for what is no logout.
+    """
+    entries: dict[bytes, bytes] = {}
+    for value in revocation.values if revocation.verb == LOGOUT else ():
+        key = logouts_key(prefix, int(value[:8], 16) % _LISTS)
+        entries[key] = entries.get(key, b"") + b"%s:%s\n" % (_VERSION, value.encode())
+    return entries
+
+
+def logout_lists(prefix: str) -> list[bytes]:
+    """The keys of all lists."""
+    return [logouts_key(prefix, number) for number in range(_LISTS)]
+
+
+def read_logouts(lists: Iterable[bytes | None]) -> list[str]:
+    """The digests in these lists. Entries of another version are skipped."""
+    entries = [entry for each in lists if each for entry in each.split(b"\n")]
+    return [match[1].decode() for entry in entries if (match := _ENTRY.fullmatch(entry))]
 
 
 def disconnection(

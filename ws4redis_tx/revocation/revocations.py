@@ -14,17 +14,27 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, Identity
-from ws4redis_tx.core.errors import Denied
+from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable, Denied
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.interfaces import IBroker
+from ws4redis_tx.core.messages import PersistedMessage
 from ws4redis_tx.revocation.control_channel import ControlChannel
-from ws4redis_tx.revocation.messages import LOGOUT, RECHECK, Revocation, digest
+from ws4redis_tx.revocation.messages import (
+    LOGOUT,
+    RECHECK,
+    Revocation,
+    digest,
+    logout_lists,
+    read_logouts,
+)
 from ws4redis_tx.revocation.packing import Packer
 from ws4redis_tx.revocation.rechecker import Rechecker
 from ws4redis_tx.revocation.session_index import AdmissionRecord, IRevocable, SessionIndex
+from ws4redis_tx.scheduling.deferreds import gather
 
 _log = Logger()
 
@@ -61,9 +71,8 @@ class Revocations:
         self._rechecker = Rechecker(
             config.recheck, authorize, self._index, self._end_one, reactor, random
         )
-        self._control = ControlChannel(
-            config.prefix, broker, reactor, self._heard, self._recheck_all
-        )
+        self._control = ControlChannel(config.prefix, broker, reactor, self._heard, self._catch_up)
+        self._lists = logout_lists(config.prefix)
         self._unregister: Callable[[], None] | None = None
         self.sequence = 0
         """The number of the last thing that was heard. A handshake notes it before the authorizer
@@ -80,7 +89,7 @@ class Revocations:
     def start(self) -> None:
         """Listen. Idempotent."""
         if self._unregister is None:
-            self._unregister = self._broker.on_restored(self._recheck_all)
+            self._unregister = self._broker.on_restored(self._catch_up)
         self._control.start()
 
     def stop(self) -> None:
@@ -219,6 +228,29 @@ class Revocations:
             revocation = Revocation(RECHECK, *key)
             self._remember(revocation)  # also for handshakes that are still under way
             self._recheck_concerned(revocation)
+
+    def _catch_up(self) -> Deferred[None]:
+        """Revocations may have been missed. Logouts are known, from the lists of the latest ones:
+        a session that ended may still be read for a moment. Fire when they are read, or cannot be.
+        """
+        self._recheck_all()
+        # Cancelling the one that is returned must not cancel what was asked of Redis.
+        known: Deferred[None] = Deferred()
+        lists = gather([self._broker.get(key) for key in self._lists])
+        lists.addCallback(self._read).addErrback(self._not_read)
+        lists.addCallback(lambda _: known.callback(None))
+        return known
+
+    def _read(self, lists: list[PersistedMessage | None]) -> None:
+        digests = read_logouts(lists)
+        if digests:
+            self._heard(Revocation(LOGOUT, "session", tuple(digests)))
+
+    def _not_read(self, failure: Failure) -> None:
+        if failure.check(BrokerRefused):
+            _log.warn("The latest logouts cannot be read: {problem}", problem=str(failure.value))
+        elif not failure.check(BrokerUnavailable):
+            _log.failure("The latest logouts were not read", failure=failure)
 
     def _recheck_all(self) -> None:
         """Revocations may have been missed until now. Handshakes that are under way do not know of

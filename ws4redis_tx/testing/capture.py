@@ -6,7 +6,7 @@ publishers, whenever they were made, from any thread, sync or async.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any, Unpack
@@ -155,6 +155,7 @@ class _CapturingRedis:
         message: bytes,
         patience: float,
         done: Callable[[Any], object],
+        entries: Mapping[bytes, bytes] | None = None,
     ) -> bool:
         """Drops revocations, since no server listens."""
         return True

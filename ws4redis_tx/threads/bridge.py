@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ws4redis_tx.config import django_settings
@@ -73,12 +73,16 @@ class IRedis(Protocol):
         message: bytes,
         patience: float,
         done: Callable[[Any], object],
+        entries: Mapping[bytes, bytes] | None = None,
     ) -> bool:
         """Publish without persisting, and call ``done`` in the reactor thread with the result or a
         ``Failure``.
 
         Blocks for at most ``patience`` seconds, and returns whether it was done by then. Otherwise
         it continues in the background. Callable from any thread.
+
+        ``entries`` are added to the lists under their keys, for servers that do not listen yet. The
+        message has one channel then.
         """
 
 
@@ -108,10 +112,14 @@ class _Redis:
         message: bytes,
         patience: float,
         done: Callable[[Any], object],
+        entries: Mapping[bytes, bytes] | None = None,
     ) -> bool:
         timeout = django_settings.get_timeout()
         address, prefix = django_settings.get_redis_address(), django_settings.get_prefix()
-        call = _Call(address, prefix, "publish", (channels, message, 0))
+        if entries is None:
+            call = _Call(address, prefix, "publish", (channels, message, 0))
+        else:
+            call = _Call(address, prefix, "record", (*channels, message, entries))
         finished = threading.Event()
 
         def run() -> None:

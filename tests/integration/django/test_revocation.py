@@ -14,6 +14,7 @@ from tests.support import TIMEOUT
 from tests.support.django import environment, in_thread, set_up_django
 from tests.support.programs import python
 from tests.support.redis import RedisServer
+from tests.support.servers import LISTEN
 from tests.support.sites import ALL, DjangoTests, Lines, override, recheck_all
 from ws4redis_tx.twistd.embedded_redis import free_port
 
@@ -32,6 +33,7 @@ import ws4redis_tx
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.django import revoking
+from ws4redis_tx.service import make_service
 from ws4redis_tx.threads import bridge
 
 
@@ -46,6 +48,20 @@ class LogoutTests(DjangoTests):
             user_logged_out.send(sender=User, request=object(), user=None)
 
         self.assertEqual((yield self.said(log_out)), 0)
+
+    @inlineCallbacks
+    def test_a_server_that_is_started_right_afterwards_knows_it(self) -> Any:
+        row = yield in_thread(lambda: Session.objects.get(pk=self.key()))
+        yield self.assert_ends_ann_alone(lambda: self.browsers["ann"].logout())
+        # A replica of the database, or a cache, may have the session for a moment.
+        yield in_thread(lambda: row.save(force_insert=True))
+        self.addCleanup(in_thread, lambda: Session.objects.filter(pk=self.key()).delete())
+        other = make_service(django_settings.server_config(listen=LISTEN))
+        self.launch(other)
+        yield other.when_ready()
+        refused = yield self.assertFailure(self.open(ALL, cookies=self.cookies["ann"]), Exception)
+        self.assertIn("403", str(refused))
+        yield self.open(ALL, cookies=self.cookies["bob"])
 
 
 class UserTests(DjangoTests):
@@ -314,9 +330,9 @@ class WithoutRedisTests(TestCase):
         waits: list[float] = []
         send = bridge.redis().send
 
-        def watched(channels: Any, message: bytes, patience: float, done: Any) -> bool:
+        def watched(channels: Any, message: bytes, patience: float, done: Any, **more: Any) -> bool:
             waits.append(patience)
-            return send(channels, message, patience, done)
+            return send(channels, message, patience, done, **more)
 
         self.patch(bridge.redis(), "send", watched)
         from twisted.internet.protocol import Factory, Protocol

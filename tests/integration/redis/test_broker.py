@@ -337,6 +337,55 @@ class RedisBrokerTests(BrokerContract, TestCase):
         self.assertEqual(listener.heard, [])
 
 
+class RecordTests(TestCase):
+    """A message, and entries for those who do not hear it."""
+
+    timeout = 60
+
+    @inlineCallbacks
+    def setUp(self) -> Any:
+        self.redis = RedisServer()
+        self.addCleanup(self.redis.stop)
+        self.broker = RedisBroker(self.redis.address, "", reactor)
+        self.broker.startService()
+        self.addCleanup(self.broker.stopService)
+        yield self.broker.when_available()
+        self.listener = Listener()
+        yield self.broker.listen(b"ctl:x", self.listener)
+
+    @inlineCallbacks
+    def record(self, message: bytes, entries: dict[bytes, bytes]) -> Any:
+        self.assertEqual((yield self.broker.commands.record(b"ctl:x", message, entries)), 1)
+        yield self.listener.wait_for(1)
+        self.assertEqual(self.listener.heard.pop(), (b"ctl:x", message))
+
+    @inlineCallbacks
+    def test_the_newest_come_first_and_the_list_is_bounded_and_short_lived(self) -> Any:
+        yield self.record(b"1", {b"ctl:a": b"one\n", b"ctl:b": b"uno\n"})
+        yield self.record(b"2", {b"ctl:a": b"two\n"})
+        self.assertEqual((yield self.broker.get(b"ctl:a")), b"two\none\n")
+        self.assertEqual((yield self.broker.get(b"ctl:b")), b"uno\n")
+        self.assertTrue(0 < self.redis.command("TTL", "ctl:a") <= 60)
+        for _ in range(3):
+            yield self.record(b"3", {b"ctl:a": b"x" * 30_000})
+        self.assertLess(len((yield self.broker.get(b"ctl:a"))), 70_000)
+
+    @inlineCallbacks
+    def test_a_list_that_cannot_be_kept_keeps_nobody_from_hearing(self) -> Any:
+        self.redis.command("LPUSH", "ctl:a", "x")
+        yield self.record(b"1", {b"ctl:a": b"one\n"})
+        self.assertEqual((yield self.broker.get(b"ctl:a")), b"one\n")
+        self.redis.command("CONFIG", "SET", "maxmemory", 1)
+        yield self.record(b"2", {b"ctl:a": b"two\n"})
+        self.redis.command("CONFIG", "SET", "maxmemory", 0)
+        for rights in ("resetkeys ~a", "resetkeys ~a -eval"):
+            self.redis.command("ACL", "SETUSER", "default", *rights.split())
+            yield self.record(b"3", {b"ctl:a": b"three\n"})
+        self.redis.command("ACL", "SETUSER", "default", "~*")
+        yield self.record(b"4", {b"ctl:a": b"four\n"})
+        self.assertEqual((yield self.broker.get(b"ctl:a")), b"four\n")
+
+
 class PermissionTests(TestCase):
     """A Redis user that may not run scripts."""
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 from tests.unit.revocation.site import JOHN, RevocationTests
 from ws4redis_tx.core.admission import Identity
-from ws4redis_tx.revocation.messages import LOGOUT, Revocation, digest, disconnection
+from ws4redis_tx.core.errors import BrokerRefused
+from ws4redis_tx.revocation.messages import (
+    LOGOUT,
+    Revocation,
+    digest,
+    disconnection,
+    logout_entries,
+    logout_lists,
+)
 from ws4redis_tx.service import disconnect
 from ws4redis_tx.testing import MemoryBroker, MemoryClient
 
@@ -30,6 +38,41 @@ class LogoutTests(RevocationTests):
         self.assertEqual(self.connect("john").refused, 403)
         self.clock.advance(2)
         self.assertTrue(self.connect("john").open)
+
+    def test_a_server_that_is_started_afterwards_or_missed_it_in_an_outage_knows_it(self) -> None:
+        broker = MemoryBroker()
+        [(key, entry)] = logout_entries(
+            "", Revocation(LOGOUT, "session", (digest("john's"),))
+        ).items()
+        broker.publish([key], b"2:another version\n" + entry + b"1:cut o", 60)
+        self.use(broker)
+        self.assertEqual(self.connect("john").refused, 403)
+        self.assertTrue(self.connect("mary").open)
+        self.clock.advance(31)
+        john = self.connect("john")
+        self.assertTrue(john.open)
+        broker.lose_connection()
+        broker.restore()
+        self.assertEqual(john.close_code, 1008)
+        self.assertEqual(self.connect("john").refused, 403)
+
+    def test_a_list_that_cannot_be_read_harms_nothing(self) -> None:
+        class Refusing(MemoryBroker):
+            def get(self, channel: bytes) -> Deferred[Any]:
+                if b"ctl:" in channel:
+                    return fail(BrokerRefused("NOPERM"))
+                return super().get(channel)
+
+        self.use(Refusing())
+        self.assertTrue(self.connect("john").open)
+        self.assertEqual(
+            len({key for number in range(200) for key in self.entries(str(number))}), 16
+        )
+
+    def entries(self, session: str) -> dict[bytes, bytes]:
+        entries = logout_entries("", Revocation(LOGOUT, "session", (digest(session),)))
+        self.assertLess(entries.keys(), {*logout_lists(""), b""})
+        return entries
 
     def test_logouts_are_not_remembered_for_ever(self) -> None:
         for i in range(100):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -41,8 +41,9 @@ class StopTests(SynchronousTestCase):
     def channel(self, broker: MemoryBroker) -> ControlChannel:
         return ControlChannel("", broker, self.clock, self.fail, self.listening)
 
-    def listening(self) -> None:
+    def listening(self) -> Deferred[None]:
         self.listened += 1
+        return succeed(None)
 
     def test_one_that_was_refused_does_not_try_again_after_its_stop(self) -> None:
         broker = RefusingBroker()
