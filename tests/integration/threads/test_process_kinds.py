@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.publishers import needs, run_publisher
 from tests.support.redis import RedisServer, shared_redis
+from ws4redis_tx.core.redis_address import RedisAddress
 
 PUBLISH = """
 def publish(text):
@@ -145,3 +146,44 @@ class LogTests(SynchronousTestCase):
             redis.address,
         )
         self.assertEqual(printed.count("twisted WARNING Redis does not permit scripts"), 1, printed)
+
+
+class SubInterpreterTests(KindsTestCase):
+    """mod_wsgi runs applications in sub-interpreters. Only one interpreter of a process can import
+    cryptography.
+    """
+
+    NO_TLS = (
+        "import sys\n"
+        "for name in 'OpenSSL', 'cryptography', 'service_identity':\n"
+        "    sys.modules[name] = None\n"
+    )
+
+    def test_a_plain_connection_needs_no_tls(self) -> None:
+        self.assert_publishes("publish('plain')", "plain", first=self.NO_TLS)
+
+    def test_a_connection_that_needs_tls_says_what_to_do(self) -> None:
+        printed = run_publisher(
+            PUBLISH + "from ws4redis_tx.core.errors import ConfigError\n"
+            "try: publish('encrypted')\n"
+            "except ConfigError as error: print(error)\n",
+            RedisAddress(tls=True),
+            first=self.NO_TLS,
+        )
+        self.assertIn("WS4REDIS_CONNECTION asks for TLS, which cannot be imported", printed)
+        self.assertIn("WSGIApplicationGroup %{GLOBAL}", printed)
+
+    def test_a_sub_interpreter_publishes(self) -> None:
+        needs("_xxsubinterpreters")
+        script = (
+            "import django; django.setup()\n"
+            "from ws4redis_tx.publisher import RedisPublisher\n"
+            "RedisPublisher(facility='sub', broadcast=True).publish_message('sub')\n"
+        )
+        self.assert_publishes(
+            "import os, cryptography.hazmat.bindings._rust, _xxsubinterpreters as interpreters\n"
+            "interpreter = interpreters.create(isolated=False)\n"
+            f"interpreters.run_string(interpreter, {script!r})\n"
+            "os._exit(0)\n",  # Python does not end an interpreter whose threads run
+            "sub",
+        )
