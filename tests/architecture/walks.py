@@ -95,7 +95,7 @@ def _in_reactor(function: Callable[[], object]) -> Any:
     """Do it in the thread of the publishers' reactor, if it is running."""
     from ws4redis_tx.threads import reactor_thread
 
-    thread = reactor_thread._thread
+    thread = reactor_thread._process.thread
     if thread is None:
         return None
     done = threading.Event()

@@ -231,6 +231,21 @@ class RunningTests(TestCase):
         self.assertNotIn("Traceback", program.printed)
 
     @inlineCallbacks
+    def test_an_application_may_publish_when_it_is_ready(self) -> Any:
+        redis = RedisServer()
+        self.addCleanup(redis.stop)
+        program = yield self.start(
+            f"--redis={redis.address}",
+            "--settings=tests.projects.django_project.early",
+            **environment(),
+        )
+        client = yield open_websocket(self.url + "early?subscribe-broadcast")
+        self.assertEqual((yield client.next()), "ready")
+        client.sendClose(1000)
+        yield client.closed
+        self.assertNotIn("Traceback", program.printed)
+
+    @inlineCallbacks
     def test_it_listens_where_it_is_told_repeatedly(self) -> Any:
         ports = [free_port(), free_port()]
         program = twistd(

@@ -14,12 +14,6 @@ from twisted.internet.endpoints import (
     wrapClientTLS,
 )
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.ssl import (
-    Certificate,
-    PrivateCertificate,
-    optionsForClientTLS,
-    trustRootFromCertificates,
-)
 from zope.interface import implementer
 
 from ws4redis_tx.core.errors import ConfigError
@@ -103,7 +97,8 @@ class _Tcp:
         self._reactor = reactor
         self._tls = address.tls
         self._trust: Any = None
-        self._client: PrivateCertificate | None = None
+        self._client: Any = None
+        ssl: Any = _import_tls() if address.tls else None
         if address.ca_file is not None:
             pem = _read("ssl_ca_certs", address.ca_file)
             self._trust = _parsed("ssl_ca_certs", address.ca_file, _trust_root, pem)
@@ -112,16 +107,31 @@ class _Tcp:
             if address.key_file is not None:
                 pem += _read("ssl_keyfile", address.key_file)
             self._client = _parsed(
-                "ssl_certfile", address.certificate_file, PrivateCertificate.loadPEM, pem
+                "ssl_certfile", address.certificate_file, ssl.PrivateCertificate.loadPEM, pem
             )
 
     def endpoint(self, host: str, port: int, timeout: float) -> IStreamClientEndpoint:
         endpoint = HostnameEndpoint(self._reactor, host, port, timeout=timeout)
         if not self._tls:
             return endpoint
-        options = optionsForClientTLS(host, trustRoot=self._trust, clientCertificate=self._client)
+        options = _import_tls().optionsForClientTLS(
+            host, trustRoot=self._trust, clientCertificate=self._client
+        )
         wrapped: IStreamClientEndpoint = wrapClientTLS(options, endpoint)
         return wrapped
+
+
+def _import_tls() -> Any:
+    """A plain connection does not need it, and a sub-interpreter cannot import it."""
+    try:
+        from twisted.internet import ssl
+    except ImportError as error:
+        raise ConfigError(
+            "WS4REDIS_CONNECTION",
+            f"asks for TLS, which cannot be imported here: {error}",
+            "Under mod_wsgi, set WSGIApplicationGroup %{GLOBAL}.",
+        ) from error
+    return ssl
 
 
 def _read(name: str, path: str) -> bytes:
@@ -155,4 +165,5 @@ def _trust_root(pem: bytes) -> Any:
     )
     if not certificates:
         raise ValueError("no certificate")
-    return trustRootFromCertificates([Certificate.loadPEM(each) for each in certificates])
+    ssl = _import_tls()
+    return ssl.trustRootFromCertificates([ssl.Certificate.loadPEM(each) for each in certificates])

@@ -6,18 +6,47 @@ nor survive an error at log-in.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 import hiredis
-import txredisapi
 from twisted.internet import tcp
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ws4redis_tx.scheduling.immediate_writer import immediate_writer
+
+
+def _import_txredisapi() -> Any:
+    """It imports TLS for its factories. Its protocol classes do not need that, and a
+    sub-interpreter, such as mod_wsgi's default one, may be unable to import it.
+    """
+    try:
+        import txredisapi
+    except ImportError:
+        stand_ins: dict[str, Any] = {name: ModuleType(name) for name in _TLS}
+        for name, stand_in in stand_ins.items():
+            setattr(stand_in, _TLS[name], object)
+        sys.modules.update(stand_ins)
+        try:
+            import txredisapi
+        finally:
+            for name in stand_ins:
+                del sys.modules[name]
+    return txredisapi
+
+
+# Modules that txredisapi imports, and the name that it needs of each while it is imported.
+_TLS = {
+    "twisted.internet.ssl": "ClientContextFactory",
+    "twisted.protocols.tls": "TLSMemoryBIOFactory",
+}
+
+txredisapi = _import_txredisapi()
 
 Command = tuple[bytes | str | int, ...]
 ResponseError = txredisapi.ResponseError
@@ -27,7 +56,7 @@ _NO_MORE = object()
 _log = Logger()
 
 
-class _InStep(txredisapi.RedisProtocol):  # type: ignore[misc]
+class _InStep(txredisapi.RedisProtocol):  # type: ignore[misc, name-defined]
     """Bytes stay bytes. When Redis sends something that is no reply, or a reply that nothing asked
     for, the connection is dropped: later replies could be taken for answers to something else.
     """

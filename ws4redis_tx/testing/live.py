@@ -26,7 +26,7 @@ from ws4redis_tx.core.names import known_rights
 from ws4redis_tx.django.authorizer import DjangoAuthorizer
 from ws4redis_tx.django.signal_hooks import SignalHooks
 from ws4redis_tx.testing.processes import RedisProcess
-from ws4redis_tx.threads.reactor_thread import get_thread
+from ws4redis_tx.threads.reactor_thread import get_ready_thread
 
 if TYPE_CHECKING:
     from django.test import Client, LiveServerTestCase
@@ -58,7 +58,7 @@ class _Server:
         self._stopped = threading.Event()
         self._threads = ThreadPool(minthreads=0, maxthreads=10, name="ws4redis-live-site")
         # The reactor through which this process publishes. This starts it if necessary.
-        self._reactor = get_thread().reactor
+        self._reactor = get_ready_thread().reactor
         self._threads.start()
         try:
             self._in_reactor(lambda: self._start(*address))

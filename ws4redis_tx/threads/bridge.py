@@ -6,7 +6,6 @@ Everything in Django reaches Redis through ``redis()``. Tests replace it.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,13 +14,12 @@ from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.threads.reactor_thread import (
     STOPPED,
-    get_reactor,
-    get_thread,
+    ReactorThread,
+    get_ready_thread,
     in_reactor_thread,
     must_not_wait_on_event_loop,
     on_event_loop,
-    release_reactor,
-    reserve_reactor,
+    use,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +34,6 @@ __all__ = [
     "on_event_loop",
     "redis",
     "replaced",
-    "reserve_reactor",
     "share_commands",
 ]
 
@@ -116,19 +113,20 @@ class _Redis:
     ) -> bool:
         timeout = django_settings.get_timeout()
         address, prefix = django_settings.get_redis_address(), django_settings.get_prefix()
+        thread = get_ready_thread()
         if entries is None:
-            call = _Call(address, prefix, "publish", (channels, message, 0))
+            call = _Call(thread, address, prefix, "publish", (channels, message, 0))
         else:
-            call = _Call(address, prefix, "record", (*channels, message, entries))
+            call = _Call(thread, address, prefix, "record", (*channels, message, entries))
         finished = threading.Event()
 
         def run() -> None:
             from twisted.internet.defer import maybeDeferred
 
-            result = maybeDeferred(call.run).addTimeout(timeout, get_reactor())
+            result = maybeDeferred(call.run).addTimeout(timeout, thread.reactor)
             result.addBoth(done).addBoth(lambda _: finished.set())
 
-        get_thread().call(run)
+        thread.call(run)
         return finished.wait(patience)
 
 
@@ -158,9 +156,9 @@ def _wait_for(command: str, *arguments: Any, instead: Instead = PUBLISH) -> Any:
         raise RuntimeError(
             f"This call would block the reactor thread. Use {instead[1]}, which returns a Deferred."
         )
-    thread = get_thread()
+    thread = get_ready_thread()
     address, prefix = django_settings.get_redis_address(), django_settings.get_prefix()
-    call = _Call(address, prefix, command, arguments)
+    call = _Call(thread, address, prefix, command, arguments)
     if not thread.wait_for(call, timeout):
         call.abandoned = True
         with contextlib.suppress(BrokerUnavailable):  # the reactor was stopped meanwhile
@@ -178,7 +176,12 @@ class _Call:
     """One command on its way through the reactor thread."""
 
     def __init__(
-        self, address: RedisAddress, prefix: str, command: str, arguments: tuple[Any, ...]
+        self,
+        thread: ReactorThread,
+        address: RedisAddress,
+        prefix: str,
+        command: str,
+        arguments: tuple[Any, ...],
     ) -> None:
         self.address = address
         self.sent = False
@@ -187,6 +190,7 @@ class _Call:
         self.result: Any = None
         self.error: BaseException | None = None
         self._deferred: Any = None
+        self._thread = thread
         self._prefix = prefix
         self._command = command
         self._arguments = arguments
@@ -198,7 +202,7 @@ class _Call:
         self._deferred.addCallbacks(self._finish, lambda failure: self.fail(failure.value))
 
     def run(self) -> Any:
-        commands = _commands(self.address, self._prefix)
+        commands = _commands(self._thread, self.address, self._prefix)
         if commands.connected:
             return self._send(commands)
         return commands.when_connected().addCallbacks(
@@ -234,37 +238,27 @@ class _Call:
         ) from failure.value
 
 
-# Only the reactor thread uses these two.
-_own_commands: dict[tuple[RedisAddress, str], Commands] = {}
-_shared_commands: Commands | None = None
-
-
 def share_commands(commands: Commands | None) -> None:
-    """Let the publishers of this process use a server's connection in place of their own."""
-    global _shared_commands
-    release_reactor(runs_here=commands is not None)
-    _shared_commands = commands
+    """Let the publishers of this process use a server's connection and reactor in place of their
+    own.
+    """
+    if commands is None:
+        use(None)
+    else:
+        from twisted.internet import reactor
+
+        use(ReactorThread(reactor, commands))
 
 
-def _commands(address: RedisAddress, prefix: str) -> Commands:
-    if _shared_commands is not None:
-        return _shared_commands
-    commands = _own_commands.get((address, prefix))
+def _commands(thread: ReactorThread, address: RedisAddress, prefix: str) -> Commands:
+    """Call this in the reactor thread."""
+    if thread.shared is not None:
+        return thread.shared
+    commands = thread.connections.get((address, prefix))
     if commands is None:
         from ws4redis_tx.redis.commands import Commands
 
-        commands = Commands(address, prefix, get_reactor(), timeout=django_settings.get_timeout())
+        commands = Commands(address, prefix, thread.reactor, timeout=django_settings.get_timeout())
         commands.start()
-        _own_commands[address, prefix] = commands
+        thread.connections[address, prefix] = commands
     return commands
-
-
-def _after_fork_in_child() -> None:
-    global _own_commands, _shared_commands
-    # A reference keeps the parent's connections: garbage collection would close them.
-    _inherited.append((_own_commands, _shared_commands))
-    _own_commands, _shared_commands = {}, None
-
-
-_inherited: list[Any] = []
-os.register_at_fork(after_in_child=_after_fork_in_child)

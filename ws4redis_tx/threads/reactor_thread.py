@@ -1,9 +1,10 @@
 """The reactor that publishes for the threads of this process, and calls into its thread.
 
-If a reactor is already running (``twistd``, Daphne, an embedding application), it is used.
-Otherwise crochet starts one in a thread of its own on first use. If a process is forked while its
-reactor runs, the child has no reactor thread, and shares the sockets with its parent. The child
-then makes a fresh reactor, and touches nothing of its parent's.
+If the process's reactor is running (``twistd``, Daphne, crochet, an embedding application), it is
+used. Otherwise a daemon thread runs a reactor of our own from first use until the process ends. It
+does not depend on the main thread, so it also serves ``atexit`` functions and threads that outlive
+the main one. A forked process shares its parent's sockets but has none of its threads, so it starts
+afresh and touches nothing of its parent's.
 """
 
 from __future__ import annotations
@@ -13,10 +14,15 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ws4redis_tx.core.errors import BrokerUnavailable
+
+if TYPE_CHECKING:
+    from ws4redis_tx.core.redis_address import RedisAddress
+    from ws4redis_tx.redis.commands import Commands
 
 STOPPED = "The reactor of this process was stopped."
 
@@ -33,75 +39,176 @@ class Call(Protocol):
 
 
 class ReactorThread:
-    """A running reactor, and the calls for which threads are waiting."""
+    """A running reactor, its connections to Redis, and the calls for which threads are waiting.
 
-    def __init__(self, reactor: Any) -> None:
+    :param shared: a server's connection, which publishers use instead of their own.
+    """
+
+    def __init__(self, reactor: Any, shared: Commands | None = None) -> None:
         self.reactor = reactor
+        self.shared = shared
+        self.connections: dict[tuple[RedisAddress, str], Commands] = {}
+        """Only the reactor thread uses these."""
+        self.ended = False
+        self._functions: deque[Callable[[], object]] = deque()
         self._pending: set[Call] = set()
-        self._stopped = False
 
-    def watch(self) -> None:
-        """Tell waiting calls when the reactor stops. Call this in its thread, or before it runs."""
-        self.reactor.addSystemEventTrigger("before", "shutdown", self.stopped)
+    def start(self) -> None:
+        self.call(self._watch)
+
+    def is_current(self) -> bool:
+        """Whether the calling thread is the one that runs this reactor."""
+        from twisted.python.threadable import isInIOThread
+
+        running: bool = self.reactor.running
+        return running and isInIOThread()
 
     def stopped(self) -> None:
-        self._stopped = True
+        self.ended = True
         for call in list(self._pending):
             call.stopped()
 
     def call(self, function: Callable[[], object]) -> None:
-        """Call ``function`` in the reactor thread, soon. Raises ``BrokerUnavailable`` once the
-        reactor has stopped.
+        """Call ``function``, which must not raise, in the reactor thread, soon. Raises
+        ``BrokerUnavailable`` once the reactor has stopped.
         """
-        if self._stopped:
+        if self.ended:
             raise BrokerUnavailable(STOPPED)
-        self.reactor.callFromThread(function)
+        self._functions.append(function)
+        if self.reactor is not None:
+            self.reactor.callFromThread(self._call_all)
+
+    @contextlib.contextmanager
+    def calling(self, call: Call) -> Iterator[None]:
+        """Start ``call`` in the reactor thread. Within the context, the call is told when the
+        reactor stops.
+        """
+        self._pending.add(call)
+        try:
+            self.call(call.start)
+            yield
+        finally:
+            self._pending.discard(call)
 
     def wait_for(self, call: Call, timeout: float) -> bool:
         """Start ``call`` in the reactor thread; return whether it was done within ``timeout``
         seconds.
         """
-        self._pending.add(call)
-        try:
-            self.call(call.start)
+        with self.calling(call):
             return call.done.wait(timeout)
+
+    def _watch(self) -> None:
+        # If the reactor is already stopping, the first phase may be over.
+        for phase in ("before", "during"):
+            self.reactor.addSystemEventTrigger(phase, "shutdown", self.stopped)
+
+    def _call_all(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._functions.popleft()()
+
+
+class OwnReactorThread(ReactorThread):
+    """A daemon thread that runs a reactor of our own. It also imports what that needs, so that an
+    event loop does not wait for it: ``reactor`` is ``None`` until ``ready``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ws4redis-reactor", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def is_current(self) -> bool:
+        return self._thread is threading.current_thread()
+
+    def _run(self) -> None:
+        try:
+            from twisted.logger import STDLibLogObserver, globalLogPublisher
+
+            from ws4redis_tx.threads.own_reactor import make_reactor
+
+            self._python_log = STDLibLogObserver("twisted")
+            observer: Any = self._log
+            globalLogPublisher.addObserver(observer)
+            reactor = make_reactor()
+            reactor.callWhenRunning(self._call_all)
+            self.reactor = reactor
+            self.ready.set()
+            reactor.run(installSignalHandlers=False)
         finally:
-            self._pending.discard(call)
+            self.stopped()
+            self.ready.set()
+
+    def _log(self, event: dict[str, Any]) -> None:
+        """Forward what this thread logs to Python's logger ``twisted``, as crochet does. The
+        process may log everything else elsewhere, or begin to do so later.
+        """
+        if self.is_current():
+            self._python_log(event)
 
 
-_reserved = False
-_was_forked = False
-_thread: ReactorThread | None = None
-# The thread that runs the fresh reactor of a forked process.
-_forked_thread: threading.Thread | None = None
-_lock = threading.Lock()
+class _Process:
+    """The reactor threads of one process."""
+
+    def __init__(self, reactor_was_running: bool) -> None:
+        self.pid = os.getpid()
+        self.reactor_was_running = reactor_was_running
+        """Whether the process was forked while ``twisted.internet.reactor`` was running. Here it
+        has no thread then, although it says that it runs.
+        """
+        self.thread: ReactorThread | None = None
+        self.successors: dict[ReactorThread | None, ReactorThread] = {}
+        """The thread that replaces one that ended. No lock guards it, because a fork could inherit
+        one that is held: of several candidates, ``setdefault`` takes one for all.
+        """
 
 
-def reserve_reactor() -> None:
-    """Announce that this process will run the reactor itself, and then call ``release_reactor``.
-    Until then nothing may start it in a thread: publishing raises ``RuntimeError``.
-    """
-    global _reserved
-    _reserved = True
+_process = _Process(False)
+_inherited: list[_Process] = []
+"""References to what belongs to the parents: garbage collection would close their sockets."""
 
 
-def release_reactor(*, runs_here: bool) -> None:
-    """End the reservation. ``runs_here``: a server's reactor runs in this process, even if the
-    process was forked.
-    """
-    global _reserved, _thread, _was_forked
-    _reserved = False
-    if runs_here and _was_forked:
-        _was_forked, _thread = False, None
+def use(thread: ReactorThread | None) -> None:
+    """Publish by ``thread``, whose reactor runs or will run in this process."""
+    process = _this_process()
+    process.thread = thread
+    if thread is not None:
+        process.reactor_was_running = False
+        thread.start()
 
 
-def get_reactor() -> Any:
-    """The reactor that this process publishes with, running or not."""
-    if _was_forked and _thread is not None:
-        return _thread.reactor
-    from twisted.internet import reactor
+def get_thread() -> ReactorThread:
+    """The thread of a reactor that runs, which is started if there is none. Does not block."""
+    process = _this_process()
+    thread = process.thread
+    while thread is None or thread.ended:
+        reactor = _running_reactor(process)
+        candidate = OwnReactorThread() if reactor is None else ReactorThread(reactor)
+        thread = process.successors.setdefault(thread, candidate)
+        if thread is candidate:
+            thread.start()
+    process.thread = thread
+    return thread
 
-    return reactor
+
+def get_ready_thread() -> ReactorThread:
+    """``get_thread()``, when its reactor is there."""
+    thread = get_thread()
+    if isinstance(thread, OwnReactorThread):
+        thread.ready.wait()
+    return thread
+
+
+def in_reactor_thread() -> bool:
+    """Whether this thread runs the reactor that talks to Redis, or the one of the process."""
+    process = _this_process()
+    if process.thread is not None and process.thread.is_current():
+        return True
+    reactor = _running_reactor(process)
+    return reactor is not None and ReactorThread(reactor).is_current()
 
 
 def on_event_loop() -> bool:
@@ -118,78 +225,27 @@ def must_not_wait_on_event_loop(instead: str = "await publisher.apublish_message
         raise RuntimeError(f"This call would block the event loop of this thread. Use {instead}.")
 
 
-def in_reactor_thread() -> bool:
-    """Whether this thread runs the reactor that talks to Redis."""
-    if _was_forked:
-        return _forked_thread is threading.current_thread()
-    from twisted.internet import reactor
-    from twisted.python.threadable import isInIOThread
-
-    running: bool = reactor.running
-    return running and isInIOThread()
+def _running_reactor(process: _Process) -> Any:
+    """The process's reactor if it is running. Installs none."""
+    reactor = sys.modules.get("twisted.internet.reactor")
+    running = getattr(reactor, "running", False) and not process.reactor_was_running
+    return reactor if running else None
 
 
-def get_thread() -> ReactorThread:
-    """The thread of the running reactor, which is started if there is none."""
-    if _reserved:
-        raise RuntimeError(
-            "The server of this process has not started yet. Nothing can be published before that."
-        )
-    if _thread is not None:
-        return _thread
-    return _start_after_fork() if _was_forked else _start_with_crochet()
-
-
-def _start_with_crochet() -> ReactorThread:
-    global _thread
-    import crochet
-    from twisted.internet import reactor
-
-    if not reactor.running:
-        crochet.setup()
-    else:
-        with contextlib.suppress(RuntimeError):  # raised when crochet is set up already
-            crochet.no_setup()
-    thread = ReactorThread(reactor)
-    try:
-        crochet.run_in_reactor(thread.watch)()
-    except crochet.ReactorStopped:
-        thread.stopped()
-    _thread = thread
-    return thread
-
-
-def _start_after_fork() -> ReactorThread:
-    """Start this process's own reactor, in a daemon thread."""
-    global _forked_thread, _thread
-    from twisted.internet.pollreactor import PollReactor
-
-    with _lock:
-        if _thread is None:
-            reactor = PollReactor()
-            thread = ReactorThread(reactor)
-            thread.watch()
-            _forked_thread = threading.Thread(
-                target=reactor.run,
-                kwargs={"installSignalHandlers": False},
-                name="ws4redis-reactor",
-                daemon=True,
-            )
-            _forked_thread.start()
-            _thread = thread
-        return _thread
+def _this_process() -> _Process:
+    # uWSGI forks without telling Python.
+    if _process.pid != os.getpid():
+        _after_fork_in_child()
+    return _process
 
 
 def _after_fork_in_child() -> None:
-    global _forked_thread, _lock, _thread, _was_forked
+    global _process
+    _inherited.append(_process)
     reactor = sys.modules.get("twisted.internet.reactor")
-    started = reactor is not None and (reactor.running or "crochet" in sys.modules)
-    _was_forked = _was_forked or started
-    # A reference keeps the parent's reactor: garbage collection would close its sockets.
-    _inherited.append(_thread)
-    _forked_thread, _thread = None, None
-    _lock = threading.Lock()
+    running = getattr(reactor, "running", False)
+    _process = _Process(_process.reactor_was_running or running)
 
 
-_inherited: list[Any] = []
-os.register_at_fork(after_in_child=_after_fork_in_child)
+if hasattr(os, "register_at_fork"):  # Windows neither forks nor has it
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -160,9 +160,6 @@ def _django_config(module: str, given: dict[str, Any]) -> ServerConfig:
     import django
     from django.conf import settings
 
-    from ws4redis_tx.threads import bridge
-
-    bridge.reserve_reactor()
     try:
         for field, value in given.items():
             if name := BY_FIELD[field].name:

@@ -1,0 +1,1 @@
+"""An application that publishes while Django is set up."""
