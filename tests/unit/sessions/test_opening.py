@@ -6,6 +6,7 @@ import gc
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
+from twisted.logger import globalLogPublisher
 
 from tests.support.memory import Counting, SlowBroker, Waiting, WebSocketTests
 from tests.support.wires import handshake_bytes
@@ -39,6 +40,17 @@ class OpeningTests(WebSocketTests):
         self.assertFalse(client.open)
         self.broker.answer("listen")  # type: ignore[attr-defined]
         self.assertTrue(client.open)
+
+    def test_an_outage_of_redis_is_503_for_each_client_and_no_line_for_any(self) -> None:
+        self.broker.lose_connection()
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        for _ in range(3):
+            client = self.connect()
+            self.assertEqual(client.refused, 503)
+            self.assertIn("retry-after", client.response_headers)
+        self.assertEqual(events, [])
 
     def test_it_waits_also_for_a_subscriber_that_does_not(self) -> None:
         class InTheOldWay(Counting):
