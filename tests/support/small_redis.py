@@ -198,7 +198,7 @@ class SmallRedis(Redis):
         return b":1\r\n"
 
     _scripts = {
-        b"return 1": _plain,
+        b"return redis.call('TIME')": _plain,
         publishing.PUBLISH: _publishing,
         commands._RECALL: _recalling,
         commands._PROBE: _probing,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -16,6 +16,7 @@ from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis import scripts
 from ws4redis_tx.redis.connection import RedisConnection
 from ws4redis_tx.redis.protocol import LOST, Command, CommandProtocol, ResponseError
+from ws4redis_tx.redis.refusals import Trouble, concerns_server, refuses_scripts
 from ws4redis_tx.scheduling.deferreds import gather
 from ws4redis_tx.scheduling.timeouts import Timeouts
 
@@ -62,7 +63,7 @@ class Commands:
         *,
         timeout: float,
         on_up: Callable[[], None] = lambda: None,
-        on_down: Callable[[str], None] = lambda problem: None,
+        on_down: Callable[[Trouble], None] = lambda trouble: None,
     ) -> None:
         self._prefix = prefix
         self._outstanding: Timeouts[Deferred[Any]] = Timeouts(timeout, Deferred.cancel, reactor)
@@ -70,7 +71,7 @@ class Commands:
             address,
             reactor,
             CommandProtocol,
-            prepare=self._probe_scripts,
+            prepare=self._prepare,
             on_up=on_up,
             on_down=on_down,
         )
@@ -142,7 +143,7 @@ class Commands:
 
     def _without_stamps(self, failure: Failure, keys: list[bytes]) -> Deferred[list[bytes | None]]:
         """Read without stamps, if this Redis user may not read those keys."""
-        if not _is_no_permission(failure.value):
+        if not refuses_scripts(failure.value):
             failure.raiseException()
         return self._read_plainly(keys)
 
@@ -171,13 +172,13 @@ class Commands:
             for part, answer in zip(parts, answers, strict=True):
                 if isinstance(answer, list):
                     outcomes += map(self._understood, answer)
-                elif _is_no_permission(answer):
+                elif refuses_scripts(answer):
                     refused += part
+                    self._note_no_scripts(str(answer.__cause__))
                 else:
                     outcomes.append(answer)
             if not refused:
                 return outcomes
-            self._note_no_scripts()
             return (
                 self._publish_plainly(refused, message, expire)
                 .addErrback(lambda failure: [failure.value])
@@ -194,26 +195,35 @@ class Commands:
             scripts.plain_commands(channels, message, expire), scripts.plain_answer_fits
         )
 
-    def _probe_scripts(self, protocol: CommandProtocol) -> Deferred[None]:
-        """Find out before the first message: after a refusal, later messages would overtake it."""
+    @inlineCallbacks
+    def _prepare(self, protocol: CommandProtocol) -> Any:
+        """Find out what Redis refuses before the first message. Fail if that is everything.
 
-        def refused(failure: Failure) -> None:
-            if not _is_no_permission(failure.value):
-                failure.raiseException()
-            self._note_no_scripts()
-
-        def allowed(_: object) -> None:
+        A script that is refused later costs the order of the messages.
+        """
+        try:
+            yield protocol.execute_command("EVAL", b"return redis.call('TIME')", 0)
             self._scripts = True
+        except ResponseError as error:
+            if concerns_server(error):
+                raise
+            self._note_no_scripts(str(error))
+        stamp = stamp_key(self._prefix, b"")
+        try:
+            # Two keys: a cluster has them in different places, and does not read them together.
+            yield protocol.execute_command("MGET", stamp + b"a", stamp + b"b")
+        except ResponseError as error:
+            if concerns_server(error):
+                raise
 
-        answer: Deferred[Any] = protocol.execute_command("EVAL", b"return 1", 0)
-        return answer.addCallbacks(allowed, refused)
-
-    def _note_no_scripts(self) -> None:
+    def _note_no_scripts(self, why: str) -> None:
         if self._scripts:
             self._scripts = False
             _log.warn(
-                "Redis does not permit scripts to this user: messages are persisted and "
-                "published in two steps, not atomically. Grant +eval to mend it."
+                "Redis does not permit scripts ({why}): messages are persisted and published in "
+                "two steps, not atomically. Grant +eval to this user, and do not rename or disable "
+                "EVAL or the commands that the script calls, to mend it.",
+                why=why,
             )
 
     def _read(self, *command: Any, count: int) -> Deferred[list[Any]]:
@@ -262,9 +272,9 @@ class Commands:
     def _understood(self, answer: Any) -> Any:
         if not isinstance(answer, ResponseError):
             return answer
-        if str(answer).startswith("READONLY") and self._connection.protocol is not None:
-            # A replica by now: the master is elsewhere.
-            self._connection.drop(self._connection.protocol)
+        if concerns_server(answer) and self._connection.protocol is not None:
+            # Come back when it serves again, or where the master is by now.
+            self._connection.drop(self._connection.protocol, answer)
         refused = BrokerRefused(f"Redis refused: {answer}")
         refused.__cause__ = answer
         return refused
@@ -288,9 +298,3 @@ def _recalled(
         for channel, message, stamp in zip(channels, values[::2], values[1::2], strict=True)
         if message is not None
     ]
-
-
-def _is_no_permission(error: object) -> bool:
-    """``error`` is a ``BrokerRefused``, or Redis' own answer."""
-    answer = getattr(error, "__cause__", None) or error
-    return isinstance(answer, ResponseError) and str(answer).startswith("NOPERM")

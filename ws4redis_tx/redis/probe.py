@@ -14,8 +14,8 @@ from twisted.python.failure import Failure
 from ws4redis_tx.core.errors import BrokerRefused
 from ws4redis_tx.core.names import control_channel, read_stamp
 from ws4redis_tx.redis.commands import Commands
-from ws4redis_tx.redis.protocol import ResponseError
 from ws4redis_tx.redis.pubsub import PubSub
+from ws4redis_tx.redis.refusals import is_no_permission
 
 _log = Logger()
 
@@ -112,7 +112,8 @@ class Probe:
         self._permitted = True
 
     def _forbidden(self, failure: Failure) -> None:
-        failure.trap(ResponseError)
+        if not is_no_permission(failure.value):
+            failure.raiseException()
         if self._permitted:
             self._permitted = False
             _log.warn(
