@@ -52,6 +52,28 @@ class OpeningTests(WebSocketTests):
             self.assertIn("retry-after", client.response_headers)
         self.assertEqual(events, [])
 
+    def test_handshakes_that_an_outage_of_redis_interrupts_have_no_line_either(self) -> None:
+        asked: list[Deferred[None]] = []
+
+        class Asking(MemoryBroker):
+            def listen(self, channel: bytes, listener: Any) -> Deferred[None]:
+                if channel.startswith(b"ctl:"):
+                    return super().listen(channel, listener)
+                asked.append(Deferred())
+                return asked[-1]
+
+        broker = Asking()
+        self.use(broker)
+        clients = [self.connect() for _ in range(3)]
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        broker.lose_connection()
+        for each in asked:
+            each.errback(BrokerUnavailable("The connection to Redis was lost."))
+        self.assertEqual([client.refused for client in clients], [503] * 3)
+        self.assertEqual(events, [])
+
     def test_it_waits_also_for_a_subscriber_that_does_not(self) -> None:
         class InTheOldWay(Counting):
             def set_pubsub_channels(self, request: Any, channels: Any) -> None:
