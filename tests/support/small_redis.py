@@ -210,7 +210,7 @@ class SmallRedis(Redis):
         return b":1\r\n"
 
     _scripts = {
-        b"return 1": _plain,
+        b"return redis.call('TIME')": _plain,
         publishing.PUBLISH: _publishing,
         publishing.FIND: _finding,
         publishing.READ: _reading,

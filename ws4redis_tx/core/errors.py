@@ -66,16 +66,27 @@ class Denied(WS4RedisError):
         super().__init__(f"{status} {reason}")
 
 
-def unavailable(detail: str) -> Denied:
-    """A 503 that asks the client to retry after a few seconds. The delay is random, so that
-    clients do not all return at once.
+class Outage(Denied):
+    """A 503 because Redis, the database or the session store is down.
+
+    The outage has one line in the log, so the refusals have none.
     """
-    return Denied(
-        503,
-        "The server cannot serve websockets now.",
-        headers=(("Retry-After", str(random.randint(1, 5))),),
-        detail=detail,
-    )
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(503, _UNAVAILABLE, headers=_retry_after(), detail=detail)
+
+
+def unavailable(detail: str) -> Denied:
+    """A 503 that asks the client to retry after a few seconds."""
+    return Denied(503, _UNAVAILABLE, headers=_retry_after(), detail=detail)
+
+
+_UNAVAILABLE = "The server cannot serve websockets now."
+
+
+def _retry_after() -> tuple[tuple[str, str], ...]:
+    """The delay is random, so that clients do not all return at once."""
+    return (("Retry-After", str(random.randint(1, 5))),)
 
 
 class MessageRefused(WS4RedisError):

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
-from functools import cache
-from importlib import import_module
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -39,6 +37,8 @@ from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
 from ws4redis_tx.django.databases import close_broken, tidy
+from ws4redis_tx.django.outages import OutageLog
+from ws4redis_tx.django.session_stores import read_only_store
 from ws4redis_tx.redis_store import identity_of, user_id_of
 from ws4redis_tx.threads.lookups import Lookups
 from ws4redis_tx.tickets import Ticket, redeem
@@ -68,6 +68,7 @@ class DjangoAuthorizer:
         self._known_rights = frozenset(known_rights)
         self._lookups: Lookups | None = None
         self._at_shutdown: Any = None
+        self._outages = OutageLog(reactor)
 
     def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
         if self._lookups is None:
@@ -75,7 +76,8 @@ class DjangoAuthorizer:
             self._at_shutdown = self._reactor.addSystemEventTrigger(
                 "during", "shutdown", self._end_threads
             )
-        return self._lookups.ask(self._authorize, handshake, rights)
+        answer = self._lookups.ask(self._authorize, handshake, rights)
+        return answer.addErrback(self._outages.judge)
 
     def stop(self) -> None:
         """End the threads after their current lookups. Returns without waiting for them."""
@@ -249,49 +251,4 @@ def _expiry_of(session: Any) -> float | None:
 
 
 def _session_store() -> type[SessionBase]:
-    return _read_only(settings.SESSION_ENGINE)
-
-
-class _ReadOnlyCache:
-    """A cache that ignores writes.
-
-    The ``cached_db`` engine caches each session that it loads. This could restore a session that
-    was logged out in the meantime.
-    """
-
-    def __init__(self, cache: Any) -> None:
-        self.get = cache.get
-
-    def set(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    delete = add = set
-
-
-@cache
-def _read_only(engine: str) -> type[SessionBase]:
-    """The engine's session store, with writes that do nothing: some engines write while loading."""
-
-    def ignore(self: SessionBase, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def forget_key(self: SessionBase) -> None:
-        self._session_key = None
-
-    def initialize(self: Any, *args: Any, **kwargs: Any) -> None:
-        store.__init__(self, *args, **kwargs)
-        if hasattr(self, "_cache"):
-            self._cache = _ReadOnlyCache(self._cache)
-
-    def remember_expiry(self: Any) -> Any:
-        row = store._get_session_from_db(self)
-        self._ws4redis_expires = getattr(row, "expire_date", None)
-        return row
-
-    store = import_module(engine).SessionStore
-    methods: dict[str, Any] = dict.fromkeys(("save", "delete", "flush", "cycle_key"), ignore)
-    # Django signs session data with a salt that contains this name.
-    methods |= {"create": forget_key, "__init__": initialize, "__qualname__": store.__qualname__}
-    if hasattr(store, "_get_session_from_db"):
-        methods["_get_session_from_db"] = remember_expiry
-    return type(store.__name__, (store,), methods)
+    return read_only_store(settings.SESSION_ENGINE)

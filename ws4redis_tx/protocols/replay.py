@@ -71,7 +71,8 @@ class Replay:
             self._try_again()
 
     def _not_sent(self, failure: Failure) -> Failure | None:
-        if not failure.check(BrokerUnavailable) or failure.check(BrokerRefused):
+        refused = failure.check(BrokerRefused) and self._broker.available  # this read alone
+        if refused or not failure.check(BrokerUnavailable):
             return failure
         self._try_again()
         return None

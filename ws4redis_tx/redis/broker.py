@@ -15,6 +15,7 @@ from ws4redis_tx.core.messages import PersistedMessage
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis.commands import Commands
 from ws4redis_tx.redis.dispatcher import Dispatcher
+from ws4redis_tx.redis.refusals import Trouble
 from ws4redis_tx.scheduling.deferreds import gather
 from ws4redis_tx.scheduling.waiters import Callbacks, Waiters
 
@@ -124,14 +125,14 @@ class RedisBroker(Service):
             self._dispatcher.read(message.channel, message)
         return message
 
-    def _went_down(self, problem: str) -> None:
+    def _went_down(self, trouble: Trouble) -> None:
         if not self._was_down and self.running:
             self._was_down = True
             _log.warn(
                 "Redis is unavailable ({problem}). Trying again until it is back; new websockets "
-                "are answered with 503 meanwhile. Is the address right (WS4REDIS_CONNECTION, "
-                "--redis), and is Redis running there?",
-                problem=problem,
+                "are answered with 503 meanwhile. {remedy}",
+                problem=trouble.problem,
+                remedy=trouble.remedy,
             )
 
     def _came_up(self) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.messages import PersistedMessage
+from ws4redis_tx.core.names import stamp_key
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis import scripts
 from ws4redis_tx.redis.connection import RedisConnection
 from ws4redis_tx.redis.protocol import LOST, Command, CommandProtocol, ResponseError
+from ws4redis_tx.redis.refusals import Trouble, concerns_server, refuses_scripts
 from ws4redis_tx.scheduling.timeouts import Timeouts
 
 _log = Logger()
@@ -35,7 +37,7 @@ class Commands:
         *,
         timeout: float,
         on_up: Callable[[], None] = lambda: None,
-        on_down: Callable[[str], None] = lambda problem: None,
+        on_down: Callable[[Trouble], None] = lambda trouble: None,
     ) -> None:
         self._prefix = prefix
         self._outstanding: Timeouts[Deferred[Any]] = Timeouts(timeout, Deferred.cancel, reactor)
@@ -43,7 +45,7 @@ class Commands:
             address,
             reactor,
             CommandProtocol,
-            prepare=self._probe_scripts,
+            prepare=self._prepare,
             on_up=on_up,
             on_down=on_down,
         )
@@ -83,7 +85,7 @@ class Commands:
         """
 
         def plainly(failure: Failure | None = None) -> Deferred[Any]:
-            if failure is not None and not is_no_permission(failure.value):
+            if failure is not None and not refuses_scripts(failure.value):
                 failure.raiseException()
             commands = scripts.plain_record_commands(channel, message, entries)
             return self.ask(commands, scripts.plain_answer_fits).addCallback(
@@ -136,13 +138,13 @@ class Commands:
             for part, answer in zip(parts, answers, strict=True):
                 if isinstance(answer, list):
                     outcomes += map(self._understood, answer)
-                elif is_no_permission(answer):
+                elif refuses_scripts(answer):
                     refused += part
+                    self._note_no_scripts(str(answer.__cause__))
                 else:
                     outcomes.append(answer)
             if not refused:
                 return outcomes
-            self._note_no_scripts()
             return (
                 self._publish_plainly(refused, message, expire)
                 .addErrback(lambda failure: [failure.value])
@@ -159,26 +161,35 @@ class Commands:
             scripts.plain_commands(channels, message, expire), scripts.plain_answer_fits
         )
 
-    def _probe_scripts(self, protocol: CommandProtocol) -> Deferred[None]:
-        """Find out before the first message: after a refusal, later messages would overtake it."""
+    @inlineCallbacks
+    def _prepare(self, protocol: CommandProtocol) -> Any:
+        """Find out what Redis refuses before the first message. Fail if that is everything.
 
-        def refused(failure: Failure) -> None:
-            if not is_no_permission(failure.value):
-                failure.raiseException()
-            self._note_no_scripts()
-
-        def allowed(_: object) -> None:
+        A script that is refused later costs the order of the messages.
+        """
+        try:
+            yield protocol.execute_command("EVAL", b"return redis.call('TIME')", 0)
             self.scripts_permitted = True
+        except ResponseError as error:
+            if concerns_server(error):
+                raise
+            self._note_no_scripts(str(error))
+        stamp = stamp_key(self._prefix, b"")
+        try:
+            # Two keys: a cluster has them in different places, and does not read them together.
+            yield protocol.execute_command("MGET", stamp + b"a", stamp + b"b")
+        except ResponseError as error:
+            if concerns_server(error):
+                raise
 
-        answer: Deferred[Any] = protocol.execute_command("EVAL", b"return 1", 0)
-        return answer.addCallbacks(allowed, refused)
-
-    def _note_no_scripts(self) -> None:
+    def _note_no_scripts(self, why: str) -> None:
         if self.scripts_permitted:
             self.scripts_permitted = False
             _log.warn(
-                "Redis does not permit scripts to this user: messages are persisted and "
-                "published in two steps, not atomically. Grant +eval to mend it."
+                "Redis does not permit scripts ({why}): messages are persisted and published in "
+                "two steps, not atomically. Grant +eval to this user, and do not rename or disable "
+                "EVAL or the commands that the script calls, to mend it.",
+                why=why,
             )
 
     def read(self, *command: Any, count: int) -> Deferred[list[Any]]:
@@ -229,9 +240,9 @@ class Commands:
     def _understood(self, answer: Any) -> Any:
         if not isinstance(answer, ResponseError):
             return answer
-        if str(answer).startswith("READONLY") and self._connection.protocol is not None:
-            # A replica by now: the master is elsewhere.
-            self._connection.drop(self._connection.protocol)
+        if concerns_server(answer) and self._connection.protocol is not None:
+            # Come back when it serves again, or where the master is by now.
+            self._connection.drop(self._connection.protocol, answer)
         refused = BrokerRefused(f"Redis refused: {answer}")
         refused.__cause__ = answer
         return refused
@@ -244,9 +255,3 @@ class Commands:
             "Redis did not answer; whether it carried out the command is unknown.",
             maybe_published=True,
         ) from None
-
-
-def is_no_permission(error: object) -> bool:
-    """``error`` is a ``BrokerRefused``, or Redis' own answer."""
-    answer = getattr(error, "__cause__", None) or error
-    return isinstance(answer, ResponseError) and str(answer).startswith("NOPERM")

@@ -19,6 +19,7 @@ from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis.endpoint import CONNECT_TIMEOUT, make_endpoint
 from ws4redis_tx.redis.protocol import LOST, CommandProtocol, PubSubProtocol
+from ws4redis_tx.redis.refusals import Trouble, trouble
 from ws4redis_tx.scheduling.deferreds import gather
 from ws4redis_tx.scheduling.waiters import Waiters
 
@@ -38,7 +39,7 @@ class RedisConnection(Generic[Spoken]):
         Deferred fires, and is dropped and tried again when that fails.
     :param prepare_timeout: seconds until it has failed; ``None`` if it keeps deadlines of its own.
     :param on_up: called when the connection is made.
-    :param on_down: called with a text, without secrets, whenever it is lost or cannot be made.
+    :param on_down: called with the trouble whenever it is lost or cannot be made.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class RedisConnection(Generic[Spoken]):
         prepare: Callable[[Spoken], Deferred[Any]],
         prepare_timeout: float | None = PREPARE_TIMEOUT,
         on_up: Callable[[], None],
-        on_down: Callable[[str], None],
+        on_down: Callable[[Trouble], None],
     ) -> None:
         self._address = address
         self._endpoint = make_endpoint(address, reactor)
@@ -93,10 +94,14 @@ class RedisConnection(Generic[Spoken]):
         self._waiters.fail(Failure(BrokerUnavailable("The connection to Redis was stopped.")))
         return gather([service.stopService(), *(each.stop() for each in self._sentinels)])
 
-    def drop(self, protocol: Spoken) -> None:
-        """Make the connection anew: ``protocol`` is of no use any more, from now on."""
+    def drop(self, protocol: Spoken, refusal: Exception | None = None) -> None:
+        """Make the connection anew: ``protocol`` is of no use any more, from now on, such as
+        because of a ``refusal``.
+        """
         if self.protocol is protocol:
             self.protocol = None
+        if refusal is not None:
+            self._on_down(trouble(self._address, refusal))
         protocol.transport.abortConnection()
 
     def when_connected(self) -> Deferred[Spoken]:
@@ -165,14 +170,13 @@ class RedisConnection(Generic[Spoken]):
         if self.protocol is protocol:
             self.protocol = None
         if self._service is not None:
-            self._down("the connection was lost")
+            self._on_down(trouble(self._address, LOST("the connection was lost")))
 
     def _attempt_failed(self, failure: Failure) -> None:
-        self._down(str(failure.value) or type(failure.value).__name__)
-        self._waiters.fail(failure)
-
-    def _down(self, problem: str) -> None:
-        self._on_down(f"{self._address}: {problem}")
+        assert failure.value is not None
+        found = trouble(self._address, failure.value)
+        self._on_down(found)
+        self._waiters.fail(Failure(found.error))
 
 
 def _watch_sentinels(
@@ -205,7 +209,7 @@ def _watch_sentinels(
             lambda: PubSubProtocol(hear),
             prepare=lambda protocol: protocol.subscribe(b"+switch-master"),
             on_up=lambda: None,
-            on_down=lambda problem: None,
+            on_down=lambda trouble: None,
         )
         for host, port in address.sentinels
     ]

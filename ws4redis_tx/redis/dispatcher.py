@@ -22,6 +22,7 @@ from ws4redis_tx.redis.persisted import PersistedMessages
 from ws4redis_tx.redis.probe import Probe
 from ws4redis_tx.redis.pubsub import PubSub
 from ws4redis_tx.redis.recovery import Arrivals, Recovery
+from ws4redis_tx.redis.refusals import Trouble, concerns_server
 
 _log = Logger()
 
@@ -46,7 +47,7 @@ class Dispatcher:
         commands: Commands,
         *,
         on_up: Callable[[], None],
-        on_down: Callable[[str], None],
+        on_down: Callable[[Trouble], None],
     ) -> None:
         self.hub = Hub(lambda: _log.failure("A listener failed; the others get the message"))
         self.table = ChannelTable(self.hub, self._subscribe, self._unsubscribe)
@@ -135,11 +136,16 @@ class Dispatcher:
             self._reads.add(channel, payload)
 
     def _subscribe(self, channel: bytes) -> Deferred[None]:
-        return self._pubsub.subscribe(channel).addErrback(_not_subscribed)
+        return self._pubsub.subscribe(channel).addErrback(self._not_subscribed)
 
     def _unsubscribe(self, channel: bytes) -> None:
         self._arrivals.forget(channel)
         self._pubsub.unsubscribe(channel)
+
+    def _not_subscribed(self, failure: Failure) -> Failure:
+        if concerns_server(failure.value) and not self.probe.out:
+            self.probe.send()  # the command connection learns of it, and then everybody does
+        return Failure(BrokerUnavailable(f"Redis did not subscribe: {failure.value}"))
 
     def _fenced(self, _: object, read: list[tuple[bytes, bytes]], stands: Deferred[None]) -> None:
         for channel, payload in read:
@@ -250,7 +256,3 @@ class _Reads:
     def age(self) -> None:
         """A probe is back."""
         self._earlier, self._recent = self._recent, []
-
-
-def _not_subscribed(failure: Failure) -> Failure:
-    return Failure(BrokerUnavailable(f"Redis did not subscribe: {failure.value}"))

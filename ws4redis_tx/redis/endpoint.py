@@ -53,7 +53,7 @@ class SentinelEndpoint:
                 return (yield master.connect(factory))
         raise LOST(
             "no sentinel that answers knows the master" + (f" ({problem})" if problem else "")
-        )
+        ) from problem
 
     @inlineCallbacks
     def _ask(self, host: str, port: int) -> Any:

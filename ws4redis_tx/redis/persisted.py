@@ -16,8 +16,9 @@ from twisted.python.failure import Failure
 
 from ws4redis_tx.core.names import read_stamp, stamp_key
 from ws4redis_tx.redis import scripts
-from ws4redis_tx.redis.commands import Commands, is_no_permission
+from ws4redis_tx.redis.commands import Commands
 from ws4redis_tx.redis.protocol import LOST, Command
+from ws4redis_tx.redis.refusals import refuses_scripts
 
 # One answer has at most so many bytes of messages, or is about so many channels.
 PORTION_BYTES = 256 * 1024
@@ -171,7 +172,7 @@ class PersistedMessages:
         self, failure: Failure, plainly: Callable[[Any], Deferred[Any]], argument: Any
     ) -> Deferred[Any]:
         """Do without the script, if this Redis user may not use it on those keys."""
-        if not is_no_permission(failure.value):
+        if not refuses_scripts(failure.value):
             failure.raiseException()
         return plainly(argument)
 

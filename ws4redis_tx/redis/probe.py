@@ -15,8 +15,8 @@ from ws4redis_tx.core.errors import BrokerRefused
 from ws4redis_tx.core.names import control_channel
 from ws4redis_tx.redis.commands import Commands
 from ws4redis_tx.redis.persisted import RedisClock, read_clock
-from ws4redis_tx.redis.protocol import ResponseError
 from ws4redis_tx.redis.pubsub import PubSub
+from ws4redis_tx.redis.refusals import is_no_permission
 
 _log = Logger()
 
@@ -113,7 +113,8 @@ class Probe:
         self._permitted = True
 
     def _forbidden(self, failure: Failure) -> None:
-        failure.trap(ResponseError)
+        if not is_no_permission(failure.value):
+            failure.raiseException()
         if self._permitted:
             self._permitted = False
             _log.warn(

@@ -15,6 +15,7 @@ from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis.connection import RedisConnection
 from ws4redis_tx.redis.protocol import LOST, PubSubProtocol
+from ws4redis_tx.redis.refusals import Trouble
 from ws4redis_tx.scheduling.waiters import Waiters
 
 SILENCE = 5.0
@@ -30,7 +31,7 @@ class PubSub:
         fires, and is tried anew when it fails. It may take its time, and keeps its own deadlines.
     :param on_lost: called when the connection, or the attempt to recover, came to its end.
     :param on_up: called when the connection is ``up``.
-    :param on_down: called with the problem, whenever it is lost or cannot be made.
+    :param on_down: called with the trouble, whenever it is lost or cannot be made.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class PubSub:
         recover: Callable[[], Deferred[Any]],
         on_lost: Callable[[], None],
         on_up: Callable[[], None],
-        on_down: Callable[[str], None],
+        on_down: Callable[[Trouble], None],
     ) -> None:
         self._connection = RedisConnection(
             address,

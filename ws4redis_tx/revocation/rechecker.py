@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ws4redis_tx.core.admission import Admission, check_admission, lost
-from ws4redis_tx.core.errors import Denied
+from ws4redis_tx.core.errors import Denied, Outage
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.revocation.packing import unpack
 from ws4redis_tx.revocation.recheck_queue import RecheckQueue
@@ -23,8 +23,12 @@ from ws4redis_tx.scheduling.sweeps import PeriodicSweep
 _log = Logger()
 
 RECHECK_TIMEOUT = 10.0
-# After a recheck that failed, until it is tried again; then the session is closed.
-RETRIES = (2.0, 8.0, 20.0)
+
+PATIENCE = 30.0
+"""Seconds from a session's first failure. The first recheck that fails after them closes it."""
+
+# Seconds from the first failure to each retry.
+_RETRIES = (2.0, 10.0, PATIENCE)
 
 _LONGEST_TIMER = 86400.0
 
@@ -33,7 +37,8 @@ class Rechecker:
     """Rechecks sessions: when it is asked to, once in each period, and when a visitor's own
     session, such as Django's, ends.
 
-    A recheck that fails is tried again; after the last try the session is closed with 1011.
+    A recheck that fails is tried again. One that fails 30 s after the session's first failure, or
+    later, closes the session with 1011. Time alone counts: rechecks may also have other causes.
 
     :param period: in seconds; ``0`` or ``None``: nobody is rechecked for time alone.
     :param authorize: asks the authorizer about a handshake, as at the opening.
@@ -61,8 +66,8 @@ class Rechecker:
             # Some together, as the first of a row opens the connection to the database.
             tick = max(min(1.0, period), period / 1000)
             self._sweep = PeriodicSweep(period, self._queue.eventually, reactor, random, tick=tick)
-        # How often a session's recheck failed, and the timer of the next try.
-        self._failures: dict[IRevocable, tuple[int, Any]] = {}
+        # When a session's rechecks began to fail, and the timer of the next try.
+        self._failures: dict[IRevocable, tuple[float, Any]] = {}
         self._failing = False
 
     def watch(self, session: IRevocable, expires: float | None) -> None:
@@ -138,24 +143,26 @@ class Rechecker:
         if isinstance(error, Denied) and error.status < 500:
             self._end(session, f"a recheck was refused with {error.status}")
             return
-        if not self._failing:
+        if not self._failing and not isinstance(error, Outage):  # an outage has a line already
             self._failing = True  # once for all: it is the database, more often than not
             _log.failure(
-                "A recheck failed. It is tried again; who cannot be rechecked is closed with 1011 "
-                "after {seconds:g} s",
+                "A recheck failed. It is tried again; a websocket whose rechecks still fail after "
+                "{seconds:g} s is closed with 1011",
                 failure=failure,
-                seconds=sum(RETRIES),
+                seconds=PATIENCE,
             )
-        tried, timer = self._failures.get(session, (0, None))
+        now = self._reactor.seconds()
+        since, timer = self._failures.get(session, (now, None))
         _cancel(timer)
-        if tried < len(RETRIES):
-            timer = self._reactor.callLater(RETRIES[tried], self._queue.soon, session)
-            self._failures[session] = tried + 1, timer
-        else:
+        due = next((each for each in _RETRIES if since + each > now), None)
+        if due is None:
             session.close(1011, "The server failed.")
+        else:
+            timer = self._reactor.callLater(since + due - now, self._queue.soon, session)
+            self._failures[session] = since, timer
 
     def _forget_failures(self, session: IRevocable) -> None:
-        _, timer = self._failures.pop(session, (0, None))
+        _, timer = self._failures.pop(session, (0.0, None))
         _cancel(timer)
 
 

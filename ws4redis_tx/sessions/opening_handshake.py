@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ws4redis_tx.core.errors import BrokerUnavailable, Denied, unavailable
+from ws4redis_tx.core.errors import BrokerUnavailable, Denied, Outage, unavailable
 from ws4redis_tx.core.handshake import judge_request
 from ws4redis_tx.core.http import MAX_HEAD_BYTES, HttpRequest, read_request
 
@@ -117,7 +117,8 @@ class OpeningHandshake:
         if session.ended:
             return
         if isinstance(error, BrokerUnavailable):
-            error = unavailable(str(error))
+            kind = unavailable if self._server.broker.available else Outage
+            error = kind(str(error))
         elif not isinstance(error, Denied):
             _log.failure("A handshake failed; the client was answered with 500", failure=failure)
             error = Denied(500, "The server failed; its log says why.")

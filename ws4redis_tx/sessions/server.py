@@ -11,7 +11,7 @@ from twisted.internet.task import LoopingCall
 
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission
-from ws4redis_tx.core.errors import Denied, unavailable
+from ws4redis_tx.core.errors import Denied, Outage, unavailable
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.interfaces import IAuthorizer, IBroker
 from ws4redis_tx.core.limits import Quota, make_rate
@@ -130,7 +130,7 @@ class Server:
                 "(--max-connections) allows"
             )
         if not self.broker.available:
-            raise unavailable("Redis is unavailable")
+            raise Outage("Redis is unavailable")
 
     def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
         """Ask the authorizer."""

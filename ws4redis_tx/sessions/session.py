@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ws4redis_tx.core.admission import Admission
-from ws4redis_tx.core.errors import Denied, unavailable
+from ws4redis_tx.core.errors import Denied, Outage, unavailable
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.interfaces import Refusal
 from ws4redis_tx.core.limits import Quota
@@ -135,11 +135,12 @@ class Session:
             return
         self.ended = True
         self._abandon()
-        _log.info(
-            "Refused a websocket with {status}: {detail}",
-            status=denied.status,
-            detail=denied.detail or denied.reason,
-        )
+        if not isinstance(denied, Outage):
+            _log.info(
+                "Refused a websocket with {status}: {detail}",
+                status=denied.status,
+                detail=denied.detail or denied.reason,
+            )
         self.transport.refuse(denied)
         refusal = Refusal(denied.status, denied.reason, denied.detail, opening.path, opening.peer)
         for observer in self.observers:

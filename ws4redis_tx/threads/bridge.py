@@ -205,9 +205,7 @@ class _Call:
         commands = _commands(self._thread, self.address, self._prefix)
         if commands.connected:
             return self._send(commands)
-        return commands.when_connected().addCallbacks(
-            lambda _: self._send(commands), self._unreachable
-        )
+        return commands.when_connected().addCallback(lambda _: self._send(commands))
 
     def cancel(self) -> None:
         if self._deferred is not None:
@@ -230,12 +228,6 @@ class _Call:
         if self.abandoned:  # the caller may already know that it was not sent
             raise BrokerUnavailable("Nobody is waiting for it any more.")
         return getattr(commands, self._command)(*self._arguments)
-
-    def _unreachable(self, failure: Any) -> Any:
-        raise BrokerUnavailable(
-            f"Redis cannot be reached at {self.address} ({failure.getErrorMessage()}). Is it "
-            "running there? The setting WS4REDIS_CONNECTION is its address."
-        ) from failure.value
 
 
 def share_commands(commands: Commands | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import gatherResults, inlineCallbacks
-from twisted.internet.error import CannotListenError, ConnectionRefusedError
+from twisted.internet.error import CannotListenError
 from twisted.logger import LogLevel, globalLogPublisher
 
 from tests.support.clients import exchange, open_websocket
@@ -13,7 +13,7 @@ from tests.support.redis import RedisServer
 from tests.support.servers import LISTEN, ServerTestCase
 from tests.support.wires import handshake_bytes, status_of
 from ws4redis_tx.config.server_config import ServerConfig
-from ws4redis_tx.core.errors import ConfigError
+from ws4redis_tx.core.errors import BrokerUnavailable, ConfigError
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.service import make_service
 from ws4redis_tx.twistd.embedded_redis import free_port
@@ -88,7 +88,7 @@ class OutageTests(ServerTestCase):
             self.assertEqual(status_of(answer), 503)
             self.assertIn(b"\r\nRetry-After: ", answer)
             # One more attempt to connect fails, and is not logged again.
-            with self.assertRaises(ConnectionRefusedError):
+            with self.assertRaises(BrokerUnavailable):
                 yield service.factory.broker.commands.when_connected()
         self.assertEqual(len(said), 1)
         redis = RedisServer(port=port)

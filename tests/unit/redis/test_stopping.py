@@ -16,6 +16,7 @@ from ws4redis_tx.redis.commands import Commands
 from ws4redis_tx.redis.persisted import PersistedMessages
 
 ADDRESS = RedisAddress(path="/redis.sock")
+NOTHING_PERSISTED = b"*2\r\n$-1\r\n$-1\r\n"
 REFUSED = b"-NOPERM this user has no permissions to run the 'eval' command\r\n"
 
 
@@ -40,6 +41,7 @@ class StoppedCommandsTests(SynchronousTestCase):
     def come_up(self, data: bytes) -> None:
         """Answer the question whether scripts are permitted; the connection is up then."""
         self.answer(data)
+        self.answer(NOTHING_PERSISTED)
         self.reactor.advance(0)
 
     def stop(self) -> Deferred[Any]:
@@ -84,6 +86,7 @@ class StoppedCommandsTests(SynchronousTestCase):
     def test_a_connection_that_was_just_made_is_not_announced_after_the_stop(self) -> None:
         connected = self.commands.when_connected()
         self.answer(b":1\r\n")
+        self.answer(NOTHING_PERSISTED)
         stopped = self.stop()
         self.failureResultOf(connected, BrokerUnavailable)
         self.assert_asks_nothing_more(stopped)

@@ -12,7 +12,7 @@ from twisted.logger import LogLevel
 
 from tests.unit.revocation.site import JOHN, RevocationTests
 from ws4redis_tx.core.admission import Identity
-from ws4redis_tx.core.errors import Denied
+from ws4redis_tx.core.errors import Denied, Outage
 from ws4redis_tx.revocation.messages import LOGOUT, RECHECK, Revocation, digest, read_revocation
 
 
@@ -181,6 +181,39 @@ class FailureTests(RevocationTests):
         self.clock.pump([0.5] * 20)
         self.assertEqual(client.close_code, 1011)
         self.assertEqual(len(self.flushLoggedErrors(LookupError)), 1)
+
+    def test_time_alone_counts_whatever_else_asks_for_rechecks(self) -> None:
+        def with_a_short_period() -> None:
+            self.clock.advance(0.5)
+
+        def with_a_message_every_half_second() -> None:
+            self.say(Revocation(RECHECK, "user", ("1",)))
+            self.clock.advance(0.5)
+
+        for recheck, step in ((3, with_a_short_period), (0, with_a_message_every_half_second)):
+            self.use(recheck=recheck)
+            client = self.connect("john")
+            self.site.visitors["john"] = LookupError("no database")
+            events = self.logged()
+            while not events:
+                step()
+            (event,) = events
+            failed = self.clock.seconds()
+            while self.clock.seconds() - failed < event["seconds"] - 1:
+                step()
+            self.assertIsNone(client.close_code)
+            for _ in range(4):
+                step()
+            self.assertEqual(client.close_code, 1011)
+            self.assertEqual(len(self.flushLoggedErrors(LookupError)), 1)
+
+    def test_an_outage_that_has_a_line_gets_no_other_from_rechecks(self) -> None:
+        client, events = self.connect("john"), self.logged()
+        self.site.visitors["john"] = Outage("the database")
+        self.say(Revocation(RECHECK, "user", ("1",)))
+        self.clock.pump([0.5] * 30)
+        self.assertEqual(events, [])
+        self.assertTrue(client.open)
 
     def test_a_database_that_comes_back_costs_nobody_the_websocket(self) -> None:
         client = self.connect("john")

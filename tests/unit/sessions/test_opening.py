@@ -6,6 +6,7 @@ import gc
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
+from twisted.logger import globalLogPublisher
 
 from tests.support.memory import Counting, SlowBroker, Waiting, WebSocketTests
 from tests.support.wires import handshake_bytes
@@ -39,6 +40,39 @@ class OpeningTests(WebSocketTests):
         self.assertFalse(client.open)
         self.broker.answer("listen")  # type: ignore[attr-defined]
         self.assertTrue(client.open)
+
+    def test_an_outage_of_redis_is_503_for_each_client_and_no_line_for_any(self) -> None:
+        self.broker.lose_connection()
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        for _ in range(3):
+            client = self.connect()
+            self.assertEqual(client.refused, 503)
+            self.assertIn("retry-after", client.response_headers)
+        self.assertEqual(events, [])
+
+    def test_handshakes_that_an_outage_of_redis_interrupts_have_no_line_either(self) -> None:
+        asked: list[Deferred[None]] = []
+
+        class Asking(MemoryBroker):
+            def listen(self, channel: bytes, listener: Any) -> Deferred[None]:
+                if channel.startswith(b"ctl:"):
+                    return super().listen(channel, listener)
+                asked.append(Deferred())
+                return asked[-1]
+
+        broker = Asking()
+        self.use(broker)
+        clients = [self.connect() for _ in range(3)]
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        broker.lose_connection()
+        for each in asked:
+            each.errback(BrokerUnavailable("The connection to Redis was lost."))
+        self.assertEqual([client.refused for client in clients], [503] * 3)
+        self.assertEqual(events, [])
 
     def test_it_waits_also_for_a_subscriber_that_does_not(self) -> None:
         class InTheOldWay(Counting):
