@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import os
+
 from twisted.application.service import IService
 
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.twistd.options import Options
-from ws4redis_tx.twistd.process import make_parent, make_server
 
 __all__ = ["Options", "makeService"]
+
+_NEEDS_POSIX = (
+    "The server needs a POSIX system such as Linux or macOS. On Windows, run it in WSL or in a "
+    "container. Django publishes there without it."
+)
 
 
 def makeService(options: Options) -> IService:
     """Called by ``twistd`` before it daemonises: starts nothing."""
+    if not hasattr(os, "fork"):
+        raise SystemExit(f"twistd ws4redis: {_NEEDS_POSIX}")
+    from ws4redis_tx.twistd.process import make_parent, make_server
+
     try:
         return make_parent(options) if options["workers"] > 1 else make_server(options)
     except ConfigError as error:

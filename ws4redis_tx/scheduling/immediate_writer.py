@@ -7,9 +7,7 @@ once what it takes at once.
 
 from __future__ import annotations
 
-import fcntl
 import sys
-import termios
 from typing import Any
 
 from twisted.internet import tcp
@@ -37,8 +35,11 @@ def unsent(transport: Any) -> int:
         return 0
     waiting: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
     try:
+        import fcntl
+        import termios
+
         queued = fcntl.ioctl(transport.socket.fileno(), termios.TIOCOUTQ, bytes(4))
-    except (OSError, ValueError):
+    except (ImportError, OSError, ValueError):  # Windows has neither module
         return waiting
     return waiting + int.from_bytes(queued, sys.byteorder)
 

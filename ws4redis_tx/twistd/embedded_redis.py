@@ -6,6 +6,7 @@ is killed: a small process between them (``_watch``) waits for the end of a pipe
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from pathlib import Path
@@ -77,7 +78,11 @@ def server_command(program: str, port: int) -> list[str]:
 
 
 def watched(command: list[str]) -> list[str]:
-    """The command line that runs ``command`` and terminates it when standard input ends."""
+    """The command line that runs ``command`` and terminates it when standard input ends. Raises
+    ``WS4RedisError`` on a system that is not POSIX.
+    """
+    if not hasattr(os, "fork"):
+        raise WS4RedisError("Starting a Redis or a server needs a POSIX system: Linux or macOS.")
     return [sys.executable, "-I", "-S", str(Path(__file__).with_name("_watch.py")), *command]
 
 

@@ -187,3 +187,33 @@ class SubInterpreterTests(KindsTestCase):
             "os._exit(0)\n",  # Python does not end an interpreter whose threads run
             "sub",
         )
+
+
+class OtherSystemTests(KindsTestCase):
+    """Windows has no fork(), no poll() and few of POSIX's modules. Here Twisted keeps them."""
+
+    NO_POSIX = (
+        "import os, select, sys\n"
+        "import twisted.internet.selectreactor, twisted.internet.fdesc\n"
+        "import twisted.internet.endpoints, twisted.application.internet\n"
+        "del os.register_at_fork, os.fork, select.poll, select.epoll\n"
+        "for name in 'fcntl', 'resource', 'termios', 'pty':\n"
+        "    sys.modules[name] = None\n"
+    )
+
+    def test_without_posix_django_starts_and_publishes(self) -> None:
+        self.assert_publishes("publish('no posix')", "no posix", first=self.NO_POSIX)
+
+    def test_without_posix_the_server_and_the_test_kits_processes_say_what_they_need(self) -> None:
+        printed = run_publisher(
+            "from ws4redis_tx import tap\n"
+            "try: tap.makeService(tap.Options())\n"
+            "except SystemExit as error: print(error)\n"
+            "from ws4redis_tx.testing import RedisProcess\n"
+            "from ws4redis_tx.core.errors import WS4RedisError\n"
+            "try: RedisProcess()\n"
+            "except WS4RedisError as error: print(error)\n",
+            RedisAddress(),
+            first=self.NO_POSIX,
+        )
+        self.assertEqual(printed.count("needs a POSIX system"), 2, printed)
