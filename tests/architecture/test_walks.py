@@ -11,7 +11,7 @@ from tests.support.programs import python
 MOST = {
     "publish → Redis": 8,
     "Redis → socket": 8,
-    "logout → closed": 15,
+    "logout → closed": 16,
     "--max-pending → its use": 3,
 }
 

@@ -19,8 +19,7 @@ from ws4redis_tx.delivery.hub import EchoNotes, Hub
 from ws4redis_tx.redis.channel_table import ChannelTable
 from ws4redis_tx.redis.commands import Commands
 from ws4redis_tx.redis.persisted import PersistedMessages
-from ws4redis_tx.redis.probe import Probe
-from ws4redis_tx.redis.pubsub import PubSub
+from ws4redis_tx.redis.pubsub import Probe, PubSub
 from ws4redis_tx.redis.recovery import Arrivals, Recovery
 from ws4redis_tx.redis.refusals import Trouble, concerns_server
 
