@@ -34,10 +34,6 @@ async def adisconnect(
     *, user: Any = None, session: Any = None, group: Any = None, facility: str | None = None
 ) -> int:
     """``disconnect`` for async code: does not block the event loop."""
-    import asyncio
+    from ws4redis_tx.django.revoking import apublish
 
-    from ws4redis_tx.django.revoking import publish
-
-    return await asyncio.to_thread(
-        publish, user=user, session=session, group=group, facility=facility
-    )
+    return await apublish(user=user, session=session, group=group, facility=facility)

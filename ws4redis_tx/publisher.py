@@ -6,7 +6,6 @@ module starts nothing and imports no reactor.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -101,14 +100,15 @@ class RedisPublisher(RedisStore):
     async def apublish_message(
         self, message: RedisMessage | bytes | str, expire: int | None = None
     ) -> int:
-        """``publish_message`` for async views: does not block the event loop. Publishes at once,
-        whatever ``WS4REDIS_ON_COMMIT`` says.
+        """``publish_message`` for async views: neither blocks the event loop nor holds a thread
+        while it waits for Redis, and can be cancelled; the message may have been sent by then.
+        Publishes at once, whatever ``WS4REDIS_ON_COMMIT`` says.
         """
         if self._unresolved is not None:
             await sync_to_async(self._unresolved)()
             self._unresolved = None
         prepared = self._prepared(message, expire, django_settings.get_expire())
-        receivers: int = await asyncio.to_thread(lambda: self._connection.publish(*prepared))
+        receivers: int = await self._connection.apublish(*prepared)
         return receivers
 
     def pipeline_publish_message(
@@ -162,6 +162,11 @@ class _BlockingConnection:
         if not channels:
             return 0
         return bridge.redis().publish(channels, message, expire)
+
+    async def apublish(self, channels: Sequence[bytes], message: bytes, expire: int) -> int:
+        if not channels:
+            return 0
+        return await bridge.redis().apublish(channels, message, expire)
 
     def get(self, channel: str) -> PersistedMessage | None:
         return self.get_all([channel])[0]

@@ -13,7 +13,6 @@ Knows Django's requests, and how a handshake offers a ticket. Imports no reactor
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import secrets
@@ -64,7 +63,9 @@ def make_ticket(
     """
     bridge.must_not_wait_on_event_loop(_ALTERNATIVES[0])
     text = _serialize(request, facility, rights, seconds)
-    return _store(text, seconds)
+    ticket, key = _new_ticket()
+    bridge.redis().put(key, text.encode(), seconds, instead=_ALTERNATIVES)
+    return ticket
 
 
 async def amake_ticket(
@@ -76,7 +77,9 @@ async def amake_ticket(
 ) -> str:
     """``make_ticket`` for async views: does not block the event loop."""
     text = await sync_to_async(_serialize)(request, facility, rights, seconds)
-    return await asyncio.to_thread(_store, text, seconds)
+    ticket, key = _new_ticket()
+    await bridge.redis().aput(key, text.encode(), seconds)
+    return ticket
 
 
 _ALTERNATIVES = (
@@ -152,11 +155,10 @@ def _key(ticket: str) -> bytes:
     )
 
 
-def _store(text: str, seconds: int) -> str:
+def _new_ticket() -> tuple[str, bytes]:
+    """A ticket, and the key of its content."""
     ticket = _TICKET_PREFIX + secrets.token_urlsafe(32)
-    key = _key(ticket)
-    bridge.redis().put(key, text.encode(), seconds, instead=_ALTERNATIVES)
-    return ticket
+    return ticket, _key(ticket)
 
 
 def _serialize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from asgiref.sync import sync_to_async
+
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.names import control_channel
 from ws4redis_tx.revocation.messages import CONTROL_NAME, Revocation, disconnection, logout_entries
@@ -21,6 +23,12 @@ def publish(**target: Any) -> int:
     revocation = disconnection(**target)
     instead = ("await ws4redis_tx.adisconnect(…)", "ws4redis_tx.service.disconnect")
     return bridge.redis().publish([_channel()], revocation.payload, 0, instead=instead)
+
+
+async def apublish(**target: Any) -> int:
+    """Implements ``ws4redis_tx.adisconnect``."""
+    revocation = await sync_to_async(disconnection)(**target)  # a lazy user is looked up
+    return await bridge.redis().apublish([_channel()], revocation.payload, 0)
 
 
 def tell(revocation: Revocation) -> None:

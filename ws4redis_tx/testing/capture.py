@@ -121,6 +121,12 @@ class _CapturingRedis:
     ) -> int:
         """Returns one receiver for each channel."""
         bridge.must_not_wait_on_event_loop(instead[0])
+        return self._publish(channels, message, expire)
+
+    async def apublish(self, channels: Sequence[bytes], message: bytes, expire: int) -> int:
+        return self._publish(channels, message, expire)
+
+    def _publish(self, channels: Sequence[bytes], message: bytes, expire: int) -> int:
         with self.captured._lock:
             fault = self.captured._fault()
             if fault is not None and not fault.maybe_published:
@@ -139,6 +145,12 @@ class _CapturingRedis:
 
     def put(self, key: bytes, value: bytes, seconds: int, *, instead: bridge.Instead) -> None:
         bridge.must_not_wait_on_event_loop(instead[0])
+        self._put(key, value)
+
+    async def aput(self, key: bytes, value: bytes, seconds: int) -> None:
+        self._put(key, value)
+
+    def _put(self, key: bytes, value: bytes) -> None:
         with self.captured._lock:
             self._fail_if_told()
             self.captured._persisted[key] = value

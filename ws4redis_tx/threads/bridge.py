@@ -1,21 +1,24 @@
-"""From a blocking thread to the reactor that talks to Redis, and back.
+"""From a thread or coroutine that waits to the reactor that talks to Redis, and back.
 
 Everything in Django reaches Redis through ``redis()``. Tests replace it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.errors import BrokerUnavailable
+from ws4redis_tx.threads.port import PUBLISH, Instead, IRedis
 from ws4redis_tx.threads.reactor_thread import (
     STOPPED,
     ReactorThread,
     get_ready_thread,
+    get_thread,
     in_reactor_thread,
     must_not_wait_on_event_loop,
     on_event_loop,
@@ -28,7 +31,9 @@ if TYPE_CHECKING:
     from ws4redis_tx.redis.commands import Commands
 
 __all__ = [
+    "PUBLISH",
     "IRedis",
+    "Instead",
     "in_reactor_thread",
     "must_not_wait_on_event_loop",
     "on_event_loop",
@@ -36,51 +41,6 @@ __all__ = [
     "replaced",
     "share_commands",
 ]
-
-Instead = tuple[str, str]
-"""The calls to use instead of a blocking one: on an event loop, and in the reactor thread."""
-
-PUBLISH: Instead = ("await publisher.apublish_message(…)", "ws4redis_tx.service.Publisher")
-
-
-class IRedis(Protocol):
-    """Redis for a blocking thread: each call blocks for at most ``WS4REDIS_TIMEOUT`` seconds.
-
-    Raises ``BrokerUnavailable``. In a thread that must not block, raises ``RuntimeError``, whose
-    text names the call to use ``instead``.
-    """
-
-    def publish(
-        self, channels: Sequence[bytes], message: bytes, expire: int, *, instead: Instead = PUBLISH
-    ) -> int:
-        """Persist and publish, as ``IBroker.publish`` does."""
-
-    def get(self, channels: Sequence[bytes]) -> Sequence[PersistedMessage | None]:
-        """The messages persisted for the channels, all read at the same moment."""
-
-    def put(self, key: bytes, value: bytes, seconds: int, *, instead: Instead) -> None:
-        """Store ``value`` for ``seconds``, for one ``take``."""
-
-    def take(self, key: bytes) -> bytes | None:
-        """Remove and return the stored value, or ``None``. Only one caller gets it."""
-
-    def send(
-        self,
-        channels: Sequence[bytes],
-        message: bytes,
-        patience: float,
-        done: Callable[[Any], object],
-        entries: Mapping[bytes, bytes] | None = None,
-    ) -> bool:
-        """Publish without persisting, and call ``done`` in the reactor thread with the result or a
-        ``Failure``.
-
-        Blocks for at most ``patience`` seconds, and returns whether it was done by then. Otherwise
-        it continues in the background. Callable from any thread.
-
-        ``entries`` are added to the lists under their keys, for servers that do not listen yet. The
-        message has one channel then.
-        """
 
 
 class _Redis:
@@ -92,12 +52,19 @@ class _Redis:
         receivers: int = _wait_for("publish", channels, message, expire, instead=instead)
         return receivers
 
+    async def apublish(self, channels: Sequence[bytes], message: bytes, expire: int) -> int:
+        receivers: int = await _await("publish", channels, message, expire)
+        return receivers
+
     def get(self, channels: Sequence[bytes]) -> Sequence[PersistedMessage | None]:
         found: Sequence[PersistedMessage | None] = _wait_for("get", channels)
         return found
 
     def put(self, key: bytes, value: bytes, seconds: int, *, instead: Instead) -> None:
         _wait_for("put", key, value, seconds, instead=instead)
+
+    async def aput(self, key: bytes, value: bytes, seconds: int) -> None:
+        await _await("put", key, value, seconds)
 
     def take(self, key: bytes) -> bytes | None:
         taken: bytes | None = _wait_for("take", key)
@@ -112,13 +79,12 @@ class _Redis:
         entries: Mapping[bytes, bytes] | None = None,
     ) -> bool:
         timeout = django_settings.get_timeout()
-        address, prefix = django_settings.get_redis_address(), django_settings.get_prefix()
         thread = get_ready_thread()
-        if entries is None:
-            call = _Call(thread, address, prefix, "publish", (channels, message, 0))
-        else:
-            call = _Call(thread, address, prefix, "record", (*channels, message, entries))
         finished = threading.Event()
+        if entries is None:
+            call = _make_call(thread, "publish", (channels, message, 0), finished)
+        else:
+            call = _make_call(thread, "record", (*channels, message, entries), finished)
 
         def run() -> None:
             from twisted.internet.defer import maybeDeferred
@@ -157,19 +123,55 @@ def _wait_for(command: str, *arguments: Any, instead: Instead = PUBLISH) -> Any:
             f"This call would block the reactor thread. Use {instead[1]}, which returns a Deferred."
         )
     thread = get_ready_thread()
-    address, prefix = django_settings.get_redis_address(), django_settings.get_prefix()
-    call = _Call(thread, address, prefix, command, arguments)
+    call = _make_call(thread, command, arguments, threading.Event())
     if not thread.wait_for(call, timeout):
-        call.abandoned = True
-        with contextlib.suppress(BrokerUnavailable):  # the reactor was stopped meanwhile
-            thread.call(call.cancel)
-        raise BrokerUnavailable(
-            f"Redis at {call.address} did not answer within {timeout:g} s.",
-            maybe_published=call.sent,
-        )
-    if call.error is not None:
-        raise call.error
-    return call.result
+        raise call.give_up(timeout)
+    return call.outcome()
+
+
+async def _await(command: str, *arguments: Any) -> Any:
+    """``_wait_for`` for a coroutine, which neither blocks nor holds a thread. If it is cancelled,
+    nothing is sent that was not sent yet.
+    """
+    timeout = django_settings.get_timeout()
+    done = _LoopEvent()
+    thread = get_thread()
+    call = _make_call(thread, command, arguments, done)
+    try:
+        with thread.calling(call), contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await done.wait()
+    except asyncio.CancelledError:
+        call.withdraw()
+        raise
+    if not done.is_set():
+        raise call.give_up(timeout)
+    return call.outcome()
+
+
+def _make_call(thread: ReactorThread, command: str, arguments: tuple[Any, ...], done: Any) -> _Call:
+    address, prefix = django_settings.get_redis_address(), django_settings.get_prefix()
+    return _Call(thread, address, prefix, command, arguments, done)
+
+
+class _LoopEvent:
+    """A ``threading.Event`` for which a coroutine waits. Any thread may set it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+        self._set = False
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def set(self) -> None:
+        self._set = True
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            self._loop.call_soon_threadsafe(self._event.set)
+
+    async def wait(self) -> None:
+        await self._event.wait()
 
 
 class _Call:
@@ -182,11 +184,12 @@ class _Call:
         prefix: str,
         command: str,
         arguments: tuple[Any, ...],
+        done: Any,
     ) -> None:
         self.address = address
         self.sent = False
         self.abandoned = False
-        self.done = threading.Event()
+        self.done = done
         self.result: Any = None
         self.error: BaseException | None = None
         self._deferred: Any = None
@@ -207,9 +210,34 @@ class _Call:
             return self._send(commands)
         return commands.when_connected().addCallback(lambda _: self._send(commands))
 
-    def cancel(self) -> None:
-        if self._deferred is not None:
-            self._deferred.cancel()
+    def outcome(self) -> Any:
+        """The result of a call that is done. Raises its error."""
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+    def give_up(self, timeout: float) -> BrokerUnavailable:
+        """Cancel the call, and return the error that says so. A connection on which it was sent is
+        dropped.
+        """
+        self._end(lambda: True)
+        return BrokerUnavailable(
+            f"Redis at {self.address} did not answer within {timeout:g} s.",
+            maybe_published=self.sent,
+        )
+
+    def withdraw(self) -> None:
+        """Cancel the call if it has not been sent yet. The connection stays, for others' calls."""
+        self._end(lambda: not self.sent)
+
+    def _end(self, may_cancel: Callable[[], bool]) -> None:
+        def cancel() -> None:
+            if self._deferred is not None and may_cancel():
+                self._deferred.cancel()
+
+        self.abandoned = True
+        with contextlib.suppress(BrokerUnavailable):  # the reactor was stopped meanwhile
+            self._thread.call(cancel)
 
     def fail(self, error: BaseException) -> None:
         self._finish(None, error)

@@ -28,9 +28,7 @@ STOPPED = "The reactor of this process was stopped."
 
 
 class Call(Protocol):
-    """A call in the reactor thread, for which another thread waits."""
-
-    done: threading.Event
+    """A call in the reactor thread, for which a thread or a coroutine waits."""
 
     def start(self) -> None: ...
 
@@ -38,8 +36,12 @@ class Call(Protocol):
         """The reactor was stopped before the call was done."""
 
 
+class BlockingCall(Call, Protocol):
+    done: threading.Event
+
+
 class ReactorThread:
-    """A running reactor, its connections to Redis, and the calls for which threads are waiting.
+    """A running reactor, its connections to Redis, and the calls that are waited for.
 
     :param shared: a server's connection, which publishers use instead of their own.
     """
@@ -90,7 +92,7 @@ class ReactorThread:
         finally:
             self._pending.discard(call)
 
-    def wait_for(self, call: Call, timeout: float) -> bool:
+    def wait_for(self, call: BlockingCall, timeout: float) -> bool:
         """Start ``call`` in the reactor thread; return whether it was done within ``timeout``
         seconds.
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import urllib.request
+from threading import Event
 from typing import Any
 
 from twisted.internet import reactor
@@ -81,13 +82,14 @@ class StoppingTests(PublisherTests):
 
     def test_what_is_said_not_to_be_published_is_not_published_later(self) -> None:
         before = self.redis.command("DBSIZE")
-        thread = ReactorThread(reactor, self.broker.commands)
-        call = bridge._Call(thread, self.redis.address, "", "put", (b"never", b"", 60))
-        call.stopped()
-        call.start()
-        self.assertFalse(call.error.maybe_published)
-        self.assertIsNotNone(call.error)
-        self.assertEqual(self.redis.command("DBSIZE"), before)
+        for end in (bridge._Call.stopped, bridge._Call.withdraw):
+            thread = ReactorThread(reactor, self.broker.commands)
+            call = bridge._Call(thread, self.redis.address, "", "put", (b"never", b"", 60), Event())
+            end(call)
+            call.start()
+            self.assertFalse(call.error.maybe_published)
+            self.assertIsNotNone(call.error)
+            self.assertEqual(self.redis.command("DBSIZE"), before)
 
     @inlineCallbacks
     def test_who_waited_too_long_is_told_of_the_fate_although_it_stopped_since(self) -> Any:

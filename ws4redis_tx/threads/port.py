@@ -1,0 +1,60 @@
+"""Redis as threads and coroutines see it. ``bridge.redis()`` is one, and tests replace it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from ws4redis_tx.core.messages import PersistedMessage
+
+Instead = tuple[str, str]
+"""The calls to use instead of a blocking one: on an event loop, and in the reactor thread."""
+
+PUBLISH: Instead = ("await publisher.apublish_message(…)", "ws4redis_tx.service.Publisher")
+
+
+class IRedis(Protocol):
+    """Redis for threads and coroutines: each call takes at most ``WS4REDIS_TIMEOUT`` seconds.
+
+    Raises ``BrokerUnavailable``. In a thread that must not block, raises ``RuntimeError``, whose
+    text names the call to use ``instead``.
+    """
+
+    def publish(
+        self, channels: Sequence[bytes], message: bytes, expire: int, *, instead: Instead = PUBLISH
+    ) -> int:
+        """Persist and publish, as ``IBroker.publish`` does."""
+
+    async def apublish(self, channels: Sequence[bytes], message: bytes, expire: int) -> int:
+        """``publish`` for a coroutine: blocks and holds no thread, and can be cancelled."""
+
+    def get(self, channels: Sequence[bytes]) -> Sequence[PersistedMessage | None]:
+        """The messages persisted for the channels, all read at the same moment."""
+
+    def put(self, key: bytes, value: bytes, seconds: int, *, instead: Instead) -> None:
+        """Store ``value`` for ``seconds``, for one ``take``."""
+
+    async def aput(self, key: bytes, value: bytes, seconds: int) -> None:
+        """``put`` for a coroutine."""
+
+    def take(self, key: bytes) -> bytes | None:
+        """Remove and return the stored value, or ``None``. Only one caller gets it."""
+
+    def send(
+        self,
+        channels: Sequence[bytes],
+        message: bytes,
+        patience: float,
+        done: Callable[[Any], object],
+        entries: Mapping[bytes, bytes] | None = None,
+    ) -> bool:
+        """Publish without persisting, and call ``done`` in the reactor thread with the result or a
+        ``Failure``.
+
+        Blocks for at most ``patience`` seconds, and returns whether it was done by then. Otherwise
+        it continues in the background. Callable from any thread.
+
+        ``entries`` are added to the lists under their keys, for servers that do not listen yet. The
+        message has one channel then.
+        """
