@@ -19,7 +19,7 @@ PARALLEL = -n $(JOBS) --maxprocesses 4 --dist loadfile
 
 help:
 	@echo "make demo [PORT=8000]   a chat: Django, websockets and Redis from one twistd"
-	@echo "make test               all tests, a real Redis included, and how much of the code they run"
+	@echo "make test               all tests, a real Redis included, with coverage"
 	@echo "                        (TESTS=tests/unit: some of them; JOBS=1: in one process)"
 	@echo "make test-all           all tests at full size, make chaos, conformance and fuzz, and all tests with"
 	@echo "                        the oldest and the newest Python, Django and Twisted; about an hour"
@@ -53,7 +53,7 @@ test: $(VENV)/.installed
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report
 
-# Status 77: there is no Python 2.7, or no atheris, and the program said so.
+# Status 77 means that there is no Python 2.7, or no atheris. The program has said so.
 test-all: $(VENV)/.installed
 	WS4REDIS_FULL=1 $(MAKE) test
 	$(MAKE) chaos
@@ -79,7 +79,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks $(OPTIONS)
 	$(BIN)/python -m benchmarks.page
 
-# .pre-commit-config.yaml runs the same.
+# .pre-commit-config.yaml runs these targets.
 lint: style types layers spelling changelog hooks
 
 style: $(VENV)/.installed

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent / ".ci"))
 from interpreters import SUPPORTED, found
 
 OLDEST = Path("tests") / "oldest.txt"
-# Twisted before 26.10 forgets a socket whose port is taken.
+# Twisted before 26.10 does not close its socket when the port is taken.
 FORGOTTEN_SOCKETS = ("-W", "ignore:unclosed <socket:ResourceWarning")
 PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
 
@@ -24,7 +24,7 @@ pythons = found()
 absent = [version for version in SUPPORTED if version not in pythons]
 if absent:
     print(f"NOT tested, as it is not on this machine: Python {', '.join(absent)}", file=sys.stderr)
-# For nox, which looks on PATH alone.
+# nox looks for interpreters on PATH only.
 for path in pythons.values():
     os.environ["PATH"] = f"{Path(path).parent}:{os.environ['PATH']}"
 
@@ -44,9 +44,9 @@ nox.options.pythons = [*pythons][:1] + [*pythons][1:][-1:]
     ],
 )
 def tests(session: nox.Session, django: str, twisted: str) -> None:
-    """All tests. "Twisted" is everything but Django that setup.py names a version of."""
-    # Not in a temporary folder of nox, which would become that of the tests: its path is too long
-    # for some of their sockets.
+    """All tests. "Twisted" stands for every dependency but Django."""
+    # nox would make its own temporary folder that of the tests, and its path is too long for the
+    # Unix sockets in there.
     constraints = Path(session.virtualenv.location) / "constraints.txt"
     lines = (Path(__file__).parent / OLDEST).read_text().splitlines()
     chosen = [line for line in lines if (django if "Django" in line else twisted) == "oldest"]

@@ -28,7 +28,7 @@ def _find(version: str) -> str | None:
 
 
 def _makes_environments(python: str) -> bool:
-    # One of pyenv's stand-ins is on PATH even if it leads nowhere.
+    # pyenv puts a shim on PATH for every version, and it fails for those that are not active.
     return (
         subprocess.run([python, "-c", "import ensurepip, venv"], capture_output=True).returncode
         == 0

@@ -1,4 +1,4 @@
-"""The sizes of the longest tests stand at the head of each run."""
+"""Prints the sizes of the longest tests at the start of each run."""
 
 from __future__ import annotations
 

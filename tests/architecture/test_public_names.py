@@ -27,6 +27,8 @@ from tests.support.django import set_up_django
 
 PINNED = ROOT / "tests" / "public_names.txt"
 USER_PROGRAM = ROOT / "tests" / "projects" / "user_program.py"
+# mypy's; kept, so that only the first run takes long.
+CACHE = ROOT / "build" / "mypy"
 
 # The public names of modules without a public ``__all__``.
 MODULES: dict[str, list[str] | None] = {
@@ -239,13 +241,6 @@ class TypedTests(SynchronousTestCase):
         first = len(text.splitlines()) + 2
         for number, (mistake, code) in enumerate(mistakes.items(), first):
             self.assertRegex(said, rf"program.py:{number}: error: .*\[{code}\]", mistake)
-
-
-CACHE = tempfile.gettempdir() + f"/ws4redis-tx-mypy-{os.getpid()}"
-
-
-def tearDownModule() -> None:
-    shutil.rmtree(CACHE, ignore_errors=True)
 
 
 if __name__ == "__main__":

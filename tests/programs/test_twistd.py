@@ -118,7 +118,7 @@ class ErrorTests(TestCase):
         held = write_file(self, "") + ".pipe"
         os.mkfifo(held)
         for workers in "1", "2":
-            # The daemon inherits the pipe, which ends with it; ``twistd`` itself ends before.
+            # The daemon inherits the pipe, and ends later than ``twistd`` itself.
             daemon_ended = deferToThread(Path(held).read_bytes)
             program = Program(
                 *("sh", "-c", 'exec "$@" 3>"$0"', held),

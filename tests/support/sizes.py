@@ -1,5 +1,5 @@
-"""How much the longest tests do: enough for each change, or all of it with ``WS4REDIS_FULL=1``,
-which ``make test-all`` sets.
+"""The sizes of the longest tests: small ones for every change, and full ones with
+``WS4REDIS_FULL=1``, which ``make test-all`` sets.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ import os
 FULL = os.environ.get("WS4REDIS_FULL", "") not in ("", "0")
 
 CYCLES = 10_000 if FULL else 1_000
-"""How many websockets the load test opens and closes."""
+"""The number of websockets that the load test opens and closes."""
 
 MEBIBYTES = 200 if FULL else 20
-"""How much is published past a client that never reads."""
+"""The amount that is published past a client that never reads."""
 
 BENCHMARKS = (
     ("bursts", "compression", "fanout", "growth", "handshakes", "memory", "relay", "workers")
     if FULL
     else ("handshakes", "memory")
 )
-"""Which programs of ``benchmarks/`` are run."""
+"""The programs of ``benchmarks/`` that run."""
 
 
 CHAOS_LOAD = max(1, int(os.environ.get("WS4REDIS_CHAOS", "1")))
-"""How many times as much as usual is published in the tests of outages; ``make chaos`` sets it."""
+"""Multiplies the load in the tests of outages; ``make chaos`` sets it."""
 
 
 def described() -> str:
