@@ -47,7 +47,7 @@ from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.protocols import replay
-from ws4redis_tx.redis import broker, probe, pubsub
+from ws4redis_tx.redis import broker, pubsub
 from ws4redis_tx.redis import connection as redis_connection
 from ws4redis_tx.redis import scripts as publishing
 from ws4redis_tx.service import make_service
@@ -63,8 +63,8 @@ PATIENCE = 45.0
 # The server's timeouts in these tests, in seconds; with its usual ones each test would take half a
 # minute.
 SOONER = (
-    (probe, "PROBE_INTERVAL", 1.0),
-    (probe, "_PROBE_PATIENCE", 1.0),
+    (pubsub, "PROBE_INTERVAL", 1.0),
+    (pubsub, "_PROBE_PATIENCE", 1.0),
     (broker, "COMMAND_TIMEOUT", 1.0),
     (redis_connection, "PREPARE_TIMEOUT", 1.0),
     (pubsub, "SILENCE", 1.0),
