@@ -11,6 +11,8 @@ SECONDS ?= 60
 OPTIONS ?=
 EXTRAS = dev,docs,embedded,test
 BIN = $(VENV)/bin
+# Servers and workers in which tests publish, as far as they can be installed.
+MATRIX = celery granian hypercorn uvicorn uwsgi
 # A file's tests stay in one process: they share a Redis.
 PARALLEL = -n $(JOBS) --maxprocesses 4 --dist loadfile
 
@@ -55,6 +57,8 @@ test: $(VENV)/.installed
 
 # Status 77 means that there is no Python 2.7, or no atheris. The program has said so.
 test-all: $(VENV)/.installed
+	@for each in $(MATRIX); do $(BIN)/python -m pip install --quiet $$each || \
+		echo "$$each cannot be installed: the tests that publish in it are skipped"; done
 	WS4REDIS_FULL=1 $(MAKE) test
 	$(MAKE) chaos
 	$(BIN)/nox

@@ -11,6 +11,8 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "ws4redis_tx" / "__init__.p
 TEST = [
     "coverage>=7.10",
     "django-stubs",
+    "eventlet",
+    "gevent",
     "gunicorn",
     "hypothesis",
     "mypy",

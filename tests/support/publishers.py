@@ -34,4 +34,5 @@ def needs(*modules: str) -> None:
     """Skip the test, and say why, unless these modules are installed."""
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
-        raise SkipTest(f"{', '.join(missing)} not installed: pip install -e '.[matrix]'")
+        names = " ".join(missing)
+        raise SkipTest(f"{names} is not installed: pip install {names}")
