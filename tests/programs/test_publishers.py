@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -10,12 +11,14 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import django
 from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
+from tests.support import ROOT
 from tests.support.django import SETTINGS, environment
 from tests.support.programs import Program
 from tests.support.publishers import needs, run_publisher
@@ -36,11 +39,13 @@ class ServerTestCase(TestCase):
     timeout = 120
 
     @inlineCallbacks
-    def assert_publishes(self, ready: str, *command: str, facility: str) -> Any:
+    def assert_publishes(
+        self, ready: str, *command: str, facility: str, port: int | None = None
+    ) -> Any:
         """Start a server with ``{port}`` in its command. Each request publishes its path."""
         redis = RedisServer()
         self.addCleanup(redis.stop)
-        port = free_port()
+        port = port or free_port()
         server = Program(
             *(part.replace("{port}", str(port)) for part in command),
             WS4REDIS_CONNECTION=str(redis.address),
@@ -115,6 +120,72 @@ class WsgiTests(ServerTestCase):
     def test_uwsgi_whose_workers_load_the_application(self) -> Any:
         needs_full_size()
         return self.uwsgi("--lazy-apps")
+
+
+class ModWsgiTests(ServerTestCase):
+    """Apache runs each application in a sub-interpreter by default, after the main interpreter."""
+
+    CONFIGURATION = """
+ServerRoot {folder}
+ServerName localhost
+Listen 127.0.0.1:{port}
+PidFile {folder}/pid
+DefaultRuntimeDir {folder}
+ErrorLog /dev/stderr
+User www-data
+Group www-data
+LoadModule mpm_event_module {modules}/mod_mpm_event.so
+LoadModule authz_core_module {modules}/mod_authz_core.so
+LoadModule wsgi_module {modules}/mod_wsgi.so
+{options}
+WSGIPythonPath {path}
+WSGIScriptAlias / {root}/tests/projects/wsgi_served.py
+<Location />
+Require all granted
+</Location>
+"""
+
+    def apache(self, options: str) -> Any:
+        program = shutil.which("apache2", path="/usr/sbin")
+        version = f"3.{sys.version_info.minor}"
+        module = Path(f"/usr/lib/apache2/modules/mod_wsgi.so-{version}")
+        if program is None or not module.exists():
+            raise SkipTest(f"mod_wsgi for Python {version} is not installed: Debian has a package")
+        folder = tempfile.mkdtemp(prefix="ws4redis-tx-")
+        self.addCleanup(shutil.rmtree, folder)
+        os.chmod(folder, 0o755)  # Apache changes its user
+        port = free_port()
+        path = f"{ROOT}:{Path(django.__file__).parents[1]}"
+        Path(folder, "httpd.conf").write_text(
+            self.CONFIGURATION.format(
+                folder=folder,
+                port=port,
+                modules=module.parent,
+                options=options.replace("{path}", path),
+                path=path,
+                root=ROOT,
+            )
+        )
+        return self.assert_publishes(
+            "resuming normal operations",
+            *(program, "-f", f"{folder}/httpd.conf", "-D", "FOREGROUND"),
+            facility="served",
+            port=port,
+        )
+
+    def test_the_default_interpreter(self) -> Any:
+        needs_full_size()
+        return self.apache("")
+
+    def test_a_daemon_process(self) -> Any:
+        needs_full_size()
+        return self.apache(
+            "WSGIDaemonProcess site threads=4 python-path={path}\nWSGIProcessGroup site"
+        )
+
+    def test_the_main_interpreter(self) -> Any:
+        needs_full_size()
+        return self.apache("WSGIApplicationGroup %{GLOBAL}")
 
 
 class AsgiTests(ServerTestCase):
