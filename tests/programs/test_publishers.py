@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import urllib.error
@@ -35,9 +37,24 @@ def needs_full_size() -> None:
         raise SkipTest("make test-all runs this one")
 
 
-class ServerTestCase(TestCase):
+class ProgramTestCase(TestCase):
     timeout = 120
 
+    def start(self, *command: str, **variables: str) -> Program:
+        """Start a program in a session of its own. It ends with the test, and so do the processes
+        that it started. uWSGI sometimes signals its whole process group.
+        """
+        program = Program("setsid", *command, **variables)
+        self.addCleanup(program.end)
+        self.addCleanup(self.kill_session, program.pid)
+        return program
+
+    def kill_session(self, pid: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+class ServerTestCase(ProgramTestCase):
     @inlineCallbacks
     def assert_publishes(
         self, ready: str, *command: str, facility: str, port: int | None = None
@@ -46,12 +63,11 @@ class ServerTestCase(TestCase):
         redis = RedisServer()
         self.addCleanup(redis.stop)
         port = port or free_port()
-        server = Program(
+        server = self.start(
             *(part.replace("{port}", str(port)) for part in command),
             WS4REDIS_CONNECTION=str(redis.address),
             **environment(),
         )
-        self.addCleanup(server.end)
         yield server.wait_for(ready)
         for number in range(6):
             yield self.get(f"http://127.0.0.1:{port}/{number}", server)
@@ -115,7 +131,8 @@ class WsgiTests(ServerTestCase):
         )
 
     def test_uwsgi_that_loads_the_application_before_it_forks(self) -> Any:
-        return self.uwsgi()
+        # Without these hooks it forks while another thread may hold Python's lock.
+        return self.uwsgi("--py-call-uwsgi-fork-hooks")
 
     def test_uwsgi_whose_workers_load_the_application(self) -> Any:
         needs_full_size()
@@ -213,9 +230,7 @@ class AsgiTests(ServerTestCase):
         )  # fmt: skip
 
 
-class CeleryTests(TestCase):
-    timeout = 120
-
+class CeleryTests(ProgramTestCase):
     @inlineCallbacks
     def celery(self, pool: str) -> Any:
         needs("celery")
@@ -228,18 +243,16 @@ class CeleryTests(TestCase):
             **environment(),
         }
         celery = (sys.executable, "-m", "celery", "--app=tests.projects.celery_tasks")
-        worker = Program(
+        worker = self.start(
             *celery, "worker", f"--pool={pool}", "--concurrency=2", "--loglevel=INFO",
             "--without-gossip", "--without-mingle", **variables,
         )  # fmt: skip
-        self.addCleanup(worker.end)
         yield worker.wait_for("ready.")
         for text in ("first", "second"):
-            call = Program(
+            self.start(
                 *celery, "call", "tests.projects.celery_tasks.publish", f'--args=["{text}"]',
                 **variables,
             )  # fmt: skip
-            self.addCleanup(call.end)
             yield worker.wait_for(f"(?s)(succeeded.*){{{1 + (text == 'second')}}}")
             self.assertEqual(redis.command("GET", "broadcast:served"), text.encode())
         yield worker.signal_and_wait("TERM")

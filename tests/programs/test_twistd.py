@@ -97,6 +97,16 @@ class ErrorTests(TestCase):
         self.assertIn("WS4REDIS_ALLOWED_CHANNELS is 'no.such.callback'", printed)
 
     @inlineCallbacks
+    def test_an_application_that_cannot_publish_when_it_is_ready_is_named_as_such(self) -> Any:
+        module = "tests.projects.django_project.early"
+        printed = yield self.complaint(
+            f"--redis=redis://127.0.0.1:{free_port()}", f"--settings={module}", **environment()
+        )
+        self.assertIn(f"An application of '{module}' publishes when it is ready", printed)
+        self.assertIn("Redis cannot be reached", printed)
+        self.assertNotIn("cannot be loaded", printed)
+
+    @inlineCallbacks
     def test_a_port_in_use_is_a_sentence_and_not_a_traceback(self) -> Any:
         redis = shared_redis()
         for workers in "1", "2":

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 STOPPED = "The reactor of this process was stopped."
 
+_LOOK_INTERVAL = 0.005  # seconds
+
 
 class Call(Protocol):
     """A call in the reactor thread, for which a thread or a coroutine waits."""
@@ -55,8 +57,10 @@ class ReactorThread:
         self._functions: deque[Callable[[], object]] = deque()
         self._pending: set[Call] = set()
 
-    def start(self) -> None:
+    def start(self) -> bool:
+        """Whether the thread runs, or will run, the reactor."""
         self.call(self._watch)
+        return True
 
     def is_current(self) -> bool:
         """Whether the calling thread is the one that runs this reactor."""
@@ -120,8 +124,13 @@ class OwnReactorThread(ReactorThread):
         self.ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ws4redis-reactor", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
+    def start(self) -> bool:
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._end()
+            return False
+        return True
 
     def is_current(self) -> bool:
         return self._thread is threading.current_thread()
@@ -141,8 +150,11 @@ class OwnReactorThread(ReactorThread):
             self.ready.set()
             reactor.run(installSignalHandlers=False)
         finally:
-            self.stopped()
-            self.ready.set()
+            self._end()
+
+    def _end(self) -> None:
+        self.stopped()
+        self.ready.set()
 
     def _log(self, event: dict[str, Any]) -> None:
         """Forward what this thread logs to Python's logger ``twisted``, as crochet does. The
@@ -150,6 +162,37 @@ class OwnReactorThread(ReactorThread):
         """
         if self.is_current():
             self._python_log(event)
+
+
+class CallersThread(ReactorThread):
+    """The thread that waits for a call runs a reactor for it, if no thread can be started: Python
+    3.12 starts none when the process is about to end.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.ended = True  # for calls that do not wait
+
+    def wait_for(self, call: BlockingCall, timeout: float) -> bool:
+        from ws4redis_tx.threads.own_reactor import make_reactor
+
+        reactor = self.reactor = make_reactor()
+        end = reactor.seconds() + timeout
+
+        done = False
+
+        def look() -> None:
+            nonlocal done
+            done = call.done.is_set()
+            if done or reactor.seconds() > end:
+                reactor.stop()
+            else:
+                reactor.callLater(_LOOK_INTERVAL, look)
+
+        reactor.callWhenRunning(call.start)
+        reactor.callWhenRunning(look)
+        reactor.run(installSignalHandlers=False)
+        return done
 
 
 class _Process:
@@ -190,8 +233,8 @@ def get_thread() -> ReactorThread:
         reactor = _running_reactor(process)
         candidate = OwnReactorThread() if reactor is None else ReactorThread(reactor)
         thread = process.successors.setdefault(thread, candidate)
-        if thread is candidate:
-            thread.start()
+        if thread is candidate and not thread.start():
+            return CallersThread()
     process.thread = thread
     return thread
 

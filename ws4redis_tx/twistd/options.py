@@ -19,7 +19,7 @@ from ws4redis_tx.config.kinds import Count, Flag, Names
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.config.setting import Setting
 from ws4redis_tx.config.table import BY_FIELD, DEFAULT_LISTEN
-from ws4redis_tx.core.errors import ConfigError
+from ws4redis_tx.core.errors import BrokerUnavailable, ConfigError
 from ws4redis_tx.twistd.embedded_redis import find_server, free_port
 
 
@@ -165,6 +165,11 @@ def _django_config(module: str, given: dict[str, Any]) -> ServerConfig:
             if name := BY_FIELD[field].name:
                 setattr(settings, name, value)
         django.setup()
+    except BrokerUnavailable as error:
+        raise UsageError(
+            f"An application of {module!r} publishes when it is ready, and that failed: {error} "
+            "An embedded Redis starts only after Django."
+        ) from error
     except Exception as error:  # a settings module may raise anything
         raise UsageError(
             f"The Django settings {module!r} cannot be loaded: {type(error).__name__}: {error}. "

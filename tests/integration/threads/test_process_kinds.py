@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.programs import children
 from tests.support.publishers import needs, run_publisher
 from tests.support.redis import RedisServer, shared_redis
 from ws4redis_tx.core.redis_address import RedisAddress
@@ -217,3 +218,39 @@ class OtherSystemTests(KindsTestCase):
             first=self.NO_POSIX,
         )
         self.assertEqual(printed.count("needs a POSIX system"), 2, printed)
+
+
+class NoThreadTests(KindsTestCase):
+    def test_where_no_thread_can_be_started_the_calling_thread_publishes(self) -> None:
+        self.assert_publishes(
+            "import threading\n"
+            "start = threading.Thread.start\n"
+            "def refuse(thread): raise RuntimeError('cannot start new thread')\n"
+            "threading.Thread.start = refuse\n"
+            "publish('no thread'); publish('again')\n"
+            "threading.Thread.start = start\n"
+            "publish('a thread')\n"
+            "assert 'ws4redis-reactor' in [each.name for each in threading.enumerate()]\n",
+            "no thread",
+            "again",
+            "a thread",
+        )
+
+    def test_it_too_keeps_the_timeout(self) -> None:
+        redis = RedisServer()
+        self.addCleanup(redis.stop)
+        (server,) = children(redis.pid)
+        printed = run_publisher(
+            PUBLISH + "import os, signal, threading\n"
+            "from ws4redis_tx.core.errors import BrokerUnavailable\n"
+            "from django.test import override_settings\n"
+            "def refuse(thread): raise RuntimeError('cannot start new thread')\n"
+            "threading.Thread.start = refuse\n"
+            f"os.kill({server}, signal.SIGSTOP)\n"
+            "try:\n"
+            "    with override_settings(WS4REDIS_TIMEOUT=0.2): publish('late')\n"
+            "except BrokerUnavailable as error: print(error)\n"
+            f"os.kill({server}, signal.SIGCONT)\n",
+            redis.address,
+        )
+        self.assertIn("did not answer within 0.2 s", printed)
