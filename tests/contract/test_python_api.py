@@ -13,13 +13,13 @@ from twisted.internet.defer import inlineCallbacks
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.brokers import start_broker
 from tests.support.django import in_thread, set_up_django
 from tests.support.programs import children
 from tests.support.redis import RawSubscriber, RedisServer
 from tests.support.servers import later
 from tests.support.sites import ContractTestCase
 from ws4redis_tx.core.errors import AudienceError, BrokerUnavailable
-from ws4redis_tx.redis.broker import RedisBroker
 from ws4redis_tx.redis_store import RedisStore
 
 set_up_django()
@@ -39,9 +39,7 @@ class PublisherTests(ContractTestCase):
     @inlineCallbacks
     def setUp(self) -> Any:
         super().setUp()
-        broker = RedisBroker(self.redis.address, "", reactor)
-        broker.startService()
-        self.addCleanup(broker.stopService)
+        broker = start_broker(self, self.redis.address)
         self.share(broker)
         yield broker.when_available()
 
@@ -215,9 +213,7 @@ class OutageTests(ContractTestCase):
         super().setUp()
         self.redis = RedisServer()
         self.addCleanup(self.redis.stop)
-        broker = RedisBroker(self.redis.address, "", reactor)
-        broker.startService()
-        self.addCleanup(broker.stopService)
+        broker = start_broker(self, self.redis.address)
         self.share(broker)
         yield broker.when_available()
         self.override(WS4REDIS_TIMEOUT=0.5)

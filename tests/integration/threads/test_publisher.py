@@ -13,13 +13,13 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from tests.support.brokers import share_commands, start_broker
 from tests.support.django import environment, in_thread, set_up_django
 from tests.support.programs import Program, children
 from tests.support.publishers import run_publisher
 from tests.support.redis import RedisServer, shared_redis
 from ws4redis_tx.core.errors import AudienceError, BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress
-from ws4redis_tx.redis.broker import RedisBroker
 from ws4redis_tx.twistd.embedded_redis import free_port
 
 set_up_django()
@@ -37,11 +37,8 @@ class PublisherTests(TestCase):
 
     def setUp(self) -> Any:
         self.redis = shared_redis()
-        self.broker = RedisBroker(self.redis.address, "", reactor)
-        self.broker.startService()
-        self.addCleanup(self.broker.stopService)
-        bridge.share_commands(self.broker.commands)
-        self.addCleanup(bridge.share_commands, None)
+        self.broker = start_broker(self, self.redis.address)
+        share_commands(self, self.broker.commands)
         return self.broker.when_available()
 
     def publish(self, message: Any = "hi", expire: int | None = None, **audience: Any) -> Any:

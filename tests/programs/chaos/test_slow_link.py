@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.trial.unittest import TestCase
 
 from tests.programs.chaos.harness import within
 from tests.programs.chaos.proxy import COMMANDS, Proxy
-from tests.support.brokers import Listener
+from tests.support.brokers import Listener, start_broker
 from tests.support.redis import RedisServer
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis import broker, scripts
@@ -31,9 +30,7 @@ class SlowLinkTests(TestCase):
         self.proxy = Proxy(self.redis.port)
         self.addCleanup(self.proxy.stop)
         address = RedisAddress(host="127.0.0.1", port=self.proxy.port)
-        self.broker = broker.RedisBroker(address, "", reactor)
-        self.broker.startService()
-        self.addCleanup(self.broker.stopService)
+        self.broker = start_broker(self, address)
         yield self.broker.when_available()
         self.listener = Listener()
 
