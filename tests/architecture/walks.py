@@ -141,7 +141,7 @@ def message() -> Walk:
     from ws4redis_tx.delivery.feed import Feed
     from ws4redis_tx.delivery.outbox import Outbox
     from ws4redis_tx.redis.broker import RedisBroker
-    from ws4redis_tx.redis.protocol import PubSubProtocol
+    from ws4redis_tx.redis.wire.protocol import PubSubProtocol
     from ws4redis_tx.scheduling.immediate_writer import immediate_writer
     from ws4redis_tx.websocket.frames import PLAIN
 

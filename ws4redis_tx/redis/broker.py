@@ -15,7 +15,7 @@ from ws4redis_tx.core.messages import PersistedMessage
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis.commands import Commands
 from ws4redis_tx.redis.dispatcher import Dispatcher
-from ws4redis_tx.redis.refusals import Trouble
+from ws4redis_tx.redis.wire.refusals import Trouble
 from ws4redis_tx.scheduling.deferreds import gather
 from ws4redis_tx.scheduling.waiters import Callbacks, Waiters
 

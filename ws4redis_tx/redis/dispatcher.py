@@ -16,12 +16,13 @@ from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.delivery.fanout import Fanout
 from ws4redis_tx.delivery.hub import EchoNotes, Hub
+from ws4redis_tx.redis.arrivals import Arrivals, Reads
 from ws4redis_tx.redis.channel_table import ChannelTable
 from ws4redis_tx.redis.commands import Commands
 from ws4redis_tx.redis.persisted import PersistedMessages
 from ws4redis_tx.redis.pubsub import Probe, PubSub
-from ws4redis_tx.redis.recovery import Arrivals, Recovery
-from ws4redis_tx.redis.refusals import Trouble, concerns_server
+from ws4redis_tx.redis.recovery import Recovery
+from ws4redis_tx.redis.wire.refusals import Trouble, concerns_server
 
 _log = Logger()
 
@@ -63,7 +64,7 @@ class Dispatcher:
         self._fanout = Fanout(self.hub, reactor.seconds, lambda run: reactor.callLater(0, run))
         self._commands = commands
         self._arrivals = Arrivals()
-        self._reads = _Reads()
+        self._reads = Reads()
         self._recovery = Recovery(
             self._pubsub,
             PersistedMessages(commands, prefix),
@@ -229,29 +230,3 @@ class Dispatcher:
         if self._pubsub.up:
             _log.warn("Redis is connected but nothing it publishes arrives; connecting anew.")
             self._pubsub.drop()
-
-
-class _Reads:
-    """Messages that were read from their keys, and are not known to have reached all who listened
-    then. Those that no fence confirms while two probes come back are forgotten.
-    """
-
-    def __init__(self) -> None:
-        self._recent: list[tuple[bytes, bytes]] = []
-        self._earlier: list[tuple[bytes, bytes]] = []
-
-    def add(self, channel: bytes, payload: bytes) -> None:
-        self._recent.append((channel, payload))
-
-    def take(self) -> list[tuple[bytes, bytes]]:
-        """The messages that were read so far, for the fence that is sent next."""
-        read = self._earlier + self._recent
-        self.forget()
-        return read
-
-    def forget(self) -> None:
-        self._recent, self._earlier = [], []
-
-    def age(self) -> None:
-        """A probe is back."""
-        self._earlier, self._recent = self._recent, []

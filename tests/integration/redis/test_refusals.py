@@ -23,7 +23,7 @@ from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
 from ws4redis_tx.redis.commands import Commands
 from ws4redis_tx.redis.persisted import Persisted, PersistedMessages
-from ws4redis_tx.redis.protocol import ResponseError
+from ws4redis_tx.redis.wire.protocol import ResponseError
 from ws4redis_tx.scheduling.deferreds import gather
 from ws4redis_tx.twistd.embedded_redis import free_port
 

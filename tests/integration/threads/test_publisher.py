@@ -322,7 +322,7 @@ class StoppedReactorTests(ProcessTests):
             "publish()\n"
             f"os.kill({server}, signal.SIGSTOP)\n"
             "from twisted.internet import reactor\n"
-            "from ws4redis_tx.redis.protocol import CommandProtocol\n"
+            "from ws4redis_tx.redis.wire.protocol import CommandProtocol\n"
             "execute = CommandProtocol.execute_commands\n"
             "def execute_and_stop(self, commands):\n"
             "    reactor.callLater(0, reactor.stop)\n"

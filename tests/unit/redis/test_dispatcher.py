@@ -19,8 +19,8 @@ from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis import scripts
 from ws4redis_tx.redis.dispatcher import Dispatcher
-from ws4redis_tx.redis.protocol import LOST
 from ws4redis_tx.redis.pubsub import SILENCE, PubSub
+from ws4redis_tx.redis.wire.protocol import LOST
 
 ADDRESS = RedisAddress(path="/redis.sock")
 PONG = b"*2\r\n$4\r\npong\r\n$0\r\n\r\n"
