@@ -61,8 +61,8 @@ class SlowBroker(MemoryBroker):
     def get(self, *args: Any) -> Deferred[Any]:
         return self._later("get", super().get(*args))
 
-    def fence(self) -> Deferred[None]:
-        return self._later("fence", super().fence())
+    def fence(self, *args: Any) -> Deferred[None]:
+        return self._later("fence", super().fence(*args))
 
     def answer(self, name: str) -> None:
         waiting, self.waiting[name] = self.waiting[name], []

@@ -6,13 +6,16 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
+from twisted.python.failure import Failure
 
+from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.redis.arrivals import Arrivals
 from ws4redis_tx.redis.persisted import Persisted, PersistedMessages, portions
 from ws4redis_tx.redis.pubsub import PubSub
 from ws4redis_tx.redis.wire.protocol import LOST
 from ws4redis_tx.scheduling.deferreds import gather
+from ws4redis_tx.scheduling.waiters import Waiters
 
 Message = tuple[bytes, bytes]
 """A channel and a payload."""
@@ -32,6 +35,7 @@ class Recovery:
 
     :param serve: called when the messages that were missed are known, before any is handed over.
     :param hand_over: called with messages in their order.
+    :param on_failure: called when what is behind cannot be read, although the connection is there.
     """
 
     def __init__(
@@ -42,12 +46,15 @@ class Recovery:
         *,
         serve: Callable[[], object],
         hand_over: Callable[[list[Message]], object],
+        on_failure: Callable[[], object],
     ) -> None:
         self._pubsub = pubsub
         self._persisted = persisted
         self._arrivals = arrivals
         self._serve = serve
         self._hand_over = hand_over
+        self._on_failure = on_failure
+        self._caught_up = Waiters[None]()
         self.holding = False
         """Whether arriving messages go through ``hold``."""
         self._behind: set[bytes] | None = None  # None: all
@@ -73,7 +80,7 @@ class Recovery:
         subscribe_probe: Callable[[], Deferred[Any]],
         when_connected: Callable[[], Deferred[Any]],
     ) -> Any:
-        """Fire when every missed message was handed over.
+        """Fire when every channel is served that is not behind. The others follow in portions.
 
         Fails when the connection is lost, or brings nothing, or when Redis does not answer; another
         run goes on from there.
@@ -105,9 +112,36 @@ class Recovery:
         self._arrivals.catch_up(set(channels) - self._behind)
         self._serve()
         self._hand_over(self._take(missed))
-        for portion in remaining:
+        if remaining:
+            self._read_all(remaining).addErrback(self._failed, self._pubsub.generation)
+
+    def is_behind(self, channels: Collection[bytes] | None) -> bool:
+        """Whether messages of one of ``channels``, or of any channel, wait for what was missed."""
+        if not self.holding or self._behind is None:
+            return self.holding
+        return channels is None or not self._behind.isdisjoint(channels)
+
+    def when_caught_up(self, channels: Collection[bytes] | None = None) -> Deferred[None]:
+        """Fire when none of ``channels``, or no channel at all, is behind. Fails with
+        ``BrokerUnavailable`` when the connection is lost before.
+        """
+        if not self.is_behind(channels):
+            return succeed(None)
+        return self._caught_up.wait().addCallback(lambda _: self.when_caught_up(channels))
+
+    def lost(self) -> None:
+        """The connection is lost. Nothing is given up; the next run goes on from here."""
+        self._caught_up.fail(Failure(BrokerUnavailable("The connection to Redis was lost.")))
+
+    @inlineCallbacks
+    def _read_all(self, portions: list[list[Persisted]]) -> Any:
+        for portion in portions:
             missed = yield self._read(portion)
             self._catch_up([each.channel for each in portion], missed)
+
+    def _failed(self, failure: Failure, generation: int) -> None:
+        if self._pubsub.generation == generation and self._pubsub.connected:
+            self._on_failure()
 
     def _begin(self) -> None:
         self._earlier += self._held
@@ -126,13 +160,13 @@ class Recovery:
     @inlineCallbacks
     def _read(self, portion: list[Persisted]) -> Any:
         """Those of a portion that were missed, in its order."""
-        arrivals = self._arrivals
+        arrivals, generation = self._arrivals, self._pubsub.generation
         asked = [(each, arrivals.known_sha1(each.channel, each.moment)) for each in portion]
         messages = yield self._persisted.read(asked)
+        if not self._pubsub.connected or self._pubsub.generation != generation:
+            raise LOST("Not connected")
         if any(each.moment is None for each in portion):
             yield self._fence()  # no stamp tells whether another was published since
-        elif not self._pubsub.connected:
-            raise LOST("Not connected")
         channels = {each.channel for each in portion}
         arrived = {each for each in chain(self._earlier, self._held) if each[0] in channels}
         return [
@@ -153,6 +187,8 @@ class Recovery:
         self.holding = bool(self._behind)
         self._arrivals.catch_up(channels)
         self._hand_over(self._take(missed))
+        caught_up, self._caught_up = self._caught_up, Waiters()
+        caught_up.fire(None)
 
     def _take(self, missed: list[Message]) -> list[Message]:
         """Those that were missed, among all that is held for channels that are not behind."""
