@@ -11,6 +11,7 @@ from typing import Any
 from django.apps import apps
 from django.core.servers.basehttp import get_internal_wsgi_application
 from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.web.http import combinedLogFormatter, datetimeToLogString
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
 from twisted.web.wsgi import WSGIResource
@@ -29,9 +30,19 @@ def make_django_site(
 
             application = StaticFilesHandler(application)
     wsgi = WSGIResource(reactor, threads or reactor.getThreadPool(), application)
-    site = Site(_Root(factory, wsgi), requestFactory=_Request, reactor=reactor)
+    site = Site(
+        _Root(factory, wsgi), requestFactory=_Request, logFormatter=_log_line, reactor=reactor
+    )
     site.noisy = False
     return site
+
+
+def _log_line(timestamp: str, request: Request) -> str:
+    """The line of a request in the log. Twisted's ``timestamp`` comes from the reactor's clock,
+    which is not always the time of day.
+    """
+    line: str = combinedLogFormatter(datetimeToLogString(), request)
+    return line
 
 
 class _Request(Request):
