@@ -9,6 +9,7 @@ pass control on, and a reader has to keep them in mind.
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -169,6 +170,9 @@ class _Owner:
     def overflow(self) -> None:
         raise AssertionError("nothing waits here")
 
+    def grew(self, size: int) -> None:
+        raise AssertionError("nothing waits here")
+
 
 def connection() -> Walk:
     """A client from its first byte to its release, over the real broker on fake wires."""
@@ -240,7 +244,7 @@ def option(name: str = "max_pending") -> Walk:
             if module.startswith(("config.", "twistd.", "django."))
             else {f"config.{name}"}
         )
-        if any(spelling in path.read_text() for spelling in wanted):
+        if any(re.search(rf"{spelling}(?![\w-])", path.read_text()) for spelling in wanted):
             walk.entered[module] = None
     walk.leads_on = set(walk.entered)
     return walk

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -38,6 +39,14 @@ class ITransport(Protocol):
     @property
     def request_begun(self) -> bool:
         """Whether no byte of a request has arrived yet."""
+
+    @property
+    def incoming(self) -> int:
+        """Bytes that are kept of a request or message that has not arrived completely."""
+
+    @property
+    def outgoing(self) -> Sequence[bytes]:
+        """What was written and is kept, because the system has not taken it yet."""
 
     def negotiate(self, handshake: Handshake) -> ICodec:
         """Choose from the client's offers, and return the codec for that choice. Writes nothing."""

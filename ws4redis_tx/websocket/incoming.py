@@ -17,6 +17,8 @@ from autobahn.twisted.websocket import WebSocketServerProtocol
 FEW_FRAGMENTS, SMALL_FRAGMENT = 1024, 64
 # Pieces of a frame that are kept apart until it is complete.
 MANY_PIECES = 256
+# Bytes of memory that each of them takes in addition to those of the message.
+PIECE_COST = 64
 
 _WINDOW_BITS = 15
 # Each message ends with this, which is left out on the wire (RFC 7692, section 7.2.1).
@@ -90,12 +92,33 @@ class Inflate:
 
 
 class BoundedMessages(WebSocketServerProtocol):
-    """Bounds the number of pieces in which an incomplete message is kept."""
+    """Bounds the number of pieces in which an incomplete message is kept, and counts its bytes."""
 
     message_data: Any
     frame_data: Any
+    inside_message = False
+
+    _kept = 0
+    _told = 0
+
+    @property
+    def incoming(self) -> int:
+        """As ``ITransport.incoming``."""
+        return len(self.data) + (self._kept if self.inside_message else 0)
+
+    def growth(self) -> int:
+        """Bytes that ``incoming`` has grown by since the last call, or since the last message."""
+        before, self._told = self._told, self.incoming
+        return self._told - before
+
+    def forget_message(self) -> None:
+        """Free an incomplete message, whose rest will be ignored."""
+        if self.inside_message:
+            self.message_data, self.frame_data = [], []
+            self._kept = 0
 
     def onMessageBegin(self, isBinary: bool) -> None:
+        self._kept = self._told = 0
         super().onMessageBegin(isBinary)
         if self._perMessageCompress is not None:
             most = self.factory.config.max_message_size
@@ -111,7 +134,10 @@ class BoundedMessages(WebSocketServerProtocol):
             self._max_message_size_exceeded(length, most, "The message has too many fragments.")
 
     def onMessageFrameData(self, payload: bytes) -> None:
+        if self.state != self.STATE_OPEN:
+            return  # nobody wants it: one side has begun to close
         super().onMessageFrameData(payload)
+        self._kept += len(payload) + PIECE_COST
         if self.frame_data is not None and len(self.frame_data) > MANY_PIECES:
             # Tiny pieces would take many times their size in memory.
             whole, *pieces = self.frame_data

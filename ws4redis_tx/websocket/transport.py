@@ -20,7 +20,7 @@ from ws4redis_tx.core.handshake import Handshake, acceptance
 from ws4redis_tx.core.http import HttpRequest, refusal
 from ws4redis_tx.core.interfaces import IWriter
 from ws4redis_tx.core.messages import ICodec
-from ws4redis_tx.scheduling.immediate_writer import immediate_writer, unsent
+from ws4redis_tx.scheduling.immediate_writer import immediate_writer, unsent, unsent_pieces
 from ws4redis_tx.sessions.interfaces import Ending
 from ws4redis_tx.sessions.session import Session
 from ws4redis_tx.websocket.compression import accept_deflate, fits_all
@@ -62,7 +62,6 @@ class WebSocketTransport(BoundedMessages):
     # Autobahn's attributes of an open websocket.
     websocket_version = 13
     websocket_protocol_in_use: str | None = None
-    inside_message = False
     current_frame: Any = None
 
     def __init__(self) -> None:
@@ -87,6 +86,8 @@ class WebSocketTransport(BoundedMessages):
                 return  # the answer to our ping: all that an idle client sends
         if self._within_rate(size=len(data)):
             self._dataReceived(data)
+            if self.inside_message or self.data:
+                self.session.grew(self.growth())
 
     # The opening handshake
 
@@ -190,6 +191,10 @@ class WebSocketTransport(BoundedMessages):
             self.wasNotCleanReason = "it did not answer a ping"
             self.dropConnection(abort=True)
 
+    @property
+    def outgoing(self) -> list[bytes]:
+        return unsent_pieces(self.transport)
+
     def _within_frame(self) -> bool:
         """Whether the client's next byte continues a frame."""
         return bool(self.data) or self.current_frame is not None
@@ -225,6 +230,7 @@ class WebSocketTransport(BoundedMessages):
     ) -> None:
         # Every close goes through here. Nothing is sent after a close frame.
         self.session.feed.close()
+        self.forget_message()
         super().sendCloseFrame(code, reasonUtf8, isReply)
 
     def onCloseFrame(self, code: Any, reasonRaw: Any) -> bool | None:
