@@ -27,7 +27,7 @@ from ws4redis_tx.scheduling.sweeps import PeriodicSweep
 from ws4redis_tx.scheduling.timeouts import Timeouts
 from ws4redis_tx.scheduling.waiters import Waiters
 from ws4redis_tx.sessions.authorization import Authorization
-from ws4redis_tx.sessions.interfaces import ISessionObserver, ITransport
+from ws4redis_tx.sessions.interfaces import ISessionObserver
 from ws4redis_tx.sessions.session import Session
 
 HANDSHAKE_TIMEOUT = 5
@@ -78,8 +78,10 @@ class Server:
         self.authorizations: FifoLimiter[Authorization] = FifoLimiter(
             config.max_authorizations, Authorization.ask, Authorization.give_up, reactor
         )
-        self.turns: RoundRobin[ITransport] = RoundRobin(lambda each: each.take_step(), reactor)
-        """The transports whose clients have sent more than a little at once."""
+        self.turns: RoundRobin[Session] = RoundRobin(
+            lambda session: session.transport.take_step(), reactor
+        )
+        """The sessions whose clients have sent more than a little at once."""
         self.random = random.Random()
         """Chooses the time of a session's first sweep. A test may seed it."""
         self._liveness: PeriodicSweep[Session] = PeriodicSweep(

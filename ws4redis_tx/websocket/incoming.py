@@ -134,7 +134,9 @@ class TurnTaking(BoundedMessages):
     client.
     """
 
+    transport: Any
     session: Session
+    state: int
 
     # Whether bytes are here that can be taken. Only some of them may be of a whole frame.
     _behind = False
@@ -171,7 +173,7 @@ class TurnTaking(BoundedMessages):
         return False
 
     def _take_turns(self) -> None:
-        self.session.server.turns.join(self)
+        self.session.server.turns.join(self.session)
         self._pace()
 
     def pause_reading(self) -> None:
