@@ -17,6 +17,19 @@ CHANNEL = b"broadcast:foobar"
 URL = "ws://localhost/ws/foobar"
 
 
+class ReactorClock(Clock):
+    """A clock that, like a reactor, leaves for the next ``advance`` what begins during this one."""
+
+    def advance(self, amount: float) -> None:
+        self.rightNow += amount
+        due = [call for call in self.calls if call.getTime() <= self.rightNow]
+        for call in due:
+            if call in self.calls:  # else another one has cancelled it
+                self.calls.remove(call)
+                call.called = 1
+                call.func(*call.args, **call.kw)
+
+
 class AllowAll:
     """An authorizer that grants every requested right at once."""
 

@@ -74,6 +74,11 @@ class ITransport(Protocol):
 
     def resume_reading(self) -> None: ...
 
+    def take_step(self) -> bool:
+        """Take a little of the client's bytes that wait for a turn at ``Server.turns``. Return
+        whether to go on.
+        """
+
     def check_liveness(self) -> None:
         """Ask the client for a sign of life. ``drop_if_silent`` looks for it later."""
 

@@ -22,6 +22,7 @@ from ws4redis_tx.protocols.interfaces import IProtocol
 from ws4redis_tx.revocation.revocations import Revocations
 from ws4redis_tx.scheduling.deferreds import gather
 from ws4redis_tx.scheduling.fifo_limiter import FifoLimiter
+from ws4redis_tx.scheduling.round_robin import RoundRobin
 from ws4redis_tx.scheduling.sweeps import PeriodicSweep
 from ws4redis_tx.scheduling.timeouts import Timeouts
 from ws4redis_tx.scheduling.waiters import Waiters
@@ -79,6 +80,10 @@ class Server:
         self.authorizations: FifoLimiter[Authorization] = FifoLimiter(
             config.max_authorizations, Authorization.ask, Authorization.give_up, reactor
         )
+        self.turns: RoundRobin[Session] = RoundRobin(
+            lambda session: session.transport.take_step(), reactor
+        )
+        """The sessions whose clients have sent more than a little at once."""
         self.random = random.Random()
         """Chooses the time of a session's first sweep. A test may seed it."""
         self._liveness: PeriodicSweep[Session] = PeriodicSweep(

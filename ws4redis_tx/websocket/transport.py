@@ -25,7 +25,7 @@ from ws4redis_tx.sessions.interfaces import Ending
 from ws4redis_tx.sessions.session import Session
 from ws4redis_tx.websocket.compression import accept_deflate, fits_all
 from ws4redis_tx.websocket.frames import DEFLATED, PING, PLAIN, pong_frame
-from ws4redis_tx.websocket.incoming import BoundedMessages, Inflate
+from ws4redis_tx.websocket.incoming import Inflate, TurnTaking
 
 DROP_TIMEOUT = 2.0
 """Seconds after the end of a websocket, until its connection is aborted."""
@@ -39,7 +39,7 @@ _PONG, _PONG_SIZE = b"\x8a\x80", 6
 
 
 @implementer(IPushProducer)
-class WebSocketTransport(BoundedMessages):
+class WebSocketTransport(TurnTaking):
     """An ``ITransport``: one websocket.
 
     Its factory makes it from a subclass with the attributes that Autobahn would give each instance.
@@ -47,7 +47,6 @@ class WebSocketTransport(BoundedMessages):
 
     transport: Any
     factory: Any
-    session: Session
 
     codec: ICodec = PLAIN
     writer: IWriter
@@ -185,9 +184,7 @@ class WebSocketTransport(BoundedMessages):
         paused = self.session.outbox.paused
         # While the server does not read from a client, it cannot see the pong. A client that reads
         # its messages, however slowly, is alive.
-        if (self.session.reading or paused) and not (
-            paused and unsent(self.transport) < self._unsent
-        ):
+        if (self._reads or paused) and not (paused and unsent(self.transport) < self._unsent):
             self.wasNotCleanReason = "it did not answer a ping"
             self.dropConnection(abort=True)
 
@@ -211,12 +208,6 @@ class WebSocketTransport(BoundedMessages):
 
     def stopProducing(self) -> None:
         self.session.feed.close()
-
-    def pause_reading(self) -> None:
-        self.transport.pauseProducing()
-
-    def resume_reading(self) -> None:
-        self.transport.resumeProducing()
 
     # The end
 
