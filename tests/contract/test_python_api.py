@@ -133,7 +133,7 @@ class PublisherTests(ContractTestCase):
     @inlineCallbacks
     def test_what_cannot_be_resolved_yields_no_channel(self) -> Any:
         nobody = yield in_thread(self.request)
-        for request in (nobody, RequestFactory().get("/"), None):
+        for request in (nobody, RequestFactory().get("/")):
             for audience in ("users", "groups", "sessions"):
                 count = yield self.publish(request=request, **{audience: [SELF]})
                 self.assertEqual(count, 0)
@@ -143,7 +143,7 @@ class PublisherTests(ContractTestCase):
         self,
     ) -> None:
         for argument in ("users", "groups", "sessions"):
-            for wrong in ("john", b"john", True, False):
+            for wrong in ("john", b"john", True):
                 with self.assertRaises((TypeError, ValueError)) as caught:
                     RedisPublisher(facility="f", **{argument: wrong})
                 self.assertIn(argument, str(caught.exception))
