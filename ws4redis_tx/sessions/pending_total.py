@@ -46,7 +46,8 @@ class PendingTotal:
         # Those that have grown since they were last seen to hold nothing.
         self._holders: set[Session] = set()
         self._relieving = False
-        self._exceeded = False
+        self.exceeded = False
+        """Whether more was held than the bound, because clients that were closed still held it."""
         self._looked = self._told = -QUIET
         self._closed = self._dropped = 0
 
@@ -61,19 +62,18 @@ class PendingTotal:
         """The session is over."""
         self._holders.discard(session)
 
-    @property
-    def exceeded(self) -> bool:
-        """Whether more is held than the bound, because clients that were closed still hold it."""
-        if self._exceeded and self._reactor.seconds() - self._looked >= LOOK_INTERVAL:
+    def still_exceeded(self) -> bool:
+        """Whether it is ``exceeded``, after another look if the last one was a while ago."""
+        if self._reactor.seconds() - self._looked >= LOOK_INTERVAL:
             self._look()
-        return self._exceeded
+        return self.exceeded
 
     def _look(self) -> None:
         """Add up what is held, and free some of it if that is too much."""
         self._looked = self._reactor.seconds()
         held = _Held(self._holders)
         self._holders &= held.holders
-        self._exceeded = held.total > self._most
+        self.exceeded = held.total > self._most
         self._estimate = held.total - held.leaving
         if self._estimate > self._most or held.total > self._most * (1 + 1 / ROOM):
             self._relieving = True

@@ -136,7 +136,7 @@ class Server:
                 f"there are {most} websockets, as many as WS4REDIS_MAX_CONNECTIONS "
                 "(--max-connections) allows"
             )
-        if self.pending_total.exceeded:
+        if self.pending_total.exceeded and self.pending_total.still_exceeded():
             raise Outage("all clients together hold more than WS4REDIS_MAX_PENDING_TOTAL allows")
         if not self.broker.available:
             raise Outage("Redis is unavailable")

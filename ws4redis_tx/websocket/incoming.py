@@ -101,6 +101,7 @@ class Inflate:
 class BoundedMessages(WebSocketServerProtocol):
     """Bounds the number of pieces in which an incomplete message is kept, and counts its bytes."""
 
+    session: Session
     message_data: Any
     frame_data: Any
     inside_message = False
@@ -113,10 +114,11 @@ class BoundedMessages(WebSocketServerProtocol):
         """As ``ITransport.incoming``."""
         return len(self.data) + (self._kept if self.inside_message else 0)
 
-    def growth(self) -> int:
-        """Bytes that ``incoming`` has grown by since the last call, or since the last message."""
-        before, self._told = self._told, self.incoming
-        return self._told - before
+    def tell_growth(self) -> None:
+        """Tell the session how many bytes more wait since the last time, or the last message."""
+        if self.inside_message or self.data:
+            before, self._told = self._told, self.incoming
+            self.session.grew(self._told - before)
 
     def forget_message(self) -> None:
         """Free an incomplete message, whose rest will be ignored."""
@@ -161,7 +163,6 @@ class TurnTaking(BoundedMessages):
     """
 
     transport: Any
-    session: Session
     state: int
 
     # Whether bytes are here that can be taken. Only some of them may be of a whole frame.
@@ -195,6 +196,7 @@ class TurnTaking(BoundedMessages):
         finally:
             self._taking = False
         self._behind = False
+        self.tell_growth()
         self._pace()
         return False
 

@@ -85,8 +85,7 @@ class WebSocketTransport(TurnTaking):
                 return  # the answer to our ping: all that an idle client sends
         if self._within_rate(size=len(data)):
             self._dataReceived(data)
-            if self.inside_message or self.data:
-                self.session.grew(self.growth())
+            self.tell_growth()
 
     # The opening handshake
 

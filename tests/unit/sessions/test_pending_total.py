@@ -79,6 +79,7 @@ class IncomingTests(Total):
             client.send_bytes(unfinished(TEXT, b"x" * 64))
             for start in range(0, len(fragments), 64 * KIB):
                 client.send_bytes(fragments[start : start + 64 * KIB])
+                self.factory.reactor.advance(0)  # its turn
             count = sum(len(pieces(each)) for each in clients)
             # A fragment takes more than its bytes.
             self.assertLessEqual(self.held() + 33 * count, 2 * MIB)
