@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import quote
 
 from django.apps import apps
 from django.conf import settings
@@ -117,4 +118,6 @@ def server_config(listen: tuple[str, ...] = DEFAULT_LISTEN) -> ServerConfig:
         )
     values = {row.field: get_checked(row.name) for row in BY_FIELD.values() if row.name}
     values["allowed_origins"] = get_origins()
+    script_name = (settings.FORCE_SCRIPT_NAME or "").strip("/")
+    values["script_name"] = f"/{quote(script_name)}" if script_name else ""
     return ServerConfig(**values, listen=listen, allowed_hosts=get_allowed_hosts(), django=True)

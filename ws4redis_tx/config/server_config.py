@@ -27,6 +27,7 @@ class ServerConfig:
     redis: RedisAddress = field(default_factory=RedisAddress)
     listen: tuple[str, ...] = _default("listen")
     websocket_url: str = _default("websocket_url")
+    script_name: str = _default("script_name")
     prefix: str = _default("prefix")
     expire: int = _default("expire")
     heartbeat: str | None = _default("heartbeat")

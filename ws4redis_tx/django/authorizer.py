@@ -27,7 +27,8 @@ from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.backends import signed_cookies
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import PermissionDenied
-from django.core.handlers.wsgi import WSGIRequest
+from django.core.handlers.wsgi import WSGIRequest, get_script_name
+from django.urls import set_script_prefix
 from django.utils.crypto import constant_time_compare
 from twisted.internet.defer import Deferred
 
@@ -155,7 +156,12 @@ def make_request(handshake: Handshake) -> WSGIRequest:
         # A name with "_" would shadow the same name with "-".
         if "_" not in name:
             environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
-    return WSGIRequest(environ)
+    script_name = get_script_name(environ)
+    set_script_prefix(script_name)  # for reverse(), as Django's own handlers do
+    request = WSGIRequest(environ)
+    if script_name and request.path_info.startswith(f"{script_name.rstrip('/')}/"):
+        request.path = request.path_info  # WEBSOCKET_URL begins with the script name itself
+    return request
 
 
 def _identify(request: WSGIRequest, ticket: Ticket | None) -> Identity:
