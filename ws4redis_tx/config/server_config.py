@@ -37,6 +37,7 @@ class ServerConfig:
     require_origin: bool = _default("require_origin")
     trusted_proxies: tuple[str, ...] = _default("trusted_proxies")
     django: bool = _default("django")
+    tenants: bool = _default("tenants")
     max_message_size: int = _default("max_message_size")
     max_pending: int = _default("max_pending")
     slow_reader: str = _default("slow_reader")

@@ -89,6 +89,12 @@ SETTINGS = (
         "place of Django's lookup",
     ),
     Setting(
+        name="WS4REDIS_TENANT", check="E031",
+        default=None, kind=OrNone(Importable(), "one site without tenants"),
+        help="a callable, or its dotted name, that tells [whose site a request is for]"
+        "(../tenants.md): `(request) -> str`",
+    ),
+    Setting(
         name="WS4REDIS_ALLOWED_ORIGINS", field="allowed_origins", option="origin", check="E009",
         default=None, kind=Origins("https://example.com", OriginPolicy),
         help="origins besides the server's own host whose pages may connect: "
@@ -198,12 +204,19 @@ FIELDS_ALONE = (
         default=DEFAULT_LISTEN, kind=Names("tcp:8080"),
         help="Twisted endpoints to listen on, such as `tcp:8080` or `unix:/run/ws.sock`",
     ),
-    # Django decides these: FORCE_SCRIPT_NAME, ALLOWED_HOSTS, and whether there is a Django.
+    # Django decides these: FORCE_SCRIPT_NAME, WS4REDIS_TENANT, ALLOWED_HOSTS, and whether there is
+    # a Django.
     Setting(
         field="script_name",
         default="", kind=Judged(check_script_name),
         help="the path, such as `/app`, under which a site that is not at the root of its host is "
         "mounted; it may stand before `websocket_url` in a request",
+    ),
+    Setting(
+        field="tenants",
+        default=False, kind=Flag(),
+        help="each visitor belongs to a tenant, which the authorizer names in "
+        "`Admission.identity`",
     ),
     Setting(
         field="allowed_hosts",

@@ -98,8 +98,9 @@ class DjangoAuthorizer:
     def _look_up(self, handshake: Handshake, rights: Sequence[str]) -> Admission:
         try:
             request = make_request(handshake)
-            ticket = redeem(handshake)
-            identity = _identify(request, ticket)
+            tenant = _tenant_of(request)
+            ticket = redeem(handshake, tenant)
+            identity = replace(_identify(request, ticket), tenant=tenant)
             request.ws4redis_identity = identity  # type: ignore[attr-defined]
             expires = _expiry_of(request.session)
             if ticket is None:
@@ -131,6 +132,17 @@ class DjangoAuthorizer:
                 f"from {sorted(self._known_rights)}."
             )
         return granted
+
+
+def _tenant_of(request: WSGIRequest) -> str:
+    try:
+        return django_settings.tenant_of(request)
+    except PermissionDenied as error:
+        raise Denied(
+            403,
+            "This is not allowed.",
+            detail=f"WS4REDIS_TENANT raised PermissionDenied ({error})",
+        ) from error
 
 
 def make_request(handshake: Handshake) -> WSGIRequest:

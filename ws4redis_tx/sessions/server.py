@@ -117,16 +117,14 @@ class Server:
         """The protocol with the longest prefix of the path, and the request without the script
         name, unless the protocol's own path begins with it. Raises ``Denied`` (404) for none.
         """
-        found = self._protocols_at(request.path)
+        found = [each for each in self.protocols if request.target.startswith(each.path)]
         if not found:
             request = request.below(self.config.script_name)
-            found = self._protocols_at(request.path)
+            found = [each for each in self.protocols if request.target.startswith(each.path)]
         if not found:
             raise Denied(404, "There is no websocket at this path.")
-        return request, max(found, key=lambda each: len(each.path))
-
-    def _protocols_at(self, path: str) -> list[IProtocol]:
-        return [each for each in self.protocols if path.startswith(each.path)]
+        protocol = found[0] if len(found) == 1 else max(found, key=lambda each: len(each.path))
+        return request, protocol
 
     def check_capacity(self) -> None:
         """Raise ``Denied`` (503) if no session can be opened now."""
