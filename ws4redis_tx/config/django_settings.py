@@ -82,15 +82,18 @@ def get_namespace(tenant: str | None) -> Namespace:
     """The beginning of all names of ``tenant``. Raises ``TypeError`` unless a tenant is given, or
     ``""`` or ``None`` on a site without tenants.
     """
-    if has_tenants():
-        if not tenant:
+    if not has_tenants():
+        if tenant:
             raise TypeError(
-                "WS4REDIS_TENANT is set, and nothing says which tenant this is for. Pass "
-                "request=… or tenant=…."
+                f"tenant={tenant!r} needs the setting WS4REDIS_TENANT, which is not set."
             )
-    elif tenant:
-        raise TypeError(f"tenant={tenant!r} needs the setting WS4REDIS_TENANT, which is not set.")
-    return namespace(get_prefix(), tenant or "")
+        return Namespace(get_prefix())
+    if not tenant:
+        raise TypeError(
+            "WS4REDIS_TENANT is set, and nothing says which tenant this is for. Pass request=… or "
+            "tenant=…."
+        )
+    return namespace(get_prefix(), tenant)
 
 
 def get_expire() -> int:

@@ -44,7 +44,7 @@ _MAX_TENANT_BYTES = 64
 
 Namespace = NewType("Namespace", str)
 """The beginning of all names of one tenant, or of a site that has no tenants, without its last
-``:``. Only ``namespace`` makes one. The server's own names have the prefix alone.
+``:``. The server's own names have the prefix alone.
 """
 
 
