@@ -67,7 +67,7 @@ def get_prefix() -> str:
 
 
 def has_tenants() -> bool:
-    return get("WS4REDIS_TENANT") is not None
+    return bool(get("WS4REDIS_TENANT"))
 
 
 def tenant_of(request: Any) -> str:

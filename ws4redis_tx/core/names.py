@@ -112,11 +112,6 @@ def check_within(namespace: Namespace, channels: Iterable[str]) -> None:
             )
 
 
-def begin(namespace: Namespace) -> str:
-    """The namespace with its last ``:``, or ``""``."""
-    return f"{namespace}:" if namespace else ""
-
-
 def channel_name(
     namespace: Namespace, audience: str, facility: str, name: str | None = None
 ) -> str:
@@ -168,7 +163,7 @@ def logouts_key(prefix: str, number: int) -> bytes:
 
 def ticket_key(namespace: Namespace, digest: str) -> bytes:
     """The key that stores a ticket's content until the ticket is redeemed."""
-    return f"{begin(namespace)}ticket:{digest}".encode()
+    return (f"{namespace}:ticket:{digest}" if namespace else f"ticket:{digest}").encode()
 
 
 def check_facility(facility: str, audiences: Iterable[str]) -> None:
