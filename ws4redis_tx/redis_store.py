@@ -13,7 +13,13 @@ from typing import Any, Final, Literal, NoReturn
 from ws4redis_tx.core.admission import Identity
 from ws4redis_tx.core.errors import AudienceError
 from ws4redis_tx.core.messages import RedisMessage
-from ws4redis_tx.core.names import channel_name, check_facility, facility_text
+from ws4redis_tx.core.names import (
+    Namespace,
+    channel_name,
+    check_facility,
+    check_within,
+    facility_text,
+)
 
 __all__ = ["SELF", "RedisMessage", "RedisStore"]
 
@@ -52,19 +58,25 @@ class RedisStore:
     """Computes channel names. Subclasses publish and read through ``connection``."""
 
     _audience_given = False
+    # Whose names these are; ``None`` if it is not known, or if the site has no tenants.
+    _tenant: str | None = None
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._publishers: set[str] = set()
 
     def get_prefix(self) -> str:
-        """The prefix of all channel names, with its ``:``, or ``''``. Here it is
-        ``WS4REDIS_PREFIX``.
+        """The beginning of all channel names, with its ``:``, or ``''``. Here it is
+        ``WS4REDIS_PREFIX``, and the tenant if there are tenants (``prefix:t:tenant:``). Raises
+        ``TypeError`` if there are, and it is not known which one this is for.
         """
+        namespace = self._namespace()
+        return f"{namespace}:" if namespace else ""
+
+    def _namespace(self) -> Namespace:
         from ws4redis_tx.config import django_settings
 
-        prefix = django_settings.get_prefix()
-        return f"{prefix}:" if prefix else ""
+        return django_settings.get_namespace(self._tenant)
 
     def _get_message_channels(
         self,
@@ -83,16 +95,18 @@ class RedisStore:
         """
         if unknown:
             self._refuse(unknown)
-        prefix = self.get_prefix().removesuffix(":")
-        channels = [channel_name(prefix, "broadcast", facility)] if broadcast else []
+        named: list[tuple[str, str | None]] = [("broadcast", None)] if broadcast else []
         for audience, names in (("group", groups), ("user", users), ("session", sessions)):
             if names is None or names is False or names in ([], ()):
                 continue
-            channels += [
-                channel_name(prefix, audience, facility, name)
-                for name in resolve(audience, names, request)
-            ]
-        return list(dict.fromkeys(channels))
+            named += [(audience, name) for name in resolve(audience, names, request)]
+        if not named:
+            return []
+        namespace = Namespace(self.get_prefix().removesuffix(":"))
+        channels: dict[str, None] = {}
+        for audience, name in named:
+            channels[channel_name(namespace, audience, facility, name)] = None
+        return list(channels)
 
     def _address(
         self,
@@ -122,6 +136,8 @@ class RedisStore:
         if self._audience_given and facility is None:
             raise ValueError(f"Name the facility: {type(self).__name__}(facility='…', …).")
         check_facility(text, self._audiences(channels))
+        if self._tenant:
+            check_within(self._namespace(), channels)
         self._publishers = set(channels)
 
     def _refuse(self, unknown: Mapping[str, object]) -> NoReturn:

@@ -12,7 +12,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
+from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS, Namespace
 from ws4redis_tx.redis_store import SELF, RedisMessage, RedisStore
 from ws4redis_tx.scheduling.deferreds import gather
 
@@ -27,9 +27,9 @@ class RedisSubscriber(RedisStore):
 
     _subscription: Any = None
 
-    def get_prefix(self) -> str:
-        prefix = self._connection.config.prefix
-        return f"{prefix}:" if prefix else ""
+    def _namespace(self) -> Namespace:
+        namespace: Namespace = self._connection.namespace
+        return namespace
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -14,7 +14,6 @@ from typing import Any, TypeGuard, TypeVar
 
 from ws4redis_tx.config.importing import import_callable
 from ws4redis_tx.core.errors import ConfigError
-from ws4redis_tx.core.names import check_prefix
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
 
 _Given = TypeVar("_Given")
@@ -142,9 +141,14 @@ class UrlPath(Kind):
         return value
 
 
-class Prefix(Kind):
-    def check(self, name: str, value: object) -> str:
-        return _under_the_name(name, check_prefix, value)
+@dataclass(frozen=True, slots=True)
+class Judged(Kind):
+    """``judge`` returns the value's checked form."""
+
+    judge: Callable[[Any], object]
+
+    def check(self, name: str, value: object) -> object:
+        return _under_the_name(name, self.judge, value)
 
 
 @dataclass(frozen=True, slots=True)

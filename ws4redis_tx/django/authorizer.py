@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -26,7 +27,8 @@ from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.backends import signed_cookies
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import PermissionDenied
-from django.core.handlers.wsgi import WSGIRequest
+from django.core.handlers.wsgi import WSGIRequest, get_script_name
+from django.urls import set_script_prefix
 from django.utils.crypto import constant_time_compare
 from twisted.internet.defer import Deferred
 
@@ -96,8 +98,9 @@ class DjangoAuthorizer:
     def _look_up(self, handshake: Handshake, rights: Sequence[str]) -> Admission:
         try:
             request = make_request(handshake)
-            ticket = redeem(handshake)
-            identity = _identify(request, ticket)
+            tenant = _tenant_of(request)
+            ticket = redeem(handshake, tenant)
+            identity = replace(_identify(request, ticket), tenant=tenant)
             request.ws4redis_identity = identity  # type: ignore[attr-defined]
             expires = _expiry_of(request.session)
             if ticket is None:
@@ -131,6 +134,17 @@ class DjangoAuthorizer:
         return granted
 
 
+def _tenant_of(request: WSGIRequest) -> str:
+    try:
+        return django_settings.tenant_of(request)
+    except PermissionDenied as error:
+        raise Denied(
+            403,
+            "This is not allowed.",
+            detail=f"WS4REDIS_TENANT raised PermissionDenied ({error})",
+        ) from error
+
+
 def make_request(handshake: Handshake) -> WSGIRequest:
     """The request that Django would have made from this handshake."""
     headers = handshake.headers
@@ -154,7 +168,12 @@ def make_request(handshake: Handshake) -> WSGIRequest:
         # A name with "_" would shadow the same name with "-".
         if "_" not in name:
             environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
-    return WSGIRequest(environ)
+    script_name = get_script_name(environ)
+    set_script_prefix(script_name)  # for reverse(), as Django's own handlers do
+    request = WSGIRequest(environ)
+    if script_name and request.path_info.startswith(f"{script_name.rstrip('/')}/"):
+        request.path = request.path_info  # WEBSOCKET_URL begins with the script name itself
+    return request
 
 
 def _identify(request: WSGIRequest, ticket: Ticket | None) -> Identity:

@@ -54,7 +54,11 @@ class ClassicProtocol:
     def _subscribe(self, admission: Admission, session: ISession) -> Deferred[Any]:
         """Fire when all of the client's channels are subscribed."""
         connection = session.state = SubscriberConnection(
-            self._config, self._broker, session.feed, echo="echo" in session.handshake.flags
+            self._config,
+            self._broker,
+            session.feed,
+            echo="echo" in session.handshake.flags,
+            tenant=admission.identity.tenant,
         )
         subscriber = connection.subscriber = self._make_subscriber(connection)
         return maybeDeferred(

@@ -12,6 +12,7 @@ from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.interfaces import IBroker
 from ws4redis_tx.core.messages import PersistedMessage, Publication
+from ws4redis_tx.core.names import check_within, namespace
 from ws4redis_tx.delivery.feed import Feed
 from ws4redis_tx.scheduling.deferreds import gather, waits
 
@@ -28,11 +29,16 @@ class SubscriberConnection:
     __slots__ = (
         "__dict__",  # for attributes of an application's own
         "_broker", "_feed", "_published", "_sender", "_subscribing", "_subscriptions", "config",
-        "replay", "subscriber",
+        "namespace", "replay", "subscriber", "tenant",
     )  # fmt: skip
 
-    def __init__(self, config: ServerConfig, broker: IBroker, feed: Feed, *, echo: bool) -> None:
+    def __init__(
+        self, config: ServerConfig, broker: IBroker, feed: Feed, *, echo: bool, tenant: str = ""
+    ) -> None:
         self.config = config
+        self.tenant = tenant
+        self.namespace = namespace(config.prefix, tenant)
+        """The beginning of the names of all its channels, without the last ``:``."""
         self.subscriber: Any = None
         self.replay: Replay | None = None
         """The replay, while it runs."""
@@ -69,6 +75,8 @@ class SubscriberConnection:
 
         ``None`` also for a message that the websocket published itself without asking for echo.
         """
+        if self.tenant:
+            check_within(self.namespace, [channel])
         # Commands reach Redis in order, so this cannot read a message that is published later.
         own = frozenset(self._published or ())
         if not own:
@@ -79,6 +87,9 @@ class SubscriberConnection:
 
     def publish(self, channels: Iterable[str], message: bytes, expire: int) -> Deferred[int]:
         """Publish and persist. The websocket does not get it back unless it asked for echo."""
+        if self.tenant:
+            channels = tuple(channels)
+            check_within(self.namespace, channels)
         names = [channel.encode() for channel in channels]
         if self._sender is None or not self._feed.replaying:
             self._published = None
@@ -125,6 +136,8 @@ class Subscription:
         """
         if self._feed.closed:
             return fail(BrokerUnavailable("The websocket is gone."))
+        if self._connection.tenant:
+            check_within(self._connection.namespace, channels)
         added = [channel for channel in dict.fromkeys(channels) if channel not in self.channels]
         self.channels += added
         listening = gather(self._broker.listen(channel.encode(), self._feed) for channel in added)

@@ -89,9 +89,8 @@ class OpeningHandshake:
     def _judge(self, request: HttpRequest) -> None:
         server, session = self._server, self._session
         transport = session.transport
-        path, self.peer = request.path, transport.peer_address
-        self.path = path
-        protocol = server.protocol_at(path)
+        self.path, self.peer = request.path, transport.peer_address
+        request, protocol = server.place(request)
         handshake = server.proxies.see_through(
             judge_request(request, protocol.path, secure=transport.secure, peer=self.peer)
         )

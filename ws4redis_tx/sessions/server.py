@@ -13,6 +13,7 @@ from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission
 from ws4redis_tx.core.errors import Denied, Outage, unavailable
 from ws4redis_tx.core.handshake import Handshake
+from ws4redis_tx.core.http import HttpRequest
 from ws4redis_tx.core.interfaces import IAuthorizer, IBroker
 from ws4redis_tx.core.limits import Quota, make_rate
 from ws4redis_tx.core.messages import Publication
@@ -119,12 +120,18 @@ class Server:
         self.authorizer = authorizer
         self.fixed = bool(getattr(authorizer, "fixed", False))
 
-    def protocol_at(self, path: str) -> IProtocol:
-        """The protocol with the longest prefix of ``path``. Raises ``Denied`` (404) for none."""
-        found = [each for each in self.protocols if path.startswith(each.path)]
+    def place(self, request: HttpRequest) -> tuple[HttpRequest, IProtocol]:
+        """The protocol with the longest prefix of the path, and the request without the script
+        name, unless the protocol's own path begins with it. Raises ``Denied`` (404) for none.
+        """
+        found = [each for each in self.protocols if request.target.startswith(each.path)]
+        if not found:
+            request = request.below(self.config.script_name)
+            found = [each for each in self.protocols if request.target.startswith(each.path)]
         if not found:
             raise Denied(404, "There is no websocket at this path.")
-        return found[0] if len(found) == 1 else max(found, key=lambda each: len(each.path))
+        protocol = found[0] if len(found) == 1 else max(found, key=lambda each: len(each.path))
+        return request, protocol
 
     def check_capacity(self) -> None:
         """Raise ``Denied`` (503) if no session can be opened now."""

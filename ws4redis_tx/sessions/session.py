@@ -7,7 +7,7 @@ wait, check ``ended``: the client may have left meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -93,7 +93,7 @@ class Session:
         """The question is answered, or will never be. Idempotent."""
         self.authorizations = tuple([x for x in self.authorizations if x is not authorization])
 
-    def claim(self, quota: Quota, key: str | None) -> None:
+    def claim(self, quota: Quota, key: Hashable) -> None:
         """Take a place in ``quota`` until the end. Raises ``Denied`` (503) when none is left."""
         if key and not quota.unlimited:  # without a key, the peer is unknown
             if self._limits is None:

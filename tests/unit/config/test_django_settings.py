@@ -104,6 +104,7 @@ class SettingsTests(SynchronousTestCase):
             "WS4REDIS_TIMEOUT": 0,
             "WS4REDIS_RECHECK": "soon",
             "WS4REDIS_REVOKE": "no",
+            "WS4REDIS_TENANT": "no.such.callback",
         }
         with override_settings(**wrong):
             found = complaints()

@@ -18,12 +18,12 @@ from ws4redis_tx.config.kinds import (
     Count,
     Flag,
     Importable,
+    Judged,
     Kind,
     Names,
     OptionalNames,
     Origins,
     OrNone,
-    Prefix,
     RatePair,
     Seconds,
     Text,
@@ -31,6 +31,7 @@ from ws4redis_tx.config.kinds import (
     WholeSeconds,
 )
 from ws4redis_tx.core.errors import ConfigError
+from ws4redis_tx.core.names import check_prefix
 from ws4redis_tx.core.origins import OriginPolicy
 from ws4redis_tx.core.proxies import TrustedProxies
 from ws4redis_tx.core.redis_address import RedisAddress
@@ -74,7 +75,7 @@ class EveryKindTests(KindTestCase):
         (Text(), (None, "beat")),
         (Choice(("a", "b")), ("a", "b")),
         (UrlPath(), ("/", "/ws/")),
-        (Prefix(), (None, "", "site")),
+        (Judged(check_prefix), (None, "", "site")),
         (Names("a"), ([], ["b", "c"], ("b",))),
         (OptionalNames("127.0.0.1", TrustedProxies), (None, ["127.0.0.1"], ["unix", "10.0.0.0/8"])),
         (Origins("https://a.example", OriginPolicy), (None, "*", ["https://b.example"])),
@@ -160,7 +161,7 @@ class WordTests(KindTestCase):
             self.assert_refused(UrlPath(), f"/a{character}/")
 
     def test_the_cores_own_errors_come_under_the_name_too(self) -> None:
-        self.assert_refused(Prefix(), "group", "could be mistaken")
+        self.assert_refused(Judged(check_prefix), "group", "could be mistaken")
         self.assert_refused(Origins("", OriginPolicy), ["a.example"], "holds 'a.example'")
         self.assert_refused(OptionalNames("", TrustedProxies), ["a.example"], "holds 'a.example'")
         self.assert_cannot_be_read(Address(), "http://localhost", "Write redis://host:6379/0")

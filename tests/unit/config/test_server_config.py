@@ -91,6 +91,13 @@ class ServerConfigTests(SynchronousTestCase):
             with self.subTest(url=url):
                 self.assert_refused("websocket_url", websocket_url=url)
 
+    def test_a_script_name_that_is_no_beginning_of_a_path_is_refused(self) -> None:
+        for name in ("app", "/app/", "/", "/a b", "/app?", None):
+            with self.subTest(name=name):
+                self.assert_refused("script_name", script_name=name)
+        for name in ("", "/app", "/app/shop", "/%C3%A9"):
+            self.assertEqual(ServerConfig(script_name=name).script_name, name)
+
     def test_an_origin_that_is_none_is_refused_and_named(self) -> None:
         error = self.assert_refused("allowed_origins", allowed_origins=("a.example",))
         self.assertIn("a.example", str(error))
