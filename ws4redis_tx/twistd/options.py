@@ -21,6 +21,7 @@ from ws4redis_tx.config.setting import Setting
 from ws4redis_tx.config.table import BY_FIELD, DEFAULT_LISTEN
 from ws4redis_tx.core.errors import BrokerUnavailable, ConfigError
 from ws4redis_tx.twistd.embedded_redis import find_server, free_port
+from ws4redis_tx.twistd.log_output import take_over
 
 
 class Options(UsageOptions):
@@ -49,6 +50,8 @@ class Options(UsageOptions):
     ]
 
     compData: Any = None
+    parent: Any = None
+    """The options of ``twistd`` itself, if it runs this."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,6 +90,8 @@ class Options(UsageOptions):
             )
         except ConfigError as error:
             raise UsageError(str(error)) from error
+        if self.parent is not None:
+            take_over(self.parent)
 
     def as_written(self, error: ConfigError) -> ConfigError:
         """The error under the option's name, if the value came from an option."""
