@@ -21,15 +21,14 @@ from functools import partial
 from typing import Any
 
 from twisted.logger import (
-    ILogObserver,
     LegacyLogObserverWrapper,
     Logger,
     LogLevel,
     formatEventAsClassicLogText,
 )
 from twisted.python.logfile import LogFile
-from zope.interface import provider
 
+from ws4redis_tx.twistd.log_filter import SummingObserver
 from ws4redis_tx.twistd.log_writer import LogWriter, write_all
 
 MAX_TEXT = 100_000
@@ -82,12 +81,23 @@ def use(output: LogOutput) -> None:
     atexit.register(output.writer.finish)
 
 
+def summed_up(observer: Callable[[Any], object]) -> SummingObserver:
+    """The observer of this process's log, in front of ``observer``."""
+    from twisted.internet import reactor
+
+    global _observer
+    _observer = SummingObserver(observer, reactor)
+    return _observer
+
+
 def begin(reactor: Any) -> None:
     """Start to write, and write what waits when the reactor stops. Call this when the service
     starts: ``twistd`` forks no more.
     """
     if _output is not None:
         _output.writer.begin()
+        if _observer is not None:
+            reactor.addSystemEventTrigger("after", "shutdown", _observer.stop)
         reactor.addSystemEventTrigger("after", "shutdown", _output.writer.finish)
 
 
@@ -107,6 +117,7 @@ def rotate() -> None:
 
 _options: MutableMapping[str, Any] = {}
 _output: LogOutput | None = None
+_observer: SummingObserver | None = None
 
 
 def dropped_event(count: int) -> dict[str, Any]:
@@ -130,13 +141,12 @@ def _open(write: Callable[[bytes], object], file: _File | None, encoding: str = 
     writer = LogWriter(write, lambda count: line(dropped_event(count)))
     use(LogOutput(writer, file))
 
-    @provider(ILogObserver)
     def observe(event: Any) -> None:
         data = line(event)
         if data:
             writer.put(data, len(data))
 
-    return observe
+    return summed_up(observe)
 
 
 def _open_syslog(prefix: str) -> Any:
@@ -156,7 +166,7 @@ def _open_syslog(prefix: str) -> Any:
     writer = LogWriter(write, notice)
     observer.syslog = lambda priority, text: writer.put((priority, text[:MAX_TEXT]), len(text))
     use(LogOutput(writer))
-    return LegacyLogObserverWrapper(observer.emit)  # type: ignore[arg-type]
+    return summed_up(LegacyLogObserverWrapper(observer.emit))  # type: ignore[arg-type]
 
 
 class _File:

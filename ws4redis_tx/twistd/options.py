@@ -62,6 +62,7 @@ class Options(UsageOptions):
         # Workers get the same options and the same folder, since an option may name a path.
         self["arguments"] = sys.argv[1:] if options is None else list(options)
         self["folder"] = os.getcwd()
+        self["processes"] = None
         super().parseOptions(options)
 
     def postOptions(self) -> None:
@@ -69,6 +70,7 @@ class Options(UsageOptions):
         sys.path.insert(0, os.getcwd())  # as Django's own commands do
         if self["inherit"] is not None:  # a worker uses the sockets and the Redis of its parent
             self["inherit"] = [int(number) for number in self["inherit"].split(",")]
+            self["processes"] = self["workers"]  # that share the log
             self["workers"], self["embedded-redis"] = "1", 0
         if "redis" in self.given and self["embedded-redis"]:
             raise UsageError("Use either --redis or --embedded-redis, not both.")
@@ -82,6 +84,7 @@ class Options(UsageOptions):
             self["drain"] = _drain(self["drain"])
             workers = Count()
             self["workers"] = workers.check("--workers", workers.read("--workers", self["workers"]))
+            self["processes"] = int(self["processes"] or self["workers"])
             if self["embedded-redis"]:
                 find_server()
                 self.given["redis"] = f"redis://127.0.0.1:{free_port()}/0"

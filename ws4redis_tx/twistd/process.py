@@ -47,6 +47,7 @@ def make_server(options: Options) -> Service:
     websockets = make_service(config, broker=broker, endpoints=endpoints, reactor=reactor)
     websockets.stop_code = 1012
     websockets.drain = options["drain"]
+    websockets.factory.session_server.log.share(options["processes"])
     if options["serve-django"]:
         from ws4redis_tx.django.site import make_django_site
 

@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from twisted.logger import ILogObserver, LogLevel, eventAsText
-from zope.interface import provider
+from twisted.logger import LogLevel, eventAsText
 
-from ws4redis_tx.twistd.log_output import MAX_TEXT, LogOutput, dropped_event, use
+from ws4redis_tx.twistd.log_output import MAX_TEXT, LogOutput, dropped_event, summed_up, use
 from ws4redis_tx.twistd.log_writer import LogWriter, write_all
 
 _EVENT_MARKER = b"\x1e"
@@ -32,14 +31,13 @@ def log_to_parent() -> Any:
     writer.begin()  # a worker does not daemonise
     use(LogOutput(writer))
 
-    @provider(ILogObserver)
     def observe(event: Any) -> None:
         level = event.get("log_level", LogLevel.info)
         if event.get("log_namespace") not in _LOGGED_BY_PARENT or level > LogLevel.info:
             line = _line(event)
             writer.put(line, len(line))
 
-    return observe
+    return summed_up(observe)
 
 
 def _line(event: Any) -> bytes:

@@ -269,11 +269,11 @@ class WebSocketTransport(BoundedMessages):
         super().dropConnection(abort=abort)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if isinstance(reason.value, ConnectionClosed):
-            # Skips the text that Autobahn formats for its debug log.
-            self._connectionLost(reason)  # type: ignore[arg-type]
-        else:
-            super().connectionLost(reason)
+        if not isinstance(reason.value, ConnectionClosed):
+            what = "A TLS connection failed" if self.secure else "A connection failed"
+            self.session.server.log.warn(what, f"{type(reason.value).__name__}: {reason.value}")
+        # Skips the lines and the texts that Autobahn makes for its own log.
+        self._connectionLost(reason)  # type: ignore[arg-type]
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         by_server = bool(self.closedByMe)
