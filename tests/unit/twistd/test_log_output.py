@@ -44,7 +44,7 @@ class OutputTestCase(SynchronousTestCase):
         self.writer.finish(TIMEOUT)
 
 
-class FileTests(OutputTestCase):
+class LogFileTests(OutputTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.open(logfile=str(self.path))
