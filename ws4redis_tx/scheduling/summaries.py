@@ -21,12 +21,10 @@ _MANY_KINDS = 64
 
 def write_sum(line: str, count: int, equal: bool) -> None:
     """Log how many lines like ``line`` were left out."""
-    _log.info(
-        "{count} more {like} in the last minute: {line}",
-        count=count,
-        like="like this" if equal else "of this kind, the latest",
-        line=line,
-    )
+    text = "{count} more like this in the last minute: {line}"
+    if not equal:
+        text = "{count} more of this kind in the last minute, the latest: {line}"
+    _log.info(text, count=count, line=line)
 
 
 def place(failure: Failure) -> object:

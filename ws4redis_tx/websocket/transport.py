@@ -13,6 +13,7 @@ from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import IPushProducer, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
+from txaio import make_logger  # type: ignore[attr-defined]
 from zope.interface import implementer
 
 from ws4redis_tx.core.errors import Denied
@@ -48,6 +49,9 @@ class WebSocketTransport(BoundedMessages):
     transport: Any
     factory: Any
     session: Session
+
+    # The line of the websocket's end says what Autobahn's warnings would say.
+    log = make_logger(level="error")
 
     codec: ICodec = PLAIN
     writer: IWriter

@@ -262,6 +262,19 @@ class EndTests(LogTestCase):
         self.assertNotIn("\x00", line)
         self.assertLess(len(line), 900)
 
+    def test_one_that_breaks_the_protocol_has_no_other_line(self) -> None:
+        for frame, code in (
+            (b"\x83\x80\0\0\0\0", 1002),
+            (client_frame(1, b"\xff"), 1007),
+            (b"\x81\xff" + (1 << 40).to_bytes(8, "big") + bytes(4), 1009),
+        ):
+            client = self.connect()
+            self.lines()
+            client.send_bytes(frame)
+            self.clock.advance(2)
+            (line,) = self.lines()
+            self.assertIn(f"code {code} by the server", line)
+
     def test_beyond_twenty_a_second_they_are_summed_up(self) -> None:
         clients = [self.connect() for _ in range(100)]
         self.lines()
@@ -273,7 +286,7 @@ class EndTests(LogTestCase):
         self.assertEqual(len(self.lines("A websocket ended")), 1)
         self.clock.advance(MINUTE)
         (line,) = self.lines()
-        self.assertTrue(line.startswith("80 more of this kind, the latest in the last minute: "))
+        self.assertTrue(line.startswith("80 more of this kind in the last minute, the latest: "))
         self.assertIn("code 1000 by the client", line)
 
     def test_codes_are_summed_up_apart(self) -> None:
