@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.logger import Logger
 
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission
@@ -25,8 +24,6 @@ from ws4redis_tx.core.names import known_rights
 from ws4redis_tx.protocols.interfaces import ISession
 from ws4redis_tx.protocols.replay import Replay
 from ws4redis_tx.protocols.subscriber_connection import SubscriberConnection
-
-_log = Logger()
 
 
 class ClassicProtocol:
@@ -75,15 +72,15 @@ class ClassicProtocol:
     def received(self, session: ISession, payload: bytes) -> Any:
         return session.state.subscriber.publish_message(RedisMessage(payload))
 
-    def closed(self, session: ISession) -> None:
+    def closed(self, session: ISession) -> Deferred[Any] | None:
         connection: SubscriberConnection | None = session.state
         session.state = None
         if connection is None:
-            return
+            return None
         if connection.replay is not None:
             connection.replay.cancel()
+        released = None
         if connection.subscriber is not None:  # else it could not be made
-            maybeDeferred(connection.subscriber.release).addErrback(
-                lambda failure: _log.failure("A subscriber's release() failed", failure=failure)
-            )
+            released = maybeDeferred(connection.subscriber.release)
         connection.release()
+        return released

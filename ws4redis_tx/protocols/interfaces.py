@@ -71,5 +71,7 @@ class IProtocol(Protocol):
         other failure with 1011.
         """
 
-    def closed(self, session: ISession) -> object:
-        """The session is over, whether or not it was opened. Called once for each ``handshake``."""
+    def closed(self, session: ISession) -> Deferred[Any] | None:
+        """The session is over, whether or not it was opened. Called once for each ``handshake``. A
+        failure, now or later, is logged.
+        """

@@ -29,6 +29,7 @@ from ws4redis_tx.scheduling.timeouts import Timeouts
 from ws4redis_tx.scheduling.waiters import Waiters
 from ws4redis_tx.sessions.authorization import Authorization
 from ws4redis_tx.sessions.interfaces import ISessionObserver
+from ws4redis_tx.sessions.log import ClientLog
 from ws4redis_tx.sessions.pending_total import PendingTotal
 from ws4redis_tx.sessions.session import Session
 
@@ -66,6 +67,7 @@ class Server:
         self.protocols = protocols
         self.reactor = reactor
         self.observers = observers
+        self.log = ClientLog(reactor)
         self.origins = OriginPolicy(
             config.allowed_origins, config.allowed_hosts, require_origin=config.require_origin
         )
@@ -214,7 +216,7 @@ class Server:
             self.revocations.stop()
             gone = succeed(None)
         settled = gone.addCallback(lambda _: gather([each.settled() for each in self.observers]))
-        return settled.addCallback(lambda _: None)
+        return settled.addCallback(lambda _: self.log.stop())
 
     def _closing(self, code: int, seconds: float) -> Callable[[], None]:
         """Return a function that closes the sessions that are due when it is called."""
