@@ -11,6 +11,7 @@ import signal
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import DeferredQueue, inlineCallbacks
@@ -354,16 +355,17 @@ class ServerTests(ChaosTestCase):
         self.redis.stop()
         self.start_redis(environment=clock.environment)
 
+        @inlineCallbacks
         def step(seconds: int) -> Any:
             clock.step(seconds)
             self.proxy.cut()
             self.publish()
-            return self.when_lost()
+            yield self.when_lost()
+            yield self.recovered()
+            yield self.all_is_well()
 
         for seconds in (-1800, 1800):
-            yield self.fault(
-                lambda seconds=seconds: step(seconds), lambda seconds=seconds: step(-seconds)
-            )
+            yield self.fault(partial(step, seconds), partial(step, -seconds))
 
 
 def is_loading(redis: RedisServer) -> bool:
