@@ -7,14 +7,22 @@ module starts nothing and imports no reactor.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 
 from ws4redis_tx.config import django_settings
-from ws4redis_tx.redis_store import SELF, Names, RedisMessage, RedisStore
+from ws4redis_tx.core.names import check_facility, facility_text
+from ws4redis_tx.redis_store import (
+    NO_BROADCAST,
+    SELF,
+    UNNAMED,
+    Names,
+    RedisMessage,
+    RedisStore,
+)
 from ws4redis_tx.threads import bridge
 
 if TYPE_CHECKING:
@@ -37,34 +45,39 @@ class RedisPublisher(RedisStore):
     """Publishes on one facility to an audience.
 
     :param request: the request whose user, session and groups ``SELF`` stands for.
-    :param facility: the topic; the part of the websocket's URL after ``WEBSOCKET_URL``.
+    :param facility: the topic; the part of the websocket's URL after ``WEBSOCKET_URL``. A whole
+        number or a UUID counts as its text.
     :param broadcast: publish to everybody who listens to the facility.
-    :param groups: names of groups, or ``SELF``; likewise ``users`` and ``sessions``.
+    :param groups: names of groups, groups themselves, or ``SELF``; likewise ``users`` and
+        ``sessions``. An audience that is empty, ``None`` or ``False`` is nobody.
 
     A publisher is reusable. Any thread that runs no event loop and no reactor may use it. On an
-    event loop, ``apublish_message`` resolves ``SELF``. Raises ``ValueError`` for a facility that
-    the server would refuse, and ``AudienceError`` (a ``TypeError`` and a ``ValueError``) for an
-    audience that is not an iterable of names.
+    event loop, ``apublish_message`` resolves ``SELF`` and whoever else the database knows. Raises
+    ``ValueError`` for a facility that the server would refuse, ``AudienceError`` (a ``TypeError``
+    and a ``ValueError``) for an audience that is not an iterable of names and for ``SELF`` without
+    a request, and ``TypeError`` for an argument that it does not take.
     """
 
     def __init__(
         self,
         request: Any = None,
         facility: str | None = None,
-        broadcast: bool = False,
-        groups: Names = (),
-        users: Names = (),
-        sessions: Names = (),
+        broadcast: bool = NO_BROADCAST,
+        groups: Names = UNNAMED,
+        users: Names = UNNAMED,
+        sessions: Names = UNNAMED,
         **audience: Any,
     ) -> None:
         super().__init__(_BlockingConnection())
         self._unresolved: Callable[[], None] | None = None
         names = [_repeatable(each) for each in (groups, users, sessions)]
         address = partial(self._address, request, facility, broadcast, *names, **audience)
-        if request is not None and bridge.on_event_loop():
-            # Resolving SELF may query the database, which would block the event loop.
-            self._address(None, facility, broadcast, *names, **audience)
-            self._unresolved = address
+        if bridge.on_event_loop():
+            # Whoever is not a name may have to be looked up, which would block the event loop.
+            known = [_names_alone(each, request) for each in names]
+            self._address(request, facility, broadcast, *known, **audience)
+            if any(each is not named for each, named in zip(known, names, strict=True)):
+                self._unresolved = address
         else:
             address()
 
@@ -134,14 +147,20 @@ class RedisPublisher(RedisStore):
     ) -> PersistedMessage | None:
         """Return the first persisted message, in the order session, user, each group, broadcast.
 
-        ``audience`` limits the search to one of these. Raises ``ValueError`` for an unknown one.
+        ``audience`` limits the search to one of these. Without a request (``None``), only
+        broadcasts are found. Raises ``ValueError`` for an unknown audience, or a facility that the
+        server would refuse.
         """
         if audience not in _AUDIENCES:
             raise ValueError(
                 f"audience={audience!r} is unknown. Use one of {', '.join(map(repr, _AUDIENCES))}."
             )
+        facility = facility_text(facility)
+        check_facility(facility, () if audience == "any" else _AUDIENCES[audience])
         channels: list[str] = []
         for each in _AUDIENCES[audience]:
+            if each != "broadcast" and (request is None or ":" in facility):
+                continue
             wanted: dict[str, Any] = (
                 {"broadcast": True} if each == "broadcast" else {f"{each}s": [SELF]}
             )
@@ -153,6 +172,22 @@ class RedisPublisher(RedisStore):
 def _repeatable(names: Any) -> Any:
     """Copy an iterator, since the audience is resolved more than once."""
     return tuple(names) if isinstance(names, Iterator) else names
+
+
+def _names_alone(names: Any, request: Any) -> Any:
+    """``names`` itself if it holds nothing but names, or else what can be told without a query.
+
+    Types decide, since ``isinstance`` would look a lazy user up.
+    """
+    kind = type(names)
+    if issubclass(kind, list | tuple | set | frozenset):
+        # SELF without a request is a mistake, which is told at once.
+        known = [
+            each for each in names
+            if issubclass(type(each), str) or (each is SELF and request is None)
+        ]  # fmt: skip
+        return names if len(known) == len(names) else known
+    return [] if issubclass(kind, Iterable) and not issubclass(kind, str | bytes) else names
 
 
 class _BlockingConnection:

@@ -34,7 +34,7 @@ from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
 from ws4redis_tx.protocols.classic import ClassicProtocol
 from ws4redis_tx.protocols.subscriber_connection import SubscriberConnection
 from ws4redis_tx.redis.broker import RedisBroker
-from ws4redis_tx.redis_store import Names, RedisMessage, RedisStore
+from ws4redis_tx.redis_store import NO_BROADCAST, UNNAMED, Names, RedisMessage, RedisStore
 from ws4redis_tx.revocation.messages import CONTROL_NAME, disconnection
 from ws4redis_tx.scheduling import clock
 from ws4redis_tx.sessions.hooks import HookObserver
@@ -94,10 +94,10 @@ class Publisher(RedisStore):
         *,
         facility: str,
         request: Any = None,
-        broadcast: bool = False,
-        groups: Names = (),
-        users: Names = (),
-        sessions: Names = (),
+        broadcast: bool = NO_BROADCAST,
+        groups: Names = UNNAMED,
+        users: Names = UNNAMED,
+        sessions: Names = UNNAMED,
     ) -> None:
         super().__init__(broker)
         self._config = config

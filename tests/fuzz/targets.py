@@ -28,8 +28,8 @@ from tests.support.wires import handshake_bytes
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission
 from ws4redis_tx.core.errors import BrokerRefused, Outage
-from ws4redis_tx.redis.connection import PREPARE_TIMEOUT
-from ws4redis_tx.redis.protocol import LOST, CommandProtocol, PubSubProtocol, ResponseError
+from ws4redis_tx.redis.wire.connection import PREPARE_TIMEOUT
+from ws4redis_tx.redis.wire.protocol import LOST, CommandProtocol, PubSubProtocol, ResponseError
 from ws4redis_tx.sessions.server import HANDSHAKE_TIMEOUT
 from ws4redis_tx.testing import MemoryBroker, MemoryClient, connect
 from ws4redis_tx.testing import make_memory_factory as make_factory

@@ -7,12 +7,12 @@ import re
 import shlex
 from typing import Any
 
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support import ROOT
+from tests.support.brokers import share_commands, start_broker
 from tests.support.clients import exchange
 from tests.support.django import SETTINGS, cookies_of, in_thread, log_in, set_up_django
 from tests.support.pages import DOCS, broken_links
@@ -23,7 +23,6 @@ from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress
-from ws4redis_tx.redis.broker import RedisBroker
 from ws4redis_tx.subscriber import RedisSubscriber
 from ws4redis_tx.tap import Options
 from ws4redis_tx.testing import MemoryBroker, MemoryClient, connect, make_memory_factory
@@ -36,7 +35,6 @@ from django.test import RequestFactory, override_settings
 
 from ws4redis_tx import policies
 from ws4redis_tx.config import django_settings
-from ws4redis_tx.threads import bridge
 
 GUIDE = (ROOT / "docs" / "migrating.md").read_text()
 
@@ -278,11 +276,8 @@ class PublisherBlockTests(TestCase):
 
     def setUp(self) -> Any:
         self.redis = shared_redis()
-        self.broker = RedisBroker(self.redis.address, "", reactor)
-        self.broker.startService()
-        self.addCleanup(self.broker.stopService)
-        bridge.share_commands(self.broker.commands)
-        self.addCleanup(bridge.share_commands, None)
+        self.broker = start_broker(self, self.redis.address)
+        share_commands(self, self.broker.commands)
         return self.broker.when_available()
 
     @inlineCallbacks
@@ -332,8 +327,7 @@ class ServerBlockTests(ServerTestCase):
     def serve(self) -> Any:
         config = ServerConfig(redis=self.redis.address, listen=LISTEN, django=True)
         service = yield self.start_server(config)
-        bridge.share_commands(service.factory.broker.commands)
-        self.addCleanup(bridge.share_commands, None)
+        share_commands(self, service.factory.broker.commands)
         self.john = cookies_of((yield log_in("john")))
 
     @inlineCallbacks

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, execute, inlineCallbacks
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.brokers import share_commands
 from tests.support.django import cookies_of, in_thread, log_in, set_up_django
 from tests.support.servers import LISTEN, ServerTestCase
 from ws4redis_tx.config.server_config import ServerConfig
@@ -30,7 +31,6 @@ from examples.subscribers import (
     WelcomingSubscriber,
 )
 from ws4redis_tx.config import django_settings
-from ws4redis_tx.threads import bridge
 
 
 class AllowAll:
@@ -395,8 +395,7 @@ class ServerTests(ServerTestCase):
     @inlineCallbacks
     def test_a_team_hears_its_publisher_and_its_members(self) -> Any:
         service = yield self.serve(Teams)
-        bridge.share_commands(service.factory.broker.commands)
-        self.addCleanup(bridge.share_commands, None)
+        share_commands(self, service.factory.broker.commands)
         client = yield self.open("news?subscribe-team")
         self.assertEqual(self.redis.channels(), [b"team:blue:news", b"team:red:news"])
         count = yield in_thread(

@@ -21,7 +21,7 @@ from twisted.trial.unittest import TestCase
 from tests.support import TIMEOUT
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis.commands import Commands
-from ws4redis_tx.redis.protocol import ResponseError
+from ws4redis_tx.redis.wire.protocol import ResponseError
 from ws4redis_tx.scheduling.deferreds import gather
 from ws4redis_tx.twistd.embedded_redis import find_server, free_port, server_command, watched
 

@@ -23,7 +23,7 @@ def import_callable(name: str, value: object) -> Callable[..., Any]:
 
 
 def _imported(dotted: str) -> object:
-    """What stands in a module, or in a class there."""
+    """The object with this dotted name: an attribute of a module, or of a class in it."""
     parent, _, attribute = dotted.rpartition(".")
     if not parent:
         raise ImportError(f"{dotted!r} names no module")

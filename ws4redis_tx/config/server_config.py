@@ -39,6 +39,7 @@ class ServerConfig:
     max_message_size: int = _default("max_message_size")
     max_pending: int = _default("max_pending")
     slow_reader: str = _default("slow_reader")
+    max_pending_total: int = _default("max_pending_total")
     max_connections: int | None = _default("max_connections")
     max_connections_per_user: int | None = _default("max_connections_per_user")
     max_connections_per_address: int | None = _default("max_connections_per_address")

@@ -143,6 +143,16 @@ SETTINGS = (
         "channel (`latest`)",
     ),
     Setting(
+        name="WS4REDIS_MAX_PENDING_TOTAL", field="max_pending_total",
+        option="max-pending-total", check="E027",
+        default=512 * 1024 * 1024, kind=Count(),
+        help="bytes that the server may hold [for all clients together]"
+        "(../operating.md#memory-for-all-clients-together) in one process: messages that wait for "
+        "clients that do not read, and messages of clients that have not arrived completely or "
+        "wait for Redis. Beyond it, the clients with the most give way first, as "
+        "`WS4REDIS_SLOW_READER` says, and new handshakes get 503",
+    ),
+    Setting(
         name="WS4REDIS_MAX_CONNECTIONS", field="max_connections",
         option="max-connections", check="E013",
         default=None, kind=OrNone(Count(), "as many as there are file descriptors"),

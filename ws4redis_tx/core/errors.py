@@ -67,7 +67,8 @@ class Denied(WS4RedisError):
 
 
 class Outage(Denied):
-    """A 503 because Redis, the database or the session store is down.
+    """A 503 because Redis, the database or the session store is down, or because the process runs
+    out of something.
 
     The outage has one line in the log, so the refusals have none.
     """

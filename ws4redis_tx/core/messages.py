@@ -77,11 +77,23 @@ class RedisMessage(bytes):
     """The bytes of a message. Made from ``bytes``, or from ``str`` as UTF-8."""
 
     def __new__(cls, message: bytes | bytearray | memoryview | str) -> RedisMessage:
-        if isinstance(message, str):
-            message = message.encode()
-        elif not isinstance(message, bytes | bytearray | memoryview):
-            raise TypeError(f"A message is str or bytes, not {type(message).__name__}.")
-        return super().__new__(cls, message)
+        return super().__new__(cls, payload_of(message))
+
+
+def payload_of(message: object) -> bytes:
+    """The bytes of a message, not copied if they are ``bytes``. Raises ``TypeError``."""
+    if isinstance(message, bytes):
+        return message
+    if isinstance(message, str):
+        return message.encode()
+    if isinstance(message, bytearray | memoryview):
+        return bytes(message)
+    kind = type(message)
+    if hasattr(kind, "__await__"):
+        remedy = "It has yet to arrive: await it, or add a callback."
+    else:
+        remedy = "Make it one first, with json.dumps(…) for example."
+    raise TypeError(f"A message is str or bytes, and this is a {kind.__name__}. {remedy}")
 
 
 class PersistedMessage(RedisMessage):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
+from uuid import UUID
 
 from ws4redis_tx.core.errors import ConfigError
 
@@ -98,6 +99,18 @@ def logouts_key(prefix: str, number: int) -> bytes:
 def ticket_key(prefix: str, digest: str) -> bytes:
     """The key that stores a ticket's content until the ticket is redeemed."""
     return (f"{prefix}:ticket:{digest}" if prefix else f"ticket:{digest}").encode()
+
+
+def facility_text(facility: object) -> str:
+    """A facility as it stands in a URL. A whole number or a UUID counts as its text.
+
+    Raises ``TypeError`` for anything else that is not a string.
+    """
+    if isinstance(facility, str):
+        return str.__str__(facility)  # the text of an enumeration's member is its value
+    if isinstance(facility, int | UUID) and not isinstance(facility, bool):
+        return str(facility)
+    raise TypeError(f"The facility is a {type(facility).__name__}. Use a string.")
 
 
 def check_facility(facility: str, audiences: Iterable[str]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -39,7 +38,7 @@ from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
 from ws4redis_tx.django.databases import close_broken, tidy
 from ws4redis_tx.django.outages import OutageLog
 from ws4redis_tx.django.session_stores import read_only_store
-from ws4redis_tx.redis_store import identity_of, user_id_of
+from ws4redis_tx.redis_store import identity_of, session_key_of, user_id_of
 from ws4redis_tx.threads.lookups import Lookups
 from ws4redis_tx.tickets import Ticket, redeem
 
@@ -175,21 +174,18 @@ def _identify(request: WSGIRequest, ticket: Ticket | None) -> Identity:
         identity = identity_of(request)
     else:
         process_request(request)
-        if not hasattr(request, "session"):
+        if getattr(request, "session", None) is None:
             request.session = _session_store()(None)
-        if not hasattr(request, "user"):
+        if getattr(request, "user", None) is None:
             request.user = AnonymousUser()
         identity = _identity_by_session(request)
     if ticket is not None and (identity.username is None or identity.user_id != ticket.user_id):
         raise Denied(403, "The ticket is not good any more.", detail="its session or user is gone")
-    if isinstance(request.session, signed_cookies.SessionStore):
-        # The key of a signed-cookie session is the credential itself.
-        identity = replace(identity, session_key=None)
     return identity
 
 
 def _identity_by_session(request: WSGIRequest) -> Identity:
-    session_key = request.session.session_key or None
+    session_key = session_key_of(request.session)
     if not request.user.is_authenticated:
         return Identity(session_key)
     groups = tuple(request.session.get("ws4redis:memberof", ()))

@@ -64,7 +64,7 @@ class ClassicProtocol:
     def opened(self, session: ISession) -> Deferred[None]:
         connection: SubscriberConnection = session.state
         replay = connection.replay = Replay(
-            connection.subscriber, session, session.feed, self._broker, self._reactor
+            connection, session, session.feed, self._broker, self._reactor
         )
         return replay.run().addBoth(connection.replayed)
 

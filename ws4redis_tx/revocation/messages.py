@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ws4redis_tx.core.admission import Identity
-from ws4redis_tx.core.names import logouts_key
+from ws4redis_tx.core.names import facility_text, logouts_key
 
 LOGOUT, RECHECK, DISCONNECT = "logout", "recheck", "disconnect"
 KINDS: dict[str, tuple[str, ...]] = {
@@ -142,6 +142,8 @@ def disconnection(
         value = getattr(value, "name", None)
     elif kind == "session" and not isinstance(value, str):
         value = getattr(value, "session_key", None)
+    elif kind == "facility":
+        value = facility_text(value)
     if not isinstance(value, str):
         raise TypeError(
             f"{next(iter(given))}= names nobody: it takes "
@@ -150,7 +152,6 @@ def disconnection(
                 "username": "a saved user, or a username",
                 "session": "a session key, or a session that has one",
                 "group": "a group, or its name",
-                "facility": "a string",
             }[kind]
             + "."
         )

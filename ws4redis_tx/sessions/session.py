@@ -184,6 +184,18 @@ class Session:
         self.feed.close()
         self.close(1013, "Too slow: too many messages were waiting.")
 
+    def grew(self, size: int) -> None:
+        """The server holds that many bytes more for this client, or of its messages."""
+        self.server.pending_total.grew(self, size)
+
+    def give_way(self) -> None:
+        """All clients together hold too much, and this one holds the most."""
+        if self.opening is None:
+            self.feed.close()
+            self.close(1013, "The server holds too much for its clients.")
+        else:
+            self.turn_away(unavailable("its messages took too much memory"))
+
     def received(self, payload: bytes) -> None:
         """Take a message of the client's from an open transport."""
         if payload != self.server.heartbeat:
@@ -223,10 +235,16 @@ class Session:
         """The client does not read the bytes that were written: let messages wait."""
         self.outbox.pause()
         self._need_inbox().pace()
+        self.grew(sum(map(len, self.transport.outgoing)))
 
     def resume(self) -> None:
         self.outbox.resume()
         self._need_inbox().pace()
+
+    @property
+    def unacknowledged(self) -> int:
+        """Bytes of the client's messages that its protocol has not done with."""
+        return 0 if self._inbox is None else self._inbox.size
 
     @property
     def reading(self) -> bool:

@@ -48,8 +48,8 @@ from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.protocols import replay
 from ws4redis_tx.redis import broker, pubsub
-from ws4redis_tx.redis import connection as redis_connection
 from ws4redis_tx.redis import scripts as publishing
+from ws4redis_tx.redis.wire import connection as redis_connection
 from ws4redis_tx.service import make_service
 
 ROUNDS = 1 + LOAD // 10  # of each fault

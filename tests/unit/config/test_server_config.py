@@ -99,12 +99,12 @@ class ServerConfigTests(SynchronousTestCase):
     def test_a_limit_that_cannot_work_is_refused(self) -> None:
         for field in (
             "max_message_size", "max_pending", "max_authorizations", "max_connections",
-            "max_connections_per_user", "max_connections_per_address",
+            "max_connections_per_user", "max_connections_per_address", "max_pending_total",
         ):  # fmt: skip
             for value in (0, -1, "1 MiB", True, 1.5):
                 with self.subTest(field=field, value=value):
                     self.assert_refused(field, **{field: value})
-        for field in ("max_message_size", "max_pending", "max_authorizations"):
+        for field in ("max_message_size", "max_pending", "max_pending_total", "max_authorizations"):
             self.assert_refused(field, **{field: None})
         self.assert_refused("rate", rate=(1000, 0))
         self.assert_refused("recheck", recheck=-1)

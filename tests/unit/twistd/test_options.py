@@ -33,6 +33,7 @@ WRITTEN: dict[str, tuple[list[str], Any]] = {
     "max_message_size": (["--max-message-size=5"], 5),
     "max_pending": (["--max-pending=6"], 6),
     "slow_reader": (["--slow-reader=latest"], "latest"),
+    "max_pending_total": (["--max-pending-total=12"], 12),
     "max_connections": (["--max-connections=7"], 7),
     "max_connections_per_user": (["--max-connections-per-user=8"], 8),
     "max_connections_per_address": (["--max-connections-per-address=9"], 9),
