@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import tempfile
 from typing import Any
@@ -16,15 +15,12 @@ from twisted.trial.unittest import TestCase
 from tests.support import TIMEOUT
 from tests.support.brokers import Listener, start_broker
 from tests.support.clients import exchange
-from tests.support.redis import RedisServer, Sentinel
+from tests.support.redis import RedisServer, Sentinel, end_script, make_busy
 from tests.support.servers import ServerTestCase
 from tests.support.wires import handshake_bytes, status_of
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
-from ws4redis_tx.redis.commands import Commands
 from ws4redis_tx.redis.persisted import Persisted, PersistedMessages
-from ws4redis_tx.redis.wire.protocol import ResponseError
-from ws4redis_tx.scheduling.deferreds import gather
 from ws4redis_tx.twistd.embedded_redis import free_port
 
 
@@ -186,30 +182,6 @@ class NoScriptsTests(OutageTests):
         self.assertEqual((yield broker.publish([b"broadcast:f"], b"1", 60)), 1)
         self.assertEqual((yield broker.get(b"broadcast:f")), b"1")
         self.assertEqual(len(self.lines), 1, self.lines)
-
-
-def end_script(redis: RedisServer) -> None:
-    with contextlib.suppress(valkey.exceptions.ResponseError):  # it has ended
-        redis.command("SCRIPT", "KILL")
-
-
-@inlineCallbacks
-def make_busy(test: TestCase, redis: RedisServer) -> Any:
-    """Fire when a script keeps Redis busy; ``SCRIPT KILL`` ends that."""
-    script, asking = (Commands(redis.address, "", reactor, timeout=TIMEOUT) for _ in range(2))
-    for each in (script, asking):
-        each.start()
-        test.addCleanup(each.stop)
-    runner, protocol = yield gather([script.when_connected(), asking.when_connected()])
-    running = runner.execute_command("EVAL", b"while true do end", 0)
-    running.addErrback(lambda failure: None)  # it is killed
-    test.addCleanup(end_script, redis)
-    while True:
-        try:
-            yield protocol.execute_command("PING")
-        except ResponseError as error:
-            test.assertIn("BUSY ", str(error))
-            return
 
 
 class BusyTests(OutageTests):
