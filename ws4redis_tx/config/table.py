@@ -160,7 +160,8 @@ SETTINGS = (
         name="WS4REDIS_MAX_CONNECTIONS_PER_ADDRESS", field="max_connections_per_address",
         option="max-connections-per-address", check="E019",
         default=None, kind=OrNone(Count(), "no limit"),
-        help="websockets of one client address in one process; further ones get 503",
+        help="websockets of one client address in one process, where an IPv6 network of 64 bits "
+        "counts as one address; further ones get 503",
     ),
     Setting(
         name="WS4REDIS_MAX_AUTHORIZATIONS", field="max_authorizations",
