@@ -154,7 +154,11 @@ class CountedAddressTests(SynchronousTestCase):
 
     def test_an_ipv6_network_of_64_bits_counts_as_one(self) -> None:
         first = counted_address("2001:db8:1:2::1")
-        for same in ("2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:0DB8:1:2:3::", "2001:db8:1:2::1%eth0"):
+        for same in (
+            "2001:db8:1:2:ffff:ffff:ffff:ffff",
+            "2001:0DB8:1:2:3::",
+            "2001:db8:1:2::1%eth0",
+        ):
             self.assertEqual(counted_address(same), first)
         for other in ("2001:db8:1:3::1", "2001:db8::1", "::1", "fe80::1"):
             self.assertNotEqual(counted_address(other), first)
