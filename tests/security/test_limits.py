@@ -118,6 +118,25 @@ class PeerLimitTests(SecurityTestCase):
         self.assertEqual(asked, ["127.0.0.1"] * 2)
 
     @inlineCallbacks
+    def test_no_address_fills_redis_however_many_sessions_it_has(self) -> Any:
+        mebibyte = 1 << 20
+        yield self.serve(CLIENT_QUOTA=4 * mebibyte, ALLOWED_CHANNELS=None)
+
+        def visit() -> dict[str, str]:
+            session = SessionStore()
+            session.create()
+            return {"sessionid": session.session_key}
+
+        for number in range(4):
+            cookies = yield in_thread(visit)
+            for facility in range(3):
+                flags = "publish-session&subscribe-session&echo"
+                client = yield self.open(f"f{facility}?{flags}", cookies=cookies)
+                client.sendMessage(b"%d" % number * (mebibyte - 100))
+                self.assertEqual(len((yield client.next())), mebibyte - 100)
+        self.assertEqual(len(self.redis.command("KEYS", "session:*")), 3)
+
+    @inlineCallbacks
     def test_a_storm_of_handshakes_is_refused_before_it_costs_a_query(self) -> Any:
         go_on = threading.Event()
         self.addCleanup(go_on.set)

@@ -177,6 +177,13 @@ SETTINGS = (
         "of it; one that sends more is closed with 1013",
     ),
     Setting(
+        name="WS4REDIS_CLIENT_QUOTA", field="client_quota", option="client-quota", check="E029",
+        default=16 * 1024 * 1024, kind=OrNone(Count(least=0), "no limit"),
+        help="bytes that [the clients of one address](../operating.md#what-clients-persist) may "
+        "keep persisted; beyond it their messages are published and not persisted. `0` or `None`: "
+        "no limit",
+    ),
+    Setting(
         name="WS4REDIS_COMPRESSION", field="compression", option="compression", check="E022",
         default=False, kind=Flag(),
         help="[compress](../operating.md#compression) messages (permessage-deflate) with clients "
