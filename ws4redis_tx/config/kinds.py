@@ -67,12 +67,15 @@ class Flag(Kind):
         return value
 
 
+@dataclass(frozen=True, slots=True)
 class Count(Kind):
-    """A whole number, at least 1."""
+    """A whole number."""
+
+    least: int = 1
 
     def check(self, name: str, value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(name, f"is {value!r}", "Use a whole number, at least 1.")
+        if isinstance(value, bool) or not isinstance(value, int) or value < self.least:
+            raise ConfigError(name, f"is {value!r}", f"Use a whole number, at least {self.least}.")
         return value
 
     def read(self, name: str, text: str) -> object:

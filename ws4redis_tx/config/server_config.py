@@ -47,6 +47,7 @@ class ServerConfig:
     max_connections_per_address: int | None = _default("max_connections_per_address")
     max_authorizations: int = _default("max_authorizations")
     rate: tuple[float, float] | None = _default("rate")
+    client_quota: int | None = _default("client_quota")
     compression: bool = _default("compression")
     recheck: int = _default("recheck")
 

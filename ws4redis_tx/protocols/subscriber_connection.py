@@ -14,6 +14,7 @@ from ws4redis_tx.core.interfaces import IBroker
 from ws4redis_tx.core.messages import PersistedMessage, Publication
 from ws4redis_tx.core.names import check_within, namespace
 from ws4redis_tx.delivery.feed import Feed
+from ws4redis_tx.protocols.client_quota import ClientQuota
 from ws4redis_tx.scheduling.deferreds import gather, waits
 
 if TYPE_CHECKING:
@@ -28,12 +29,20 @@ class SubscriberConnection:
 
     __slots__ = (
         "__dict__",  # for attributes of an application's own
-        "_broker", "_feed", "_published", "_sender", "_subscribing", "_subscriptions", "config",
-        "namespace", "replay", "subscriber", "tenant",
+        "_broker", "_feed", "_peer", "_published", "_quota", "_sender", "_subscribing",
+        "_subscriptions", "config", "namespace", "replay", "subscriber", "tenant",
     )  # fmt: skip
 
     def __init__(
-        self, config: ServerConfig, broker: IBroker, feed: Feed, *, echo: bool, tenant: str = ""
+        self,
+        config: ServerConfig,
+        broker: IBroker,
+        feed: Feed,
+        quota: ClientQuota,
+        peer: str,
+        *,
+        echo: bool,
+        tenant: str = "",
     ) -> None:
         self.config = config
         self.tenant = tenant
@@ -44,6 +53,8 @@ class SubscriberConnection:
         """The replay, while it runs."""
         self._broker = broker
         self._feed = feed
+        self._quota = quota
+        self._peer = peer
         self._sender = None if echo else feed
         # Messages that the websocket published before its replay ended: they must not come back
         # from a key. Rarely needed, so made on first use: every websocket has one of these objects.
@@ -86,11 +97,15 @@ class SubscriberConnection:
         )
 
     def publish(self, channels: Iterable[str], message: bytes, expire: int) -> Deferred[int]:
-        """Publish and persist. The websocket does not get it back unless it asked for echo."""
+        """Publish, and persist unless its address has persisted as much as it may. The websocket
+        does not get it back unless it asked for echo.
+        """
         if self.tenant:
             channels = tuple(channels)
             check_within(self.namespace, channels)
         names = [channel.encode() for channel in channels]
+        if expire and not self._quota.admits(self._peer, names, len(message), expire):
+            expire = 0
         if self._sender is None or not self._feed.replaying:
             self._published = None
         else:

@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from ws4redis_tx.core.errors import BrokerUnavailable, Denied, Outage, unavailable
 from ws4redis_tx.core.handshake import asks_for_websocket, judge_request
 from ws4redis_tx.core.http import MAX_HEAD_BYTES, HttpRequest, read_request
+from ws4redis_tx.core.proxies import counted_address
 
 if TYPE_CHECKING:
     from ws4redis_tx.sessions.server import Server
@@ -96,7 +97,7 @@ class OpeningHandshake:
         )
         self.peer = handshake.peer
         server.check_capacity()
-        session.claim(server.addresses, handshake.peer)
+        session.claim(server.addresses, counted_address(handshake.peer))
         server.origins.check(handshake)
         session.handshake = handshake
         session.outbox.codec = transport.negotiate(handshake)

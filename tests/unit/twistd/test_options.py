@@ -39,6 +39,7 @@ WRITTEN: dict[str, tuple[list[str], Any]] = {
     "max_connections_per_address": (["--max-connections-per-address=9"], 9),
     "max_authorizations": (["--max-authorizations=10"], 10),
     "rate": (["--rate=100,65536"], (100, 65536)),
+    "client_quota": (["--client-quota=12"], 12),
     "compression": (["--compression"], True),
     "recheck": (["--recheck=11"], 11),
 }
