@@ -67,6 +67,9 @@ class SubscriberConnection:
         """All channels that the websocket listens to now."""
         return tuple([name for each in self._subscriptions for name in each.channels])
 
+    def encoded_channels(self) -> list[bytes]:
+        return [name.encode() for each in self._subscriptions for name in each.channels]
+
     def pubsub(self) -> Subscription:
         subscription = Subscription(self._broker, self._feed, self)
         self._subscriptions += (subscription,)

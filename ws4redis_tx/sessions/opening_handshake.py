@@ -63,7 +63,7 @@ class OpeningHandshake:
         """Start with a request whose head was read here or by an HTTP server."""
         session = self._session
         self.head_read = True
-        self.wants_websocket = asks_for_websocket(request)
+        self.wants_websocket = True
         self._server.timeouts.discard(session)
         if session.ended:
             return
@@ -71,6 +71,7 @@ class OpeningHandshake:
             self._judge(request)
             answer = session.protocol.handshake(session)
         except BaseException:  # also sys.exit() in a callback
+            self.wants_websocket = asks_for_websocket(request)
             self._fail(Failure())
             return
         if answer is None:
