@@ -48,14 +48,26 @@ NO_BROADCAST: Final[Any] = _UnnamedFlag()
 _SIGNED_COOKIES = "django.contrib.sessions.backends.signed_cookies"
 
 
+class _SetByInit:
+    """An attribute that is missing unless ``RedisStore.__init__`` was called."""
+
+    def __get__(self, store: object, owner: type) -> NoReturn:
+        raise AttributeError(
+            f"{owner.__name__}.__init__() has not called super().__init__(…), which every subclass "
+            "must do, with the arguments of its base class."
+        )
+
+
 class RedisStore:
     """Computes channel names. Subclasses publish and read through ``connection``."""
 
+    _connection: Any = _SetByInit()
+    _publishers: Any = _SetByInit()
     _audience_given = False
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
-        self._publishers: set[str] = set()
+        self._publishers = set()
 
     def get_prefix(self) -> str:
         """The prefix of all channel names, with its ``:``, or ``''``. Here it is

@@ -8,8 +8,8 @@ connecting would then log the browser out.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import datetime
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -111,17 +111,13 @@ class DjangoAuthorizer:
         callback = django_settings.get_callable("WS4REDIS_ALLOWED_CHANNELS")
         if callback is None:
             return default_policy(rights)
-        try:
+        with _denials("WS4REDIS_ALLOWED_CHANNELS"):
             granted = callback(request, list(rights))
-        except PermissionDenied as error:
-            raise Denied(
-                403,
-                "This is not allowed.",
-                detail=f"WS4REDIS_ALLOWED_CHANNELS raised PermissionDenied ({error})",
-            ) from error
-        if isinstance(granted, str | bytes):
-            raise TypeError("WS4REDIS_ALLOWED_CHANNELS returned a string. Return a list of rights.")
-        granted = tuple(dict.fromkeys(granted))
+            if isinstance(granted, str | bytes):
+                raise TypeError(
+                    "WS4REDIS_ALLOWED_CHANNELS returned a string. Return a list of rights."
+                )
+            granted = tuple(dict.fromkeys(granted))
         unknown = set(granted) - self._known_rights - {"echo"}
         if unknown:
             raise ValueError(
@@ -129,6 +125,16 @@ class DjangoAuthorizer:
                 f"from {sorted(self._known_rights)}."
             )
         return granted
+
+
+@contextmanager
+def _denials(setting: str) -> Iterator[None]:
+    """Turn ``PermissionDenied`` into a refusal. A recheck that is refused closes the websocket."""
+    try:
+        yield
+    except PermissionDenied as error:
+        detail = f"{setting} raised PermissionDenied ({error})"
+        raise Denied(403, "This is not allowed.", detail=detail) from error
 
 
 def make_request(handshake: Handshake) -> WSGIRequest:
@@ -173,18 +179,24 @@ def _identify(request: WSGIRequest, ticket: Ticket | None) -> Identity:
             request.session, request.user = _load_user_of(ticket)
         identity = identity_of(request)
     else:
-        process_request(request)
-        if getattr(request, "session", None) is None:
-            request.session = _session_store()(None)
-        if getattr(request, "user", None) is None:
-            request.user = AnonymousUser()
-        identity = _identity_by_session(request)
+        with _denials("WS4REDIS_PROCESS_REQUEST"):
+            process_request(request)
+            if getattr(request, "session", None) is None:
+                request.session = _session_store()(None)
+            if getattr(request, "user", None) is None:
+                request.user = AnonymousUser()
+            identity = _identity_by_session(request)
     if ticket is not None and (identity.username is None or identity.user_id != ticket.user_id):
         raise Denied(403, "The ticket is not good any more.", detail="its session or user is gone")
     return identity
 
 
 def _identity_by_session(request: WSGIRequest) -> Identity:
+    if not hasattr(request.session, "session_key"):
+        raise TypeError(
+            f"WS4REDIS_PROCESS_REQUEST set request.session to a {type(request.session).__name__}. "
+            "Set it to a session, or to None."
+        )
     session_key = session_key_of(request.session)
     if not request.user.is_authenticated:
         return Identity(session_key)

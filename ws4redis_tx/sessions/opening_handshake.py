@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ws4redis_tx.core.errors import BrokerUnavailable, Denied, Outage, unavailable
+from ws4redis_tx.core.errors import (
+    BrokerUnavailable,
+    Denied,
+    Outage,
+    is_permission_denied,
+    unavailable,
+)
 from ws4redis_tx.core.handshake import judge_request
 from ws4redis_tx.core.http import MAX_HEAD_BYTES, HttpRequest, read_request
 
@@ -119,6 +125,9 @@ class OpeningHandshake:
         if isinstance(error, BrokerUnavailable):
             kind = unavailable if self._server.broker.available else Outage
             error = kind(str(error))
+        elif is_permission_denied(error):
+            detail = f"the subscriber or the authorizer raised PermissionDenied ({error})"
+            error = Denied(403, "This is not allowed.", detail=detail)
         elif not isinstance(error, Denied):
             _log.failure("A handshake failed; the client was answered with 500", failure=failure)
             error = Denied(500, "The server failed; its log says why.")

@@ -19,6 +19,7 @@ from ws4redis_tx.core.errors import Denied, Outage, unavailable
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.interfaces import Refusal
 from ws4redis_tx.core.limits import Quota
+from ws4redis_tx.core.messages import payload_of
 from ws4redis_tx.delivery.feed import CountedFeed, Feed
 from ws4redis_tx.delivery.outbox import Outbox
 from ws4redis_tx.protocols.interfaces import IProtocol
@@ -163,8 +164,11 @@ class Session:
     # While it is open
 
     def send(self, message: bytes | str) -> None:
-        """Send a message in order with all others: as text if it is valid UTF-8, else as binary."""
-        self.feed.send(message.encode() if isinstance(message, str) else message)
+        """Send a message in order with all others: as text if it is valid UTF-8, else as binary.
+
+        Raises ``TypeError`` for what is neither text nor bytes.
+        """
+        self.feed.send(payload_of(message))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Begin the close handshake. Messages that were not written yet are dropped. The reason is
