@@ -13,7 +13,7 @@ from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.config.setting import Setting
 from ws4redis_tx.config.table import BY_FIELD, BY_NAME, DEFAULT_LISTEN, SETTINGS
 from ws4redis_tx.core.errors import ConfigError
-from ws4redis_tx.core.redis_address import RedisAddress
+from ws4redis_tx.core.redis_address import RedisAddress, without_effect
 
 _UNSET = object()
 
@@ -100,6 +100,23 @@ def mistakes() -> Iterator[tuple[Setting, ConfigError]]:
             get_origins() if row.field == "allowed_origins" else get_checked(row.name)
         except ConfigError as error:
             yield row, error
+
+
+def doubts() -> Iterator[tuple[str, ConfigError]]:
+    """What has no effect, or not the whole one, with the id of its warning."""
+    for error in without_effect(get("WS4REDIS_CONNECTION")):
+        yield "W003", error
+    application = settings.WSGI_APPLICATION
+    if isinstance(application, str) and application.startswith("ws4redis."):
+        yield (
+            "W004",
+            ConfigError(
+                "WSGI_APPLICATION",
+                f"is {application!r}, of django-websocket-redis",
+                "Name your site's own WSGI application, or None; twistd ws4redis serves the "
+                "websockets.",
+            ),
+        )
 
 
 def problems() -> list[ConfigError]:
