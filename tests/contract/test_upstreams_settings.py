@@ -199,7 +199,7 @@ class RedisPyTests(SynchronousTestCase):
 
     def test_a_typo_and_what_would_change_who_is_asked_are_refused(self) -> None:
         for option in (
-            "pasword",
+            "passwords",
             "hostname",
             "credential_provider",
             "connection_class",

@@ -35,6 +35,7 @@ from ws4redis_tx.core.admission import Admission, Identity, default_policy
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
+from ws4redis_tx.django import memberof
 from ws4redis_tx.django.databases import close_broken, tidy
 from ws4redis_tx.django.outages import OutageLog
 from ws4redis_tx.django.session_stores import read_only_store
@@ -68,6 +69,7 @@ class DjangoAuthorizer:
         self._lookups: Lookups | None = None
         self._at_shutdown: Any = None
         self._outages = OutageLog(reactor)
+        self._foreign_groups = memberof.ForeignGroups(reactor)
 
     def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
         if self._lookups is None:
@@ -99,6 +101,7 @@ class DjangoAuthorizer:
             ticket = redeem(handshake)
             identity = _identify(request, ticket)
             request.ws4redis_identity = identity  # type: ignore[attr-defined]
+            self._foreign_groups.look(request, identity, rights)
             expires = _expiry_of(request.session)
             if ticket is None:
                 return Admission(identity, self._granted(request, rights), request, expires)
@@ -200,7 +203,7 @@ def _identity_by_session(request: WSGIRequest) -> Identity:
     session_key = session_key_of(request.session)
     if not request.user.is_authenticated:
         return Identity(session_key)
-    groups = tuple(request.session.get("ws4redis:memberof", ()))
+    groups = tuple(request.session.get(memberof.KEY, ()))
     return Identity(
         session_key, request.user.get_username() or None, groups, user_id_of(request.user)
     )
