@@ -234,11 +234,13 @@ def resolve(audience: str, names: Any, request: Any) -> list[str]:
 
 def _name_of(audience: str, named: Any) -> str:
     """The name of what stands in a list of names; ``""`` for an anonymous visitor."""
-    name: Any = named
-    if audience == "user" and hasattr(named, "get_username"):
+    name: Any = None
+    if isinstance(named, str):
+        name = named
+    elif audience == "user" and hasattr(named, "get_username"):
         name = named.get_username()
-    elif audience == "group" and hasattr(named, "name") and hasattr(named, "pk"):
-        name = named.name
+    elif audience == "group" and hasattr(named, "pk"):
+        name = getattr(named, "name", None)
     elif audience == "session" and hasattr(named, "session_key"):
         name = session_key_of(named) or ""
     if not isinstance(name, str):
