@@ -104,8 +104,9 @@ def mistakes() -> Iterator[tuple[Setting, ConfigError]]:
 
 def doubts() -> Iterator[tuple[str, ConfigError]]:
     """What has no effect, or not the whole one, with the id of its warning."""
-    for error in without_effect(get("WS4REDIS_CONNECTION")):
-        yield "W003", error
+    name = "WS4REDIS_CONNECTION"
+    for error in without_effect(get(name)):
+        yield "W003", ConfigError(name, error.problem, error.remedy)
     application = settings.WSGI_APPLICATION
     if isinstance(application, str) and application.startswith("ws4redis."):
         yield (
