@@ -16,7 +16,13 @@ from asgiref.sync import sync_to_async
 
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.admission import Identity
-from ws4redis_tx.core.names import check_facility, check_tenant, facility_text
+from ws4redis_tx.core.messages import payload_of
+from ws4redis_tx.core.names import (
+    channels_to_publish_on,
+    check_facility,
+    check_tenant,
+    facility_text,
+)
 from ws4redis_tx.redis_store import (
     NO_BROADCAST,
     SELF,
@@ -61,6 +67,8 @@ class RedisPublisher(RedisStore):
     a request, and ``TypeError`` for an argument that it does not take.
     """
 
+    _unresolved: Callable[[], None] | None = None
+
     def __init__(
         self,
         request: Any = None,
@@ -74,7 +82,6 @@ class RedisPublisher(RedisStore):
     ) -> None:
         super().__init__(_BlockingConnection())
         self._tenant = self._given_tenant = None if tenant is None else check_tenant(tenant)
-        self._unresolved: Callable[[], None] | None = None
         names = [_repeatable(each) for each in (groups, users, sessions)]
         address = partial(self._address, request, facility, broadcast, *names, **audience)
         if bridge.on_event_loop():
@@ -229,12 +236,11 @@ def _names_alone(names: Any, request: Any) -> Any:
 
 
 class _BlockingConnection:
-    """A connection to Redis whose calls block their thread."""
+    """A connection to Redis whose calls block their thread. Old tests use it, too."""
 
-    def publish(self, channels: Sequence[bytes], message: bytes, expire: int) -> int:
-        if not channels:
-            return 0
-        return bridge.redis().publish(channels, message, expire)
+    def publish(self, channels: Sequence[bytes], message: bytes, expire: int | None = None) -> int:
+        names = channels_to_publish_on(channels, expire)
+        return bridge.redis().publish(names, payload_of(message), expire or 0) if names else 0
 
     async def apublish(self, channels: Sequence[bytes], message: bytes, expire: int) -> int:
         if not channels:

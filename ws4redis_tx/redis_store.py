@@ -54,16 +54,28 @@ NO_BROADCAST: Final[Any] = _UnnamedFlag()
 _SIGNED_COOKIES = "django.contrib.sessions.backends.signed_cookies"
 
 
+class _SetByInit:
+    """An attribute that is missing unless ``RedisStore.__init__`` was called."""
+
+    def __get__(self, store: object, owner: type) -> NoReturn:
+        raise AttributeError(
+            f"{owner.__name__}.__init__() has not called super().__init__(…), which every subclass "
+            "must do, with the arguments of its base class."
+        )
+
+
 class RedisStore:
     """Computes channel names. Subclasses publish and read through ``connection``."""
 
+    _connection: Any = _SetByInit()
+    _publishers: Any = _SetByInit()
     _audience_given = False
     # Whose names these are; ``None`` if it is not known, or if the site has no tenants.
     _tenant: str | None = None
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
-        self._publishers: set[str] = set()
+        self._publishers = set()
 
     def get_prefix(self) -> str:
         """The beginning of all channel names, with its ``:``, or ``''``. Here it is
@@ -238,11 +250,13 @@ def resolve(audience: str, names: Any, request: Any) -> list[str]:
 
 def _name_of(audience: str, named: Any) -> str:
     """The name of what stands in a list of names; ``""`` for an anonymous visitor."""
-    name: Any = named
-    if audience == "user" and hasattr(named, "get_username"):
+    name: Any = None
+    if isinstance(named, str):
+        name = named
+    elif audience == "user" and hasattr(named, "get_username"):
         name = named.get_username()
-    elif audience == "group" and hasattr(named, "name") and hasattr(named, "pk"):
-        name = named.name
+    elif audience == "group" and hasattr(named, "pk"):
+        name = getattr(named, "name", None)
     elif audience == "session" and hasattr(named, "session_key"):
         name = session_key_of(named) or ""
     if not isinstance(name, str):

@@ -124,6 +124,19 @@ def channel_name(
     return f"{start}:{facility}" if name is None else f"{start}:{name}:{facility}"
 
 
+def channels_to_publish_on(channels: Iterable[str | bytes], expire: int | None) -> list[bytes]:
+    """The channels that a caller of ``publish(channels, message, expire)`` names.
+
+    Raises ``TypeError`` for the arguments that redis-py's ``publish`` takes.
+    """
+    if isinstance(channels, str | bytes) or expire is None:
+        raise TypeError(
+            "publish takes a list of channels, and an expiry: publish([channel], message, expire). "
+            "With expire=0 the message is not persisted."
+        )
+    return [each if isinstance(each, bytes) else each.encode() for each in channels]
+
+
 def stamp_key(prefix: str, channel: bytes) -> bytes:
     """The key that holds the time when the persisted message of ``channel`` was published:
     ``{namespace:}at:{channel}``.

@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING
 
 from twisted.python.failure import Failure
 
-from ws4redis_tx.core.errors import BrokerUnavailable, Denied, Outage, unavailable
+from ws4redis_tx.core.errors import (
+    BrokerUnavailable,
+    Denied,
+    Outage,
+    is_permission_denied,
+    unavailable,
+)
 from ws4redis_tx.core.handshake import asks_for_websocket, judge_request
 from ws4redis_tx.core.http import MAX_HEAD_BYTES, HttpRequest, read_request
 from ws4redis_tx.core.proxies import counted_address
@@ -120,6 +126,9 @@ class OpeningHandshake:
         if isinstance(error, BrokerUnavailable):
             kind = unavailable if self._server.broker.available else Outage
             error = kind(str(error))
+        elif is_permission_denied(error):
+            detail = f"the subscriber or the authorizer raised PermissionDenied ({error})"
+            error = Denied(403, "This is not allowed.", detail=detail)
         elif not isinstance(error, Denied):
             text = "A handshake failed; the client was answered with 500"
             self._server.log.failed(text, failure)

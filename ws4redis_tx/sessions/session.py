@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.python.failure import Failure
 
 from ws4redis_tx.core.admission import Admission
@@ -19,6 +19,7 @@ from ws4redis_tx.core.errors import Denied, unavailable
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.interfaces import Closing, Refusal
 from ws4redis_tx.core.limits import Quota
+from ws4redis_tx.core.messages import payload_of
 from ws4redis_tx.delivery.feed import Feed
 from ws4redis_tx.delivery.outbox import Outbox
 from ws4redis_tx.protocols.interfaces import IProtocol
@@ -159,8 +160,11 @@ class Session:
     # While it is open
 
     def send(self, message: bytes | str) -> None:
-        """Send a message in order with all others: as text if it is valid UTF-8, else as binary."""
-        self.feed.send(message.encode() if isinstance(message, str) else message)
+        """Send a message in order with all others: as text if it is valid UTF-8, else as binary.
+
+        Raises ``TypeError`` for what is neither text nor bytes.
+        """
+        self.feed.send(payload_of(message))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Begin the close handshake. Messages that were not written yet are dropped. The reason is
@@ -268,10 +272,7 @@ class Session:
         if self._limits is not None:
             self._limits.give_back()
         if hasattr(self, "protocol"):
-            try:
-                released = self.protocol.closed(self) or succeed(None)
-            except Exception:
-                released = fail()
+            released = maybeDeferred(self.protocol.closed, self)
             released.addErrback(partial(self.server.log.failed, "Releasing a websocket failed"))
         if self._since is not None:
             self.server.log.ended(self, self.closing(ending))

@@ -106,7 +106,7 @@ class PlainTests(OptionsTestCase):
             ("--max-authorizations=many", "--max-authorizations is 'many'. Use a whole number"),
             ("--max-connections=0", "Use a whole number, at least 1, or None for as many as"),
             ("--rate=5", "--rate is '5'. Write messages and bytes a second, such as 1000,16777216"),
-            ("--heartbeat=", "--heartbeat is empty. Write a text, or leave the option out."),
+            ("--heartbeat=", "--heartbeat is empty. Write a value, or leave the option out."),
             (
                 "--slow-reader=wait",
                 "--slow-reader is 'wait'. Use one of close, drop_oldest, latest",
