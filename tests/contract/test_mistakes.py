@@ -400,7 +400,6 @@ class CallbackTests(SynchronousTestCase):
 class AnswerTests(ContractTestCase):
     @inlineCallbacks
     def test_a_callback_that_answers_the_wrong_type_is_named_with_what_to_return(self) -> Any:
-        yield self.serve()
         for answer, expected in (
             (None, "returned None"),
             (7, "returned 7"),
@@ -409,6 +408,7 @@ class AnswerTests(ContractTestCase):
             ("subscribe-broadcast", "returned 'subscribe-broadcast'"),
             (["subscribe-brodcast"], "Did you mean subscribe-broadcast?"),
         ):
+            yield self.serve()  # each time: the log sums up equal failures
             with override_settings(
                 WS4REDIS_ALLOWED_CHANNELS=lambda request, channels, answer=answer: answer
             ):
@@ -450,9 +450,9 @@ class OtherHostTests(ContractTestCase):
 
     @inlineCallbacks
     def test_nobody_is_told_so_who_uses_one_host_or_no_browser(self) -> Any:
-        yield self.serve()
-        own = f"http://127.0.0.1:{self.port}"
-        for headers in ({}, {"Origin": own}, {"Origin": own.replace("http", "https")}):
+        for scheme in (None, "http", "https"):
+            yield self.serve()  # each time: the log sums up equal refusals
+            headers = {"Origin": f"{scheme}://127.0.0.1:{self.port}"} if scheme else {}
             _, text, line = yield self.refused("subscribe-user", **headers)
             self.assertNotIn(self.HINT, text + line)
 

@@ -34,6 +34,8 @@ SETTINGS = (
     ("WS4REDIS_HEARTBEAT", "heartbeat", None),
     ("WS4REDIS_ALLOWED_CHANNELS", "", None),
     ("WS4REDIS_PROCESS_REQUEST", "", None),
+    ("WS4REDIS_TENANT", "", None),
+    ("WS4REDIS_CLIENT_QUOTA", "client_quota", None),
     ("WS4REDIS_ALLOWED_ORIGINS", "allowed_origins", ()),
     ("WS4REDIS_TRUSTED_PROXIES", "trusted_proxies", ()),
     ("WS4REDIS_MAX_CONNECTIONS", "max_connections", None),
@@ -111,10 +113,9 @@ class OffTests(SynchronousTestCase):
                 self.assertEqual(error.setting, f"--{row.option}")
 
     def test_an_expiry_below_zero_is_off(self) -> None:
-        for name in ("WS4REDIS_EXPIRE", "WS4REDIS_RECHECK"):
-            for off in (0, -1, -3600):
-                with override_settings(**{name: off}):
-                    self.assertEqual(django_settings.get_checked(name), 0)
+        for off in (0, -1, -3600):
+            with override_settings(WS4REDIS_EXPIRE=off):
+                self.assertEqual(django_settings.get_checked("WS4REDIS_EXPIRE"), 0)
 
     def test_a_page_gets_null_for_a_heartbeat_that_is_off(self) -> None:
         template = engines["django"].from_string("{{ WS4REDIS_HEARTBEAT }}")

@@ -88,14 +88,16 @@ class Count(Kind):
 
 @dataclass(frozen=True, slots=True)
 class WholeSeconds(Kind):
-    """``0``, less than that, or off means ``zero``."""
+    """``0`` or off means ``zero``; so does less than that, if it did in django-websocket-redis."""
 
     zero: str
+    negative: bool = False
 
     def check(self, name: str, value: object) -> int:
         if is_off(value):
             return 0
-        if isinstance(value, bool) or not isinstance(value, int) or value >= 2**31:
+        least = -(2**31) if self.negative else 0
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**31:
             raise ConfigError(name, f"is {value!r}", f"Use whole seconds, or 0 to {self.zero}.")
         return max(0, value)
 

@@ -76,7 +76,7 @@ SETTINGS = (
     ),
     Setting(
         name="WS4REDIS_EXPIRE", field="expire", option="expire", check="E004",
-        default=3600, kind=WholeSeconds("persist nothing"),
+        default=3600, kind=WholeSeconds("persist nothing", negative=True),
         help="seconds for which the last message of a channel is kept; `0` or `None`: not at all",
     ),
     Setting(

@@ -103,7 +103,7 @@ class NumberTests(KindTestCase):
             self.assert_cannot_be_read(Count(), text, "Use a whole number, at least 1.")
 
     def test_whole_seconds_may_be_0_and_less_or_off_is_0(self) -> None:
-        kind = WholeSeconds("persist nothing")
+        kind = WholeSeconds("persist nothing", negative=True)
         for value, seconds in ((0, 0), (-1, 0), (1, 1), (2**31 - 1, 2**31 - 1)):
             self.assertEqual(kind.check("the_name", value), seconds)
         for off in (None, "", False):

@@ -219,9 +219,8 @@ class Everybody(AllowAll):
 
 class EndTests(LogTestCase):
     def ended(self, client: MemoryClient) -> str:
-        self.lines()
         client.lose_connection()
-        (line,) = self.lines()
+        (line,) = self.lines("A websocket ended")
         return line
 
     def test_a_websocket_that_was_open_has_one_line_with_all_about_it(self) -> None:

@@ -18,6 +18,7 @@ from ws4redis_tx.core.interfaces import NullHooks
 from ws4redis_tx.protocols.interfaces import ISession
 from ws4redis_tx.sessions.hooks import HookObserver
 from ws4redis_tx.sessions.interfaces import ISessionObserver
+from ws4redis_tx.sessions.log import ClientLog
 from ws4redis_tx.sessions.server import Server
 from ws4redis_tx.testing import MemoryBroker, connect
 from ws4redis_tx.websocket.factory import WebSocketFactory
@@ -82,6 +83,7 @@ class SeamTests(SynchronousTestCase):
             self.site,
             [Asking(self.broker)],
             self.clock,
+            ClientLog(self.clock),
             observers,
         )
         self.client = connect(WebSocketFactory(self.server), "ws://localhost/ask/room")
