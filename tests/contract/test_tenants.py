@@ -22,6 +22,7 @@ from tests.support.servers import LISTEN
 from tests.support.sites import PUBLISH_ALL, SUBSCRIBE_ALL, ContractTestCase, Lines
 from tests.support.wires import handshake_bytes, status_of
 from ws4redis_tx import service
+from ws4redis_tx.redis.persisted import PersistedMessages
 from ws4redis_tx.subscriber import RedisSubscriber
 
 set_up_django()
@@ -34,6 +35,7 @@ from django.core.checks import run_checks
 from django.core.exceptions import PermissionDenied
 from django.core.handlers.wsgi import WSGIRequest
 from django.test import RequestFactory, override_settings
+from django.utils.safestring import mark_safe
 
 import ws4redis_tx
 from ws4redis_tx.config import django_settings
@@ -216,6 +218,15 @@ class IsolationTests(TenantTestCase):
         self.assertEqual((yield b.next()), "still here")
 
     @inlineCallbacks
+    def test_the_server_finds_the_stamps_that_publishers_set(self) -> Any:
+        yield self.serve()
+        yield self.say("a", "hi")
+        channel = b"p:t:a:user:john:foobar"
+        _, (found,) = yield PersistedMessages(self.broker.commands, "p").find([channel])
+        self.assertEqual((found.channel, found.size), (channel, 2))
+        self.assertEqual(found.stamp, self.redis.command("GET", b"p:t:a:at:" + channel))
+
+    @inlineCallbacks
     def test_a_ticket_of_one_tenant_is_worth_nothing_in_another(self) -> Any:
         yield self.serve()
         for make in (make_ticket, async_to_sync(amake_ticket)):
@@ -282,6 +293,15 @@ class CallableTests(TenantTestCase):
         yield self.serve(WS4REDIS_TENANT=look)
         yield self.enter("any")
         self.assertEqual(seen, [(WSGIRequest, False, False, "/ws/foobar", False, True)])
+
+    @inlineCallbacks
+    def test_a_string_of_a_subclass_is_a_string(self) -> Any:
+        yield self.serve(WS4REDIS_TENANT=lambda request: mark_safe(tenant_of(request)))
+        a = yield self.enter("a")
+        yield self.say("a", "hi")
+        self.assertEqual((yield a.take(4)), ["hi"] * 4)
+        yield in_thread(lambda: ws4redis_tx.disconnect(user="john", tenant=mark_safe("a")))
+        yield self.assert_closed(a)
 
     @inlineCallbacks
     def test_no_answer_is_a_500_and_never_no_tenant(self) -> Any:
