@@ -415,8 +415,7 @@ class RevocationTests(TenantTestCase):
         for change in (self.save_user, self.leave_group, self.lose_member):
             self.asked.clear()
             yield in_thread(change)
-            yield self.rechecked_for_a_while(2)
-            self.assertEqual({tenant_of(each) for each in self.asked}, {"a", "b"})
+            yield self.asked_again_in("a", "b")
         yield self.assert_open(a, "a")
         yield self.assert_open(b, "b")
 
@@ -444,9 +443,9 @@ class RevocationTests(TenantTestCase):
         self.join_group().user_set.remove(User.objects.get(username="john"))
 
     @inlineCallbacks
-    def rechecked_for_a_while(self, count: int) -> Any:
-        """Fire when the authorizer was asked about that many websockets."""
-        while len(self.asked) < count:
+    def asked_again_in(self, *tenants: str) -> Any:
+        """Fire when the authorizer was asked about a websocket of each tenant."""
+        while {tenant_of(each) for each in self.asked} != set(tenants):
             yield self.broker.fence()
 
     @inlineCallbacks
