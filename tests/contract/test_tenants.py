@@ -431,16 +431,23 @@ class RevocationTests(TenantTestCase):
     def save_user(self) -> None:
         User.objects.get(username="john").save()
 
-    def join_group(self) -> Any:
-        group, _ = Group.objects.get_or_create(name="tenants' testers")
-        User.objects.get(username="john").groups.add(group)
+    def group(self) -> Any:
+        group, created = Group.objects.get_or_create(name="tenants' testers")
+        if created:
+            self.addCleanup(in_thread, group.delete)
         return group
 
+    def join_group(self) -> Any:
+        User.objects.get(username="john").groups.add(self.group())
+        return self.group()
+
+    # Django tells of a member who leaves, even if John was none.
+
     def leave_group(self) -> None:
-        User.objects.get(username="john").groups.remove(self.join_group())
+        User.objects.get(username="john").groups.remove(self.group())
 
     def lose_member(self) -> None:
-        self.join_group().user_set.remove(User.objects.get(username="john"))
+        self.group().user_set.remove(User.objects.get(username="john"))
 
     @inlineCallbacks
     def asked_again_in(self, *tenants: str) -> Any:
