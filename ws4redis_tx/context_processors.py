@@ -28,7 +28,7 @@ def default(request: HttpRequest) -> dict[str, str]:
     """
     return {
         "WEBSOCKET_URI": websocket_uri(request),
-        "WS4REDIS_HEARTBEAT": _script_literal(django_settings.get("WS4REDIS_HEARTBEAT")),
+        "WS4REDIS_HEARTBEAT": _script_literal(django_settings.get("WS4REDIS_HEARTBEAT") or None),
     }
 
 

@@ -34,8 +34,9 @@ from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
 from ws4redis_tx.protocols.classic import ClassicProtocol
 from ws4redis_tx.protocols.subscriber_connection import SubscriberConnection
 from ws4redis_tx.redis.broker import RedisBroker
-from ws4redis_tx.redis_store import Names, RedisMessage, RedisStore
+from ws4redis_tx.redis_store import NO_BROADCAST, UNNAMED, Names, RedisMessage, RedisStore
 from ws4redis_tx.revocation.messages import CONTROL_NAME, disconnection
+from ws4redis_tx.scheduling import clock
 from ws4redis_tx.sessions.hooks import HookObserver
 from ws4redis_tx.sessions.interfaces import ISessionObserver
 from ws4redis_tx.sessions.server import Server
@@ -75,6 +76,7 @@ __all__ = [
     "make_resource",
     "make_service",
     "parse_redis_address",
+    "use_monotonic_clock",
 ]
 
 
@@ -94,10 +96,10 @@ class Publisher(RedisStore):
         *,
         facility: str,
         request: Any = None,
-        broadcast: bool = False,
-        groups: Names = (),
-        users: Names = (),
-        sessions: Names = (),
+        broadcast: bool = NO_BROADCAST,
+        groups: Names = UNNAMED,
+        users: Names = UNNAMED,
+        sessions: Names = UNNAMED,
         tenant: str | None = None,
     ) -> None:
         super().__init__(broker)
@@ -225,6 +227,17 @@ def make_service(
     if endpoints is None:
         endpoints = [make_endpoint(reactor, description) for description in config.listen]
     return WebSocketService(factory, endpoints, own_broker, stop)
+
+
+def use_monotonic_clock(*, reactor: Any = None) -> None:
+    """Let all timers of the reactor run on a monotonic clock, so that they take no notice when the
+    system clock is set. ``twistd ws4redis`` does so.
+
+    Twisted's reactors follow the system clock: when it is set back by an hour, timers stop for an
+    hour. Timers that are already set keep their times. Once the system clock has been set,
+    ``reactor.seconds()`` is no longer the time of day. Idempotent.
+    """
+    clock.use_monotonic_clock(_reactor(reactor))
 
 
 def _checked_tenant(config: ServerConfig, tenant: str | None) -> str | None:

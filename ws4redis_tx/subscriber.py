@@ -40,7 +40,8 @@ class RedisSubscriber(RedisStore):
         """Subscribe to the channels of the granted rights, which are in ``channels``.
 
         The handshake waits for the Deferred, so the client misses nothing that is published after
-        it sees its websocket open. Raise ``ws4redis_tx.core.errors.Denied`` to refuse.
+        it sees its websocket open. Raise ``ws4redis_tx.core.errors.Denied``, or Django's
+        ``PermissionDenied``, to refuse.
         """
         facility = request.path_info[len(self._connection.config.websocket_url) :]
         self._publishers = set(

@@ -23,14 +23,13 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, load_backend
-from django.contrib.sessions.backends import signed_cookies
 from django.core.exceptions import PermissionDenied
 
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake
-from ws4redis_tx.core.names import check_facility, known_rights, ticket_key
-from ws4redis_tx.redis_store import user_id_of
+from ws4redis_tx.core.names import check_facility, facility_text, known_rights, ticket_key
+from ws4redis_tx.redis_store import session_key_of, user_id_of
 from ws4redis_tx.threads import bridge
 
 __all__ = ["amake_ticket", "make_ticket"]
@@ -169,6 +168,7 @@ def _serialize(
     if isinstance(seconds, bool) or not isinstance(seconds, int) or seconds < 1:
         raise ValueError(f"seconds={seconds!r} is not a whole number of seconds, at least 1.")
     if facility is not None:
+        facility = facility_text(facility)
         check_facility(facility, ())
     session, user = _session_or_user(request)
     return json.dumps(
@@ -200,10 +200,8 @@ def _session_or_user(request: Any) -> tuple[str | None, dict[str, str]]:
     if user is None or not user.is_authenticated:
         raise PermissionDenied("Nobody is logged in. Log in first: a ticket is for a user.")
     session: Any = getattr(request, "session", None)
-    session_key: str | None = getattr(session, "session_key", None)
-    if isinstance(session, signed_cookies.SessionStore):
-        session_key = None  # the key of such a session is the credential itself
-    if django_settings.get("WS4REDIS_PROCESS_REQUEST") is not None:
+    session_key = session_key_of(session)
+    if django_settings.get_callable("WS4REDIS_PROCESS_REQUEST") is not None:
         if session_key is None:
             raise PermissionDenied(
                 "WS4REDIS_PROCESS_REQUEST finds the user by the session, and this request has no "

@@ -15,7 +15,7 @@ from ws4redis_tx.config.setting import Setting
 from ws4redis_tx.config.table import BY_FIELD, BY_NAME, DEFAULT_LISTEN, SETTINGS
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.names import Namespace, check_tenant, namespace
-from ws4redis_tx.core.redis_address import RedisAddress
+from ws4redis_tx.core.redis_address import RedisAddress, without_effect
 
 _UNSET = object()
 
@@ -133,6 +133,24 @@ def mistakes() -> Iterator[tuple[Setting, ConfigError]]:
             get_origins() if row.field == "allowed_origins" else get_checked(row.name)
         except ConfigError as error:
             yield row, error
+
+
+def doubts() -> Iterator[tuple[str, ConfigError]]:
+    """What has no effect, or not the whole one, with the id of its warning."""
+    name = "WS4REDIS_CONNECTION"
+    for error in without_effect(get(name)):
+        yield "W003", ConfigError(name, error.problem, error.remedy)
+    application = settings.WSGI_APPLICATION
+    if isinstance(application, str) and application.startswith("ws4redis."):
+        yield (
+            "W004",
+            ConfigError(
+                "WSGI_APPLICATION",
+                f"is {application!r}, of django-websocket-redis",
+                "Name your site's own WSGI application, or None; twistd ws4redis serves the "
+                "websockets.",
+            ),
+        )
 
 
 def problems() -> list[ConfigError]:

@@ -41,11 +41,13 @@ class ServerConfig:
     max_message_size: int = _default("max_message_size")
     max_pending: int = _default("max_pending")
     slow_reader: str = _default("slow_reader")
+    max_pending_total: int = _default("max_pending_total")
     max_connections: int | None = _default("max_connections")
     max_connections_per_user: int | None = _default("max_connections_per_user")
     max_connections_per_address: int | None = _default("max_connections_per_address")
     max_authorizations: int = _default("max_authorizations")
     rate: tuple[float, float] | None = _default("rate")
+    client_quota: int | None = _default("client_quota")
     compression: bool = _default("compression")
     recheck: int = _default("recheck")
 

@@ -151,6 +151,16 @@ SETTINGS = (
         "channel (`latest`)",
     ),
     Setting(
+        name="WS4REDIS_MAX_PENDING_TOTAL", field="max_pending_total",
+        option="max-pending-total", check="E027",
+        default=512 * 1024 * 1024, kind=Count(),
+        help="bytes that the server may hold [for all clients together]"
+        "(../operating.md#memory-for-all-clients-together) in one process: messages that wait for "
+        "clients that do not read, and messages of clients that have not arrived completely or "
+        "wait for Redis. Beyond it, the clients with the most give way first, as "
+        "`WS4REDIS_SLOW_READER` says, and new handshakes get 503",
+    ),
+    Setting(
         name="WS4REDIS_MAX_CONNECTIONS", field="max_connections",
         option="max-connections", check="E013",
         default=None, kind=OrNone(Count(), "as many as there are file descriptors"),
@@ -168,7 +178,8 @@ SETTINGS = (
         name="WS4REDIS_MAX_CONNECTIONS_PER_ADDRESS", field="max_connections_per_address",
         option="max-connections-per-address", check="E019",
         default=None, kind=OrNone(Count(), "no limit"),
-        help="websockets of one client address in one process; further ones get 503",
+        help="websockets of one client address in one process, where an IPv6 network of 64 bits "
+        "counts as one address; further ones get 503",
     ),
     Setting(
         name="WS4REDIS_MAX_AUTHORIZATIONS", field="max_authorizations",
@@ -182,6 +193,13 @@ SETTINGS = (
         default=(1000, 16 * 1024 * 1024), kind=OrNone(RatePair(), "no limit"),
         help="messages and bytes a second that one client may send on average, with bursts of 10 s "
         "of it; one that sends more is closed with 1013",
+    ),
+    Setting(
+        name="WS4REDIS_CLIENT_QUOTA", field="client_quota", option="client-quota", check="E029",
+        default=16 * 1024 * 1024, kind=OrNone(Count(least=0), "no limit"),
+        help="bytes that [the clients of one address](../operating.md#what-clients-persist) may "
+        "keep persisted; beyond it their messages are published and not persisted. `0` or `None`: "
+        "no limit",
     ),
     Setting(
         name="WS4REDIS_COMPRESSION", field="compression", option="compression", check="E022",

@@ -10,6 +10,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable
 from typing import NewType
+from uuid import UUID
 
 from ws4redis_tx.core.errors import ConfigError
 
@@ -123,6 +124,19 @@ def channel_name(
     return f"{start}:{facility}" if name is None else f"{start}:{name}:{facility}"
 
 
+def channels_to_publish_on(channels: Iterable[str | bytes], expire: int | None) -> list[bytes]:
+    """The channels that a caller of ``publish(channels, message, expire)`` names.
+
+    Raises ``TypeError`` for the arguments that redis-py's ``publish`` takes.
+    """
+    if isinstance(channels, str | bytes) or expire is None:
+        raise TypeError(
+            "publish takes a list of channels, and an expiry: publish([channel], message, expire). "
+            "With expire=0 the message is not persisted."
+        )
+    return [each if isinstance(each, bytes) else each.encode() for each in channels]
+
+
 def stamp_key(prefix: str, channel: bytes) -> bytes:
     """The key that holds the time when the persisted message of ``channel`` was published:
     ``{namespace:}at:{channel}``.
@@ -164,6 +178,18 @@ def logouts_key(prefix: str, number: int) -> bytes:
 def ticket_key(namespace: Namespace, digest: str) -> bytes:
     """The key that stores a ticket's content until the ticket is redeemed."""
     return (f"{namespace}:ticket:{digest}" if namespace else f"ticket:{digest}").encode()
+
+
+def facility_text(facility: object) -> str:
+    """A facility as it stands in a URL. A whole number or a UUID counts as its text.
+
+    Raises ``TypeError`` for anything else that is not a string.
+    """
+    if isinstance(facility, str):
+        return str.__str__(facility)  # the text of an enumeration's member is its value
+    if isinstance(facility, int | UUID) and not isinstance(facility, bool):
+        return str(facility)
+    raise TypeError(f"The facility is a {type(facility).__name__}. Use a string.")
 
 
 def check_facility(facility: str, audiences: Iterable[str]) -> None:

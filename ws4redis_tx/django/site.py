@@ -15,6 +15,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
 from twisted.web.wsgi import WSGIResource
 
+from ws4redis_tx.core.errors import shown
 from ws4redis_tx.service import WebSocketFactory, make_resource
 
 
@@ -29,9 +30,25 @@ def make_django_site(
 
             application = StaticFilesHandler(application)
     wsgi = WSGIResource(reactor, threads or reactor.getThreadPool(), application)
-    site = Site(_Root(factory, wsgi), requestFactory=_Request, reactor=reactor)
+    site = _Site(_Root(factory, wsgi), requestFactory=_Request, reactor=reactor)
+    site.client_log = factory.session_server.log
     site.noisy = False
     return site
+
+
+class _Site(Site):
+    """Logs requests within the bounds of the websockets' log, and without their queries."""
+
+    client_log: Any
+
+    def log(self, request: Any) -> None:
+        peer = getattr(request.getClientAddress(), "host", "")
+        path = request.uri.decode(errors="replace").partition("?")[0]
+        self.client_log.request(
+            peer,
+            f"{shown(request.method.decode(errors='replace'))} {shown(path)} from {shown(peer)}: "
+            f"{request.code}, {request.sentLength} bytes",
+        )
 
 
 class _Request(Request):

@@ -17,8 +17,8 @@ from twisted.python.failure import Failure
 from ws4redis_tx.core.names import read_stamp, with_stamps
 from ws4redis_tx.redis import scripts
 from ws4redis_tx.redis.commands import Commands
-from ws4redis_tx.redis.protocol import LOST, Command
-from ws4redis_tx.redis.refusals import refuses_scripts
+from ws4redis_tx.redis.wire.protocol import LOST, Command
+from ws4redis_tx.redis.wire.refusals import refuses_scripts
 
 # One answer has at most so many bytes of messages, or is about so many channels.
 PORTION_BYTES = 256 * 1024

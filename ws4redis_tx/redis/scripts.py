@@ -7,7 +7,7 @@ from typing import Any
 
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.names import with_stamps
-from ws4redis_tx.redis.protocol import Command, ResponseError
+from ws4redis_tx.redis.wire.protocol import Command, ResponseError
 
 # Persist first: a client that subscribes and then reads the key sees the message one way or the
 # other. The stamp is Redis' own clock in microseconds. For each channel the script answers with the

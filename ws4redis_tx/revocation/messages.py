@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ws4redis_tx.core.admission import Identity
-from ws4redis_tx.core.names import check_tenant, logouts_key
+from ws4redis_tx.core.names import check_tenant, facility_text, logouts_key
 
 LOGOUT, RECHECK, DISCONNECT = "logout", "recheck", "disconnect"
 KINDS: dict[str, tuple[str, ...]] = {
@@ -170,6 +170,8 @@ def disconnection(
         value = getattr(value, "name", None)
     elif kind == "session" and not isinstance(value, str):
         value = getattr(value, "session_key", None)
+    elif kind == "facility":
+        value = facility_text(value)
     if not isinstance(value, str):
         raise TypeError(
             f"{next(iter(given))}= names nobody: it takes "
@@ -178,7 +180,6 @@ def disconnection(
                 "username": "a saved user, or a username",
                 "session": "a session key, or a session that has one",
                 "group": "a group, or its name",
-                "facility": "a string",
             }[kind]
             + "."
         )

@@ -35,6 +35,7 @@ from ws4redis_tx.revocation.packing import Packer
 from ws4redis_tx.revocation.rechecker import Rechecker
 from ws4redis_tx.revocation.session_index import AdmissionRecord, IRevocable, SessionIndex
 from ws4redis_tx.scheduling.deferreds import gather
+from ws4redis_tx.scheduling.summaries import Summaries
 
 _log = Logger()
 
@@ -85,6 +86,7 @@ class Revocations:
         self._again: dict[tuple[str, tuple[str, ...], str], float] = {}
         self._again_timer: Any = None
         self._ending: list[Any] = []
+        self._lines = Summaries(reactor)
 
     def start(self) -> None:
         """Listen. Idempotent."""
@@ -98,6 +100,7 @@ class Revocations:
             self._unregister()
             self._unregister = None
         self._control.stop()
+        self._lines.stop()
         self._again.clear()
         for timer in (self._again_timer, *self._ending):
             if timer is not None and timer.active():
@@ -192,7 +195,9 @@ class Revocations:
     def _end(self, sessions: Collection[IRevocable], why: str) -> None:
         """End them; many of them a few at a time, as others want to be served too."""
         if sessions:
-            _log.info("Ended {count} websockets: {why}", count=len(sessions), why=why)
+            line = f"Ended {len(sessions)} websockets: {why}"
+            if self._lines.admits(why, line):
+                _log.info("{line}", line=line)
             self._end_some(list(reversed(list(sessions))))
 
     def _end_one(self, session: IRevocable, why: str) -> None:

@@ -23,11 +23,14 @@ from ws4redis_tx.protocols.interfaces import IProtocol
 from ws4redis_tx.revocation.revocations import Revocations
 from ws4redis_tx.scheduling.deferreds import gather
 from ws4redis_tx.scheduling.fifo_limiter import FifoLimiter
+from ws4redis_tx.scheduling.round_robin import RoundRobin
 from ws4redis_tx.scheduling.sweeps import PeriodicSweep
 from ws4redis_tx.scheduling.timeouts import Timeouts
 from ws4redis_tx.scheduling.waiters import Waiters
 from ws4redis_tx.sessions.authorization import Authorization
 from ws4redis_tx.sessions.interfaces import ISessionObserver
+from ws4redis_tx.sessions.log import ClientLog
+from ws4redis_tx.sessions.pending_total import PendingTotal
 from ws4redis_tx.sessions.session import Session
 
 HANDSHAKE_TIMEOUT = 5
@@ -64,11 +67,13 @@ class Server:
         self.protocols = protocols
         self.reactor = reactor
         self.observers = observers
+        self.log = ClientLog(reactor)
         self.origins = OriginPolicy(
             config.allowed_origins, config.allowed_hosts, require_origin=config.require_origin
         )
         self.proxies = TrustedProxies(config.trusted_proxies)
         self.rate = make_rate(config.rate)
+        self.pending_total = PendingTotal(config.max_pending_total, reactor)
         self.addresses = Quota(config.max_connections_per_address)
         self.visitors = Quota(config.max_connections_per_user)
         self.authorization_timeouts: Timeouts[Authorization] = Timeouts(
@@ -78,6 +83,10 @@ class Server:
         self.authorizations: FifoLimiter[Authorization] = FifoLimiter(
             config.max_authorizations, Authorization.ask, Authorization.give_up, reactor
         )
+        self.turns: RoundRobin[Session] = RoundRobin(
+            lambda session: session.transport.take_step(), reactor
+        )
+        """The sessions whose clients have sent more than a little at once."""
         self.random = random.Random()
         """Chooses the time of a session's first sweep. A test may seed it."""
         self._liveness: PeriodicSweep[Session] = PeriodicSweep(
@@ -136,6 +145,8 @@ class Server:
                 f"there are {most} websockets, as many as WS4REDIS_MAX_CONNECTIONS "
                 "(--max-connections) allows"
             )
+        if self.pending_total.exceeded and self.pending_total.still_exceeded():
+            raise Outage("all clients together hold more than WS4REDIS_MAX_PENDING_TOTAL allows")
         if not self.broker.available:
             raise Outage("Redis is unavailable")
 
@@ -167,6 +178,7 @@ class Server:
         self.sessions.discard(session)
         self._liveness.discard(session)
         self.revocations.closed(session)
+        self.pending_total.forget(session)
         if self._heartbeats is not None:
             self._heartbeats.discard(session)
         if not self.sessions and not self.opening:
@@ -204,7 +216,7 @@ class Server:
             self.revocations.stop()
             gone = succeed(None)
         settled = gone.addCallback(lambda _: gather([each.settled() for each in self.observers]))
-        return settled.addCallback(lambda _: None)
+        return settled.addCallback(lambda _: self.log.stop())
 
     def _closing(self, code: int, seconds: float) -> Callable[[], None]:
         """Return a function that closes the sessions that are due when it is called."""

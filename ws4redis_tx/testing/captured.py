@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from ws4redis_tx.core.names import split_tenant
+from ws4redis_tx.core.names import facility_text, split_tenant
+from ws4redis_tx.redis_store import resolve
 
 _MAX_SHOWN = 200
 _NAMED = ("users", "groups", "sessions")
@@ -107,9 +108,9 @@ class Wanted:
         self._named: dict[str, frozenset[str]] = {}
         for name in _NAMED:
             names: Any = criteria.get(name, ())
-            if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+            if names is None or names is False:
                 raise TypeError(f"{name}={names!r} is not a list of names. Write {name}=['name'].")
-            self._named[name] = frozenset(names)
+            self._named[name] = frozenset(resolve(name.removesuffix("s"), names, None))
         self._has_audience = bool(criteria.keys() & {"broadcast", *_NAMED})
 
     def matches(self, message: CapturedMessage) -> bool:
@@ -122,7 +123,7 @@ class Wanted:
             return False
         wanted = self._criteria
         return (
-            ("facility" not in wanted or wanted["facility"] == message.facility)
+            ("facility" not in wanted or facility_text(wanted["facility"]) == message.facility)
             and ("tenant" not in wanted or wanted["tenant"] == message.tenant)
             and ("expire" not in wanted or wanted["expire"] == message.expire)
             and ("json" not in wanted or _has_json(message, wanted["json"]))
