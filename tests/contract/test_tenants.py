@@ -650,7 +650,7 @@ class EmbeddedTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
         for wrong in ("a:user", "x" * 65):
             self.assertEqual(connect(factory, url, headers=of(wrong)).refused, 500)
-            self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         client = connect(factory, url, headers=of("a"))
         self.assertTrue(client.open)
         self.assertEqual(set(factory.broker.hub.channels), {b"p:t:a:user:john:foobar"})
