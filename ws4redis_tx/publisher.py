@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
+from django.core import checks
 
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.admission import Identity
@@ -23,6 +24,7 @@ from ws4redis_tx.core.names import (
     check_tenant,
     facility_text,
 )
+from ws4redis_tx.django.checks import check_settings
 from ws4redis_tx.redis_store import (
     NO_BROADCAST,
     SELF,
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
 __all__ = ["SELF", "RedisMessage", "RedisPublisher"]
 
 _log = logging.getLogger(__name__)
+
+# An application that is not installed cannot register it, and one of its findings is just that.
+checks.register(check_settings)
 
 _AUDIENCES = {
     "any": ("session", "user", "group", "broadcast"),

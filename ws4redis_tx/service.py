@@ -7,8 +7,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from ws4redis_tx.config.importing import import_callable
 from ws4redis_tx.config.server_config import ServerConfig
+from ws4redis_tx.config.table import BY_FIELD
 from ws4redis_tx.core.admission import (
     Admission,
     AnonymousAuthorizer,
@@ -39,6 +39,7 @@ from ws4redis_tx.revocation.messages import CONTROL_NAME, disconnection
 from ws4redis_tx.scheduling import clock
 from ws4redis_tx.sessions.hooks import HookObserver
 from ws4redis_tx.sessions.interfaces import ISessionObserver
+from ws4redis_tx.sessions.log import ClientLog
 from ws4redis_tx.sessions.server import Server
 from ws4redis_tx.websocket.factory import WebSocketFactory
 from ws4redis_tx.websocket.resource import WebSocketResource
@@ -171,14 +172,15 @@ def make_factory(
     hooks.
     """
     reactor = _reactor(reactor)
-    make_subscriber = subscriber or import_callable("subscriber", config.subscriber)
+    make_subscriber = _subscriber(config, subscriber)
     if authorizer is None:
         authorizer = _default_authorizer(config, make_subscriber, reactor)
     if hooks is None:
         hooks = _default_hooks(config, reactor)
-    protocols = [ClassicProtocol(config, broker, make_subscriber, reactor)]
+    log = ClientLog(reactor)
+    protocols = [ClassicProtocol(config, broker, make_subscriber, reactor, log.note)]
     observers = _observers(hooks, reactor)
-    return WebSocketFactory(Server(config, broker, authorizer, protocols, reactor, observers))
+    return WebSocketFactory(Server(config, broker, authorizer, protocols, reactor, log, observers))
 
 
 def make_resource(factory: WebSocketFactory) -> WebSocketResource:
@@ -203,7 +205,7 @@ def make_service(
     Without ``broker`` it makes one, and starts and stops it with itself.
     """
     reactor = _reactor(reactor)
-    subscriber = subscriber or import_callable("subscriber", config.subscriber)
+    subscriber = _subscriber(config, subscriber)
     # The service stops only the parts that it made itself.
     stop: list[Callable[[], object]] = []
     if authorizer is None:
@@ -242,6 +244,14 @@ def use_monotonic_clock(*, reactor: Any = None) -> None:
 
 def _checked_tenant(config: ServerConfig, tenant: str | None) -> str | None:
     return check_tenant(tenant) if config.tenants or tenant else None
+
+
+def _subscriber(config: ServerConfig, subscriber: object) -> Callable[..., Any]:
+    kind = BY_FIELD["subscriber"].kind
+    made: Callable[..., Any] = kind.check(
+        "subscriber", config.subscriber if subscriber is None else subscriber
+    )
+    return made
 
 
 def _default_authorizer(config: ServerConfig, subscriber: object, reactor: Any) -> Any:

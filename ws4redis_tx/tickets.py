@@ -26,7 +26,7 @@ from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_K
 from django.core.exceptions import PermissionDenied
 
 from ws4redis_tx.config import django_settings
-from ws4redis_tx.core.errors import Denied
+from ws4redis_tx.core.errors import Denied, nearest
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.names import check_facility, facility_text, known_rights, ticket_key
 from ws4redis_tx.redis_store import session_key_of, user_id_of
@@ -189,7 +189,8 @@ def _check_rights(rights: Collection[str]) -> list[str]:
     for right in rights:
         if right not in known:
             raise ValueError(
-                f"rights contains {right!r}, which is none of {', '.join(sorted(known))}."
+                f"rights contains {right!r}, which is none of {', '.join(sorted(known))}. Did you "
+                f"mean {nearest(str(right), known)}?"
             )
     return list(rights)
 

@@ -210,6 +210,7 @@ def logout() -> Walk:
     walk, redis = Walk("logout → closed"), RedisProcess()
     factory = make_memory_factory(authorizer=Authorizer())
     client = connect(factory, "ws://localhost/ws/f?subscribe-user")
+    client.answers_pings = False  # nor the close frame, where the walk ends
     request = SimpleNamespace(session=SessionStore(KEY))
     told: list[bytes] = []
     try:

@@ -116,7 +116,7 @@ class SubscriberTests(ContractTestCase):
     def test_an_audience_added_by_get_message_channels_and_the_class_lists(self) -> Any:
         yield self.serve(WithServerAudience, WS4REDIS_PREFIX="site")
         hearing = yield self.open("foobar?subscribe-server")
-        speaking = yield self.open("foobar?publish-server&subscribe-nonsense")
+        speaking = yield self.open("foobar?publish-server&nonsense")
         self.assertEqual(self.channels(), {"site:server:foobar"})
         self.redis.command("PUBLISH", "site:server:foobar", "1")
         speaking.sendMessage(b"2")

@@ -54,13 +54,15 @@ let world;
 
 beforeEach(() => {
   mock.timers.enable({ apis: ["setTimeout", "setInterval"] });
-  world = { sockets: [], calls: [], listeners: new Set(), random: 1 };
+  world = { sockets: [], calls: [], listeners: new Set(), random: 1, warnings: [] };
   const globals = {
     WebSocket: FakeWebSocket,
     setTimeout,
     clearTimeout,
     setInterval,
     clearInterval,
+    URL,
+    console: { warn: (text) => world.warnings.push(text) },
     addEventListener: (type, listener) => type === "online" && world.listeners.add(listener),
     removeEventListener: (_type, listener) => world.listeners.delete(listener),
   };
@@ -69,6 +71,7 @@ beforeEach(() => {
   script.runInContext(globals);
   vm.runInContext("Math", globals).random = () => world.random;
   world.WS4Redis = globals.WS4Redis;
+  world.globals = globals;
 });
 
 afterEach(() => mock.timers.reset());
@@ -113,6 +116,24 @@ test("a missing uri is refused with an example of one", () => {
     assert.throws(() => world.WS4Redis(options), /needs the option `uri`.*\/ws\/foobar/);
   }
   assert.equal(world.sockets.length, 0);
+});
+
+test("a uri without a host is refused: the template's variable may be empty", () => {
+  for (const uri of ["foobar?subscribe-broadcast", "?subscribe-user", "www.example.com/ws/f"]) {
+    assert.throws(() => world.WS4Redis({ uri }), /WEBSOCKET_URI/);
+  }
+  assert.equal(world.sockets.length, 0);
+  for (const uri of ["/ws/foobar", "wss://a.example/ws/", "https://a.example/ws/", "WS://a/"]) {
+    world.WS4Redis({ uri });
+  }
+  assert.equal(world.sockets.length, 4);
+});
+
+test("an option that does not exist is told", () => {
+  client({ recieve_message: () => null, heartbeat: "--beat--" });
+  assert.equal(world.warnings.length, 2);
+  assert.match(world.warnings[0], /"recieve_message".*uri, connecting, .*receive_message/);
+  assert.match(world.warnings[1], /"heartbeat"/);
 });
 
 test("it connects at once, with and without new, and only uri is needed", () => {
@@ -320,6 +341,75 @@ test("no heartbeat outlives its connection", () => {
   first.ends();
   tick(60_000);
   assert.equal(first.sent.length, 1);
+});
+
+test("a server that sends no heartbeat is told of once, with the setting", () => {
+  client({ heartbeat_msg: "--beat--" });
+  last().opens();
+  tick(15_000);
+  assert.deepEqual(world.warnings, []);
+  for (let round = 0; round < 5; round += 1) {
+    last().receives("hello"); // busy, so that the connection lasts
+    tick(5000);
+  }
+  assert.equal(world.warnings.length, 1);
+  assert.match(world.warnings[0], /"--beat--".*WS4REDIS_HEARTBEAT/);
+  last().ends();
+  tick(30_000);
+  last().opens();
+  tick(60_000);
+  assert.equal(world.warnings.length, 1);
+});
+
+test("a silent server without heartbeat is told of before it is given up", () => {
+  client({ heartbeat_msg: "--beat--" });
+  last().opens();
+  tick(20_000);
+  assert.equal(world.warnings.length, 1);
+});
+
+test("nothing is said of a server that sends the heartbeat, nor without heartbeat_msg", () => {
+  client({ heartbeat_msg: "--beat--" });
+  last().opens();
+  last().receives("--beat--");
+  tick(3_600_000);
+  client();
+  last().opens();
+  tick(3_600_000);
+  assert.deepEqual(world.warnings, []);
+});
+
+test("a page on another host is told so once when it cannot connect", () => {
+  world.globals.location = { hostname: "127.0.0.1" };
+  client({ uri: "ws://localhost:8000/ws/foobar" });
+  last().ends();
+  assert.equal(world.warnings.length, 1);
+  assert.match(world.warnings[0], /page is on 127\.0\.0\.1.*on localhost/);
+  assert.match(world.warnings[0], /WS4REDIS_ALLOWED_ORIGINS/);
+  assert.match(world.warnings[0], /cookie/);
+  tick(60_000);
+  last().ends();
+  assert.equal(world.warnings.length, 1);
+});
+
+test("nothing is said on one host, in a connection that was open, or without a location", () => {
+  world.globals.location = { hostname: "testserver" };
+  client();
+  last().ends();
+  world.globals.location = { hostname: "other.example" };
+  client();
+  last().opens();
+  last().ends();
+  world.globals.location = { hostname: "testserver", href: "http://testserver:8000/page/" };
+  client({ uri: "/ws/foobar" });
+  last().ends();
+  world.globals.location = { hostname: "" };
+  client();
+  last().ends();
+  delete world.globals.location;
+  client();
+  last().ends();
+  assert.deepEqual(world.warnings, []);
 });
 
 test("coming online cuts the wait short and starts the back-off anew", () => {

@@ -168,7 +168,7 @@ class ProcessTests(SynchronousTestCase):
     def test_a_server_that_cannot_start_says_why(self) -> None:
         with self.assertRaises(WS4RedisError) as caught:
             ServerProcess("no URL")
-        self.assertIn("WS4REDIS_CONNECTION", str(caught.exception))
+        self.assertIn("--redis does not begin with redis://", str(caught.exception))
 
     def test_a_program_that_does_not_end_is_killed_with_its_children(self) -> None:
         self.patch(sys.modules[_Program.__module__], "_STOP_TIMEOUT", 0)

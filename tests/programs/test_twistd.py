@@ -11,8 +11,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from incremental import Version
-from twisted import version
 from twisted.internet import reactor
 from twisted.internet.defer import DeferredList, gatherResults, inlineCallbacks
 from twisted.internet.threads import deferToThread
@@ -40,9 +38,7 @@ class ErrorTests(TestCase):
     def complaint(self, *options: str, **variables: str) -> Any:
         program = twistd(*options, **variables)
         yield program.ended
-        # Twisted before 26.10 ends with 0 after a wrong option.
-        usage = version < Version("Twisted", 26, 10, 0) and program.printed.startswith("Usage: ")
-        self.assertEqual(program.status, 0 if usage else 1, program.printed)
+        self.assertEqual(program.status, 1, program.printed)
         self.assertNotIn("Traceback", program.printed)
         self.assertNotIn("starting", program.printed)
         return program.printed
@@ -87,6 +83,42 @@ class ErrorTests(TestCase):
             error = self.assertRaises(UsageError, Options().parseOptions, options)
             self.assertIn(expected, str(error))
             self.assertNotIn("secret", str(error))
+
+    @inlineCallbacks
+    def test_a_wrong_option_is_told_alone_with_the_way_to_the_help(self) -> Any:
+        for options, expected in (
+            (["--prefx=a"], "--prefx is not an option. Did you mean --prefix?"),
+            (["--redis=localhost:6379"], "--redis does not begin with redis://"),
+            (["--nodaemon"], "--nodaemon is an option of twistd itself: write it before ws4redis"),
+            (["-n"], "-n is an option of twistd itself: write it before ws4redis"),
+            (["mysite.settings"], "The command takes options only"),
+        ):
+            program = twistd(*options)
+            yield program.ended
+            self.assertEqual(program.status, 1)
+            first, *others = program.printed.strip().splitlines()
+            self.assertIn("twistd ws4redis: " + expected, first)
+            self.assertEqual(others, ["All options: twistd ws4redis --help"])
+
+    @inlineCallbacks
+    def test_the_help_is_there_for_those_who_ask(self) -> Any:
+        program = twistd("--help")
+        yield program.ended
+        self.assertEqual(program.status, 0)
+        self.assertIn("--embedded-redis", program.printed)
+
+    @inlineCallbacks
+    def test_what_contradicts_the_settings_is_told_once_and_it_starts(self) -> Any:
+        for workers in "1", "2":
+            program = twistd(
+                f"--redis={shared_redis().address}", f"--settings={SETTINGS}", LISTEN,
+                f"--prefix=doubtful{os.getpid()}", f"--workers={workers}", **environment(),
+            )  # fmt: skip
+            self.addCleanup(program.end)
+            yield program.wait_for("Ready: ")
+            yield program.signal_and_wait("TERM")
+            self.assertEqual(program.printed.count("--prefix says 'doubtful"), 1)
+            self.assertEqual(program.printed.count("but WS4REDIS_CONNECTION says"), 1)
 
     @inlineCallbacks
     def test_dotted_names_in_the_settings_that_cannot_be_imported_are_named(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,11 +14,13 @@ from django.conf import settings
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.config.setting import Setting
 from ws4redis_tx.config.table import BY_FIELD, BY_NAME, DEFAULT_LISTEN, SETTINGS
-from ws4redis_tx.core.errors import ConfigError
+from ws4redis_tx.core.errors import ConfigError, nearest
 from ws4redis_tx.core.names import Namespace, check_tenant, namespace
 from ws4redis_tx.core.redis_address import RedisAddress, without_effect
 
 _UNSET = object()
+# Names that look like ours.
+_OURS = re.compile(r"WS4_?REDIS")
 
 # The last value of a setting that was found to work, and its checked form.
 _checked: dict[str, tuple[object, Any]] = {}
@@ -32,6 +35,11 @@ def get(name: str) -> Any:
     """
     assigned = vars(sys.modules.get("ws4redis_tx.settings", sys)).get(name, _UNSET)
     return getattr(settings, name, DEFAULTS[name]) if assigned is _UNSET else assigned
+
+
+def is_written(name: str) -> bool:
+    """Whether the settings have a value of their own for it."""
+    return bool(settings.is_overridden(name))
 
 
 def get_checked(name: str) -> Any:
@@ -137,6 +145,19 @@ def mistakes() -> Iterator[tuple[Setting, ConfigError]]:
 
 def doubts() -> Iterator[tuple[str, ConfigError]]:
     """What has no effect, or not the whole one, with the id of its warning."""
+    for name in dir(settings):
+        if _OURS.match(name) and name not in BY_NAME:
+            problem = "is not a setting of ws4redis_tx, and has no effect"
+            yield "W001", ConfigError(name, problem, f"Did you mean {nearest(name, BY_NAME)}?")
+    if not apps.is_installed("ws4redis_tx"):
+        yield (
+            "W002",
+            ConfigError(
+                "INSTALLED_APPS",
+                "lacks 'ws4redis_tx', so a logout or a lost group closes no websocket at once",
+                "Add 'ws4redis_tx'.",
+            ),
+        )
     name = "WS4REDIS_CONNECTION"
     for error in without_effect(get(name)):
         yield "W003", ConfigError(name, error.problem, error.remedy)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard, TypeVar
 
-from ws4redis_tx.config.importing import import_callable
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.redis_address import RedisAddress, read_redis_address
 
@@ -266,16 +265,6 @@ class Address(Kind):
                 "the Django settings (without Django: in the environment).",
             )
         return text
-
-
-class Importable(Kind):
-    """A callable, or its dotted name. A field keeps the name, which is imported by its user."""
-
-    def check(self, name: str, value: object) -> Callable[..., Any]:
-        return import_callable(name, value)
-
-    def check_field(self, name: str, value: object) -> str | Callable[..., Any]:
-        return value if isinstance(value, str) else import_callable(name, value)
 
 
 def _whole(text: str) -> object:

@@ -20,6 +20,7 @@ class Setting:
     :param field: of ``ServerConfig``; ``""`` if Django alone uses the setting.
     :param option: of ``twistd ws4redis``, without its ``--``; ``""`` if there is none.
     :param check: the id in ``manage.py check``, which stays with the setting for good.
+    :param shared: whether Django's processes and the server must agree about it.
     """
 
     name: str = ""
@@ -29,6 +30,7 @@ class Setting:
     field: str = ""
     option: str = ""
     check: str = ""
+    shared: bool = False
 
     def from_django(self, value: object) -> Any:
         """The value of the Django setting, in the form that the server uses."""

@@ -12,12 +12,12 @@ option; a setting that Django's code alone uses has neither option nor field.
 
 from __future__ import annotations
 
+from ws4redis_tx.config.importing import Importable
 from ws4redis_tx.config.kinds import (
     Address,
     Choice,
     Count,
     Flag,
-    Importable,
     Judged,
     Names,
     OptionalNames,
@@ -38,15 +38,29 @@ from ws4redis_tx.core.proxies import TrustedProxies
 
 DEFAULT_LISTEN = ("tcp:8080:interface=127.0.0.1",)
 
+_SUBSCRIBER = Importable(
+    "Name a subclass of RedisSubscriber, or a function (connection) that makes one.",
+    takes=1,
+    methods=("set_pubsub_channels", "send_persisted_messages", "publish_message", "release"),
+)
+_POLICY = Importable(
+    "Name a plain function (request, channels), which runs in a thread and may block.", takes=2
+)
+_LOOKUP = Importable(
+    "Name a plain function (request), which runs in a thread and may block.", takes=1
+)
+
 # fmt: off
 SETTINGS = (
     Setting(
         name="WEBSOCKET_URL", field="websocket_url", option="websocket-url", check="E001",
+        shared=True,
         default="/ws/", kind=UrlPath(),
         help="the prefix of every websocket path; it starts and ends with `/`",
     ),
     Setting(
         name="WS4REDIS_CONNECTION", field="redis", option="redis", check="E002",
+        shared=True,
         default=None, kind=Address(),
         help="the Redis server: `redis://user:password@host:6379/0`, `rediss://…`, "
         "`unix:///path?db=0`, `sentinel://host:port/service/0`, or a dict; `None` is "
@@ -56,6 +70,7 @@ SETTINGS = (
     ),
     Setting(
         name="WS4REDIS_PREFIX", field="prefix", option="prefix", check="E003",
+        shared=True,
         default=None, kind=Judged(check_prefix),
         help="the first word of all names in Redis; two sites on one Redis server need one each",
     ),
@@ -66,25 +81,26 @@ SETTINGS = (
     ),
     Setting(
         name="WS4REDIS_SUBSCRIBER", field="subscriber", check="E005",
-        default="ws4redis_tx.subscriber.RedisSubscriber", kind=Importable(),
+        default="ws4redis_tx.subscriber.RedisSubscriber", kind=_SUBSCRIBER,
         help="the subclass of `RedisSubscriber`, or its dotted name, that [decides what a "
         "websocket hears](../migrating.md#your-own-subscriber)",
     ),
     Setting(
         name="WS4REDIS_HEARTBEAT", field="heartbeat", option="heartbeat", check="E006",
+        shared=True,
         default=None, kind=Text(),
         help="a text that every client gets at least every 5 s, and that is dropped when a client "
         "sends it",
     ),
     Setting(
         name="WS4REDIS_ALLOWED_CHANNELS", check="E007",
-        default=None, kind=OrNone(Importable(), "the default policy"),
+        default=None, kind=OrNone(_POLICY, "the default policy"),
         help="a callable, or its dotted name, that "
         "[grants rights](../migrating.md#who-may-publish)",
     ),
     Setting(
         name="WS4REDIS_PROCESS_REQUEST", check="E008",
-        default=None, kind=OrNone(Importable(), "Django's lookup"),
+        default=None, kind=OrNone(_LOOKUP, "Django's lookup"),
         help="a callable, or its dotted name, that sets `request.session` and `request.user` in "
         "place of Django's lookup",
     ),

@@ -6,12 +6,20 @@ rules that apply to every authorizer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ws4redis_tx.core.errors import Denied
+from ws4redis_tx.core.errors import Denied, nearest
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.names import check_facility, check_tenant
+from ws4redis_tx.core.origins import other_page
+
+# Seconds since the epoch. An earlier time is a duration, a later one is in milliseconds.
+_YEAR_2001, _YEAR_10000 = 1e9, 253_402_300_800
+
+# Characters of a client's flag that its refusal repeats.
+_LONGEST_SHOWN = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,19 @@ class PlainRequest:
     ws4redis_identity: Identity
 
 
+def check_flags(flags: Iterable[str], known: Collection[str]) -> None:
+    """Raise ``Denied`` (400) if one of a URL's ``flags`` looks like a right, and is none of the
+    ``known`` ones: a websocket that silently misses a right is hard to find.
+    """
+    for flag in flags:
+        if flag.startswith(("subscribe", "publish")) and flag not in known:
+            raise Denied(
+                400,
+                f"{flag[:_LONGEST_SHOWN]!a} is not a right. Did you mean {nearest(flag, known)}? "
+                f"The rights are {', '.join(sorted(known))}.",
+            )
+
+
 def default_policy(rights: Iterable[str]) -> tuple[str, ...]:
     """Grant all of ``rights``, as an unconfigured server does, except publishing to others.
 
@@ -86,6 +107,16 @@ def default_policy(rights: Iterable[str]) -> tuple[str, ...]:
     return granted
 
 
+def check_granted(rights: Collection[str], known: Collection[str]) -> None:
+    """Raise ``ValueError`` if one of the granted ``rights`` is none of the ``known`` ones."""
+    for right in rights:
+        if right not in known and right != "echo":
+            raise ValueError(
+                f"{right!r} is not a right. Did you mean {nearest(right, known)}? Return a list of "
+                f"rights from {', '.join(sorted(known))}."
+            )
+
+
 def check_admission(handshake: Handshake, admission: Admission, *, tenants: bool = False) -> None:
     """Raise ``Denied`` if a granted right needs an identity that is missing, or if the facility is
     not valid for its audiences. Anonymous visitors must never share a user's or session's channel.
@@ -98,17 +129,19 @@ def check_admission(handshake: Handshake, admission: Admission, *, tenants: bool
         check_tenant(admission.identity.tenant)
     audiences = {right.partition("-")[2] for right in admission.rights}
     if not admission.identity.username and audiences & {"user", "group"}:
+        other = other_page(handshake)
         raise Denied(
             401,
-            "Log in first.",
+            f"Log in first.{other}",
             headers=(("WWW-Authenticate", 'Cookie realm="websocket"'),),
-            detail="a user or group right needs a logged-in user",
+            detail=f"a user or group right needs a logged-in user.{other}",
         )
     if not admission.identity.session_key and "session" in audiences:
+        other = other_page(handshake)
         raise Denied(
             403,
-            "There is no session.",
-            detail="a session right needs a session that is stored on the server",
+            f"There is no session.{other}",
+            detail=f"a session right needs a session that is stored on the server.{other}",
         )
     try:
         check_facility(handshake.facility, audiences)
@@ -116,13 +149,50 @@ def check_admission(handshake: Handshake, admission: Admission, *, tenants: bool
         raise Denied(400, str(error)) from None
 
 
-def _check_types(admission: Admission) -> None:
-    groups, user_id = admission.identity.groups, admission.identity.user_id
-    for name, value in (("groups", groups), ("rights", admission.rights)):
-        if isinstance(value, str):  # each letter would count as a name
-            raise TypeError(f"{name}={value!r} is not a tuple: write {name}=({value!r},).")
+def _check_types(admission: object) -> None:
+    if not isinstance(admission, Admission):
+        raise TypeError(
+            f"The authorizer answered a {type(admission).__name__}, not an Admission. Return "
+            "Admission(identity, rights, request), or raise Denied to refuse."
+        )
+    identity = admission.identity
+    if not isinstance(identity, Identity):
+        raise TypeError(
+            f"identity is a {type(identity).__name__}, not an Identity. Nobody is ANONYMOUS."
+        )
+    for field_name, names in (("groups", identity.groups), ("rights", admission.rights)):
+        if isinstance(names, str):  # each letter would count as a name
+            raise TypeError(
+                f"{field_name}={names!r} is not a tuple: write {field_name}=({names!r},)."
+            )
+        if type(names) is not tuple and not isinstance(names, Collection):
+            raise TypeError(f"{field_name}={names!r} is not a tuple of names.")
+        for name in names:
+            if not isinstance(name, str):
+                raise TypeError(f"{field_name} holds {name!r}, which is not a name, a string.")
+    user_id = identity.user_id
     if user_id is not None and not isinstance(user_id, str):  # disconnect() would miss it
         raise TypeError(f"user_id={user_id!r} is not a string: write user_id={str(user_id)!r}.")
+    if admission.expires is not None:
+        _check_time(admission.expires)
+
+
+def _check_time(expires: object) -> None:
+    """A time in another unit, or a duration, would make a session end at once or never."""
+    problem = ""
+    if isinstance(expires, bool) or not isinstance(expires, int | float):
+        problem = "is not a number of seconds since the epoch."
+        if hasattr(expires, "timestamp"):
+            problem += " Write its .timestamp()."
+        raise TypeError(f"expires={expires!r} {problem}")
+    if expires != expires:
+        problem = "is not a time."
+    elif expires < _YEAR_2001:
+        problem = f"is before the year 2001. Write a time: time.time() + {expires!r}."
+    elif _YEAR_10000 < expires < math.inf:
+        problem = "is after the year 9999. Write seconds since the epoch, not milliseconds."
+    if problem:
+        raise ValueError(f"expires={expires!r} {problem}")
 
 
 def lost(then: Identity, rights: Iterable[str], now: Admission) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import random
+from collections.abc import Iterable
 
 MAX_SHOWN = 200
 """Characters of a client's text in the log."""
@@ -23,6 +25,15 @@ class ConfigError(WS4RedisError):
         self.problem = problem
         self.remedy = remedy
         super().__init__(f"{setting} {problem}. {remedy}")
+
+
+# Comparing takes the product of both lengths, and a client may have written the word.
+_LONGEST_WORD = 64
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The most similar of the ``known`` words, which are some: the one that was probably meant."""
+    return difflib.get_close_matches(word[:_LONGEST_WORD], sorted(known), 1, 0.0)[0]
 
 
 class AudienceError(WS4RedisError, TypeError, ValueError):

@@ -20,6 +20,9 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(\*\.)?([^/\s@*?#]+)", re.IGNORECASE)
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:/\s@?#,]+)(?::([0-9]{1,5}))?")
 
+# Characters of a client's host that a sentence repeats: as many as the longest name has.
+_LONGEST_SHOWN = 253
+
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
@@ -103,6 +106,21 @@ class OriginPolicy:
             or _is_loopback(host)
             or any(allowed.names(host) for allowed in self._origins)
         )
+
+
+def other_page(handshake: Handshake) -> str:
+    """A sentence about a page on another host than the websocket's, whose cookies do not come;
+    ``""`` for any other client. The port does not matter to cookies.
+    """
+    origin = _parse(handshake.headers.get("origin", ""))
+    host = _HOST.fullmatch(handshake.headers["host"])
+    if origin is None or host is None or origin.host == host[1].lower().rstrip("."):
+        return ""
+    return (
+        f" The page is on {origin.host[:_LONGEST_SHOWN]}, and this websocket on "
+        f"{host[1][:_LONGEST_SHOWN]}: a browser sends the cookies of one host to no other. Serve "
+        "both on one host, share the cookie with SESSION_COOKIE_DOMAIN, or use a ticket."
+    )
 
 
 @lru_cache(maxsize=64)

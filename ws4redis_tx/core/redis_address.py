@@ -12,7 +12,8 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from ws4redis_tx.core.errors import ConfigError
 
-_SETTING = "WS4REDIS_CONNECTION"
+# Callers that know where it was written put its name in place of this.
+_SETTING = "The address of Redis"
 _TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _FORMS = (
     "Write redis://host:6379/0, rediss://host:6380/0, unix:///path/to.sock?db=0 or sentinel://…."
@@ -128,7 +129,8 @@ def _from_url(url: str) -> RedisAddress:
             path=unquote(parts.path),
         )
     if parts.scheme not in ("redis", "rediss"):
-        raise ConfigError(_SETTING, f"has the scheme {parts.scheme!r}", _FORMS)
+        # The scheme of localhost:6379 would be localhost.
+        raise ConfigError(_SETTING, "does not begin with redis:// or a like scheme", _FORMS)
     return RedisAddress(
         host=parts.hostname or "localhost",
         port=6379 if port is None else port,

@@ -33,7 +33,7 @@ from django.utils.crypto import constant_time_compare
 from twisted.internet.defer import Deferred
 
 from ws4redis_tx.config import django_settings
-from ws4redis_tx.core.admission import Admission, Identity, default_policy
+from ws4redis_tx.core.admission import Admission, Identity, check_granted, default_policy
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
@@ -120,18 +120,21 @@ class DjangoAuthorizer:
             return default_policy(rights)
         with _denials("WS4REDIS_ALLOWED_CHANNELS"):
             granted = callback(request, list(rights))
-            if isinstance(granted, str | bytes):
-                raise TypeError(
-                    "WS4REDIS_ALLOWED_CHANNELS returned a string. Return a list of rights."
-                )
-            granted = tuple(dict.fromkeys(granted))
-        unknown = set(granted) - self._known_rights - {"echo"}
-        if unknown:
-            raise ValueError(
-                f"WS4REDIS_ALLOWED_CHANNELS granted unknown rights: {unknown}. Return only rights "
-                f"from {sorted(self._known_rights)}."
-            )
+            try:
+                if isinstance(granted, str | bytes):  # each letter would count as a right
+                    raise TypeError("a string")
+                granted = tuple(dict.fromkeys(granted))
+                check_granted(granted, self._known_rights)
+            except TypeError as error:
+                problem = f"{_returned(granted)}. Return a list of rights, or [] to grant none."
+                raise TypeError(problem) from error
+            except ValueError as error:
+                raise ValueError(f"{_returned(granted)}: {error}") from None
         return granted
+
+
+def _returned(granted: object) -> str:
+    return f"WS4REDIS_ALLOWED_CHANNELS returned {granted!r:.200}"
 
 
 @contextmanager

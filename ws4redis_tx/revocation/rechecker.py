@@ -72,6 +72,8 @@ class Rechecker:
         # When a session's rechecks began to fail, and the timer of the next try.
         self._failures: dict[IRevocable, tuple[float, Any]] = {}
         self._failing = False
+        self.unix_time: Callable[[], float] = lambda: time()
+        """The time by which visitors' sessions end. A test may replace it."""
 
     def watch(self, session: IRevocable, expires: float | None) -> None:
         """Recheck it once in each period, and at ``expires`` (Unix time), until ``forget``."""
@@ -104,7 +106,7 @@ class Rechecker:
         admitted.expiry = None
         if expires is None:
             return
-        left = expires - time()
+        left = expires - self.unix_time()
         delay = left + 0.1 if left > 0 else 5.0
         if self._period and delay >= self._period:
             return

@@ -88,6 +88,10 @@ class Revocations:
         self._ending: list[Any] = []
         self._lines = Summaries(reactor)
 
+    def use_time(self, unix_time: Callable[[], float]) -> None:
+        """Let visitors' sessions end by this clock, in seconds since the epoch, in a test."""
+        self._rechecker.unix_time = unix_time
+
     def start(self) -> None:
         """Listen. Idempotent."""
         if self._unregister is None:

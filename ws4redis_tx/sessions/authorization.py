@@ -68,10 +68,11 @@ class Authorization:
             answer.addBoth(self._finish)
 
     def _admit(self, admission: Admission) -> Admission:
-        session, handshake, identity = self._session, self._handshake, admission.identity
+        session, handshake = self._session, self._handshake
         if session.ended:
             return admission
         check_admission(handshake, admission, tenants=session.server.config.tenants)
+        identity = admission.identity
         visitor = identity.username or identity.session_key
         session.claim(session.server.visitors, visitor and (identity.tenant, visitor))
         session.server.revocations.admit(

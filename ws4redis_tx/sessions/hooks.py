@@ -16,7 +16,7 @@ from ws4redis_tx.core.interfaces import IHooks, Refusal
 from ws4redis_tx.core.messages import payload_of
 from ws4redis_tx.scheduling.serial_queue import SerialQueue, call
 from ws4redis_tx.scheduling.waiters import Waiters
-from ws4redis_tx.sessions.interfaces import Ending
+from ws4redis_tx.sessions.interfaces import Ending, must_implement
 from ws4redis_tx.sessions.log import ClientLog
 
 if TYPE_CHECKING:
@@ -66,13 +66,7 @@ class HookObserver:
     """
 
     def __init__(self, hooks: IHooks, reactor: Any) -> None:
-        missing = [name for name in _HOOKS if not callable(getattr(hooks, name, None))]
-        if missing or isinstance(hooks, type):
-            raise TypeError(
-                f"hooks is {hooks!r}, which "
-                + (f"lacks {', '.join(missing)}" if missing else "is a class")
-                + ". Use an instance of a subclass of NullHooks."
-            )
+        must_implement("hooks", hooks, _HOOKS, "Use an instance of a subclass of NullHooks.")
         self._hooks = hooks
         self._reactor = reactor
         self._thread = get_ident()

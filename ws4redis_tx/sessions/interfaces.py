@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from ws4redis_tx.sessions.session import Session
 
 
+def must_implement(argument: str, value: object, methods: Sequence[str], remedy: str) -> None:
+    """Raise ``TypeError`` unless ``value`` is an object with these methods."""
+    missing = [name for name in methods if not callable(getattr(value, name, None))]
+    if missing or isinstance(value, type):
+        problem = f"lacks {', '.join(missing)}" if missing else "is a class"
+        raise TypeError(f"{argument} is {value!r}, which {problem}. {remedy}")
+
+
 class ITransport(Protocol):
     """Moves the bytes of one client, without judging the client or knowing what its bytes mean."""
 

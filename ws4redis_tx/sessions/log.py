@@ -125,6 +125,11 @@ class ClientLog:
         if self._summaries.admits(text, line):
             _log.warn("{line}", line=line)
 
+    def note(self, kind: str, line: str) -> None:
+        """Something that a client did, and its developer may want to know."""
+        if self._summaries.admits(kind, line):
+            _log.info("{line}", line=line)
+
     def stop(self) -> None:
         """Write what was summed up so far, and leave no timer."""
         self._summaries.stop()

@@ -28,7 +28,7 @@ from ws4redis_tx.scheduling.sweeps import PeriodicSweep
 from ws4redis_tx.scheduling.timeouts import Timeouts
 from ws4redis_tx.scheduling.waiters import Waiters
 from ws4redis_tx.sessions.authorization import Authorization
-from ws4redis_tx.sessions.interfaces import ISessionObserver
+from ws4redis_tx.sessions.interfaces import ISessionObserver, must_implement
 from ws4redis_tx.sessions.log import ClientLog
 from ws4redis_tx.sessions.pending_total import PendingTotal
 from ws4redis_tx.sessions.session import Session
@@ -46,6 +46,9 @@ DRAIN_INTERVAL = 0.05
 """Seconds between the portions in which a drain closes sessions."""
 
 
+_BROKER = ("listen", "unlisten", "publish", "get", "fence", "forget", "when_available")
+
+
 class Server:
     """Knows every session from its connection to its end, and closes them all in a drain.
 
@@ -59,15 +62,17 @@ class Server:
         authorizer: IAuthorizer,
         protocols: Sequence[IProtocol],
         reactor: Any,
+        log: ClientLog,
         observers: Sequence[ISessionObserver] = (),
     ) -> None:
         self.config = config
+        must_implement("broker", broker, _BROKER, "Use make_broker(config).")
         self.broker = broker
         self.use(authorizer)
         self.protocols = protocols
         self.reactor = reactor
         self.observers = observers
-        self.log = ClientLog(reactor)
+        self.log = log
         self.origins = OriginPolicy(
             config.allowed_origins, config.allowed_hosts, require_origin=config.require_origin
         )
@@ -117,8 +122,14 @@ class Server:
 
     def use(self, authorizer: IAuthorizer) -> None:
         """Ask ``authorizer`` from now on. A true ``fixed`` of its says that its answers never
-        change: it is asked once for each session.
+        change: it is asked once for each session. Raises ``TypeError`` for no authorizer.
         """
+        must_implement(
+            "authorizer",
+            authorizer,
+            ["authorize"],
+            "Use an object with a method authorize(handshake, rights).",
+        )
         self.authorizer = authorizer
         self.fixed = bool(getattr(authorizer, "fixed", False))
 

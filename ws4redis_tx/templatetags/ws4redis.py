@@ -5,27 +5,33 @@ Knows only templates. ``context_processors.websocket_uri`` builds the URI.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from django import template
 from django.core.exceptions import ImproperlyConfigured
 from django.template import Context
 from django.utils.safestring import SafeString, mark_safe
 
+from ws4redis_tx.config import django_settings
 from ws4redis_tx.context_processors import websocket_uri
+from ws4redis_tx.core.admission import check_flags
+from ws4redis_tx.core.errors import Denied
+from ws4redis_tx.core.names import check_facility, known_rights
 
 register = template.Library()
 
 
 @register.simple_tag(takes_context=True)
-def websocket_url(context: Context, facility: str, *flags: str) -> SafeString:
+def websocket_url(context: Context, facility: object, *flags: object) -> SafeString:
     """The URI of a facility, with the requested rights.
 
     ``{% websocket_url 'foobar' 'subscribe-user' 'echo' %}`` gives
     ``ws://example.com/ws/foobar?subscribe-user&echo``.
 
-    The tag does not check flags: the server ignores unknown ones, and a subscriber class may add
-    its own. The result is not HTML-escaped, because ``&amp;`` inside a ``<script>`` would lose
-    every flag but the first. Percent-encoding leaves no other character that is special in HTML or
-    JavaScript.
+    Raises ``ValueError`` for an empty variable, and for a URI that the server would refuse with
+    400: a misspelt right, an invalid facility. The result is not HTML-escaped, because ``&amp;``
+    inside a ``<script>`` would lose every flag but the first. Percent-encoding leaves no other
+    character that is special in HTML or JavaScript.
     """
     request = context.get("request")
     if request is None:
@@ -34,4 +40,27 @@ def websocket_url(context: Context, facility: str, *flags: str) -> SafeString:
             "with render(request, ...), and add 'django.template.context_processors.request' to "
             "the context_processors in TEMPLATES."
         )
-    return mark_safe(websocket_uri(request, str(facility), map(str, flags)))
+    # A literal is a SafeString, also an empty one. An undefined variable is a plain string.
+    if facility is None or (facility == "" and not isinstance(facility, SafeString)):
+        raise ValueError(
+            "{% websocket_url %}: the facility is empty. Is a variable undefined or its name "
+            "misspelt? If you mean the facility with the empty name, write ''."
+        )
+    if None in flags or "" in flags:
+        raise ValueError(
+            "{% websocket_url %}: a flag is empty. Is a variable undefined or its name misspelt?"
+        )
+    names = [str(flag) for flag in flags]
+    _check(str(facility), [name.lower() for name in names])
+    return mark_safe(websocket_uri(request, str(facility), names))
+
+
+def _check(facility: str, flags: Sequence[str]) -> None:
+    """Raise ``ValueError`` if the server would refuse this."""
+    known = known_rights(django_settings.get_callable("WS4REDIS_SUBSCRIBER"))
+    try:
+        check_flags(flags, known)
+        check_facility(facility, [flag.partition("-")[2] for flag in flags if flag in known])
+    except (Denied, ValueError) as error:
+        reason = error.reason if isinstance(error, Denied) else error
+        raise ValueError(f"{{% websocket_url %}}: {reason}") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import time
 import zlib
 from collections.abc import Mapping
 from string import punctuation
@@ -40,7 +41,8 @@ def make_memory_factory(
 
     The clock, ``factory.reactor``, stands still until a test calls its ``advance``. It drives the
     server's timers, and those of ``factory.broker`` unless the broker has its own clock. Random
-    choices, such as the time of the first heartbeat, are the same in each run.
+    choices, such as the time of the first heartbeat, are the same in each run. A visitor's session
+    that ends (``Admission.expires``) at ``time.time() + 60`` ends after 60 s of this clock.
 
     There are no threads, so Django's signals are not sent and Django's visitors cannot be looked
     up: with ``config.django``, pass an ``authorizer``, or ``ConfigError`` is raised.
@@ -66,6 +68,9 @@ def make_memory_factory(
     )
     # Heartbeats and pings begin at random times, but at the same times in each test run.
     factory.session_server.random.seed(0)
+    # Visitors' sessions end by the test's clock, which begins now.
+    epoch = time.time() - clock.seconds()
+    factory.session_server.revocations.use_time(lambda: epoch + clock.seconds())
     return factory
 
 
@@ -88,6 +93,8 @@ def connect(
         case-insensitive.
     """
     parts = urlsplit(url)
+    if parts.scheme not in ("ws", "wss") or not parts.netloc:
+        raise ValueError(f"{url!r} is not the URL of a websocket. Write ws://localhost/ws/foobar.")
     fields = {
         "Host": parts.netloc,
         "Upgrade": "websocket",
@@ -114,8 +121,9 @@ class MemoryClient:
 
     ``messages`` has the received messages: ``str`` for text frames and ``bytes`` for binary ones,
     decompressed. ``refused`` is the HTTP status of a refusal, and ``close_code`` the code of the
-    server's close frame; each is ``None`` if there was none. The client answers pings, as browsers
-    do. Set ``answers_pings`` to ``False`` to simulate a client whose machine is gone.
+    server's close frame; each is ``None`` if there was none. The client answers pings and the
+    server's close at once, as browsers do. Set ``answers_pings`` to ``False`` to simulate a client
+    whose machine is gone: it answers neither.
     """
 
     answers_pings = True
@@ -128,10 +136,15 @@ class MemoryClient:
         self.close_code: int | None = None
         self._received = b""
         self._gone = False
+        self._sending = False
+        # To the server's close frame.
+        self._answer = b""
         self._factory: Any = factory
         server: Any = factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
-        server.makeConnection(_Wire(self))
+        self._send_close_frame = server.sendCloseFrame
+        server.sendCloseFrame = self._receive_close_frame
         self._server = server
+        server.makeConnection(_Wire(self))
 
     def send(self, message: str | bytes) -> None:
         """Send a text or a binary frame."""
@@ -159,8 +172,29 @@ class MemoryClient:
         """Send raw bytes, well-formed or not. The server takes many frames in turns, as it does for
         all clients: ``factory.reactor.advance(0)`` makes it take the rest.
         """
-        if not self._gone:
-            self._server.dataReceived(data)
+        if self._gone:
+            return
+        outermost, self._sending = not self._sending, True
+        try:
+            if data:
+                self._server.dataReceived(data)
+        finally:
+            self._sending = not outermost
+        if outermost and self._answer and not self._gone:
+            answer, self._answer = self._answer, b""
+            self._server.dataReceived(answer)
+
+    def _receive_close_frame(
+        self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
+    ) -> None:
+        """Let the server send its close frame, and answer that when the server is done: it expects
+        no answer while it is still writing, or still reading what the client has sent.
+        """
+        self._send_close_frame(code, reasonUtf8, isReply)
+        if not isReply and self.answers_pings:
+            self._answer = client_frame(8, b"" if code is None else code.to_bytes(2, "big"))
+            if not self._sending:
+                self.send_bytes(b"")
 
     def _receive(self, data: bytes) -> None:
         self._received += data

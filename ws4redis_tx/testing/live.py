@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from django.db import connections
-from django.test import override_settings
+from django.test import LiveServerTestCase, SimpleTestCase, override_settings
 from django.test.testcases import LiveServerThread
 
 from ws4redis_tx.config import django_settings
@@ -29,7 +29,7 @@ from ws4redis_tx.testing.processes import RedisProcess
 from ws4redis_tx.threads.reactor_thread import get_ready_thread
 
 if TYPE_CHECKING:
-    from django.test import Client, LiveServerTestCase
+    from django.test import Client
     from twisted.internet.defer import Deferred
 
     _TestCase = LiveServerTestCase
@@ -188,6 +188,15 @@ class LiveServer(_TestCase):
 
     server_thread_class = _Thread
     redis_url: str
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        other = issubclass(cls, SimpleTestCase) and not issubclass(cls, LiveServerTestCase)
+        if other or not issubclass(cls.server_thread_class, _Thread):
+            raise TypeError(
+                f"{cls.__name__} would not start this server. Name it first, and with a live "
+                f"server of Django's: class {cls.__name__}(LiveServer, StaticLiveServerTestCase)."
+            )
 
     @classmethod
     def setUpClass(cls) -> None:

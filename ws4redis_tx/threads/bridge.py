@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -222,7 +223,7 @@ class _Call:
         """
         self._end(lambda: True)
         return BrokerUnavailable(
-            f"Redis at {self.address} did not answer within {timeout:g} s.",
+            f"Redis at {self.address} did not answer within {timeout:g} s.{_hint()}",
             maybe_published=self.sent,
         )
 
@@ -240,6 +241,8 @@ class _Call:
             self._thread.call(cancel)
 
     def fail(self, error: BaseException) -> None:
+        if type(error) is BrokerUnavailable and _hint():
+            error = BrokerUnavailable(f"{error}{_hint()}", maybe_published=error.maybe_published)
         self._finish(None, error)
 
     def stopped(self) -> None:
@@ -256,6 +259,13 @@ class _Call:
         if self.abandoned:  # the caller may already know that it was not sent
             raise BrokerUnavailable("Nobody is waiting for it any more.")
         return getattr(commands, self._command)(*self._arguments)
+
+
+def _hint() -> str:
+    """The remedy in a test that has no Redis."""
+    # Django's test environment puts an outbox there.
+    in_test = hasattr(sys.modules.get("django.core.mail"), "outbox")
+    return " In a test, wrap it in ws4redis_tx.testing.capture_messages()." if in_test else ""
 
 
 def share_commands(commands: Commands | None) -> None:

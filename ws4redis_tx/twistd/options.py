@@ -22,6 +22,7 @@ from ws4redis_tx.config.table import BY_FIELD, DEFAULT_LISTEN
 from ws4redis_tx.core.errors import BrokerUnavailable, ConfigError
 from ws4redis_tx.twistd.embedded_redis import find_server, free_port
 from ws4redis_tx.twistd.log_output import take_over
+from ws4redis_tx.twistd.mistakes import explained, in_environment, shared_settings
 
 
 class Options(UsageOptions):
@@ -63,7 +64,24 @@ class Options(UsageOptions):
         self["arguments"] = sys.argv[1:] if options is None else list(options)
         self["folder"] = os.getcwd()
         self["processes"] = None
-        super().parseOptions(options)
+        self["doubts"] = []
+        try:
+            super().parseOptions(options)
+        except UsageError as error:
+            text = explained(str(error), _written(self), _written(self.parent))
+            if self.parent is None:
+                raise UsageError(text) from error
+            # twistd would print the whole usage first, and the error after it.
+            raise SystemExit(
+                f"twistd ws4redis: {text}\nAll options: twistd ws4redis --help"
+            ) from error
+
+    def parseArgs(self, *arguments: str) -> None:
+        if arguments:  # not shown: it may be a URL with a password
+            raise UsageError(
+                "The command takes options only, such as --settings mysite.settings, and an "
+                "argument among them begins with no dash."
+            )
 
     def postOptions(self) -> None:
         """Build the configuration. Reports every mistake, before anything starts."""
@@ -89,8 +107,9 @@ class Options(UsageOptions):
                 find_server()
                 self.given["redis"] = f"redis://127.0.0.1:{free_port()}/0"
             self["config"] = (
-                _django_config(settings, self.given) if settings else _plain_config(self.given)
+                _django_config(settings, self) if settings else _plain_config(self.given)
             )
+            self["doubts"] += in_environment(bool(settings))
         except ConfigError as error:
             raise UsageError(str(error)) from error
         if self.parent is not None:
@@ -157,7 +176,7 @@ def _plain_config(given: dict[str, Any]) -> ServerConfig:
     )
 
 
-def _django_config(module: str, given: dict[str, Any]) -> ServerConfig:
+def _django_config(module: str, options: Options) -> ServerConfig:
     """Set up Django, with the options overriding its settings.
 
     The site's views, which may run in this process, then publish where this server listens, and its
@@ -168,7 +187,9 @@ def _django_config(module: str, given: dict[str, Any]) -> ServerConfig:
     import django
     from django.conf import settings
 
+    given = options.given
     try:
+        options["doubts"] += shared_settings(options, given)
         for field, value in given.items():
             if name := BY_FIELD[field].name:
                 setattr(settings, name, value)
@@ -189,4 +210,14 @@ def _django_config(module: str, given: dict[str, Any]) -> ServerConfig:
     problems = django_settings.problems()
     if problems:
         raise UsageError("\n".join(map(str, problems)))
+    options["doubts"] += [error for _, error in django_settings.doubts()]
     return django_settings.server_config(listen=given.get("listen", DEFAULT_LISTEN))
+
+
+def _written(options: Any) -> list[str]:
+    """The names of the options, as they are written."""
+    if options is None:
+        return []
+    return [f"--{name.rstrip('=')}" for name in options.longOpt] + [
+        f"-{letter}" for letter in options.shortOpt if letter != ":"
+    ]

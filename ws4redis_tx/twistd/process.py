@@ -113,12 +113,16 @@ class _Process(Service):
         self._embedded = embedded
         self._serves_django = options["serve-django"]
         self._workers = options["workers"]
+        # A worker's parent has told them.
+        self._doubts = options["doubts"] if options["inherit"] is None else []
 
     def startService(self) -> None:
         from twisted.internet import reactor
 
         super().startService()
         log_output.begin(reactor)
+        for each in self._doubts:
+            _log.warn("{doubt}", doubt=str(each))
         _raise_file_limit()
         _collect_garbage_less_often()
         if self._broker is not None and self._config.django:

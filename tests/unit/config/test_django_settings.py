@@ -11,6 +11,7 @@ from tests.support.programs import python
 
 set_up_django()
 
+from django.conf import settings
 from django.core.checks import run_checks
 from django.template import engines
 from django.test import RequestFactory, override_settings
@@ -23,6 +24,7 @@ from ws4redis_tx.context_processors import default
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.policies import allow_all
+from ws4redis_tx.subscriber import RedisSubscriber
 
 
 def complaints() -> dict[str, str]:
@@ -127,6 +129,58 @@ class SettingsTests(SynchronousTestCase):
                 self.assertIs(django_settings.get_callable("WS4REDIS_ALLOWED_CHANNELS"), allow_all)
 
 
+class WarningTests(SynchronousTestCase):
+    """What has no effect is told by ``manage.py check`` and at the start."""
+
+    def test_an_unknown_setting_is_a_warning_with_the_nearest_name(self) -> None:
+        for name, nearest in (
+            ("WS4REDIS_EXPIRES", "WS4REDIS_EXPIRE"),
+            ("WS4REDIS_ALLOWED_CHANELS", "WS4REDIS_ALLOWED_CHANNELS"),
+            ("WS4REDIS_WEBSOCKET_URL", "WEBSOCKET_URL"),
+            ("WS4_REDIS_PREFIX", "WS4REDIS_PREFIX"),
+            ("WS4REDISPREFIX", "WS4REDIS_PREFIX"),
+        ):
+            with override_settings(**{name: 5}):
+                (complaint,) = complaints().values()
+                (doubt,) = django_settings.doubts()
+            self.assertIn("ws4redis_tx.W001", complaint)
+            self.assertIn(f"{name} is not a setting of ws4redis_tx, and has no effect", complaint)
+            self.assertIn(f"Did you mean {nearest}?", complaint)
+            self.assertIn(str(doubt[1].remedy), complaint)
+
+    def test_each_unknown_setting_is_told(self) -> None:
+        with override_settings(WS4REDIS_EXPIRES=5, WS4REDIS_PREFX="a", WS4REDIS_EXPIRE=5):
+            found = [error.setting for _, error in django_settings.doubts()]
+        self.assertEqual(found, ["WS4REDIS_EXPIRES", "WS4REDIS_PREFX"])
+
+    def test_an_application_that_is_not_installed_is_a_warning(self) -> None:
+        installed = [each for each in settings.INSTALLED_APPS if each != "ws4redis_tx"]
+        with override_settings(INSTALLED_APPS=installed):
+            (complaint,) = complaints().values()
+        self.assertIn("ws4redis_tx.W002", complaint)
+        self.assertIn("INSTALLED_APPS lacks 'ws4redis_tx'", complaint)
+        self.assertIn("logout", complaint)
+
+    def test_the_check_runs_where_the_publisher_is_imported_and_the_app_is_not_installed(
+        self,
+    ) -> None:
+        program = """
+from django.conf import settings
+settings.configure(INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes"])
+import django
+from ws4redis_tx.publisher import RedisPublisher
+django.setup()
+from django.core.management import call_command
+call_command("check")
+"""
+        result = python("-c", program)
+        self.assertIn("ws4redis_tx.W002", result.stderr)
+
+
+class Extended(RedisSubscriber):
+    subscription_channels = [*RedisSubscriber.subscription_channels, "subscribe-server"]
+
+
 class TemplateTests(SynchronousTestCase):
     def render(self, template: str, **options: Any) -> str:
         request = RequestFactory(HTTP_HOST="localhost:8000").get("/", **options)
@@ -151,3 +205,41 @@ class TemplateTests(SynchronousTestCase):
             url.replace("&amp;", "&"),
             "ws://localhost:8000/ws/foo%20bar/%C3%BC?subscribe-broadcast&echo",
         )
+
+    def tag(self, arguments: str, **context: Any) -> str:
+        request = RequestFactory(HTTP_HOST="localhost").get("/")
+        template = f"{{% load ws4redis %}}{{% websocket_url {arguments} %}}"
+        return str(engines["django"].from_string(template).render(context, request))
+
+    def test_the_tag_takes_no_empty_variable(self) -> None:
+        for arguments, context in (
+            ("undefined 'subscribe-user'", {}),
+            ("room.name 'subscribe-user'", {"room": {}}),
+            ("empty 'subscribe-user'", {"empty": ""}),
+            ("nothing 'subscribe-user'", {"nothing": None}),
+            ("undefined", {}),
+        ):
+            error = self.assertRaises(ValueError, self.tag, arguments, **context)
+            self.assertIn("{% websocket_url %}: the facility is empty", str(error))
+        error = self.assertRaises(ValueError, self.tag, "'news' undefined")
+        self.assertIn("{% websocket_url %}: a flag is empty", str(error))
+
+    def test_the_tag_takes_the_empty_facility_that_is_meant(self) -> None:
+        for arguments in ("'' 'echo'", "undefined|default:'' 'echo'"):
+            self.assertEqual(self.tag(arguments), "ws://localhost/ws/?echo")
+        self.assertEqual(self.tag("room", room=5), "ws://localhost/ws/5")
+
+    def test_the_tag_takes_no_url_that_the_server_would_refuse(self) -> None:
+        for arguments, expected in (
+            ("'news' 'subscribe-brodcast'", "Did you mean subscribe-broadcast?"),
+            ("'a:b' 'subscribe-user'", "contains a ':'"),
+            ("long 'subscribe-broadcast'", "longer than 255 bytes"),
+        ):
+            error = self.assertRaises(ValueError, self.tag, arguments, long="x" * 256)
+            self.assertIn("{% websocket_url %}: ", str(error))
+            self.assertIn(expected, str(error))
+        self.assertIn("a%3Ab?Subscribe", self.tag("'a:b' 'Subscribe-Broadcast' 'v'"))
+
+    def test_the_tag_knows_the_rights_of_the_subscriber(self) -> None:
+        with override_settings(WS4REDIS_SUBSCRIBER=f"{__name__}.Extended"):
+            self.assertIn("?subscribe-server", self.tag("'news' 'subscribe-server'"))

@@ -11,13 +11,12 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.programs import write_file
-from ws4redis_tx.config.importing import import_callable
+from ws4redis_tx.config.importing import Importable, import_callable
 from ws4redis_tx.config.kinds import (
     Address,
     Choice,
     Count,
     Flag,
-    Importable,
     Judged,
     Kind,
     Names,

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.errors import ConfigError, WS4RedisError
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
+from ws4redis_tx.subscriber import RedisSubscriber
 
 
 class ServerConfigTests(SynchronousTestCase):
@@ -139,7 +140,7 @@ class ServerConfigTests(SynchronousTestCase):
 
     def test_a_subscriber_is_a_callable_or_a_name_that_is_not_imported_yet(self) -> None:
         self.assertEqual(ServerConfig(subscriber="no.such.Name").subscriber, "no.such.Name")
-        self.assertIs(ServerConfig(subscriber=dict).subscriber, dict)
+        self.assertIs(ServerConfig(subscriber=RedisSubscriber).subscriber, RedisSubscriber)
         self.assert_refused("subscriber", subscriber=7)
 
 

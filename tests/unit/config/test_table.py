@@ -14,7 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import ROOT
 from tests.support.programs import python
 from ws4redis_tx.config.document import option_help, settings_table, typed, with_table
-from ws4redis_tx.config.kinds import Flag, Importable, OrNone
+from ws4redis_tx.config.importing import Importable
+from ws4redis_tx.config.kinds import Flag, OrNone
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.config.table import BY_FIELD, FIELDS_ALONE, SETTINGS
 from ws4redis_tx.core.errors import ConfigError

@@ -93,8 +93,8 @@ class UrlTests(SynchronousTestCase):
         ):
             with self.subTest(value=value):
                 error = self.assertRaises(ConfigError, parse_redis_address, value)
-                self.assertEqual(error.setting, "WS4REDIS_CONNECTION")
-                self.assertIn("WS4REDIS_CONNECTION", str(error))
+                self.assertEqual(error.setting, "The address of Redis")
+                self.assertIn("The address of Redis", str(error))
                 self.assertTrue(error.remedy)
 
     def test_a_url_without_slashes_is_refused_and_not_read_as_localhost(self) -> None:
@@ -174,7 +174,7 @@ class DictionaryTests(SynchronousTestCase):
         ):
             with self.subTest(mapping=mapping):
                 error = self.assertRaises(ConfigError, parse_redis_address, mapping)
-                self.assertEqual(error.setting, "WS4REDIS_CONNECTION")
+                self.assertEqual(error.setting, "The address of Redis")
 
     def test_a_port_beyond_65535_is_refused_as_in_a_url(self) -> None:
         self.assertRaises(ConfigError, parse_redis_address, {"port": 70000})

@@ -19,6 +19,7 @@ from ws4redis_tx.core.names import channel_name
 from ws4redis_tx.protocols.classic import ClassicProtocol
 from ws4redis_tx.protocols.interfaces import ISession
 from ws4redis_tx.revocation.messages import disconnection
+from ws4redis_tx.sessions.log import ClientLog
 from ws4redis_tx.sessions.server import Server
 from ws4redis_tx.subscriber import RedisSubscriber
 from ws4redis_tx.testing import MemoryBroker, MemoryClient, connect
@@ -84,11 +85,12 @@ class AnotherProtocolTests(SynchronousTestCase):
         self.clock, self.site = Clock(), Site()
         self.broker = MemoryBroker(self.clock)
         config = ServerConfig(recheck=0)
+        log = ClientLog(self.clock)
         protocols = [
-            ClassicProtocol(config, self.broker, RedisSubscriber, self.clock),
+            ClassicProtocol(config, self.broker, RedisSubscriber, self.clock, log.note),
             Echo(self.broker),
         ]
-        server = Server(config, self.broker, self.site, protocols, self.clock)
+        server = Server(config, self.broker, self.site, protocols, self.clock, log)
         self.factory = WebSocketFactory(server)
 
     def connect(self, path: str) -> MemoryClient:

@@ -59,7 +59,7 @@ class DrainTests(WebSocketTests):
     def test_a_stop_that_may_not_wait_ends_all_connections(self) -> None:
         authorizer = Waiting()
         self.use(authorizer=authorizer)
-        self.connect()
+        self.connect().answers_pings = False
         authorizer.asked[0].callback(None)  # type: ignore[arg-type]
         self.connect()
         gone = self.factory.drain(1012, 5)

@@ -56,8 +56,7 @@ class ClosingTests(HooksTestCase):
         self.use()
         client = self.connect()
         client._server.session.close(4000, "\u00e4" * 100)
-        client.lose_connection()
-        self.closing(code=4000, reason="\u00e4" * 61, by_server=True, clean=False)
+        self.closing(code=4000, reason="\u00e4" * 61, by_server=True, clean=True)
 
     def test_what_is_no_message_is_a_type_error_and_not_so_many_zeros(self) -> None:
         self.use()
@@ -160,6 +159,7 @@ class DrainTests(HooksTestCase):
     def test_also_where_a_connection_is_lost_later_than_it_is_aborted(self) -> None:
         self.use(Patient())
         client = self.connect()
+        client.answers_pings = False
         self.hooks.answer()
         self.patch(client._server.transport, "abortConnection", lambda: None)
         done = self.factory.drain(1001)

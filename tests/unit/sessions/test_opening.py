@@ -22,7 +22,7 @@ class OpeningTests(WebSocketTests):
                 self.set_pubsub_channels = lambda request, channels: None
                 self.release = lambda: None
 
-        self.use(subscriber=Incomplete)
+        self.use(subscriber=lambda connection: Incomplete(connection))
         client = self.connect()
         self.assertEqual(client.close_code, 1011)
         self.assertIsNone(client.refused)

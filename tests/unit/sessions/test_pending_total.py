@@ -54,6 +54,7 @@ class Total(WebSocketTests):
 
     def half_send(self, client: MemoryClient, length: int, at_once: int = 64 * KIB) -> None:
         """The beginning of a message that never ends, of which ``length`` bytes arrive."""
+        client.answers_pings = False  # nothing else can be sent within a frame
         frame = client_frame(TEXT, b"x" * (length + 1))[:-1]
         for start in range(0, len(frame), at_once):
             client.send_bytes(frame[start : start + at_once])
@@ -76,6 +77,7 @@ class IncomingTests(Total):
         clients = [self.connect("publish-broadcast") for _ in range(8)]
         fragments = unfinished(0, b"x" * 64) * 15_000
         for client in clients:
+            client.answers_pings = False
             client.send_bytes(unfinished(TEXT, b"x" * 64))
             for start in range(0, len(fragments), 64 * KIB):
                 client.send_bytes(fragments[start : start + 64 * KIB])

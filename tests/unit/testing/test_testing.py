@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ast
+import time
+from typing import Any
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import ROOT
 from tests.support.django import set_up_django
 from ws4redis_tx import testing
+from ws4redis_tx.core.admission import ANONYMOUS, Admission, PlainRequest
+from ws4redis_tx.core.interfaces import Closing, NullHooks
 from ws4redis_tx.service import ServerConfig
-from ws4redis_tx.testing import connect, make_memory_factory
+from ws4redis_tx.testing import MemoryClient, client_frame, connect, make_memory_factory
 
 NAMES = [
     "CapturedMessage", "CapturedMessages", "LiveServer", "MemoryBroker", "MemoryClient",
@@ -74,3 +79,131 @@ class ConnectTests(SynchronousTestCase):
             return list(first.values())
 
         self.assertEqual(beats(), beats())
+
+    def test_a_url_without_a_host_is_told(self) -> None:
+        factory = make_memory_factory()
+        for url in (
+            "/ws/x", "ws/x", "", "localhost/ws/x", "localhost:8000/ws/x", "http://localhost/ws/x",
+            "ws:///ws/x",
+        ):  # fmt: skip
+            error = self.assertRaises(ValueError, connect, factory, url)
+            self.assertIn(repr(url), str(error))
+            self.assertIn("ws://localhost/ws/", str(error))
+        self.assertTrue(connect(factory, "wss://localhost/ws/x").open)
+
+
+class Noting(NullHooks):
+    def __init__(self) -> None:
+        self.connections: list[Any] = []
+        self.closings: list[Closing] = []
+
+    def connected(self, connection: Any, /) -> None:
+        self.connections.append(connection)
+
+    def closed(self, connection: Any, closing: Closing, /) -> None:
+        self.closings.append(closing)
+
+
+class ClosingTests(SynchronousTestCase):
+    """Whichever side closes, the effects of the call are complete when it returns."""
+
+    def setUp(self) -> None:
+        self.hooks = Noting()
+        self.factory = make_memory_factory(hooks=self.hooks)
+
+    def connect(self) -> MemoryClient:
+        return connect(self.factory, "ws://localhost/ws/x?subscribe-broadcast")
+
+    def assert_closed(self, code: int, *, by_server: bool) -> None:
+        (closing,) = self.hooks.closings
+        self.assertEqual((closing.code, closing.by_server), (code, by_server))
+        self.assertTrue(closing.clean)
+        self.assertEqual(self.factory.reactor.getDelayedCalls(), [])
+        self.assertEqual(list(self.factory.broker.hub.channels), [])
+
+    def test_a_close_by_a_hook(self) -> None:
+        client = self.connect()
+        self.hooks.connections[0].close(4001, "enough")
+        self.assertEqual((client.open, client.close_code), (False, 4001))
+        self.assert_closed(4001, by_server=True)
+
+    def test_a_close_by_the_server(self) -> None:
+        client = self.connect()
+        self.factory.drain(1012)
+        self.assertEqual((client.open, client.close_code), (False, 1012))
+        self.assert_closed(1012, by_server=True)
+
+    def test_a_close_after_a_mistake_of_the_client(self) -> None:
+        client = self.connect()
+        client.send_bytes(client_frame(3, b""))
+        self.assertEqual((client.open, client.close_code), (False, 1002))
+        self.assert_closed(1002, by_server=True)
+
+    def test_a_close_by_the_client(self) -> None:
+        client = self.connect()
+        client.close(4002)
+        self.assertEqual((client.open, client.close_code), (False, 4002))
+        self.assert_closed(4002, by_server=False)
+
+    def test_a_client_whose_machine_is_gone_answers_no_close(self) -> None:
+        client = self.connect()
+        client.answers_pings = False
+        self.hooks.connections[0].close(4001)
+        self.assertEqual(self.hooks.closings, [])
+        self.factory.reactor.advance(5)
+        (closing,) = self.hooks.closings
+        self.assertFalse(closing.clean)
+
+
+class Expiring:
+    """An authorizer whose session ends at a fixed time."""
+
+    def __init__(self, expires: float) -> None:
+        self.expires = expires
+        self.asked = 0
+
+    def authorize(self, handshake: Any, rights: Any) -> Admission:
+        self.asked += 1
+        request = PlainRequest(handshake.path_info, ANONYMOUS)
+        return Admission(ANONYMOUS, tuple(rights), request, self.expires)
+
+
+class ExpiryTests(SynchronousTestCase):
+    def test_a_session_ends_by_the_clock_of_the_test(self) -> None:
+        for started in (0.0, 5000.0, time.time()):
+            clock = Clock()
+            clock.advance(started)
+            authorizer = Expiring(time.time() + 1000)
+            factory = make_memory_factory(
+                ServerConfig(recheck=0), authorizer=authorizer, clock=clock
+            )
+            connect(factory, "ws://localhost/ws/x?subscribe-broadcast")
+            clock.pump([10.0, 0.0] * 99)
+            self.assertEqual(authorizer.asked, 1)
+            clock.pump([10.0, 1.0, 0.0])
+            self.assertEqual(authorizer.asked, 2)
+
+
+class LiveServerTests(SynchronousTestCase):
+    def test_bases_that_would_start_djangos_own_server_are_refused(self) -> None:
+        set_up_django()
+        from django.contrib.staticfiles.testing import StaticLiveServerTestCase
+        from django.test import LiveServerTestCase, TestCase
+
+        class Mixin(testing.LiveServer):
+            pass
+
+        class Base(Mixin, LiveServerTestCase):
+            pass
+
+        for bases in (
+            (StaticLiveServerTestCase, testing.LiveServer),
+            (LiveServerTestCase, Mixin),
+            (testing.LiveServer, TestCase),
+            (TestCase, testing.LiveServer),
+        ):
+            error = self.assertRaises(TypeError, type, "ChatTests", bases, {})
+            expected = "class ChatTests(LiveServer, StaticLiveServerTestCase)"
+            self.assertIn(expected, str(error))
+        type("ChatTests", (testing.LiveServer, StaticLiveServerTestCase), {})
+        type("ChatTests", (Base,), {})

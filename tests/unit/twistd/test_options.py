@@ -112,7 +112,10 @@ class PlainTests(OptionsTestCase):
                 "--slow-reader is 'wait'. Use one of close, drop_oldest, latest",
             ),
             ("--origin=a.example", "--origin holds 'a.example', which is not an origin."),
-            ("--redis=http://localhost", "--redis has the scheme 'http'. Write redis://host"),
+            (
+                "--redis=http://localhost",
+                "--redis does not begin with redis:// or a like scheme. Write redis://host",
+            ),
             ("--drain=soon", "--drain is 'soon'. Write a number of seconds, such as 5."),
         ):
             self.assertIn(expected, self.complaint(argument))
@@ -130,7 +133,38 @@ class PlainTests(OptionsTestCase):
         self.assertEqual(self.config().redis, address)
         self.assertEqual(self.config("--redis=redis://localhost").redis, RedisAddress())
         os.environ["WS4REDIS_CONNECTION"] = "http://localhost"
-        self.assertIn("WS4REDIS_CONNECTION has the scheme 'http'", self.complaint())
+        self.assertIn("WS4REDIS_CONNECTION does not begin with redis://", self.complaint())
+
+    def test_an_option_with_a_typo_names_the_nearest(self) -> None:
+        for argument, expected in (
+            ("--prefx=a", "--prefx is not an option. Did you mean --prefix?"),
+            ("--embeded-redis", "Did you mean --embedded-redis?"),
+            ("--setings=a", "Did you mean --settings?"),
+            ("--no-compresion", "Did you mean --no-compression?"),
+            ("--allowed-origins=a", "Did you mean --origin?"),
+            ("--re=5", "--re is short for --recheck, --redis, --require-origin. Write one"),
+            ("-x", "-x is not an option."),
+        ):
+            self.assertIn(expected, self.complaint(argument))
+
+    def test_an_argument_that_is_no_option_is_told_without_showing_it(self) -> None:
+        for arguments in (
+            ["redis://:secret@localhost"],
+            ["--prefix", "a", "secret"],
+            ["secret", "--prefix=a"],
+        ):
+            text = self.complaint(*arguments)
+            self.assertIn("takes options only, such as --settings mysite.settings", text)
+            self.assertNotIn("secret", text)
+
+    def test_a_setting_in_the_environment_that_has_no_effect_there_is_told(self) -> None:
+        os.environ["WS4REDIS_PREFIX"] = "a"
+        (doubt,) = self.parse()["doubts"]
+        self.assertIn("WS4REDIS_PREFIX is in the environment, where it has no effect", str(doubt))
+        self.assertIn("--prefix", str(doubt))
+        os.environ["WS4REDIS_CONNECTION"] = "redis://localhost"
+        os.environ["WS4REDIS_FULL"] = "1"
+        self.assertEqual(len(self.parse()["doubts"]), 1)
 
     def test_what_shows_only_at_the_start_is_told_under_the_option_too(self) -> None:
         for argument, expected in (
@@ -200,3 +234,87 @@ print(json.dumps([parsed(*case) for case in cases], default=str))
         self.assertEqual(in_settings, "WS4REDIS_MAX_PENDING is 0. Use a whole number, at least 1.")
         self.assertEqual(in_option, "--max-pending is 0. Use a whole number, at least 1.")
         self.assertEqual(replaced["max_pending"], 5)
+
+
+class DoubtTests(SynchronousTestCase):
+    """With a Django site's settings: what is taken, and told at the start nevertheless."""
+
+    PROGRAM = """
+import django, json, sys
+django.setup()
+from django.conf import settings
+from django.test import override_settings
+from ws4redis_tx.twistd.options import Options
+
+def doubts(arguments, changes):
+    options = Options()
+    with override_settings(**changes):
+        options.parseOptions([f"--settings={sys.argv[1]}", *arguments])
+    return [str(each) for each in options["doubts"]]
+
+cases = json.loads(sys.argv[2])
+print(json.dumps([doubts(*case) for case in cases]))
+"""
+
+    def ask(self, *cases: tuple[list[str], dict[str, Any]], **environment: str) -> list[Any]:
+        result = python(
+            "-c", self.PROGRAM, SETTINGS, json.dumps(cases), DJANGO_SETTINGS_MODULE=SETTINGS,
+            **environment,
+        )  # fmt: skip
+        self.assertEqual(result.returncode, 0, result.stderr)
+        answers: list[Any] = json.loads(result.stdout)
+        return answers
+
+    def test_options_that_contradict_the_settings_that_django_uses(self) -> None:
+        elsewhere = {"WS4REDIS_CONNECTION": "redis://:secret@r.example/1"}
+        cases = (
+            (["--prefix=a"], {}, "--prefix says 'a', but WS4REDIS_PREFIX says None"),
+            (["--prefix=a"], {"WS4REDIS_PREFIX": "b"}, "but WS4REDIS_PREFIX says 'b'"),
+            (["--redis=redis://localhost/1"], {}, "--redis says redis://localhost:6379/1, but"),
+            (["--redis=redis://localhost"], elsewhere, "WS4REDIS_CONNECTION says redis://r.exa"),
+            (["--embedded-redis"], elsewhere, "--embedded-redis says redis://127.0.0.1:"),
+            (["--embedded-redis"], {}, "but WS4REDIS_CONNECTION says redis://localhost:6379/0"),
+            (["--embedded-redis", "--serve-django"], elsewhere, "--embedded-redis says"),
+            (["--websocket-url=/live/"], {}, "--websocket-url says '/live/', but WEBSOCKET_URL"),
+            (["--heartbeat=a"], {}, "--heartbeat says 'a', but WS4REDIS_HEARTBEAT says None"),
+        )
+        answers = self.ask(*[(arguments, settings) for arguments, settings, _ in cases])
+        for (arguments, settings, expected), answer in zip(cases, answers, strict=True):
+            self.assertEqual(len(answer), 1, (arguments, settings, answer))
+            self.assertIn(expected, answer[0])
+            self.assertNotIn("secret", answer[0])
+
+    def test_options_that_say_the_same_or_concern_the_server_alone(self) -> None:
+        cases = (
+            ([], {}),
+            (["--prefix=a"], {"WS4REDIS_PREFIX": "a"}),
+            (["--redis=redis://localhost"], {}),
+            (["--redis=redis://localhost:6379/1"], {"WS4REDIS_CONNECTION": {"db": 1}}),
+            (["--expire=5", "--max-pending=5", "--recheck=5", "--origin=*"], {}),
+            (["--serve-django", "--embedded-redis", "--prefix=a", "--websocket-url=/a/"], {}),
+        )
+        self.assertEqual(self.ask(*cases), [[]] * len(cases))
+
+    def test_settings_that_have_no_effect_and_an_app_that_is_not_installed(self) -> None:
+        apps = ["django.contrib.auth", "django.contrib.contenttypes"]
+        unknown, uninstalled = self.ask(
+            ([], {"WS4REDIS_EXPIRES": 5}), ([], {"INSTALLED_APPS": apps})
+        )
+        self.assertIn("Did you mean WS4REDIS_EXPIRE?", unknown[0])
+        self.assertIn("INSTALLED_APPS lacks 'ws4redis_tx'", uninstalled[0])
+
+    def test_the_address_in_the_environment_counts_without_django_alone(self) -> None:
+        program = """
+from django.conf import settings
+settings.configure()
+import json, os, sys
+from ws4redis_tx.twistd.options import Options
+options = Options()
+options.parseOptions(["--settings=none"])
+print(json.dumps([str(each) for each in options["doubts"]]))
+"""
+        url = "redis://:secret@r.example"
+        result = python("-c", program, WS4REDIS_CONNECTION=url)
+        text = " ".join(json.loads(result.stdout))
+        self.assertIn("WS4REDIS_CONNECTION is in the environment, where it has no effect", text)
+        self.assertNotIn("secret", text)

@@ -119,6 +119,8 @@ class ClosingTests(WebSocketTests):
 
     def test_draining_closes_all_and_refuses_new_ones(self) -> None:
         clients = [self.connect() for _ in range(3)]
+        for client in clients:
+            client.answers_pings = False
         gone = self.factory.drain(1012)
         self.assertEqual([client.close_code for client in clients], [1012] * 3)
         self.assertEqual(self.connect().refused, 503)
@@ -128,8 +130,9 @@ class ClosingTests(WebSocketTests):
         self.successResultOf(gone)
 
     def test_a_client_that_does_not_answer_a_close_is_dropped(self) -> None:
-        self.connect()
+        self.connect().answers_pings = False
         gone = self.factory.drain(1012)
+        self.assertNoResult(gone)
         self.clock.advance(3)
         self.successResultOf(gone)
 

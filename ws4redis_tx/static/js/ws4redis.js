@@ -14,7 +14,9 @@
  *
  * Only `uri` is required; `new WS4Redis(...)` does the same. is_closed() is true while it waits for
  * the next attempt. `retrying` is false when no further attempt follows. The server replays the last
- * persisted message whenever the client connects, so also after a reconnect.
+ * persisted message whenever the client connects, so also after a reconnect. The console tells of
+ * mistakes: an unknown option; a page on another host that cannot connect; a server that never sends
+ * heartbeat_msg.
  */
 (function (root) {
   "use strict";
@@ -25,6 +27,9 @@
   const HEARTBEAT_EVERY = 5000;
   const HEARTBEATS_UNANSWERED = 3;
   const REVOKED = 1008;
+  const OPTIONS = [
+    "uri", "connecting", "connected", "disconnected", "receive_message", "heartbeat_msg",
+  ];
 
   function WS4Redis(options) {
     if (!new.target) {
@@ -37,11 +42,41 @@
       );
     }
 
+    if (!/^((wss?|https?):\/\/|\/)/i.test(options.uri)) {
+      throw new Error(
+        "WS4Redis: the uri " + JSON.stringify(options.uri) + " names no host. Is the template's " +
+          "variable empty? WEBSOCKET_URI needs ws4redis_tx.context_processors.default."
+      );
+    }
+
     let socket = null;
     let stopped = false; // no further attempt follows
     let failures = 0; // attempts since the last connection that lasted
     let retry_timer = null; // null: no attempt is scheduled
     let on_probation = false; // the last connection was revoked: one attempt is left
+    let heartbeat_heard = false; // from the server, on any connection
+
+    const warned = new Set();
+
+    function warn_once(subject, text) {
+      if (!warned.has(subject) && root.console) {
+        root.console.warn("WS4Redis: " + text);
+      }
+      warned.add(subject);
+    }
+
+    function warn_of_other_host() {
+      const page = root.location && root.location.hostname; // empty in a file, missing in tests
+      const host = page && new root.URL(options.uri, root.location.href).hostname;
+      if (page !== host) {
+        warn_once(
+          "host",
+          "the page is on " + page + " and the websocket on " + host + ". The server must allow " +
+            "the page's origin (WS4REDIS_ALLOWED_ORIGINS), and the browser sends a cookie of one " +
+            "host to no other, so that nobody is logged in there. Use one host for both, or a ticket."
+        );
+      }
+    }
 
     function notify(callback, ...args) {
       if (typeof options[callback] === "function") {
@@ -53,6 +88,7 @@
       const current = new root.WebSocket(options.uri); // throws when the URI is malformed
       let opened = false;
       let unanswered = 0;
+      let heartbeats = 0;
       let stable_timer = null;
       let heartbeat_timer = null;
 
@@ -61,6 +97,15 @@
       current.binaryType = "arraybuffer";
 
       function send_heartbeat() {
+        heartbeats += 1;
+        if (heartbeats > HEARTBEATS_UNANSWERED && !heartbeat_heard) {
+          warn_once(
+            "heartbeat",
+            "the server never sends the heartbeat_msg " + JSON.stringify(options.heartbeat_msg) +
+              ", so it takes it for a message. Set WS4REDIS_HEARTBEAT to the same text, or leave " +
+              "heartbeat_msg out."
+          );
+        }
         if (unanswered >= HEARTBEATS_UNANSWERED) {
           // Over a dead network, close() alone would wait a long time for the server's answer.
           current.close();
@@ -77,6 +122,9 @@
         clearInterval(heartbeat_timer);
         if (on_probation && !opened) {
           stop();
+        }
+        if (!opened) {
+          warn_of_other_host();
         }
         on_probation = event.code === REVOKED;
         if (!stopped) {
@@ -101,7 +149,9 @@
 
       current.onmessage = function (event) {
         unanswered = 0; // any message proves that the server is alive
-        if (!options.heartbeat_msg || event.data !== options.heartbeat_msg) {
+        if (options.heartbeat_msg && event.data === options.heartbeat_msg) {
+          heartbeat_heard = true;
+        } else {
           notify("receive_message", event.data);
         }
       };
@@ -155,6 +205,13 @@
     this.is_closing = () => socket.readyState === root.WebSocket.CLOSING;
     this.is_closed = () => socket.readyState === root.WebSocket.CLOSED;
 
+    for (const name of Object.keys(options)) {
+      if (!OPTIONS.includes(name)) {
+        warn_once(
+          name, "there is no option " + JSON.stringify(name) + ", only " + OPTIONS.join(", ") + "."
+        );
+      }
+    }
     connect();
     if (!stopped) {
       root.addEventListener("online", came_online);
