@@ -22,6 +22,7 @@ from tests.support.servers import LISTEN
 from tests.support.sites import PUBLISH_ALL, SUBSCRIBE_ALL, ContractTestCase, Lines
 from tests.support.wires import handshake_bytes, status_of
 from ws4redis_tx import service
+from ws4redis_tx.redis.persisted import PersistedMessages
 from ws4redis_tx.subscriber import RedisSubscriber
 
 set_up_django()
@@ -34,6 +35,7 @@ from django.core.checks import run_checks
 from django.core.exceptions import PermissionDenied
 from django.core.handlers.wsgi import WSGIRequest
 from django.test import RequestFactory, override_settings
+from django.utils.safestring import mark_safe
 
 import ws4redis_tx
 from ws4redis_tx.config import django_settings
@@ -216,6 +218,15 @@ class IsolationTests(TenantTestCase):
         self.assertEqual((yield b.next()), "still here")
 
     @inlineCallbacks
+    def test_the_server_finds_the_stamps_that_publishers_set(self) -> Any:
+        yield self.serve()
+        yield self.say("a", "hi")
+        channel = b"p:t:a:user:john:foobar"
+        _, (found,) = yield PersistedMessages(self.broker.commands, "p").find([channel])
+        self.assertEqual((found.channel, found.size), (channel, 2))
+        self.assertEqual(found.stamp, self.redis.command("GET", b"p:t:a:at:" + channel))
+
+    @inlineCallbacks
     def test_a_ticket_of_one_tenant_is_worth_nothing_in_another(self) -> Any:
         yield self.serve()
         for make in (make_ticket, async_to_sync(amake_ticket)):
@@ -282,6 +293,15 @@ class CallableTests(TenantTestCase):
         yield self.serve(WS4REDIS_TENANT=look)
         yield self.enter("any")
         self.assertEqual(seen, [(WSGIRequest, False, False, "/ws/foobar", False, True)])
+
+    @inlineCallbacks
+    def test_a_string_of_a_subclass_is_a_string(self) -> Any:
+        yield self.serve(WS4REDIS_TENANT=lambda request: mark_safe(tenant_of(request)))
+        a = yield self.enter("a")
+        yield self.say("a", "hi")
+        self.assertEqual((yield a.take(4)), ["hi"] * 4)
+        yield in_thread(lambda: ws4redis_tx.disconnect(user="john", tenant=mark_safe("a")))
+        yield self.assert_closed(a)
 
     @inlineCallbacks
     def test_no_answer_is_a_500_and_never_no_tenant(self) -> Any:
@@ -397,8 +417,7 @@ class RevocationTests(TenantTestCase):
         for change in (self.save_user, self.leave_group, self.lose_member):
             self.asked.clear()
             yield in_thread(change)
-            yield self.rechecked_for_a_while(2)
-            self.assertEqual({tenant_of(each) for each in self.asked}, {"a", "b"})
+            yield self.asked_again_in("a", "b")
         yield self.assert_open(a, "a")
         yield self.assert_open(b, "b")
 
@@ -414,21 +433,28 @@ class RevocationTests(TenantTestCase):
     def save_user(self) -> None:
         User.objects.get(username="john").save()
 
-    def join_group(self) -> Any:
-        group, _ = Group.objects.get_or_create(name="tenants' testers")
-        User.objects.get(username="john").groups.add(group)
+    def group(self) -> Any:
+        group, created = Group.objects.get_or_create(name="tenants' testers")
+        if created:
+            self.addCleanup(in_thread, group.delete)
         return group
 
+    def join_group(self) -> Any:
+        User.objects.get(username="john").groups.add(self.group())
+        return self.group()
+
+    # Django tells of a member who leaves, even if John was none.
+
     def leave_group(self) -> None:
-        User.objects.get(username="john").groups.remove(self.join_group())
+        User.objects.get(username="john").groups.remove(self.group())
 
     def lose_member(self) -> None:
-        self.join_group().user_set.remove(User.objects.get(username="john"))
+        self.group().user_set.remove(User.objects.get(username="john"))
 
     @inlineCallbacks
-    def rechecked_for_a_while(self, count: int) -> Any:
-        """Fire when the authorizer was asked about that many websockets."""
-        while len(self.asked) < count:
+    def asked_again_in(self, *tenants: str) -> Any:
+        """Fire when the authorizer was asked about a websocket of each tenant."""
+        while {tenant_of(each) for each in self.asked} != set(tenants):
             yield self.broker.fence()
 
     @inlineCallbacks
@@ -622,6 +648,9 @@ class EmbeddedTests(SynchronousTestCase):
         url = "ws://localhost/ws/foobar?subscribe-user"
         self.assertEqual(connect(factory, url).refused, 500)
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+        for wrong in ("a:user", "x" * 65):
+            self.assertEqual(connect(factory, url, headers=of(wrong)).refused, 500)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         client = connect(factory, url, headers=of("a"))
         self.assertTrue(client.open)
         self.assertEqual(set(factory.broker.hub.channels), {b"p:t:a:user:john:foobar"})

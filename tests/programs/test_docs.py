@@ -117,7 +117,7 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(set(self.options), known - {"--version", "--help"})
 
     def test_every_field_is_there_with_its_default(self) -> None:
-        elsewhere = {"allowed_hosts", "django"}  # in a sentence
+        elsewhere = {"allowed_hosts", "django", "script_name", "tenants"}  # in a sentence
         self.assertEqual(set(self.fields) | elsewhere, {each.name for each in fields(ServerConfig)})
         # These have another type than the setting; a test below checks the listening addresses.
         others = ("redis", "prefix", "allowed_origins", "trusted_proxies", "listen")

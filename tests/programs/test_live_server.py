@@ -172,6 +172,26 @@ class SettingsTests(LiveServer, LiveServerTestCase):
         client.close()
 
 
+@override_settings(
+    WS4REDIS_TENANT=lambda request: request.get_host().partition(":")[0], ALLOWED_HOSTS=["*"]
+)
+class TenantTests(LiveServer, LiveServerTestCase):
+    def test_each_tenant_hears_its_own(self):
+        clients = {
+            tenant: websocket.create_connection(
+                self.websocket_url("news", "subscribe-broadcast"),
+                host=tenant, suppress_origin=True, timeout=20,
+            )
+            for tenant in ("a.example", "b.example")
+        }
+        for tenant, client in clients.items():
+            publish(f"for {tenant}", broadcast=True, tenant=tenant)
+        for tenant, client in clients.items():
+            self.assertEqual(client.recv(), f"for {tenant}")
+            client.close()
+        self.assertRaises(TypeError, publish, "for whom?", broadcast=True)
+
+
 class PortTests(Live):
     def test_a_port_that_is_taken_is_said(self):
         class Second(LiveServer, LiveServerTestCase):

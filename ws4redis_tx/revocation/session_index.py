@@ -137,5 +137,5 @@ def _compact(identity: Identity) -> Identity:
     if identity == ANONYMOUS:
         return ANONYMOUS
     groups = tuple(sys.intern(str(group)) for group in identity.groups)
-    tenant = sys.intern(identity.tenant)
+    tenant = sys.intern(identity.tenant[:])  # an exact str, where it is of a subclass
     return Identity(identity.session_key, identity.username, groups, identity.user_id, tenant)

@@ -18,10 +18,9 @@ def prepare() -> None:
     for shop in settings.SHOPS:
         call_command("migrate", database=shop, verbosity=0)
         group, _ = Group.objects.using(shop).get_or_create(name="staff")
-        john, _ = User.objects.using(shop).get_or_create(username="john")
-        john.set_password(shop)
-        john.save(using=shop)
-        john.groups.add(group)
+        users = User.objects.db_manager(shop)
+        if not users.filter(username="john").exists():
+            users.create_user("john", password=shop).groups.add(group)
         print(f"{shop}: john is ready")
 
 

@@ -16,6 +16,7 @@ from ws4redis_tx.core.admission import (
     Identity,
     check_admission,
     default_policy,
+    lost,
 )
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake
@@ -195,6 +196,15 @@ class AnonymousAuthorizerTests(AdmissionTestCase):
 
 
 class IdentityTests(SynchronousTestCase):
+    def test_its_repr_tells_the_tenant_if_there_is_one(self) -> None:
+        self.assertIn("tenant='acme'", repr(Identity(username="mary", tenant="acme")))
+        self.assertNotIn("tenant", repr(MARY))
+
+    def test_another_tenant_is_a_loss(self) -> None:
+        for then, now in (("a", "b"), ("a", ""), ("", "a")):
+            admission = Admission(Identity(tenant=now), (), None)
+            self.assertEqual(lost(Identity(tenant=then), (), admission), "the tenant")
+
     def test_its_repr_holds_no_session_key_which_is_a_credential(self) -> None:
         for text in (repr(MARY), str(MARY), repr(Admission(MARY, (), None))):
             self.assertNotIn("s3ss10n", text)
