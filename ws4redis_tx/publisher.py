@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 
 from ws4redis_tx.config import django_settings
-from ws4redis_tx.core.names import check_facility, facility_text
+from ws4redis_tx.core.admission import Identity
+from ws4redis_tx.core.messages import payload_of
+from ws4redis_tx.core.names import (
+    channels_to_publish_on,
+    check_facility,
+    check_tenant,
+    facility_text,
+)
 from ws4redis_tx.redis_store import (
     NO_BROADCAST,
     SELF,
@@ -50,6 +58,7 @@ class RedisPublisher(RedisStore):
     :param broadcast: publish to everybody who listens to the facility.
     :param groups: names of groups, groups themselves, or ``SELF``; likewise ``users`` and
         ``sessions``. An audience that is empty, ``None`` or ``False`` is nobody.
+    :param tenant: whose site it is, with ``WS4REDIS_TENANT``. The default is that of ``request``.
 
     A publisher is reusable. Any thread that runs no event loop and no reactor may use it. On an
     event loop, ``apublish_message`` resolves ``SELF`` and whoever else the database knows. Raises
@@ -57,6 +66,8 @@ class RedisPublisher(RedisStore):
     and a ``ValueError``) for an audience that is not an iterable of names and for ``SELF`` without
     a request, and ``TypeError`` for an argument that it does not take.
     """
+
+    _unresolved: Callable[[], None] | None = None
 
     def __init__(
         self,
@@ -66,20 +77,39 @@ class RedisPublisher(RedisStore):
         groups: Names = UNNAMED,
         users: Names = UNNAMED,
         sessions: Names = UNNAMED,
+        tenant: str | None = None,
         **audience: Any,
     ) -> None:
         super().__init__(_BlockingConnection())
-        self._unresolved: Callable[[], None] | None = None
+        self._tenant = self._given_tenant = None if tenant is None else check_tenant(tenant)
         names = [_repeatable(each) for each in (groups, users, sessions)]
         address = partial(self._address, request, facility, broadcast, *names, **audience)
         if bridge.on_event_loop():
-            # Whoever is not a name may have to be looked up, which would block the event loop.
+            # Whoever is not a name may have to be looked up, and the tenant may have to be asked
+            # for, which would block the event loop. Mistakes are told at once all the same.
             known = [_names_alone(each, request) for each in names]
+            asks = request is not None and tenant is None and django_settings.has_tenants()
+            if asks:
+                self._tenant = "unknown"
             self._address(request, facility, broadcast, *known, **audience)
-            if any(each is not named for each, named in zip(known, names, strict=True)):
-                self._unresolved = address
+            if asks:
+                self._tenant, self._publishers = None, set()
+            if asks or any(each is not named for each, named in zip(known, names, strict=True)):
+                self._unresolved = partial(self._settle, request, address)
         else:
-            address()
+            self._settle(request, address)
+
+    def _settle(self, request: Any, address: Callable[[], None]) -> None:
+        """Name the channels, for the tenant whose site it is."""
+        if self._tenant is None and request is not None:
+            self._tenant = _tenant_of(request)
+        address()
+
+    def _resolve(self) -> None:
+        """Do what had to wait on the event loop."""
+        if self._unresolved is not None:
+            self._unresolved()
+            self._unresolved = None
 
     def publish_message(
         self,
@@ -101,6 +131,7 @@ class RedisPublisher(RedisStore):
         a failure instead of raising it. Outside a transaction it publishes at once.
         """
         bridge.must_not_wait_on_event_loop()
+        self._resolve()
         channels, payload, seconds = self._prepared(message, expire, django_settings.get_expire())
         if django_settings.get("WS4REDIS_ON_COMMIT") if on_commit is None else on_commit:
             from django.db import transaction
@@ -118,8 +149,7 @@ class RedisPublisher(RedisStore):
         Publishes at once, whatever ``WS4REDIS_ON_COMMIT`` says.
         """
         if self._unresolved is not None:
-            await sync_to_async(self._unresolved)()
-            self._unresolved = None
+            await sync_to_async(self._resolve)()
         prepared = self._prepared(message, expire, django_settings.get_expire())
         receivers: int = await self._connection.apublish(*prepared)
         return receivers
@@ -148,8 +178,9 @@ class RedisPublisher(RedisStore):
         """Return the first persisted message, in the order session, user, each group, broadcast.
 
         ``audience`` limits the search to one of these. Without a request (``None``), only
-        broadcasts are found. Raises ``ValueError`` for an unknown audience, or a facility that the
-        server would refuse.
+        broadcasts are found. With ``WS4REDIS_TENANT`` these are messages of the publisher's
+        ``tenant``, or else of the one whose site ``request`` is for. Raises ``ValueError`` for an
+        unknown audience, or a facility that the server would refuse.
         """
         if audience not in _AUDIENCES:
             raise ValueError(
@@ -157,6 +188,12 @@ class RedisPublisher(RedisStore):
             )
         facility = facility_text(facility)
         check_facility(facility, () if audience == "any" else _AUDIENCES[audience])
+        bridge.must_not_wait_on_event_loop()
+        self._resolve()
+        if request is not None and self._given_tenant is None and django_settings.has_tenants():
+            other = copy(self)
+            other._tenant = other._given_tenant = _tenant_of(request)
+            return other.fetch_message(request, facility, audience)
         channels: list[str] = []
         for each in _AUDIENCES[audience]:
             if each != "broadcast" and (request is None or ":" in facility):
@@ -167,6 +204,14 @@ class RedisPublisher(RedisStore):
             channels += self._get_message_channels(request=request, facility=facility, **wanted)
         messages = self._connection.get_all(channels)
         return next((message for message in messages if message is not None), None)
+
+
+def _tenant_of(request: Any) -> str:
+    """Whose site it is; ``""`` on a site without tenants."""
+    if not django_settings.has_tenants():
+        return ""
+    known: Identity | None = getattr(request, "ws4redis_identity", None)
+    return known.tenant if known else django_settings.tenant_of(request)
 
 
 def _repeatable(names: Any) -> Any:
@@ -191,12 +236,11 @@ def _names_alone(names: Any, request: Any) -> Any:
 
 
 class _BlockingConnection:
-    """A connection to Redis whose calls block their thread."""
+    """A connection to Redis whose calls block their thread. Old tests use it, too."""
 
-    def publish(self, channels: Sequence[bytes], message: bytes, expire: int) -> int:
-        if not channels:
-            return 0
-        return bridge.redis().publish(channels, message, expire)
+    def publish(self, channels: Sequence[bytes], message: bytes, expire: int | None = None) -> int:
+        names = channels_to_publish_on(channels, expire)
+        return bridge.redis().publish(names, payload_of(message), expire or 0) if names else 0
 
     async def apublish(self, channels: Sequence[bytes], message: bytes, expire: int) -> int:
         if not channels:

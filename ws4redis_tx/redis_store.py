@@ -13,7 +13,13 @@ from typing import Any, Final, Literal, NoReturn
 from ws4redis_tx.core.admission import Identity
 from ws4redis_tx.core.errors import AudienceError
 from ws4redis_tx.core.messages import RedisMessage
-from ws4redis_tx.core.names import channel_name, check_facility, facility_text
+from ws4redis_tx.core.names import (
+    Namespace,
+    channel_name,
+    check_facility,
+    check_within,
+    facility_text,
+)
 
 __all__ = ["SELF", "RedisMessage", "RedisStore"]
 
@@ -48,23 +54,41 @@ NO_BROADCAST: Final[Any] = _UnnamedFlag()
 _SIGNED_COOKIES = "django.contrib.sessions.backends.signed_cookies"
 
 
+class _SetByInit:
+    """An attribute that is missing unless ``RedisStore.__init__`` was called."""
+
+    def __get__(self, store: object, owner: type) -> NoReturn:
+        raise AttributeError(
+            f"{owner.__name__}.__init__() has not called super().__init__(…), which every subclass "
+            "must do, with the arguments of its base class."
+        )
+
+
 class RedisStore:
     """Computes channel names. Subclasses publish and read through ``connection``."""
 
+    _connection: Any = _SetByInit()
+    _publishers: Any = _SetByInit()
     _audience_given = False
+    # Whose names these are; ``None`` if it is not known, or if the site has no tenants.
+    _tenant: str | None = None
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
-        self._publishers: set[str] = set()
+        self._publishers = set()
 
     def get_prefix(self) -> str:
-        """The prefix of all channel names, with its ``:``, or ``''``. Here it is
-        ``WS4REDIS_PREFIX``.
+        """The beginning of all channel names, with its ``:``, or ``''``. Here it is
+        ``WS4REDIS_PREFIX``, and the tenant if there are tenants (``prefix:t:tenant:``). Raises
+        ``TypeError`` if there are, and it is not known which one this is for.
         """
+        namespace = self._namespace()
+        return f"{namespace}:" if namespace else ""
+
+    def _namespace(self) -> Namespace:
         from ws4redis_tx.config import django_settings
 
-        prefix = django_settings.get_prefix()
-        return f"{prefix}:" if prefix else ""
+        return django_settings.get_namespace(self._tenant)
 
     def _get_message_channels(
         self,
@@ -83,16 +107,18 @@ class RedisStore:
         """
         if unknown:
             self._refuse(unknown)
-        prefix = self.get_prefix().removesuffix(":")
-        channels = [channel_name(prefix, "broadcast", facility)] if broadcast else []
+        named: list[tuple[str, str | None]] = [("broadcast", None)] if broadcast else []
         for audience, names in (("group", groups), ("user", users), ("session", sessions)):
             if names is None or names is False or names in ([], ()):
                 continue
-            channels += [
-                channel_name(prefix, audience, facility, name)
-                for name in resolve(audience, names, request)
-            ]
-        return list(dict.fromkeys(channels))
+            named += [(audience, name) for name in resolve(audience, names, request)]
+        if not named:
+            return []
+        namespace = Namespace(self.get_prefix().removesuffix(":"))
+        channels: dict[str, None] = {}
+        for audience, name in named:
+            channels[channel_name(namespace, audience, facility, name)] = None
+        return list(channels)
 
     def _address(
         self,
@@ -122,6 +148,8 @@ class RedisStore:
         if self._audience_given and facility is None:
             raise ValueError(f"Name the facility: {type(self).__name__}(facility='…', …).")
         check_facility(text, self._audiences(channels))
+        if self._tenant:
+            check_within(self._namespace(), channels)
         self._publishers = set(channels)
 
     def _refuse(self, unknown: Mapping[str, object]) -> NoReturn:
@@ -222,11 +250,13 @@ def resolve(audience: str, names: Any, request: Any) -> list[str]:
 
 def _name_of(audience: str, named: Any) -> str:
     """The name of what stands in a list of names; ``""`` for an anonymous visitor."""
-    name: Any = named
-    if audience == "user" and hasattr(named, "get_username"):
+    name: Any = None
+    if isinstance(named, str):
+        name = named
+    elif audience == "user" and hasattr(named, "get_username"):
         name = named.get_username()
-    elif audience == "group" and hasattr(named, "name") and hasattr(named, "pk"):
-        name = named.name
+    elif audience == "group" and hasattr(named, "pk"):
+        name = getattr(named, "name", None)
     elif audience == "session" and hasattr(named, "session_key"):
         name = session_key_of(named) or ""
     if not isinstance(name, str):

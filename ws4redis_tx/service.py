@@ -29,7 +29,7 @@ from ws4redis_tx.core.interfaces import (
     Refusal,
 )
 from ws4redis_tx.core.messages import Publication
-from ws4redis_tx.core.names import control_channel, known_rights
+from ws4redis_tx.core.names import Namespace, check_tenant, control_channel, known_rights, namespace
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
 from ws4redis_tx.protocols.classic import ClassicProtocol
 from ws4redis_tx.protocols.subscriber_connection import SubscriberConnection
@@ -84,7 +84,9 @@ class Publisher(RedisStore):
     """``RedisPublisher`` for the reactor thread: the same arguments and names, but its
     ``publish_message`` returns a Deferred and does not block.
 
-    ``SELF`` refers to ``request``, whose user and session must be loaded already.
+    ``SELF`` refers to ``request``, whose user and session must be loaded already. ``tenant``
+    defaults to that of ``request``, if a handshake brought it. Raises ``TypeError`` if there is
+    none and ``config.tenants`` is true.
     """
 
     def __init__(
@@ -98,13 +100,18 @@ class Publisher(RedisStore):
         groups: Names = UNNAMED,
         users: Names = UNNAMED,
         sessions: Names = UNNAMED,
+        tenant: str | None = None,
     ) -> None:
         super().__init__(broker)
         self._config = config
+        known = getattr(request, "ws4redis_identity", None)
+        if tenant is None and isinstance(known, Identity):
+            tenant = known.tenant
+        self._tenant = _checked_tenant(config, tenant)
         self._address(request, facility, broadcast, groups, users, sessions)
 
-    def get_prefix(self) -> str:
-        return f"{self._config.prefix}:" if self._config.prefix else ""
+    def _namespace(self) -> Namespace:
+        return namespace(self._config.prefix, self._tenant or "")
 
     def publish_message(
         self, message: RedisMessage | bytes | str, expire: int | None = None
@@ -124,13 +131,18 @@ def disconnect(
     session: Any = None,
     group: Any = None,
     facility: str | None = None,
+    tenant: str | None = None,
 ) -> Deferred[int]:
     """``ws4redis_tx.disconnect`` for the reactor thread.
 
     Fires with the number of server processes that were told, or fails with ``BrokerUnavailable``.
-    Raises ``TypeError`` unless exactly one valid argument is given.
+    Raises ``TypeError`` unless exactly one valid argument is given, and a tenant with
+    ``config.tenants``.
     """
-    revocation = disconnection(user=user, session=session, group=group, facility=facility)
+    tenant = _checked_tenant(config, tenant)
+    revocation = disconnection(
+        user=user, session=session, group=group, facility=facility, tenant=tenant
+    )
     return broker.publish([control_channel(config.prefix, CONTROL_NAME)], revocation.payload, 0)
 
 
@@ -226,6 +238,10 @@ def use_monotonic_clock(*, reactor: Any = None) -> None:
     ``reactor.seconds()`` is no longer the time of day. Idempotent.
     """
     clock.use_monotonic_clock(_reactor(reactor))
+
+
+def _checked_tenant(config: ServerConfig, tenant: str | None) -> str | None:
+    return check_tenant(tenant) if config.tenants or tenant else None
 
 
 def _default_authorizer(config: ServerConfig, subscriber: object, reactor: Any) -> Any:

@@ -61,8 +61,7 @@ def make_ticket(
     to Redis fails. Blocks for at most ``WS4REDIS_TIMEOUT`` seconds.
     """
     bridge.must_not_wait_on_event_loop(_ALTERNATIVES[0])
-    text = _serialize(request, facility, rights, seconds)
-    ticket, key = _new_ticket()
+    ticket, key, text = _new_ticket(request, facility, rights, seconds)
     bridge.redis().put(key, text.encode(), seconds, instead=_ALTERNATIVES)
     return ticket
 
@@ -75,8 +74,7 @@ async def amake_ticket(
     seconds: int = DEFAULT_SECONDS,
 ) -> str:
     """``make_ticket`` for async views: does not block the event loop."""
-    text = await sync_to_async(_serialize)(request, facility, rights, seconds)
-    ticket, key = _new_ticket()
+    ticket, key, text = await sync_to_async(_new_ticket)(request, facility, rights, seconds)
     await bridge.redis().aput(key, text.encode(), seconds)
     return ticket
 
@@ -108,12 +106,13 @@ class Ticket:
         return tuple(each for each in rights if self.rights is None or each in self.rights)
 
 
-def redeem(handshake: Handshake) -> Ticket | None:
+def redeem(handshake: Handshake, tenant: str) -> Ticket | None:
     """Use up the ticket of ``handshake`` and return its content; ``None`` if none was offered.
 
     Returns the same content again for a handshake whose ticket was redeemed earlier, as in a
     recheck. Blocks, so do not call it in the reactor thread. Raises ``Denied`` for an invalid
-    ticket, and for one that is valid only for another facility.
+    ticket, and for one that is valid only for another facility. A ticket of another tenant is
+    invalid.
     """
     if handshake.redeemed:
         return read_ticket(handshake.redeemed)
@@ -125,7 +124,7 @@ def redeem(handshake: Handshake) -> Ticket | None:
         raise Denied(
             400, "Offer the ticket as the second subprotocol, after a name such as ws4redis."
         )
-    key = _key(offered[0])
+    key = _key(offered[0], tenant)
     text = bridge.redis().take(key)
     if text is None:
         raise Denied(403, "The ticket is invalid, was used already or has expired.")
@@ -148,16 +147,19 @@ def read_ticket(text: bytes | str) -> Ticket:
     )
 
 
-def _key(ticket: str) -> bytes:
+def _key(ticket: str, tenant: str) -> bytes:
     return ticket_key(
-        django_settings.get_prefix(), hashlib.sha256(ticket.encode("latin-1")).hexdigest()
+        django_settings.get_namespace(tenant), hashlib.sha256(ticket.encode("latin-1")).hexdigest()
     )
 
 
-def _new_ticket() -> tuple[str, bytes]:
-    """A ticket, and the key of its content."""
+def _new_ticket(
+    request: Any, facility: str | None, rights: Collection[str] | None, seconds: int
+) -> tuple[str, bytes, str]:
+    """A ticket, and the key and text of its content. May query the database."""
+    text = _serialize(request, facility, rights, seconds)
     ticket = _TICKET_PREFIX + secrets.token_urlsafe(32)
-    return ticket, _key(ticket)
+    return ticket, _key(ticket, django_settings.tenant_of(request)), text
 
 
 def _serialize(

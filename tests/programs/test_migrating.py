@@ -22,7 +22,7 @@ from tests.support.wires import handshake_bytes, status_of
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
 from ws4redis_tx.core.errors import BrokerUnavailable
-from ws4redis_tx.core.redis_address import RedisAddress
+from ws4redis_tx.core.redis_address import RedisAddress, without_effect
 from ws4redis_tx.subscriber import RedisSubscriber
 from ws4redis_tx.tap import Options
 from ws4redis_tx.testing import MemoryBroker, MemoryClient, connect, make_memory_factory
@@ -33,8 +33,10 @@ from django.contrib.auth.models import User
 from django.template import engines
 from django.test import RequestFactory, override_settings
 
+from examples import subscribers
 from ws4redis_tx import policies
 from ws4redis_tx.config import django_settings
+from ws4redis_tx.django import memberof
 
 GUIDE = (ROOT / "docs" / "migrating.md").read_text()
 
@@ -97,6 +99,30 @@ class TextTests(SynchronousTestCase):
         for names, module in re.findall(r": (`.+`) \| `(ws4redis_tx\.\w+)` \|$", GUIDE, re.M):
             for name in re.findall(r"`(\w+)`", names):
                 namedAny(f"{module}.{name}")
+
+    def test_everything_of_upstreams_is_named_with_what_replaces_it(self) -> None:
+        rows = re.findall(r"^\| (.+?) \| (.+?) \|$", section("Imports"), re.M)
+        for old, new in (
+            ("ws4redis.publisher.redis_connection_pool", "redis.Redis.from_url"),
+            ("StrictRedis", "fetch_message"),
+            ("ws4redis.django_runserver", "--serve-django"),
+            ("ws4redis.uwsgi_runserver", "twistd ws4redis"),
+            ("ws4redis.wsgi_server", "WS4REDIS_PROCESS_REQUEST"),
+            ("WSGI_APPLICATION = 'ws4redis.", "own WSGI application"),
+        ):
+            self.assertTrue(any(old in row[0] and new in row[1] for row in rows), old)
+
+    def test_every_option_of_redis_py_that_is_taken_is_named(self) -> None:
+        for name in ("socket_timeout", "decode_responses", "max_connections", "retry_on_timeout"):
+            self.assertIn(f"`{name}`", section("Settings"))
+            error = next(without_effect({name: "anything"}))
+            self.assertIn(name, error.problem)
+
+    def test_the_example_for_groups_that_are_none_of_djangos_is_named(self) -> None:
+        text = section("Groups that are none of Django's")
+        (name,) = re.findall(r"`(\w+Subscriber)`", text)
+        self.assertTrue(issubclass(getattr(subscribers, name), RedisSubscriber))
+        self.assertIn(f"session[{memberof.KEY!r}]", text)
 
     def test_the_subscribers_methods_it_lists_exist(self) -> None:
         rows = re.findall(r"^\| (`.+?) \|", section("Your own subscriber"), re.M)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import signal
@@ -45,6 +44,7 @@ from tests.support.wires import handshake_bytes
 from ws4redis_tx.testing import client_frame
 from ws4redis_tx.twistd import worker_log
 from ws4redis_tx.twistd import workers as parent
+from ws4redis_tx.twistd.log_output import LogOutput
 from ws4redis_tx.twistd.workers import Supervisor, Workers
 
 CHANNEL = "foobar?subscribe-broadcast"
@@ -455,36 +455,35 @@ _closing_wires.noisy = False
 
 
 class LogTests(SynchronousTestCase):
-    """A worker's log lines of any kind arrive, at any time."""
+    """A worker's log lines of any kind arrive."""
 
     def setUp(self) -> None:
         self.written: list[bytes] = []
-        self.patch(worker_log, "_write", self.written.append)
+        self.patch(worker_log, "write_all", lambda descriptor, line: self.written.append(line))
+        self.patch(worker_log, "use", self.used)
+        self.observe = worker_log.log_to_parent()
+
+    def used(self, output: LogOutput) -> None:
+        self.writer = output.writer
 
     def log(self, **event: Any) -> None:
-        worker_log._write_event({"log_level": LogLevel.info, "log_format": "hello", **event})
+        self.observe({"log_level": LogLevel.info, "log_format": "hello", **event})
+
+    def lines(self) -> list[bytes]:
+        self.writer.finish(TIMEOUT)
+        return self.written
 
     def test_a_failure_in_a_timer_is_told_and_what_the_parent_said_is_not(self) -> None:
         self.log(log_namespace="twisted.internet.base")
-        self.assertEqual(self.written, [])
+        self.assertEqual(self.lines(), [])
         self.log(log_namespace="twisted.internet.base", log_level=LogLevel.critical)
-        self.assertEqual(len(self.written), 1)
-
-    def test_who_logs_in_the_middle_of_logging_waits_for_nobody(self) -> None:
-        def write(line: bytes) -> None:
-            self.written.append(line)
-            if len(self.written) == 1:  # as an object does that is collected right now
-                self.log(log_format="within")
-
-        self.patch(worker_log, "_write", write)
-        self.log(log_format="around")
-        texts = [json.loads(line[1:])["text"] for line in self.written]
-        self.assertEqual(texts, ["around", "within"])
+        self.assertEqual(len(self.lines()), 1)
 
     def test_any_text_fits_a_line(self) -> None:
         self.log(log_format="\U0001f600" * 200_000)
-        self.assertLess(len(self.written[0]), 500_000)
-        self.assertIsNotNone(worker_log.read_event(self.written[0]))
+        (line,) = self.lines()
+        self.assertLess(len(line), 500_000)
+        self.assertIsNotNone(worker_log.read_event(line))
 
     def test_a_line_that_only_looks_like_an_event_is_a_line(self) -> None:
         for line in (b"\x1e", b"\x1e{", b"\x1e[]", b'\x1e"text"', b"\x1e\xff", b"plain"):

@@ -23,11 +23,10 @@ class FedOutbox:
         policy: str = CLOSE,
         *,
         codec: ICodec = PLAIN,
-        kind: type[Feed] = Feed,
     ) -> None:
         self._overflow = overflow
         self.outbox = Outbox(writer, codec, self, max_pending, policy)
-        self.feed = kind(self.outbox)
+        self.feed = Feed(self.outbox)
         self.send = self.feed.send
         self.restart = self.feed.restart
         self.go_live = self.feed.go_live

@@ -27,6 +27,7 @@ class ServerConfig:
     redis: RedisAddress = field(default_factory=RedisAddress)
     listen: tuple[str, ...] = _default("listen")
     websocket_url: str = _default("websocket_url")
+    script_name: str = _default("script_name")
     prefix: str = _default("prefix")
     expire: int = _default("expire")
     heartbeat: str | None = _default("heartbeat")
@@ -36,6 +37,7 @@ class ServerConfig:
     require_origin: bool = _default("require_origin")
     trusted_proxies: tuple[str, ...] = _default("trusted_proxies")
     django: bool = _default("django")
+    tenants: bool = _default("tenants")
     max_message_size: int = _default("max_message_size")
     max_pending: int = _default("max_pending")
     slow_reader: str = _default("slow_reader")
@@ -45,6 +47,7 @@ class ServerConfig:
     max_connections_per_address: int | None = _default("max_connections_per_address")
     max_authorizations: int = _default("max_authorizations")
     rate: tuple[float, float] | None = _default("rate")
+    client_quota: int | None = _default("client_quota")
     compression: bool = _default("compression")
     recheck: int = _default("recheck")
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import random
 
+MAX_SHOWN = 200
+"""Characters of a client's text in the log."""
+
 
 class WS4RedisError(Exception):
     """Base of every error raised by ``ws4redis_tx``."""
@@ -66,6 +69,14 @@ class Denied(WS4RedisError):
         super().__init__(f"{status} {reason}")
 
 
+def is_permission_denied(error: object) -> bool:
+    """Whether it is Django's ``PermissionDenied``, which a server without Django never imports."""
+    return any(
+        (each.__module__, each.__name__) == ("django.core.exceptions", "PermissionDenied")
+        for each in type(error).__mro__
+    )
+
+
 class Outage(Denied):
     """A 503 because Redis, the database or the session store is down, or because the process runs
     out of something.
@@ -98,3 +109,14 @@ class MessageRefused(WS4RedisError):
     def __init__(self, reason: str = "This message is not allowed.") -> None:
         self.reason = reason
         super().__init__(reason)
+
+
+def cut(text: str, most: int) -> str:
+    """``text``, or its beginning, in at most ``most`` characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def shown(text: str) -> str:
+    """A client's text for the log: quoted, escaped, and in at most ``MAX_SHOWN`` characters."""
+    quoted = cut(repr(text[:MAX_SHOWN]), MAX_SHOWN)
+    return quoted if len(text) <= MAX_SHOWN or quoted.endswith("…") else f"{quoted[:-1]}…"

@@ -68,6 +68,13 @@ class Handshake:
         return unquote_to_bytes(self.path.encode("latin-1")).decode(errors="replace")
 
 
+def asks_for_websocket(request: HttpRequest) -> bool:
+    """Whether ``request`` is meant as a handshake, well-formed or not."""
+    return any(
+        name == "upgrade" and "websocket" in _words(value) for name, value in request.headers
+    )
+
+
 def judge_request(
     request: HttpRequest, websocket_url: str, *, secure: bool, peer: str
 ) -> Handshake:

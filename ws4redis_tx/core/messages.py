@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 # Bytes that a websocket frame of medium size adds to a message.
 _FRAMING = 4
@@ -80,17 +80,18 @@ class RedisMessage(bytes):
         return super().__new__(cls, payload_of(message))
 
 
-def payload_of(message: object) -> bytes:
+def payload_of(message: Any) -> bytes:
     """The bytes of a message, not copied if they are ``bytes``. Raises ``TypeError``."""
     if isinstance(message, bytes):
         return message
     if isinstance(message, str):
         return message.encode()
-    if isinstance(message, bytearray | memoryview):
-        return bytes(message)
-    kind = type(message)
+    try:
+        return bytes(memoryview(message))
+    except TypeError:
+        kind = type(message)
     if hasattr(kind, "__await__"):
-        remedy = "It has yet to arrive: await it, or add a callback."
+        remedy = "It has yet to arrive: await it, or send the result in addCallback(…)."
     else:
         remedy = "Make it one first, with json.dumps(…) for example."
     raise TypeError(f"A message is str or bytes, and this is a {kind.__name__}. {remedy}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from ws4redis_tx.core.errors import ConfigError, Denied
+from ws4redis_tx.core.errors import ConfigError, Denied, shown
 from ws4redis_tx.core.handshake import Handshake
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -66,7 +66,7 @@ class OriginPolicy:
             raise Denied(
                 400,
                 "The Host header names a host that is not served here.",
-                detail=f"Host {host_header!r} is not in ALLOWED_HOSTS"
+                detail=f"Host {shown(host_header)} is not in ALLOWED_HOSTS"
                 + (
                     ""
                     if self._allowed_hosts is not None
@@ -79,7 +79,7 @@ class OriginPolicy:
                 raise Denied(
                     403,
                     "This origin may not connect.",
-                    detail=f"no Origin, Host {host_header!r}; WS4REDIS_REQUIRE_ORIGIN is set",
+                    detail=f"no Origin, Host {shown(host_header)}; WS4REDIS_REQUIRE_ORIGIN is set",
                 )
             return
         origin = _parse(text)
@@ -91,8 +91,8 @@ class OriginPolicy:
             raise Denied(
                 403,
                 "This origin may not connect.",
-                detail=f"Origin {text!r} does not match Host {host_header!r}; to allow it, add it "
-                "to WS4REDIS_ALLOWED_ORIGINS (--origin)",
+                detail=f"Origin {shown(text)} does not match Host {shown(host_header)}; to allow "
+                "it, add it to WS4REDIS_ALLOWED_ORIGINS (--origin)",
             )
 
     def _is_ours(self, host: str) -> bool:

@@ -16,7 +16,7 @@ class Feed:
     channels.
     """
 
-    __slots__ = ("_live", "_outbox", "_replayed", "_waiting")
+    __slots__ = ("_live", "_outbox", "_replayed", "_waiting", "_written")
 
     takes_joined = True
 
@@ -27,6 +27,13 @@ class Feed:
         self._replayed: list[Entry] = []
         # Live messages that arrived during the replay. Made for the first one.
         self._waiting: IQueue | None = None
+        # Messages that went straight to the writer.
+        self._written = 0
+
+    @property
+    def sent(self) -> int:
+        """Number of messages that were written."""
+        return self._written + self._outbox.drained
 
     @property
     def closed(self) -> bool:
@@ -58,6 +65,7 @@ class Feed:
         flowing = outbox.flowing
         if flowing is not None and self._live:
             codec = outbox.codec
+            self._written += publication.number
             flowing.write(publication.forms.get(codec) or publication.form(codec))
             return
         for each in publication.parts:
@@ -137,25 +145,3 @@ class Feed:
             outbox.dropped += 1
         queue.size += cost(entry)
         return True
-
-
-class CountedFeed(Feed):
-    """A feed that counts its messages, at the cost of one more call for each."""
-
-    __slots__ = ("_written",)
-
-    def __init__(self, outbox: Outbox) -> None:
-        super().__init__(outbox)
-        # Messages that went straight to the writer.
-        self._written = 0
-
-    @property
-    def sent(self) -> int:
-        """Number of messages that were written."""
-        return self._written + self._outbox.drained
-
-    def deliver(self, publication: Publication | Joined) -> None:
-        flows = self._live and self._outbox.flowing is not None
-        if flows and publication.sender is not self:
-            self._written += publication.number
-        super().deliver(publication)

@@ -11,11 +11,11 @@ from typing import Any
 from django.apps import apps
 from django.core.servers.basehttp import get_internal_wsgi_application
 from twisted.internet.address import IPv4Address, UNIXAddress
-from twisted.web.http import combinedLogFormatter, datetimeToLogString
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
 from twisted.web.wsgi import WSGIResource
 
+from ws4redis_tx.core.errors import shown
 from ws4redis_tx.service import WebSocketFactory, make_resource
 
 
@@ -30,19 +30,25 @@ def make_django_site(
 
             application = StaticFilesHandler(application)
     wsgi = WSGIResource(reactor, threads or reactor.getThreadPool(), application)
-    site = Site(
-        _Root(factory, wsgi), requestFactory=_Request, logFormatter=_log_line, reactor=reactor
-    )
+    site = _Site(_Root(factory, wsgi), requestFactory=_Request, reactor=reactor)
+    site.client_log = factory.session_server.log
     site.noisy = False
     return site
 
 
-def _log_line(timestamp: str, request: Request) -> str:
-    """The line of a request in the log. Twisted's ``timestamp`` comes from the reactor's clock,
-    which is not always the time of day.
-    """
-    line: str = combinedLogFormatter(datetimeToLogString(), request)
-    return line
+class _Site(Site):
+    """Logs requests within the bounds of the websockets' log, and without their queries."""
+
+    client_log: Any
+
+    def log(self, request: Any) -> None:
+        peer = getattr(request.getClientAddress(), "host", "")
+        path = request.uri.decode(errors="replace").partition("?")[0]
+        self.client_log.request(
+            peer,
+            f"{shown(request.method.decode(errors='replace'))} {shown(path)} from {shown(peer)}: "
+            f"{request.code}, {request.sentLength} bytes",
+        )
 
 
 class _Request(Request):
@@ -64,12 +70,14 @@ class _Root(Resource):
 
     def __init__(self, factory: WebSocketFactory, wsgi: WSGIResource) -> None:
         super().__init__()
-        self._websocket_url = factory.config.websocket_url.encode()
+        config = factory.config
+        paths = (config.websocket_url, config.script_name + config.websocket_url)
+        self._websocket_urls = tuple(path.encode() for path in paths)
         self._websockets = make_resource(factory)
         self._wsgi = wsgi
 
     def getChild(self, path: bytes, request: Any) -> IResource:
-        if request.uri.startswith(self._websocket_url):
+        if request.uri.startswith(self._websocket_urls):
             return self._websockets
         # A WSGI application takes the whole path, and this one has no prefix.
         request.postpath.insert(0, request.prepath.pop())

@@ -15,18 +15,16 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.logger import Logger
 
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission
 from ws4redis_tx.core.interfaces import IBroker
 from ws4redis_tx.core.messages import RedisMessage
 from ws4redis_tx.core.names import known_rights
+from ws4redis_tx.protocols.client_quota import ClientQuota
 from ws4redis_tx.protocols.interfaces import ISession
 from ws4redis_tx.protocols.replay import Replay
 from ws4redis_tx.protocols.subscriber_connection import SubscriberConnection
-
-_log = Logger()
 
 
 class ClassicProtocol:
@@ -45,6 +43,7 @@ class ClassicProtocol:
         self._make_subscriber = make_subscriber
         self._known_rights = known_rights(make_subscriber)
         self._reactor = reactor
+        self._quota = ClientQuota(config.client_quota, reactor)
 
     def handshake(self, session: ISession) -> Deferred[Any]:
         rights = [flag for flag in session.handshake.flags if flag in self._known_rights]
@@ -53,8 +52,15 @@ class ClassicProtocol:
 
     def _subscribe(self, admission: Admission, session: ISession) -> Deferred[Any]:
         """Fire when all of the client's channels are subscribed."""
+        handshake = session.handshake
         connection = session.state = SubscriberConnection(
-            self._config, self._broker, session.feed, echo="echo" in session.handshake.flags
+            self._config,
+            self._broker,
+            session.feed,
+            self._quota,
+            handshake.peer,
+            echo="echo" in handshake.flags,
+            tenant=admission.identity.tenant,
         )
         subscriber = connection.subscriber = self._make_subscriber(connection)
         return maybeDeferred(
@@ -71,15 +77,15 @@ class ClassicProtocol:
     def received(self, session: ISession, payload: bytes) -> Any:
         return session.state.subscriber.publish_message(RedisMessage(payload))
 
-    def closed(self, session: ISession) -> None:
+    def closed(self, session: ISession) -> Deferred[Any] | None:
         connection: SubscriberConnection | None = session.state
         session.state = None
         if connection is None:
-            return
+            return None
         if connection.replay is not None:
             connection.replay.cancel()
+        released = None
         if connection.subscriber is not None:  # else it could not be made
-            maybeDeferred(connection.subscriber.release).addErrback(
-                lambda failure: _log.failure("A subscriber's release() failed", failure=failure)
-            )
+            released = maybeDeferred(connection.subscriber.release)
         connection.release()
+        return released

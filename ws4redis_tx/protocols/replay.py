@@ -68,7 +68,7 @@ class Replay:
         sent.addErrback(self._live.errback)
 
     def _fence(self, _: object) -> Deferred[None]:
-        return self._broker.fence([name.encode() for name in self._connection.channels])
+        return self._broker.fence(self._connection.encoded_channels())
 
     def _arrived(self, _: object) -> None:
         """Go live: all earlier messages are here, unless the connection was replaced meanwhile."""

@@ -14,7 +14,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.python.failure import Failure
 
-from ws4redis_tx.core.names import read_stamp, stamp_key
+from ws4redis_tx.core.names import read_stamp, with_stamps
 from ws4redis_tx.redis import scripts
 from ws4redis_tx.redis.commands import Commands
 from ws4redis_tx.redis.wire.protocol import LOST, Command
@@ -177,8 +177,7 @@ class PersistedMessages:
         return plainly(argument)
 
     def _keys(self, channels: Sequence[bytes]) -> list[bytes]:
-        stamp = stamp_key(self._prefix, b"")
-        return [key for channel in channels for key in (channel, stamp + channel)]
+        return with_stamps(self._prefix, channels)
 
 
 def portions(found: Iterable[Persisted]) -> Iterator[list[Persisted]]:

@@ -35,6 +35,7 @@ from ws4redis_tx.revocation.packing import Packer
 from ws4redis_tx.revocation.rechecker import Rechecker
 from ws4redis_tx.revocation.session_index import AdmissionRecord, IRevocable, SessionIndex
 from ws4redis_tx.scheduling.deferreds import gather
+from ws4redis_tx.scheduling.summaries import Summaries
 
 _log = Logger()
 
@@ -82,9 +83,10 @@ class Revocations:
         self._recent: deque[tuple[float, int, Revocation]] = deque()
         # Until when the sessions with these digests are refused, the oldest first.
         self._logged_out: dict[str, float] = {}
-        self._again: dict[tuple[str, tuple[str, ...]], float] = {}
+        self._again: dict[tuple[str, tuple[str, ...], str], float] = {}
         self._again_timer: Any = None
         self._ending: list[Any] = []
+        self._lines = Summaries(reactor)
 
     def start(self) -> None:
         """Listen. Idempotent."""
@@ -98,6 +100,7 @@ class Revocations:
             self._unregister()
             self._unregister = None
         self._control.stop()
+        self._lines.stop()
         self._again.clear()
         for timer in (self._again_timer, *self._ending):
             if timer is not None and timer.active():
@@ -150,7 +153,7 @@ class Revocations:
     def _check_not_logged_out(self, identity: Identity) -> None:
         if not self._logged_out or identity.session_key is None:
             return
-        until = self._logged_out.get(digest(identity.session_key), 0.0)
+        until = self._logged_out.get(digest(identity.session_key, identity.tenant), 0.0)
         if until > self._reactor.seconds():
             raise Denied(403, "This is not allowed any more.", detail="its session was logged out")
 
@@ -192,7 +195,9 @@ class Revocations:
     def _end(self, sessions: Collection[IRevocable], why: str) -> None:
         """End them; many of them a few at a time, as others want to be served too."""
         if sessions:
-            _log.info("Ended {count} websockets: {why}", count=len(sessions), why=why)
+            line = f"Ended {len(sessions)} websockets: {why}"
+            if self._lines.admits(why, line):
+                _log.info("{line}", line=line)
             self._end_some(list(reversed(list(sessions))))
 
     def _end_one(self, session: IRevocable, why: str) -> None:
@@ -211,7 +216,7 @@ class Revocations:
 
     def _recheck_again_later(self, revocation: Revocation) -> None:
         """Once more, also those that open meanwhile: what they were judged by may be old."""
-        key = (revocation.kind, revocation.values)
+        key = (revocation.kind, revocation.values, revocation.tenant)
         if not self._again:
             self._again_timer = self._reactor.callLater(AGAIN_AFTER, self._recheck_due)
         self._again.pop(key, None)

@@ -71,4 +71,4 @@ class RoundRobin(Generic[Member]):
             _log.failure("A turn failed")
         finally:
             self._in_turn = False
-            self._used += now - started
+            self._used += max(0.0, now - started)  # a clock may be set back

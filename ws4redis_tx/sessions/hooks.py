@@ -8,21 +8,19 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ws4redis_tx.core.admission import ANONYMOUS, Identity
 from ws4redis_tx.core.errors import MessageRefused
-from ws4redis_tx.core.interfaces import Closing, IHooks, Refusal
-from ws4redis_tx.delivery.feed import CountedFeed
+from ws4redis_tx.core.interfaces import IHooks, Refusal
+from ws4redis_tx.core.messages import payload_of
 from ws4redis_tx.scheduling.serial_queue import SerialQueue, call
 from ws4redis_tx.scheduling.waiters import Waiters
 from ws4redis_tx.sessions.interfaces import Ending
+from ws4redis_tx.sessions.log import ClientLog
 
 if TYPE_CHECKING:
     from ws4redis_tx.sessions.session import Session
-
-_log = Logger()
 
 _HOOKS = ("connected", "refused", "message", "closed")
 
@@ -43,8 +41,7 @@ class Connection:
     _session: Session = field(repr=False)
 
     def send(self, message: bytes | str) -> None:
-        payload = message.encode() if isinstance(message, str) else bytes(memoryview(message))
-        self._in_reactor(self._session.send, payload)
+        self._in_reactor(self._session.send, payload_of(message))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         if code not in _CODES:
@@ -57,11 +54,9 @@ class Connection:
 class _HookedSession:
     """A session whose hooks are called, one after another."""
 
-    def __init__(self, connection: Connection, queue: SerialQueue, since: float) -> None:
+    def __init__(self, connection: Connection, queue: SerialQueue) -> None:
         self.connection = connection
         self.queue = queue
-        self.since = since
-        self.received = 0
 
 
 class HookObserver:
@@ -86,6 +81,7 @@ class HookObserver:
         self._unsettled = 0
         self._settled: Waiters[None] = Waiters()
         self._hurried = False
+        self._log = ClientLog(reactor)
 
     @property
     def idle(self) -> bool:
@@ -93,7 +89,7 @@ class HookObserver:
         return bool(getattr(self._hooks, "idle", False))
 
     def refused(self, refusal: Refusal) -> None:
-        call(self._reactor, self._hooks.refused, refusal).addErrback(_hook_failed, "refused")
+        call(self._reactor, self._hooks.refused, refusal).addErrback(self._failed, "refused")
 
     def opened(self, session: Session) -> None:
         admitted, handshake = session.admitted, session.handshake
@@ -111,9 +107,9 @@ class HookObserver:
             session,
         )
         queue = SerialQueue(self._reactor)
-        self._hooked[session] = _HookedSession(connection, queue, self._reactor.seconds())
+        self._hooked[session] = _HookedSession(connection, queue)
         self._hurried = False
-        queue.add(self._hooks.connected, connection).addErrback(_hook_failed, "connected")
+        queue.add(self._hooks.connected, connection).addErrback(self._failed, "connected")
 
     def live(self, session: Session) -> None:
         hooked = self._hooked.get(session)
@@ -122,7 +118,6 @@ class HookObserver:
 
     def message(self, session: Session, payload: bytes) -> Deferred[bytes | None]:
         hooked = self._hooked[session]
-        hooked.received += 1
         answer = hooked.queue.add(self._judge, session, hooked.connection, payload)
         return answer.addCallback(_checked).addErrback(self._message_failed, session)
 
@@ -134,29 +129,18 @@ class HookObserver:
             session.close(1008, failure.value.reason)
         else:
             text = "The hook `message` failed; the websocket was closed with 1011"
-            _log.failure(text, failure=failure)
+            self._log.failed(text, failure)
             session.close(1011, "The server failed.")
 
     def closed(self, session: Session, ending: Ending) -> None:
         hooked = self._hooked.pop(session, None)
         if hooked is None:
             return  # it ended in the middle of its opening
-        feed = session.feed
-        assert isinstance(feed, CountedFeed)
-        closing = Closing(
-            code=ending.code,
-            reason=ending.reason,
-            by_server=ending.by_server,
-            clean=ending.clean,
-            sent=feed.sent,
-            received=hooked.received,
-            dropped=session.outbox.dropped,
-            seconds=self._reactor.seconds() - hooked.since,
-        )
+        closing = session.closing(ending)
         self._unsettled += 1
         hooked.queue.start()
         done = hooked.queue.add(self._hooks.closed, hooked.connection, closing)
-        done.addErrback(_hook_failed, "closed").addBoth(self._done)
+        done.addErrback(self._failed, "closed").addBoth(self._done)
 
     def _done(self, _: object) -> None:
         self._unsettled -= 1
@@ -164,13 +148,16 @@ class HookObserver:
             self._settled.fire(None)
 
     def settled(self) -> Deferred[None]:
-        if self._hurried or not (self._unsettled or self._hooked):
-            return succeed(None)
-        return self._settled.wait()
+        busy = not self._hurried and (self._unsettled or self._hooked)
+        settled = self._settled.wait() if busy else succeed(None)
+        return settled.addCallback(lambda _: self._log.stop())
 
     def hurry(self) -> None:
         self._hurried = True  # the connections are not lost until the reactor's next turn
         self._settled.fire(None)
+
+    def _failed(self, failure: Failure, hook: str) -> None:
+        self._log.failed(f"The hook `{hook}` failed", failure)
 
     def _in_reactor(self, function: Callable[..., object], *arguments: Any) -> None:
         """Call ``function`` in the reactor's thread: at once, if this is that thread."""
@@ -189,7 +176,3 @@ def _checked(answer: object) -> bytes | None:
         f"The hook `message` returned a {type(answer).__name__}. Return bytes or a str to publish, "
         "or None to publish nothing."
     )
-
-
-def _hook_failed(failure: Failure, hook: str) -> None:
-    _log.failure("The hook `{hook}` failed", failure=failure, hook=hook)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ws4redis_tx.core.errors import BrokerUnavailable
@@ -14,8 +13,6 @@ from ws4redis_tx.sessions.interfaces import ISessionObserver
 
 if TYPE_CHECKING:
     from ws4redis_tx.sessions.session import Session
-
-_log = Logger()
 
 MAX_UNACKNOWLEDGED = 64
 """Unacknowledged messages of one client, after which no more are read from it."""
@@ -31,7 +28,9 @@ class Inbox:
     Messages would otherwise pile up here.
     """
 
-    __slots__ = ("_close_timer", "_session", "_size", "_unacknowledged", "reading")
+    __slots__ = (
+        "_close_timer", "_session", "_size", "_unacknowledged", "number", "reading",
+    )  # fmt: skip
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -39,6 +38,8 @@ class Inbox:
         self._size = 0
         # Runs while a client's close waits.
         self._close_timer: Any = None
+        self.number = 0
+        """Number of messages that were taken."""
         self.reading = True
         """Whether the server reads the client's bytes."""
 
@@ -51,6 +52,7 @@ class Inbox:
         """Take a message, unless the client has begun to close."""
         if self._close_timer is not None:
             return
+        self.number += 1
         self._unacknowledged += 1
         self._size += len(payload)
         self.pace()
@@ -81,7 +83,8 @@ class Inbox:
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(BrokerUnavailable):
-            _log.warn("A client's message was not published: {why}", why=str(failure.value))
+            log = self._session.server.log
+            log.warn("A client's message was not published", str(failure.value))
             self._session.close(1013, "The message may not have been published.")
         else:
             self._session.fail(failure, "Publishing a client's message failed")

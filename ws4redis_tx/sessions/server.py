@@ -13,6 +13,7 @@ from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission
 from ws4redis_tx.core.errors import Denied, Outage, unavailable
 from ws4redis_tx.core.handshake import Handshake
+from ws4redis_tx.core.http import HttpRequest
 from ws4redis_tx.core.interfaces import IAuthorizer, IBroker
 from ws4redis_tx.core.limits import Quota, make_rate
 from ws4redis_tx.core.messages import Publication
@@ -28,6 +29,7 @@ from ws4redis_tx.scheduling.timeouts import Timeouts
 from ws4redis_tx.scheduling.waiters import Waiters
 from ws4redis_tx.sessions.authorization import Authorization
 from ws4redis_tx.sessions.interfaces import ISessionObserver
+from ws4redis_tx.sessions.log import ClientLog
 from ws4redis_tx.sessions.pending_total import PendingTotal
 from ws4redis_tx.sessions.session import Session
 
@@ -65,6 +67,7 @@ class Server:
         self.protocols = protocols
         self.reactor = reactor
         self.observers = observers
+        self.log = ClientLog(reactor)
         self.origins = OriginPolicy(
             config.allowed_origins, config.allowed_hosts, require_origin=config.require_origin
         )
@@ -119,12 +122,18 @@ class Server:
         self.authorizer = authorizer
         self.fixed = bool(getattr(authorizer, "fixed", False))
 
-    def protocol_at(self, path: str) -> IProtocol:
-        """The protocol with the longest prefix of ``path``. Raises ``Denied`` (404) for none."""
-        found = [each for each in self.protocols if path.startswith(each.path)]
+    def place(self, request: HttpRequest) -> tuple[HttpRequest, IProtocol]:
+        """The protocol with the longest prefix of the path, and the request without the script
+        name, unless the protocol's own path begins with it. Raises ``Denied`` (404) for none.
+        """
+        found = [each for each in self.protocols if request.target.startswith(each.path)]
+        if not found:
+            request = request.below(self.config.script_name)
+            found = [each for each in self.protocols if request.target.startswith(each.path)]
         if not found:
             raise Denied(404, "There is no websocket at this path.")
-        return found[0] if len(found) == 1 else max(found, key=lambda each: len(each.path))
+        protocol = found[0] if len(found) == 1 else max(found, key=lambda each: len(each.path))
+        return request, protocol
 
     def check_capacity(self) -> None:
         """Raise ``Denied`` (503) if no session can be opened now."""
@@ -207,7 +216,7 @@ class Server:
             self.revocations.stop()
             gone = succeed(None)
         settled = gone.addCallback(lambda _: gather([each.settled() for each in self.observers]))
-        return settled.addCallback(lambda _: None)
+        return settled.addCallback(lambda _: self.log.stop())
 
     def _closing(self, code: int, seconds: float) -> Callable[[], None]:
         """Return a function that closes the sessions that are due when it is called."""

@@ -7,19 +7,20 @@ wait, check ``ended``: the client may have left meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.logger import Logger
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.python.failure import Failure
 
 from ws4redis_tx.core.admission import Admission
-from ws4redis_tx.core.errors import Denied, Outage, unavailable
+from ws4redis_tx.core.errors import Denied, unavailable
 from ws4redis_tx.core.handshake import Handshake
-from ws4redis_tx.core.interfaces import Refusal
+from ws4redis_tx.core.interfaces import Closing, Refusal
 from ws4redis_tx.core.limits import Quota
-from ws4redis_tx.delivery.feed import CountedFeed, Feed
+from ws4redis_tx.core.messages import payload_of
+from ws4redis_tx.delivery.feed import Feed
 from ws4redis_tx.delivery.outbox import Outbox
 from ws4redis_tx.protocols.interfaces import IProtocol
 from ws4redis_tx.revocation.session_index import AdmissionRecord
@@ -32,8 +33,6 @@ from ws4redis_tx.sessions.peer_limits import PeerLimits
 if TYPE_CHECKING:
     from ws4redis_tx.sessions.server import Server
 
-_log = Logger()
-
 NOT_ALLOWED = "This is not allowed any more."
 
 
@@ -41,8 +40,8 @@ class Session:
     """An ``ISession``, with everything that the server knows about one client."""
 
     __slots__ = (
-        "_inbox", "_limits", "_was_open", "admitted", "authorizations", "ended", "feed",
-        "handshake", "observers", "opening", "outbox", "protocol", "server", "state", "transport",
+        "_inbox", "_limits", "_since", "admitted", "authorizations", "ended", "feed", "handshake",
+        "observers", "opening", "outbox", "peer", "protocol", "server", "state", "transport",
     )  # fmt: skip
 
     handshake: Handshake
@@ -65,10 +64,13 @@ class Session:
         """The observers that are told of this session."""
         if server.observers:
             self.observers = [each for each in server.observers if not each.idle]
-        self.feed = CountedFeed(self.outbox) if self.observers else Feed(self.outbox)
+        self.feed = Feed(self.outbox)
         self.authorizations: tuple[Authorization, ...] = ()
         """The questions to the authorizer that are not answered yet."""
-        self._was_open = False
+        self.peer = ""
+        """The client's address, once the session is open."""
+        # When it opened.
+        self._since: float | None = None
         # Made when the client first sends something, or does not read.
         self._inbox: Inbox | None = None
         self.opening: OpeningHandshake | None = OpeningHandshake(server, self)
@@ -93,11 +95,10 @@ class Session:
         """The question is answered, or will never be. Idempotent."""
         self.authorizations = tuple([x for x in self.authorizations if x is not authorization])
 
-    def claim(self, quota: Quota, key: str | None) -> None:
+    def claim(self, quota: Quota, key: Hashable) -> None:
         """Take a place in ``quota`` until the end. Raises ``Denied`` (503) when none is left."""
         if key and not quota.unlimited:  # without a key, the peer is unknown
-            if self._limits is None:
-                self._limits = PeerLimits()
+            self._limits = self._limits or PeerLimits()
             self._limits.claim(quota, key)
 
     def accept(self) -> None:
@@ -107,7 +108,8 @@ class Session:
         elif not self.ended:
             self.opening = None
             self.transport.accept(self.handshake)
-            self._was_open = True
+            self._since = self.server.reactor.seconds()
+            self.peer = self.handshake.peer
             self.server.opened(self)
             for observer in self.observers:
                 observer.opened(self)
@@ -135,12 +137,7 @@ class Session:
             return
         self.ended = True
         self._abandon()
-        if not isinstance(denied, Outage):
-            _log.info(
-                "Refused a websocket with {status}: {detail}",
-                status=denied.status,
-                detail=denied.detail or denied.reason,
-            )
+        self.server.log.refused(denied, websocket=opening.wants_websocket)
         self.transport.refuse(denied)
         refusal = Refusal(denied.status, denied.reason, denied.detail, opening.path, opening.peer)
         for observer in self.observers:
@@ -163,8 +160,11 @@ class Session:
     # While it is open
 
     def send(self, message: bytes | str) -> None:
-        """Send a message in order with all others: as text if it is valid UTF-8, else as binary."""
-        self.feed.send(message.encode() if isinstance(message, str) else message)
+        """Send a message in order with all others: as text if it is valid UTF-8, else as binary.
+
+        Raises ``TypeError`` for what is neither text nor bytes.
+        """
+        self.feed.send(payload_of(message))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Begin the close handshake. Messages that were not written yet are dropped. The reason is
@@ -213,7 +213,7 @@ class Session:
 
     def fail(self, failure: Failure, text: str) -> None:
         """Log ``text`` with a failure of the server's, and close the session with 1011."""
-        _log.failure(text, failure=failure)
+        self.server.log.failed(text, failure)
         self.close(1011, "The server failed.")
 
     def within_rate(self, *, messages: int = 0, size: int = 0) -> bool:
@@ -221,8 +221,7 @@ class Session:
         rate = self.server.rate
         if rate is None:
             return True
-        if self._limits is None:
-            self._limits = PeerLimits()
+        self._limits = self._limits or PeerLimits()
         now = self.server.reactor.seconds()
         if self._limits.allows(rate, now, messages=messages, size=size):
             return True
@@ -273,26 +272,29 @@ class Session:
         if self._limits is not None:
             self._limits.give_back()
         if hasattr(self, "protocol"):
-            try:
-                self.protocol.closed(self)
-            except Exception:
-                _log.failure("Releasing a websocket failed")
-        if self._was_open:
-            self._log_end(ending)
+            released = maybeDeferred(self.protocol.closed, self)
+            released.addErrback(partial(self.server.log.failed, "Releasing a websocket failed"))
+        if self._since is not None:
+            self.server.log.ended(self, self.closing(ending))
             for observer in self.observers:
                 observer.closed(self, ending)
+
+    def closing(self, ending: Ending) -> Closing:
+        """The end of an open session, with its counts."""
+        assert self._since is not None
+        return Closing(
+            code=ending.code,
+            reason=ending.reason,
+            by_server=ending.by_server,
+            clean=ending.clean,
+            sent=self.feed.sent,
+            received=0 if self._inbox is None else self._inbox.number,
+            dropped=self.outbox.dropped,
+            seconds=self.server.reactor.seconds() - self._since,
+        )
 
     def _abandon(self) -> None:
         """Cancel the questions to the authorizer that are still waiting for an answer."""
         for authorization in self.authorizations:
             authorization.abandon()
         self.authorizations = ()
-
-    def _log_end(self, ending: Ending) -> None:
-        dropped = self.outbox.dropped
-        _log.info(
-            "A websocket ended: user {user!r}, code {code}{dropped}",
-            user=None if self.admitted is None else self.admitted.identity.username,
-            code=ending.code,
-            dropped=f", {dropped} messages dropped because it did not read" if dropped else "",
-        )

@@ -21,6 +21,7 @@ from ws4redis_tx.config.setting import Setting
 from ws4redis_tx.config.table import BY_FIELD, DEFAULT_LISTEN
 from ws4redis_tx.core.errors import BrokerUnavailable, ConfigError
 from ws4redis_tx.twistd.embedded_redis import find_server, free_port
+from ws4redis_tx.twistd.log_output import take_over
 
 
 class Options(UsageOptions):
@@ -49,6 +50,8 @@ class Options(UsageOptions):
     ]
 
     compData: Any = None
+    parent: Any = None
+    """The options of ``twistd`` itself, if it runs this."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,6 +62,7 @@ class Options(UsageOptions):
         # Workers get the same options and the same folder, since an option may name a path.
         self["arguments"] = sys.argv[1:] if options is None else list(options)
         self["folder"] = os.getcwd()
+        self["processes"] = None
         super().parseOptions(options)
 
     def postOptions(self) -> None:
@@ -66,6 +70,7 @@ class Options(UsageOptions):
         sys.path.insert(0, os.getcwd())  # as Django's own commands do
         if self["inherit"] is not None:  # a worker uses the sockets and the Redis of its parent
             self["inherit"] = [int(number) for number in self["inherit"].split(",")]
+            self["processes"] = self["workers"]  # that share the log
             self["workers"], self["embedded-redis"] = "1", 0
         if "redis" in self.given and self["embedded-redis"]:
             raise UsageError("Use either --redis or --embedded-redis, not both.")
@@ -79,6 +84,7 @@ class Options(UsageOptions):
             self["drain"] = _drain(self["drain"])
             workers = Count()
             self["workers"] = workers.check("--workers", workers.read("--workers", self["workers"]))
+            self["processes"] = int(self["processes"] or self["workers"])
             if self["embedded-redis"]:
                 find_server()
                 self.given["redis"] = f"redis://127.0.0.1:{free_port()}/0"
@@ -87,6 +93,8 @@ class Options(UsageOptions):
             )
         except ConfigError as error:
             raise UsageError(str(error)) from error
+        if self.parent is not None:
+            take_over(self.parent)
 
     def as_written(self, error: ConfigError) -> ConfigError:
         """The error under the option's name, if the value came from an option."""

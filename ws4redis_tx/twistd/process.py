@@ -22,6 +22,7 @@ from ws4redis_tx.service import (
     make_broker,
     make_service,
 )
+from ws4redis_tx.twistd import log_output
 from ws4redis_tx.twistd.embedded_redis import EmbeddedRedis
 from ws4redis_tx.twistd.options import Options
 from ws4redis_tx.twistd.worker import inherited_endpoints, obey_parent, set_exit_alarm
@@ -46,6 +47,7 @@ def make_server(options: Options) -> Service:
     websockets = make_service(config, broker=broker, endpoints=endpoints, reactor=reactor)
     websockets.stop_code = 1012
     websockets.drain = options["drain"]
+    websockets.factory.session_server.log.share(options["processes"])
     if options["serve-django"]:
         from ws4redis_tx.django.site import make_django_site
 
@@ -113,7 +115,10 @@ class _Process(Service):
         self._workers = options["workers"]
 
     def startService(self) -> None:
+        from twisted.internet import reactor
+
         super().startService()
+        log_output.begin(reactor)
         _raise_file_limit()
         _collect_garbage_less_often()
         if self._broker is not None and self._config.django:

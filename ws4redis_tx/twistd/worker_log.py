@@ -7,17 +7,17 @@ An event is a line of JSON after a marker byte. Other lines come from elsewhere,
 from __future__ import annotations
 
 import json
-import os
-from collections import deque
 from collections.abc import Iterator
-from threading import Lock
+from functools import partial
 from typing import Any
 
-from twisted.logger import ILogObserver, LogLevel, eventAsText
-from zope.interface import provider
+from twisted.logger import LogLevel, eventAsText
+
+from ws4redis_tx.twistd.log_output import MAX_TEXT, LogOutput, dropped_event, summed_up, use
+from ws4redis_tx.twistd.log_writer import LogWriter, write_all
 
 _EVENT_MARKER = b"\x1e"
-_MAX_TEXT, _MAX_LINE = 100_000, 1_000_000
+_MAX_LINE = 1_000_000
 # Every process logs these about itself, so the parent has logged them already.
 _LOGGED_BY_PARENT = {"twisted.internet.base", "twisted.scripts._twistd_unix.UnixAppLogger"}
 
@@ -27,42 +27,27 @@ _LOGGED_BY_PARENT = {"twisted.internet.base", "twisted.scripts._twistd_unix.Unix
 
 def log_to_parent() -> Any:
     """The observer factory for ``twistd --logger``."""
-    return _write_event
+    writer = LogWriter(partial(write_all, 1), lambda count: _line(dropped_event(count)))
+    writer.begin()  # a worker does not daemonise
+    use(LogOutput(writer))
+
+    def observe(event: Any) -> None:
+        level = event.get("log_level", LogLevel.info)
+        if event.get("log_namespace") not in _LOGGED_BY_PARENT or level > LogLevel.info:
+            line = _line(event)
+            writer.put(line, len(line))
+
+    return summed_up(observe)
 
 
-@provider(ILogObserver)
-def _write_event(event: Any) -> None:
-    level = event.get("log_level", LogLevel.info)
-    if event.get("log_namespace") in _LOGGED_BY_PARENT and level <= LogLevel.info:
-        return
+def _line(event: Any) -> bytes:
     fields = {
-        "level": level.name,
+        "level": event.get("log_level", LogLevel.info).name,
         "namespace": str(event.get("log_system") or event.get("log_namespace") or "-"),
-        "text": eventAsText(event, includeTimestamp=False, includeSystem=False)[:_MAX_TEXT],
+        "text": eventAsText(event, includeTimestamp=False, includeSystem=False)[:MAX_TEXT],
         "ready": bool(event.get("ready")),
     }
-    line = _EVENT_MARKER + json.dumps(fields, ensure_ascii=False).encode(errors="replace") + b"\n"
-    _lines.append(line)
-    # The thread that has the lock writes for all. Never wait for it here: an object that is garbage
-    # collected during a write may log a failure in the same thread, which would deadlock.
-    while _lines and _writing.acquire(blocking=False):
-        try:
-            while _lines:
-                _write(_lines.popleft())
-        finally:
-            _writing.release()
-
-
-def _write(line: bytes) -> None:
-    try:
-        while line:
-            line = line[os.write(1, line) :]
-    except OSError:
-        pass  # The parent has ended, so this worker ends too.
-
-
-_lines: deque[bytes] = deque()
-_writing = Lock()
+    return _EVENT_MARKER + json.dumps(fields, ensure_ascii=False).encode(errors="replace") + b"\n"
 
 
 # The parent's end

@@ -278,7 +278,8 @@ class _Worker(LoggingProtocol):
             self._log_as(_log.namespace, level, line.decode(errors="replace"))
 
     def _log_as(self, namespace: str, level: Any, text: str) -> None:
-        Logger(namespace=namespace).emit(level, "[{name}] {text}", name=self.name, text=text)
+        fields = {"name": self.name, "text": text, "passed_on": True}
+        Logger(namespace=namespace).emit(level, "[{name}] {text}", **fields)
 
 
 def worker_command(arguments: list[str], sockets: int, redis: str | None) -> list[str]:

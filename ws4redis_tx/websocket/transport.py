@@ -13,6 +13,7 @@ from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import IPushProducer, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
+from txaio import make_logger  # type: ignore[attr-defined]
 from zope.interface import implementer
 
 from ws4redis_tx.core.errors import Denied
@@ -47,6 +48,9 @@ class WebSocketTransport(TurnTaking):
 
     transport: Any
     factory: Any
+
+    # The line of the websocket's end says what Autobahn's warnings would say.
+    log = make_logger(level="error")
 
     codec: ICodec = PLAIN
     writer: IWriter
@@ -265,11 +269,11 @@ class WebSocketTransport(TurnTaking):
         super().dropConnection(abort=abort)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if isinstance(reason.value, ConnectionClosed):
-            # Skips the text that Autobahn formats for its debug log.
-            self._connectionLost(reason)  # type: ignore[arg-type]
-        else:
-            super().connectionLost(reason)
+        if not isinstance(reason.value, ConnectionClosed):
+            what = "A TLS connection failed" if self.secure else "A connection failed"
+            self.session.server.log.warn(what, f"{type(reason.value).__name__}: {reason.value}")
+        # Skips the lines and the texts that Autobahn makes for its own log.
+        self._connectionLost(reason)  # type: ignore[arg-type]
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         by_server = bool(self.closedByMe)

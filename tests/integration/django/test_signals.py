@@ -19,7 +19,6 @@ from tests.support.django import cookies_of, log_in, set_up_django
 from tests.support.memory import AllowAll
 from tests.support.servers import LISTEN, ServerTestCase
 from ws4redis_tx.core.interfaces import Closing
-from ws4redis_tx.delivery.feed import CountedFeed
 from ws4redis_tx.service import ConfigError, ServerConfig, make_service
 from ws4redis_tx.testing import connect, make_memory_factory
 
@@ -304,7 +303,7 @@ class InMemoryTests(SignalsTestCase):
         client = connect(factory, "ws://localhost/ws/foobar?publish-broadcast&echo")
         client.send("a")
         self.assertTrue(client.open)
-        self.assertNotIsInstance(client._server.session.feed, CountedFeed)
+        self.assertEqual(client._server.session.observers, ())
 
     def test_nor_does_it_know_djangos_visitors_and_says_so(self) -> None:
         error = self.assertRaises(ConfigError, make_memory_factory, ServerConfig(django=True))

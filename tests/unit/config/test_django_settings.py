@@ -91,6 +91,7 @@ class SettingsTests(SynchronousTestCase):
             "WS4REDIS_MAX_CONNECTIONS_PER_ADDRESS": True,
             "WS4REDIS_MAX_AUTHORIZATIONS": -1,
             "WS4REDIS_RATE": 1000,
+            "WS4REDIS_CLIENT_QUOTA": -1,
             "WS4REDIS_COMPRESSION": "yes",
             "WEBSOCKET_URL": "ws",
             "WS4REDIS_CONNECTION": "http://localhost",
@@ -104,6 +105,7 @@ class SettingsTests(SynchronousTestCase):
             "WS4REDIS_TIMEOUT": 0,
             "WS4REDIS_RECHECK": "soon",
             "WS4REDIS_REVOKE": "no",
+            "WS4REDIS_TENANT": "no.such.callback",
         }
         with override_settings(**wrong):
             found = complaints()

@@ -17,7 +17,6 @@ from tests.support.outboxes import FedOutbox
 from ws4redis_tx.core.limits import CLOSE
 from ws4redis_tx.core.messages import ICodec, Publication
 from ws4redis_tx.core.redis_address import RedisAddress
-from ws4redis_tx.delivery.feed import CountedFeed, Feed
 from ws4redis_tx.redis.commands import Commands
 from ws4redis_tx.redis.dispatcher import Dispatcher
 from ws4redis_tx.redis.wire.protocol import PubSubProtocol
@@ -71,9 +70,7 @@ class FanoutCostTests(SynchronousTestCase):
         )
         self.redis = PubSubProtocol(self.dispatcher.receive)
 
-    def listen(
-        self, number: int, *channels: bytes, codec: ICodec = PLAIN, kind: type[Feed] = Feed
-    ) -> list[socket.socket]:
+    def listen(self, number: int, *channels: bytes, codec: ICodec = PLAIN) -> list[socket.socket]:
         """The clients' ends of ``number`` connections."""
         clients = []
         for _ in range(number):
@@ -85,7 +82,7 @@ class FanoutCostTests(SynchronousTestCase):
             transport = tcp.Connection(ours, Protocol(), reactor)
             transport.connected = True
             writer = immediate_writer(transport)
-            delivery = FedOutbox(writer, self.fail, 1 << 20, CLOSE, codec=codec, kind=kind)
+            delivery = FedOutbox(writer, self.fail, 1 << 20, CLOSE, codec=codec)
             delivery.go_live()
             for channel in channels:
                 self.dispatcher.hub.add(channel, delivery.feed)
@@ -131,12 +128,6 @@ class FanoutCostTests(SynchronousTestCase):
         self.assertEqual((self.calls(message) - before) // 64, 2)
         for client in clients:
             self.assertEqual(client.recv(99), Publication(*message).form(DEFLATED))
-
-    def test_hooks_which_are_told_how_many_it_got_cost_one_more(self) -> None:
-        self.listen(64, b"broadcast:x", kind=CountedFeed)
-        before = self.calls((b"broadcast:x", b"1"))
-        self.listen(64, b"broadcast:x", kind=CountedFeed)
-        self.assertEqual((self.calls((b"broadcast:x", b"2")) - before) // 64, 3)
 
     def test_a_message_to_one_client_costs_few_calls(self) -> None:
         for number in range(100):

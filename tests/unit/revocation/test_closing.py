@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
+from twisted.logger import formatEvent, globalLogPublisher
 
 from tests.unit.revocation.site import JOHN, RevocationTests
 from ws4redis_tx.core.admission import Identity
@@ -29,6 +30,28 @@ class LogoutTests(RevocationTests):
         self.say(Revocation(LOGOUT, "session", (digest("john's"),)))
         self.assertEqual([client.close_code for client in johns], [1008, 1008])
         self.assertEqual([client.close_code for client in others], [None, None])
+
+    def test_whoever_logs_out_again_and_again_does_not_fill_the_log(self) -> None:
+        lines: list[str | None] = []
+
+        def observe(event: Any) -> None:
+            lines.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        for number in range(20):
+            name = f"john {number}"
+            self.site.visitors[name] = Identity(name, "john", (), "1")
+            self.connect(name)
+            self.say(Revocation(LOGOUT, "session", (digest(name),)))
+        self.assertEqual(
+            [line for line in lines if line and line.startswith("Ended")],
+            ["Ended 1 websockets: logout by session"],
+        )
+        self.clock.advance(60)
+        self.assertEqual(
+            lines[-1], "19 more like this in the last minute: Ended 1 websockets: logout by session"
+        )
 
     def test_the_sessions_key_is_refused_for_30_s(self) -> None:
         self.say(Revocation(LOGOUT, "session", (digest("john's"),)))

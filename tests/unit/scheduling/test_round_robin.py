@@ -90,6 +90,12 @@ class RoundRobinTests(SynchronousTestCase):
         self.join("c", 1)
         self.assertEqual(self.steps, ["b", "c"])
 
+    def test_a_clock_that_is_set_back_does_not_make_a_slice_longer(self) -> None:
+        self.join("a", 1, cost=-3600)
+        for number in range(1, 10):
+            self.join(str(number), 1, cost=TURN)
+        self.assertEqual(len(self.steps), 1 + round(SLICE / TURN))
+
     def test_who_waits_already_keeps_the_place(self) -> None:
         first = self.join("a", 2 * TURN_STEPS)
         self.join("b", 1)

@@ -9,7 +9,6 @@ from tests.support.wires import Written
 from tests.unit.sessions.hooked import ALL, BOTH, CHANNEL, URL, HooksTestCase, Patient
 from ws4redis_tx.core.limits import CLOSE
 from ws4redis_tx.core.messages import Joined, Publication
-from ws4redis_tx.delivery.feed import CountedFeed
 from ws4redis_tx.testing import client_frame, connect
 from ws4redis_tx.websocket.frames import DEFLATED, PLAIN
 
@@ -100,9 +99,7 @@ class ClosingTests(HooksTestCase):
     def test_messages_that_come_together_count_each(self) -> None:
         messages = Joined([Publication(CHANNEL, b"%d" % i) for i in range(3)])
         for codec in (PLAIN, DEFLATED):
-            delivery = FedOutbox(
-                Written(), self.fail, 1 << 20, CLOSE, codec=codec, kind=CountedFeed
-            )
+            delivery = FedOutbox(Written(), self.fail, 1 << 20, CLOSE, codec=codec)
             delivery.deliver(messages)
             delivery.go_live()
             delivery.deliver(messages)

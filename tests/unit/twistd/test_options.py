@@ -39,6 +39,7 @@ WRITTEN: dict[str, tuple[list[str], Any]] = {
     "max_connections_per_address": (["--max-connections-per-address=9"], 9),
     "max_authorizations": (["--max-authorizations=10"], 10),
     "rate": (["--rate=100,65536"], (100, 65536)),
+    "client_quota": (["--client-quota=12"], 12),
     "compression": (["--compression"], True),
     "recheck": (["--recheck=11"], 11),
 }
@@ -105,7 +106,7 @@ class PlainTests(OptionsTestCase):
             ("--max-authorizations=many", "--max-authorizations is 'many'. Use a whole number"),
             ("--max-connections=0", "Use a whole number, at least 1, or None for as many as"),
             ("--rate=5", "--rate is '5'. Write messages and bytes a second, such as 1000,16777216"),
-            ("--heartbeat=", "--heartbeat is empty. Write a text, or leave the option out."),
+            ("--heartbeat=", "--heartbeat is empty. Write a value, or leave the option out."),
             (
                 "--slow-reader=wait",
                 "--slow-reader is 'wait'. Use one of close, drop_oldest, latest",
