@@ -233,7 +233,7 @@ def make_service(
 
 def use_monotonic_clock(*, reactor: Any = None) -> None:
     """Let all timers of the reactor run on a monotonic clock, so that they take no notice when the
-    system clock is set. ``twistd ws4redis`` does so.
+    system clock is set. Call it before a service or a broker is made. ``twistd ws4redis`` does so.
 
     Twisted's reactors follow the system clock: when it is set back by an hour, timers stop for an
     hour. Timers that are already set keep their times. Once the system clock has been set,

@@ -32,6 +32,10 @@ class Walk:
     leads_on: set[str] = field(default_factory=set)
     own: tuple[str, ...] = ()
     """The rooms that the walk is about, if it also passes through others."""
+    publishes: bool = False
+    """Whether it passes through the thread of the publishers' reactor. That thread may be busy with
+    something else during other walks.
+    """
 
     @property
     def road(self) -> list[str]:
@@ -54,7 +58,7 @@ class Walk:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Record the calls within, in every thread that is started there or already runs."""
+        """Record the calls within, also in threads that are started there."""
         lock = threading.Lock()
 
         def note(frame: Any, event: str, _: object) -> None:
@@ -72,11 +76,17 @@ class Walk:
                 if came_from is not None and came_from != module:
                     self.leads_on.add(came_from)
 
-        _set_profile(note)
+        self._set_profile(note)
         try:
             yield
         finally:
-            _set_profile(None)
+            self._set_profile(None)
+
+    def _set_profile(self, function: Callable[..., None] | None) -> None:
+        sys.setprofile(function)
+        threading.setprofile(function)
+        if self.publishes:
+            _in_reactor(lambda: sys.setprofile(function))
 
 
 def _module_of(frame: Any) -> str | None:
@@ -84,12 +94,6 @@ def _module_of(frame: Any) -> str | None:
     if not name.startswith(f"{PACKAGE}.") or name.startswith(f"{PACKAGE}.testing"):
         return None
     return name.removeprefix(f"{PACKAGE}.")
-
-
-def _set_profile(function: Callable[..., None] | None) -> None:
-    sys.setprofile(function)
-    threading.setprofile(function)
-    _in_reactor(lambda: sys.setprofile(function))
 
 
 def _in_reactor(function: Callable[[], object]) -> Any:
@@ -118,7 +122,7 @@ def publish() -> Walk:
     from ws4redis_tx.publisher import RedisPublisher
     from ws4redis_tx.testing import RedisProcess
 
-    redis, walk = RedisProcess(), Walk("publish → Redis")
+    redis, walk = RedisProcess(), Walk("publish → Redis", publishes=True)
     try:
         with override_settings(WS4REDIS_CONNECTION=redis.url):
             RedisPublisher(facility="f", broadcast=True).publish_message("connects")
@@ -207,7 +211,7 @@ def logout() -> Walk:
             identity = Identity(KEY, "john", (), "1")
             return Admission(identity, tuple(rights), PlainRequest(handshake.path_info, identity))
 
-    walk, redis = Walk("logout → closed"), RedisProcess()
+    walk, redis = Walk("logout → closed", publishes=True), RedisProcess()
     factory = make_memory_factory(authorizer=Authorizer())
     client = connect(factory, "ws://localhost/ws/f?subscribe-user")
     client.answers_pings = False  # nor the close frame, where the walk ends
