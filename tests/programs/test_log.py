@@ -71,7 +71,7 @@ class StalledOutputTests(TestCase):
             yield ended
 
 
-class FileTests(TestCase):
+class LogFileTests(TestCase):
     timeout = 60
 
     @inlineCallbacks
