@@ -1,4 +1,4 @@
-"""Three custom subscribers, each a subclass of ``RedisSubscriber``.
+"""Four custom subscribers, each a subclass of ``RedisSubscriber``.
 
 Copy one into your site, implement its marked method, and name the class in the settings::
 
@@ -22,7 +22,7 @@ from django.db import close_old_connections
 from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
 from twisted.internet.threads import deferToThread
 
-from ws4redis_tx.publisher import RedisPublisher
+from ws4redis_tx.publisher import SELF, RedisPublisher
 from ws4redis_tx.redis_store import RedisMessage
 from ws4redis_tx.subscriber import RedisSubscriber
 
@@ -207,3 +207,39 @@ class WelcomingSubscriber(RedisSubscriber):
         for row in (yield deferToThread(with_database, self.latest, self._request)):
             websocket.send(row)
         yield super().send_persisted_messages(websocket)
+
+
+# 4. Groups that the application keeps in the session
+
+
+class SessionGroupsSubscriber(RedisSubscriber):
+    """Takes groups of the application's own from the session, besides those of Django, as
+    *django-websocket-redis* did. A view writes them::
+
+        request.session["ws4redis:memberof"] = ["room-5"]
+
+    and publishes with ``RedisPublisher(facility="chat", groups=["room-5"])``.
+
+    The session is read when a websocket opens. A user who leaves such a group hears it until the
+    websocket ends: call ``ws4redis_tx.disconnect(user=user)`` after that.
+    """
+
+    def is_own(self, name: str) -> bool:
+        """Implement this: whether a name in the session is one of the application's own groups.
+
+        A login writes Django's groups there too. Do not take them from there, or a user who has
+        left one since would still hear it. Choose names that no group of Django's can have.
+        """
+        raise NotImplementedError
+
+    def _get_message_channels(
+        self, request: Any = None, facility: str = "", groups: Any = (), **audiences: Any
+    ) -> list[str]:
+        """The server asks for the channels of ``SELF`` if the right to groups was granted."""
+        if SELF in groups:
+            session = getattr(request, "session", {})
+            written = session.get("ws4redis:memberof", ())
+            groups = [*groups, *(name for name in written if self.is_own(name))]
+        return super()._get_message_channels(
+            request=request, facility=facility, groups=groups, **audiences
+        )

@@ -11,7 +11,12 @@ __version__ = "0.1.0"
 
 
 def disconnect(
-    *, user: Any = None, session: Any = None, group: Any = None, facility: str | None = None
+    *,
+    user: Any = None,
+    session: Any = None,
+    group: Any = None,
+    facility: str | None = None,
+    tenant: str | None = None,
 ) -> int:
     """Close, with 1008, the websockets of a user, a session or a group, or on a facility.
 
@@ -21,19 +26,26 @@ def disconnect(
     transaction, call this from ``transaction.on_commit``; otherwise the client may be back before
     the change is committed.
 
+    With ``WS4REDIS_TENANT``, ``tenant`` says whose websockets these are.
+
     Returns how many server processes were told. Raises ``BrokerUnavailable`` when the call to Redis
-    fails, and ``TypeError`` unless exactly one valid argument is given. Blocks, so do not call it
-    on an event loop.
+    fails, and ``TypeError`` unless exactly one valid argument is given, with a tenant where there
+    are tenants. Blocks, so do not call it on an event loop.
     """
     from ws4redis_tx.django.revoking import publish
 
-    return publish(user=user, session=session, group=group, facility=facility)
+    return publish(user=user, session=session, group=group, facility=facility, tenant=tenant)
 
 
 async def adisconnect(
-    *, user: Any = None, session: Any = None, group: Any = None, facility: str | None = None
+    *,
+    user: Any = None,
+    session: Any = None,
+    group: Any = None,
+    facility: str | None = None,
+    tenant: str | None = None,
 ) -> int:
     """``disconnect`` for async code: does not block the event loop."""
     from ws4redis_tx.django.revoking import apublish
 
-    return await apublish(user=user, session=session, group=group, facility=facility)
+    return await apublish(user=user, session=session, group=group, facility=facility, tenant=tenant)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from urllib.parse import quote
 
 from django.http import HttpRequest
+from django.urls import get_script_prefix
 from django.utils.safestring import SafeString, mark_safe
 
 from ws4redis_tx.config import django_settings
@@ -27,7 +28,7 @@ def default(request: HttpRequest) -> dict[str, str]:
     """
     return {
         "WEBSOCKET_URI": websocket_uri(request),
-        "WS4REDIS_HEARTBEAT": _script_literal(django_settings.get("WS4REDIS_HEARTBEAT")),
+        "WS4REDIS_HEARTBEAT": _script_literal(django_settings.get("WS4REDIS_HEARTBEAT") or None),
     }
 
 
@@ -39,9 +40,19 @@ def websocket_uri(request: HttpRequest, facility: str = "", flags: Iterable[str]
     Django's ``DisallowedHost`` if ``ALLOWED_HOSTS`` does not allow the host.
     """
     scheme = "wss" if request.is_secure() else "ws"
-    path = f"{django_settings.get('WEBSOCKET_URL')}{quote(facility, safe='/')}"
+    path = f"{_websocket_path(request)}{quote(facility, safe='/')}"
     query = "&".join(quote(flag, safe="") for flag in flags)
     return f"{scheme}://{request.get_host()}{path}" + (f"?{query}" if query else "")
+
+
+def _websocket_path(request: HttpRequest) -> str:
+    """``WEBSOCKET_URL`` under the script prefix, unless it begins with the prefix itself."""
+    url: str = django_settings.get("WEBSOCKET_URL")
+    prefix = get_script_prefix()
+    if prefix == "/":  # as in threads that Django did not start
+        prefix = request.path.removesuffix(request.path_info)
+    prefix = prefix.rstrip("/")
+    return url if url.startswith(f"{prefix}/") else quote(prefix, safe="/") + url
 
 
 def _script_literal(value: str | None) -> SafeString:

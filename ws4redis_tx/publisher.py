@@ -7,14 +7,30 @@ module starts nothing and imports no reactor.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 
 from ws4redis_tx.config import django_settings
-from ws4redis_tx.redis_store import SELF, Names, RedisMessage, RedisStore
+from ws4redis_tx.core.admission import Identity
+from ws4redis_tx.core.messages import payload_of
+from ws4redis_tx.core.names import (
+    channels_to_publish_on,
+    check_facility,
+    check_tenant,
+    facility_text,
+)
+from ws4redis_tx.redis_store import (
+    NO_BROADCAST,
+    SELF,
+    UNNAMED,
+    Names,
+    RedisMessage,
+    RedisStore,
+)
 from ws4redis_tx.threads import bridge
 
 if TYPE_CHECKING:
@@ -37,36 +53,63 @@ class RedisPublisher(RedisStore):
     """Publishes on one facility to an audience.
 
     :param request: the request whose user, session and groups ``SELF`` stands for.
-    :param facility: the topic; the part of the websocket's URL after ``WEBSOCKET_URL``.
+    :param facility: the topic; the part of the websocket's URL after ``WEBSOCKET_URL``. A whole
+        number or a UUID counts as its text.
     :param broadcast: publish to everybody who listens to the facility.
-    :param groups: names of groups, or ``SELF``; likewise ``users`` and ``sessions``.
+    :param groups: names of groups, groups themselves, or ``SELF``; likewise ``users`` and
+        ``sessions``. An audience that is empty, ``None`` or ``False`` is nobody.
+    :param tenant: whose site it is, with ``WS4REDIS_TENANT``. The default is that of ``request``.
 
     A publisher is reusable. Any thread that runs no event loop and no reactor may use it. On an
-    event loop, ``apublish_message`` resolves ``SELF``. Raises ``ValueError`` for a facility that
-    the server would refuse, and ``AudienceError`` (a ``TypeError`` and a ``ValueError``) for an
-    audience that is not an iterable of names.
+    event loop, ``apublish_message`` resolves ``SELF`` and whoever else the database knows. Raises
+    ``ValueError`` for a facility that the server would refuse, ``AudienceError`` (a ``TypeError``
+    and a ``ValueError``) for an audience that is not an iterable of names and for ``SELF`` without
+    a request, and ``TypeError`` for an argument that it does not take.
     """
+
+    _unresolved: Callable[[], None] | None = None
 
     def __init__(
         self,
         request: Any = None,
         facility: str | None = None,
-        broadcast: bool = False,
-        groups: Names = (),
-        users: Names = (),
-        sessions: Names = (),
+        broadcast: bool = NO_BROADCAST,
+        groups: Names = UNNAMED,
+        users: Names = UNNAMED,
+        sessions: Names = UNNAMED,
+        tenant: str | None = None,
         **audience: Any,
     ) -> None:
         super().__init__(_BlockingConnection())
-        self._unresolved: Callable[[], None] | None = None
+        self._tenant = self._given_tenant = None if tenant is None else check_tenant(tenant)
         names = [_repeatable(each) for each in (groups, users, sessions)]
         address = partial(self._address, request, facility, broadcast, *names, **audience)
-        if request is not None and bridge.on_event_loop():
-            # Resolving SELF may query the database, which would block the event loop.
-            self._address(None, facility, broadcast, *names, **audience)
-            self._unresolved = address
+        if bridge.on_event_loop():
+            # Whoever is not a name may have to be looked up, and the tenant may have to be asked
+            # for, which would block the event loop. Mistakes are told at once all the same.
+            known = [_names_alone(each, request) for each in names]
+            asks = request is not None and tenant is None and django_settings.has_tenants()
+            if asks:
+                self._tenant = "unknown"
+            self._address(request, facility, broadcast, *known, **audience)
+            if asks:
+                self._tenant, self._publishers = None, set()
+            if asks or any(each is not named for each, named in zip(known, names, strict=True)):
+                self._unresolved = partial(self._settle, request, address)
         else:
-            address()
+            self._settle(request, address)
+
+    def _settle(self, request: Any, address: Callable[[], None]) -> None:
+        """Name the channels, for the tenant whose site it is."""
+        if self._tenant is None and request is not None:
+            self._tenant = _tenant_of(request)
+        address()
+
+    def _resolve(self) -> None:
+        """Do what had to wait on the event loop."""
+        if self._unresolved is not None:
+            self._unresolved()
+            self._unresolved = None
 
     def publish_message(
         self,
@@ -88,6 +131,7 @@ class RedisPublisher(RedisStore):
         a failure instead of raising it. Outside a transaction it publishes at once.
         """
         bridge.must_not_wait_on_event_loop()
+        self._resolve()
         channels, payload, seconds = self._prepared(message, expire, django_settings.get_expire())
         if django_settings.get("WS4REDIS_ON_COMMIT") if on_commit is None else on_commit:
             from django.db import transaction
@@ -105,8 +149,7 @@ class RedisPublisher(RedisStore):
         Publishes at once, whatever ``WS4REDIS_ON_COMMIT`` says.
         """
         if self._unresolved is not None:
-            await sync_to_async(self._unresolved)()
-            self._unresolved = None
+            await sync_to_async(self._resolve)()
         prepared = self._prepared(message, expire, django_settings.get_expire())
         receivers: int = await self._connection.apublish(*prepared)
         return receivers
@@ -134,14 +177,27 @@ class RedisPublisher(RedisStore):
     ) -> PersistedMessage | None:
         """Return the first persisted message, in the order session, user, each group, broadcast.
 
-        ``audience`` limits the search to one of these. Raises ``ValueError`` for an unknown one.
+        ``audience`` limits the search to one of these. Without a request (``None``), only
+        broadcasts are found. With ``WS4REDIS_TENANT`` these are messages of the publisher's
+        ``tenant``, or else of the one whose site ``request`` is for. Raises ``ValueError`` for an
+        unknown audience, or a facility that the server would refuse.
         """
         if audience not in _AUDIENCES:
             raise ValueError(
                 f"audience={audience!r} is unknown. Use one of {', '.join(map(repr, _AUDIENCES))}."
             )
+        facility = facility_text(facility)
+        check_facility(facility, () if audience == "any" else _AUDIENCES[audience])
+        bridge.must_not_wait_on_event_loop()
+        self._resolve()
+        if request is not None and self._given_tenant is None and django_settings.has_tenants():
+            other = copy(self)
+            other._tenant = other._given_tenant = _tenant_of(request)
+            return other.fetch_message(request, facility, audience)
         channels: list[str] = []
         for each in _AUDIENCES[audience]:
+            if each != "broadcast" and (request is None or ":" in facility):
+                continue
             wanted: dict[str, Any] = (
                 {"broadcast": True} if each == "broadcast" else {f"{each}s": [SELF]}
             )
@@ -150,18 +206,41 @@ class RedisPublisher(RedisStore):
         return next((message for message in messages if message is not None), None)
 
 
+def _tenant_of(request: Any) -> str:
+    """Whose site it is; ``""`` on a site without tenants."""
+    if not django_settings.has_tenants():
+        return ""
+    known: Identity | None = getattr(request, "ws4redis_identity", None)
+    return known.tenant if known else django_settings.tenant_of(request)
+
+
 def _repeatable(names: Any) -> Any:
     """Copy an iterator, since the audience is resolved more than once."""
     return tuple(names) if isinstance(names, Iterator) else names
 
 
-class _BlockingConnection:
-    """A connection to Redis whose calls block their thread."""
+def _names_alone(names: Any, request: Any) -> Any:
+    """``names`` itself if it holds nothing but names, or else what can be told without a query.
 
-    def publish(self, channels: Sequence[bytes], message: bytes, expire: int) -> int:
-        if not channels:
-            return 0
-        return bridge.redis().publish(channels, message, expire)
+    Types decide, since ``isinstance`` would look a lazy user up.
+    """
+    kind = type(names)
+    if issubclass(kind, list | tuple | set | frozenset):
+        # SELF without a request is a mistake, which is told at once.
+        known = [
+            each for each in names
+            if issubclass(type(each), str) or (each is SELF and request is None)
+        ]  # fmt: skip
+        return names if len(known) == len(names) else known
+    return [] if issubclass(kind, Iterable) and not issubclass(kind, str | bytes) else names
+
+
+class _BlockingConnection:
+    """A connection to Redis whose calls block their thread. Old tests use it, too."""
+
+    def publish(self, channels: Sequence[bytes], message: bytes, expire: int | None = None) -> int:
+        names = channels_to_publish_on(channels, expire)
+        return bridge.redis().publish(names, payload_of(message), expire or 0) if names else 0
 
     async def apublish(self, channels: Sequence[bytes], message: bytes, expire: int) -> int:
         if not channels:

@@ -29,13 +29,14 @@ from ws4redis_tx.core.interfaces import (
     Refusal,
 )
 from ws4redis_tx.core.messages import Publication
-from ws4redis_tx.core.names import control_channel, known_rights
+from ws4redis_tx.core.names import Namespace, check_tenant, control_channel, known_rights, namespace
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
 from ws4redis_tx.protocols.classic import ClassicProtocol
 from ws4redis_tx.protocols.subscriber_connection import SubscriberConnection
 from ws4redis_tx.redis.broker import RedisBroker
-from ws4redis_tx.redis_store import Names, RedisMessage, RedisStore
+from ws4redis_tx.redis_store import NO_BROADCAST, UNNAMED, Names, RedisMessage, RedisStore
 from ws4redis_tx.revocation.messages import CONTROL_NAME, disconnection
+from ws4redis_tx.scheduling import clock
 from ws4redis_tx.sessions.hooks import HookObserver
 from ws4redis_tx.sessions.interfaces import ISessionObserver
 from ws4redis_tx.sessions.server import Server
@@ -75,6 +76,7 @@ __all__ = [
     "make_resource",
     "make_service",
     "parse_redis_address",
+    "use_monotonic_clock",
 ]
 
 
@@ -82,7 +84,9 @@ class Publisher(RedisStore):
     """``RedisPublisher`` for the reactor thread: the same arguments and names, but its
     ``publish_message`` returns a Deferred and does not block.
 
-    ``SELF`` refers to ``request``, whose user and session must be loaded already.
+    ``SELF`` refers to ``request``, whose user and session must be loaded already. ``tenant``
+    defaults to that of ``request``, if a handshake brought it. Raises ``TypeError`` if there is
+    none and ``config.tenants`` is true.
     """
 
     def __init__(
@@ -92,17 +96,22 @@ class Publisher(RedisStore):
         *,
         facility: str,
         request: Any = None,
-        broadcast: bool = False,
-        groups: Names = (),
-        users: Names = (),
-        sessions: Names = (),
+        broadcast: bool = NO_BROADCAST,
+        groups: Names = UNNAMED,
+        users: Names = UNNAMED,
+        sessions: Names = UNNAMED,
+        tenant: str | None = None,
     ) -> None:
         super().__init__(broker)
         self._config = config
+        known = getattr(request, "ws4redis_identity", None)
+        if tenant is None and isinstance(known, Identity):
+            tenant = known.tenant
+        self._tenant = _checked_tenant(config, tenant)
         self._address(request, facility, broadcast, groups, users, sessions)
 
-    def get_prefix(self) -> str:
-        return f"{self._config.prefix}:" if self._config.prefix else ""
+    def _namespace(self) -> Namespace:
+        return namespace(self._config.prefix, self._tenant or "")
 
     def publish_message(
         self, message: RedisMessage | bytes | str, expire: int | None = None
@@ -122,13 +131,18 @@ def disconnect(
     session: Any = None,
     group: Any = None,
     facility: str | None = None,
+    tenant: str | None = None,
 ) -> Deferred[int]:
     """``ws4redis_tx.disconnect`` for the reactor thread.
 
     Fires with the number of server processes that were told, or fails with ``BrokerUnavailable``.
-    Raises ``TypeError`` unless exactly one valid argument is given.
+    Raises ``TypeError`` unless exactly one valid argument is given, and a tenant with
+    ``config.tenants``.
     """
-    revocation = disconnection(user=user, session=session, group=group, facility=facility)
+    tenant = _checked_tenant(config, tenant)
+    revocation = disconnection(
+        user=user, session=session, group=group, facility=facility, tenant=tenant
+    )
     return broker.publish([control_channel(config.prefix, CONTROL_NAME)], revocation.payload, 0)
 
 
@@ -213,6 +227,21 @@ def make_service(
     if endpoints is None:
         endpoints = [make_endpoint(reactor, description) for description in config.listen]
     return WebSocketService(factory, endpoints, own_broker, stop)
+
+
+def use_monotonic_clock(*, reactor: Any = None) -> None:
+    """Let all timers of the reactor run on a monotonic clock, so that they take no notice when the
+    system clock is set. ``twistd ws4redis`` does so.
+
+    Twisted's reactors follow the system clock: when it is set back by an hour, timers stop for an
+    hour. Timers that are already set keep their times. Once the system clock has been set,
+    ``reactor.seconds()`` is no longer the time of day. Idempotent.
+    """
+    clock.use_monotonic_clock(_reactor(reactor))
+
+
+def _checked_tenant(config: ServerConfig, tenant: str | None) -> str | None:
+    return check_tenant(tenant) if config.tenants or tenant else None
 
 
 def _default_authorizer(config: ServerConfig, subscriber: object, reactor: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
+from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS, Namespace
 from ws4redis_tx.redis_store import SELF, RedisMessage, RedisStore
 from ws4redis_tx.scheduling.deferreds import gather
 
@@ -27,9 +27,9 @@ class RedisSubscriber(RedisStore):
 
     _subscription: Any = None
 
-    def get_prefix(self) -> str:
-        prefix = self._connection.config.prefix
-        return f"{prefix}:" if prefix else ""
+    def _namespace(self) -> Namespace:
+        namespace: Namespace = self._connection.namespace
+        return namespace
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -40,7 +40,8 @@ class RedisSubscriber(RedisStore):
         """Subscribe to the channels of the granted rights, which are in ``channels``.
 
         The handshake waits for the Deferred, so the client misses nothing that is published after
-        it sees its websocket open. Raise ``ws4redis_tx.core.errors.Denied`` to refuse.
+        it sees its websocket open. Raise ``ws4redis_tx.core.errors.Denied``, or Django's
+        ``PermissionDenied``, to refuse.
         """
         facility = request.path_info[len(self._connection.config.websocket_url) :]
         self._publishers = set(

@@ -7,6 +7,7 @@ import os
 from twisted.application.service import IService
 
 from ws4redis_tx.core.errors import ConfigError
+from ws4redis_tx.scheduling.clock import use_monotonic_clock
 from ws4redis_tx.twistd.options import Options
 
 __all__ = ["Options", "makeService"]
@@ -21,8 +22,11 @@ def makeService(options: Options) -> IService:
     """Called by ``twistd`` before it daemonises: starts nothing."""
     if not hasattr(os, "fork"):
         raise SystemExit(f"twistd ws4redis: {_NEEDS_POSIX}")
+    from twisted.internet import reactor
+
     from ws4redis_tx.twistd.process import make_parent, make_server
 
+    use_monotonic_clock(reactor)
     try:
         return make_parent(options) if options["workers"] > 1 else make_server(options)
     except ConfigError as error:

@@ -23,14 +23,13 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, load_backend
-from django.contrib.sessions.backends import signed_cookies
 from django.core.exceptions import PermissionDenied
 
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake
-from ws4redis_tx.core.names import check_facility, known_rights, ticket_key
-from ws4redis_tx.redis_store import user_id_of
+from ws4redis_tx.core.names import check_facility, facility_text, known_rights, ticket_key
+from ws4redis_tx.redis_store import session_key_of, user_id_of
 from ws4redis_tx.threads import bridge
 
 __all__ = ["amake_ticket", "make_ticket"]
@@ -62,8 +61,7 @@ def make_ticket(
     to Redis fails. Blocks for at most ``WS4REDIS_TIMEOUT`` seconds.
     """
     bridge.must_not_wait_on_event_loop(_ALTERNATIVES[0])
-    text = _serialize(request, facility, rights, seconds)
-    ticket, key = _new_ticket()
+    ticket, key, text = _new_ticket(request, facility, rights, seconds)
     bridge.redis().put(key, text.encode(), seconds, instead=_ALTERNATIVES)
     return ticket
 
@@ -76,8 +74,7 @@ async def amake_ticket(
     seconds: int = DEFAULT_SECONDS,
 ) -> str:
     """``make_ticket`` for async views: does not block the event loop."""
-    text = await sync_to_async(_serialize)(request, facility, rights, seconds)
-    ticket, key = _new_ticket()
+    ticket, key, text = await sync_to_async(_new_ticket)(request, facility, rights, seconds)
     await bridge.redis().aput(key, text.encode(), seconds)
     return ticket
 
@@ -109,12 +106,13 @@ class Ticket:
         return tuple(each for each in rights if self.rights is None or each in self.rights)
 
 
-def redeem(handshake: Handshake) -> Ticket | None:
+def redeem(handshake: Handshake, tenant: str) -> Ticket | None:
     """Use up the ticket of ``handshake`` and return its content; ``None`` if none was offered.
 
     Returns the same content again for a handshake whose ticket was redeemed earlier, as in a
     recheck. Blocks, so do not call it in the reactor thread. Raises ``Denied`` for an invalid
-    ticket, and for one that is valid only for another facility.
+    ticket, and for one that is valid only for another facility. A ticket of another tenant is
+    invalid.
     """
     if handshake.redeemed:
         return read_ticket(handshake.redeemed)
@@ -126,7 +124,7 @@ def redeem(handshake: Handshake) -> Ticket | None:
         raise Denied(
             400, "Offer the ticket as the second subprotocol, after a name such as ws4redis."
         )
-    key = _key(offered[0])
+    key = _key(offered[0], tenant)
     text = bridge.redis().take(key)
     if text is None:
         raise Denied(403, "The ticket is invalid, was used already or has expired.")
@@ -149,16 +147,19 @@ def read_ticket(text: bytes | str) -> Ticket:
     )
 
 
-def _key(ticket: str) -> bytes:
+def _key(ticket: str, tenant: str) -> bytes:
     return ticket_key(
-        django_settings.get_prefix(), hashlib.sha256(ticket.encode("latin-1")).hexdigest()
+        django_settings.get_namespace(tenant), hashlib.sha256(ticket.encode("latin-1")).hexdigest()
     )
 
 
-def _new_ticket() -> tuple[str, bytes]:
-    """A ticket, and the key of its content."""
+def _new_ticket(
+    request: Any, facility: str | None, rights: Collection[str] | None, seconds: int
+) -> tuple[str, bytes, str]:
+    """A ticket, and the key and text of its content. May query the database."""
+    text = _serialize(request, facility, rights, seconds)
     ticket = _TICKET_PREFIX + secrets.token_urlsafe(32)
-    return ticket, _key(ticket)
+    return ticket, _key(ticket, django_settings.tenant_of(request)), text
 
 
 def _serialize(
@@ -167,6 +168,7 @@ def _serialize(
     if isinstance(seconds, bool) or not isinstance(seconds, int) or seconds < 1:
         raise ValueError(f"seconds={seconds!r} is not a whole number of seconds, at least 1.")
     if facility is not None:
+        facility = facility_text(facility)
         check_facility(facility, ())
     session, user = _session_or_user(request)
     return json.dumps(
@@ -198,10 +200,8 @@ def _session_or_user(request: Any) -> tuple[str | None, dict[str, str]]:
     if user is None or not user.is_authenticated:
         raise PermissionDenied("Nobody is logged in. Log in first: a ticket is for a user.")
     session: Any = getattr(request, "session", None)
-    session_key: str | None = getattr(session, "session_key", None)
-    if isinstance(session, signed_cookies.SessionStore):
-        session_key = None  # the key of such a session is the credential itself
-    if django_settings.get("WS4REDIS_PROCESS_REQUEST") is not None:
+    session_key = session_key_of(session)
+    if django_settings.get_callable("WS4REDIS_PROCESS_REQUEST") is not None:
         if session_key is None:
             raise PermissionDenied(
                 "WS4REDIS_PROCESS_REQUEST finds the user by the session, and this request has no "

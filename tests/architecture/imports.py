@@ -19,7 +19,8 @@ ROOMS: dict[str, set[str]] = {
     "config": {"core"},
     "delivery": {"core"},
     "scheduling": {"core"},
-    "redis": {"core", "delivery", "scheduling"},
+    "redis.wire": {"core", "scheduling"},
+    "redis": {"core", "delivery", "scheduling", "redis.wire"},
     "revocation": {"core", "config", "scheduling"},
     "protocols": {"core", "config", "delivery", "scheduling"},
     "sessions": {"core", "config", "delivery", "scheduling", "revocation", "protocols"},
@@ -91,8 +92,11 @@ def _imported(node: ast.AST) -> Iterator[str]:
 
 def room_of(module: str) -> str:
     """The room of a module; ``doors`` for modules at the top of the package."""
-    first = module.partition(".")[0]
-    return "doors" if first in DOORS or module in SHIMS else first
+    if module.partition(".")[0] in DOORS or module in SHIMS:
+        return "doors"
+    while module not in ROOMS and "." in module:
+        module = module.rpartition(".")[0]
+    return module
 
 
 def drawing() -> str:

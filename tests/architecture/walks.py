@@ -9,6 +9,7 @@ pass control on, and a reader has to keep them in mind.
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -141,7 +142,7 @@ def message() -> Walk:
     from ws4redis_tx.delivery.feed import Feed
     from ws4redis_tx.delivery.outbox import Outbox
     from ws4redis_tx.redis.broker import RedisBroker
-    from ws4redis_tx.redis.protocol import PubSubProtocol
+    from ws4redis_tx.redis.wire.protocol import PubSubProtocol
     from ws4redis_tx.scheduling.immediate_writer import immediate_writer
     from ws4redis_tx.websocket.frames import PLAIN
 
@@ -167,6 +168,9 @@ def message() -> Walk:
 
 class _Owner:
     def overflow(self) -> None:
+        raise AssertionError("nothing waits here")
+
+    def grew(self, size: int) -> None:
         raise AssertionError("nothing waits here")
 
 
@@ -240,7 +244,7 @@ def option(name: str = "max_pending") -> Walk:
             if module.startswith(("config.", "twistd.", "django."))
             else {f"config.{name}"}
         )
-        if any(spelling in path.read_text() for spelling in wanted):
+        if any(re.search(rf"{spelling}(?![\w-])", path.read_text()) for spelling in wanted):
             walk.entered[module] = None
     walk.leads_on = set(walk.entered)
     return walk

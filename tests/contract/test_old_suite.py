@@ -15,9 +15,9 @@ from typing import Any
 import websocket
 from twisted.internet.defer import Deferred, inlineCallbacks
 
+from tests.support.brokers import share_commands
 from tests.support.django import cookies_of, in_thread, log_in, set_up_django
 from tests.support.servers import LISTEN, ServerTestCase
-from ws4redis_tx.threads import bridge
 
 set_up_django()
 
@@ -59,8 +59,7 @@ class OldSuiteTestCase(ServerTestCase):
         service = make_service(django_settings.server_config(LISTEN))
         self.launch(service)
         yield service.when_ready()
-        bridge.share_commands(service.factory.broker.commands)
-        self.addCleanup(bridge.share_commands, None)
+        share_commands(self, service.factory.broker.commands)
         self.base = self.url + "unittest"
         self.clients = {"john": (yield log_in("john")), "mary": (yield log_in("mary"))}
 

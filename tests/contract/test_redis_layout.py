@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from twisted.internet.threads import deferToThread
 from twisted.protocols import portforward
 
+from tests.support.brokers import start_broker
 from tests.support.django import set_up_django
 from tests.support.redis import RawSubscriber, RedisServer
 from tests.support.sites import PUBLISH_ALL, SUBSCRIBE_ALL, ContractTestCase
@@ -170,9 +171,7 @@ class RedisLayoutTests(ContractTestCase):
     def test_pub_sub_ignores_the_database_number_and_keys_do_not(self) -> Any:
         yield self.serve()
         client = yield self.open("foobar?subscribe-broadcast")
-        other = RedisBroker(RedisAddress("127.0.0.1", self.redis.port, db=1), "", reactor)
-        other.startService()
-        self.addCleanup(other.stopService)
+        other = start_broker(self, RedisAddress("127.0.0.1", self.redis.port, db=1))
         yield other.when_available()
         yield other.publish([b"broadcast:foobar"], b"from db 1", 60)
         self.assertEqual((yield client.next()), "from db 1")

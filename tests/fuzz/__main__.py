@@ -81,7 +81,7 @@ def main(options: argparse.Namespace) -> None:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.fuzz",
-        description="Fuzz what clients and Redis send, guided by the code's coverage.",
+        description="Fuzz what clients and Redis send, and faults, guided by the code's coverage.",
     )
     parser.add_argument("--seconds", type=int, default=60, help="seconds for each target")
     parser.add_argument("--target", choices=TARGETS, help="fuzz only this target")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -36,6 +37,15 @@ def said(data: bytes) -> list[tuple[str, bytes]]:
     return [(targets.PLACES[part[0] % len(targets.PLACES)], part[1:]) for part in parts[:8]]
 
 
+def steps(data: bytes) -> list[tuple[str, int]]:
+    """Three bytes for each fault: which one, and how much."""
+    whole = data[: len(data) // 3 * 3][:75]
+    return [
+        (targets.FAULTS[fault % len(targets.FAULTS)], amount)
+        for fault, amount in struct.iter_unpack(">Bh", whole)
+    ]
+
+
 _BULK = (b"$1\r\nc\r\n", b"$7\r\nmessage\r\n", b"$9\r\nsubscribe\r\n", b"$4\r\npong\r\n")
 _RESP = (
     *_BULK,
@@ -44,11 +54,15 @@ _RESP = (
     b"$-1\r\n",
     b"+PONG\r\n",
     b"-NOPERM no\r\n",
+    b"-BUSY no\r\n",
+    b"-ERR unknown command\r\n",
     b"PROBE",
     b"%1\r\n",
     b"#f\r\n",
 )
 _MESSAGE = b"*3\r\n$7\r\nmessage\r\n$11\r\nbroadcast:f\r\n$2\r\nhi\r\n"
+# A fault and its end; the clock set back, and both connections lost.
+_FAULTS = (*(((index, 20), (index, 20)) for index in range(4)), ((4, -3600), (6, 0), (5, 20)))
 
 TARGETS = {
     "handshakes": Target(
@@ -89,5 +103,10 @@ TARGETS = {
         lambda data: targets.broker(said(data)),
         (b"\0" + _MESSAGE + SEPARATOR + b"\2:1\r\n" + SEPARATOR + b"\2*2\r\n$-1\r\n$-1\r\n",),
         (*_RESP, SEPARATOR, SEPARATOR + b"\0", SEPARATOR + b"\1", SEPARATOR + b"\2"),
+    ),
+    "faults": Target(
+        lambda data: targets.faults(steps(data)),
+        tuple(b"".join(struct.pack(">Bh", *each) for each in pairs) for pairs in _FAULTS),
+        tuple(struct.pack(">Bh", index, -3600) for index in range(len(targets.FAULTS))),
     ),
 }  # fmt: skip

@@ -1,7 +1,8 @@
-"""Fuzz targets: each feeds bytes to the server and checks the rules that hold for any bytes.
+"""Fuzz targets: each feeds bytes to the server and checks the rules that hold for any bytes. The
+last one takes faults of what is around the server instead.
 
 A target takes the bytes in the pieces in which they arrive. It raises ``AssertionError``, or the
-exception that escaped from the server. Targets are pure: fake wires, a clock that stands still.
+exception that escaped from the server. Targets are pure: fake wires, a clock of their own.
 hypothesis (``test_fuzz.py``) and ``make fuzz`` call the same ones.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from itertools import count
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -21,12 +23,13 @@ from twisted.python.failure import Failure
 
 from tests.support.django import set_up_django
 from tests.support.small_redis import RedisWorld
+from tests.support.stories import Authorizer
 from tests.support.wires import handshake_bytes
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission
-from ws4redis_tx.core.errors import BrokerRefused
-from ws4redis_tx.redis.connection import PREPARE_TIMEOUT
-from ws4redis_tx.redis.protocol import LOST, CommandProtocol, PubSubProtocol, ResponseError
+from ws4redis_tx.core.errors import BrokerRefused, Outage
+from ws4redis_tx.redis.wire.connection import PREPARE_TIMEOUT
+from ws4redis_tx.redis.wire.protocol import LOST, CommandProtocol, PubSubProtocol, ResponseError
 from ws4redis_tx.sessions.server import HANDSHAKE_TIMEOUT
 from ws4redis_tx.testing import MemoryBroker, MemoryClient, connect
 from ws4redis_tx.testing import make_memory_factory as make_factory
@@ -297,26 +300,13 @@ class Liar:
     """A Redis that sometimes gives a wrong answer."""
 
     def __init__(self, world: RedisWorld) -> None:
-        self._redis = world.redis
         self._honest = world.redis.answer
         self.lies: list[bytes] = []
         world.redis.answer = self.answer  # type: ignore[method-assign]
 
     def answer(self, connection: Any, command: list[bytes]) -> bytes:
-        plain = getattr(self, f"_{command[0].decode().lower()}", None)
-        truth = plain(*command[1:]) if plain else self._honest(connection, command)
+        truth = self._honest(connection, command)
         return self.lies.pop(0) if self.lies else truth
-
-    # The commands that the broker sends after the wrong answer "scripts are not permitted".
-
-    def _setex(self, channel: bytes, expire: bytes, payload: bytes) -> bytes:
-        return b"+OK\r\n"
-
-    def _publish(self, channel: bytes, payload: bytes) -> bytes:
-        return b":%d\r\n" % self._redis.publish(channel, payload, persist=False)
-
-    def _time(self) -> bytes:
-        return b"*2\r\n$1\r\n1\r\n$1\r\n2\r\n"
 
 
 # The destination of bytes: a connection that did not ask, or the place of the next answer.
@@ -357,13 +347,93 @@ def broker(said: Iterable[tuple[str, bytes]]) -> None:
         assert not any(world.remembered().values()), world.remembered()
 
 
+class Database:
+    """An authorizer whose database may be away."""
+
+    away = False
+
+    def __init__(self) -> None:
+        self._there = Authorizer()
+
+    def authorize(self, handshake: Any, rights: Iterable[str]) -> Admission:
+        if self.away:
+            raise Outage("The database is away")
+        return self._there.authorize(handshake, rights)
+
+
+# Each is a fault, or its end.
+FAULTS = ("busy", "scripts", "database", "slow", "clock", "wait", "cut", "deaf", "frozen")
+
+
+def faults(steps: Iterable[tuple[str, int]]) -> None:
+    """Let Redis, its clock, the link and the database go through (fault, amount).
+
+    Once they are over, a websocket that listened has heard the last message, none twice and none
+    out of order, and it is still open. Others can be opened.
+    """
+    with no_exception_logged(BrokerRefused):
+        database = Database()
+        world = RedisWorld(database)
+        story = _Story(world)
+        listener = story.come("subscribe-broadcast")
+        story.go_on()
+        assert listener.open, listener.refused
+        numbers = count()
+        last = _publish(world, next(numbers))
+        for fault, amount in steps:
+            _begin_or_end(fault, amount, world, database)
+            last = _publish(world, next(numbers))
+            story.come()
+            story.say_and_hear()
+            story.go_on()
+        world.redis.busy = world.redis.scripts_disabled = database.away = False
+        world.redis.rate = 0
+        story.recover()
+        newcomer = story.come("subscribe-broadcast")
+        story.go_on()
+        assert newcomer.open, newcomer.refused
+        assert listener.open, listener.close_code
+        heard = [int(message) for message in listener.messages]
+        assert heard == sorted(set(heard)), heard
+        assert heard[-1:] == [last], (heard, last)
+        story.leave()
+        assert not any(world.remembered().values()), world.remembered()
+
+
+def _begin_or_end(fault: str, amount: int, world: RedisWorld, database: Database) -> None:
+    redis = world.redis
+    if fault == "busy":
+        redis.busy = not redis.busy
+    elif fault == "scripts":
+        redis.scripts_disabled = not redis.scripts_disabled
+    elif fault == "database":
+        database.away = not database.away
+    elif fault == "slow":
+        redis.rate = 0 if redis.rate else 20 + abs(amount)
+    elif fault == "clock":
+        redis.set_clock(amount)
+    elif fault == "wait":
+        world.clock.advance(abs(amount) % 25)
+    elif fault == "cut":
+        world.lose_pubsub()
+        world.lose_commands()
+    elif fault == "deaf":
+        world.deafen()
+    else:
+        world.freeze_commands()
+
+
+def _publish(world: RedisWorld, number: int) -> int:
+    world.redis.publish(b"broadcast:f", b"%d" % number, persist=True)
+    return number
+
+
 class _Story:
     def __init__(self, world: RedisWorld) -> None:
         self.world = world
         self.clients: list[MemoryClient] = []
 
-    def come(self) -> MemoryClient:
-        flags = "subscribe-broadcast&subscribe-user&publish-user"
+    def come(self, flags: str = "subscribe-broadcast&subscribe-user&publish-user") -> MemoryClient:
         self.clients.append(connect(self.world.factory, f"ws://localhost/ws/f?{flags}"))
         return self.clients[-1]
 

@@ -1,4 +1,4 @@
-"""Arbitrary bytes from clients, in a handshake and after it, and from Redis."""
+"""Arbitrary bytes from clients, in a handshake and after it, and from Redis; arbitrary faults."""
 
 from __future__ import annotations
 
@@ -292,7 +292,8 @@ SCALARS = st.one_of(
     (WORDS | st.binary(max_size=20)).map(bulk),
     st.sampled_from(
         [b":1\r\n", b":-7\r\n", b"$-1\r\n", b"*-1\r\n", b"+OK\r\n", b"+PONG\r\n", b"-ERR no\r\n",
-         b"-NOPERM no\r\n", b"-READONLY no\r\n", b"-LOADING\r\n", b"_\r\n", b"#t\r\n", b",1.5\r\n",
+         b"-NOPERM no\r\n", b"-READONLY no\r\n", b"-BUSY no\r\n",
+         b"-ERR unknown command\r\n", b"-LOADING\r\n", b"_\r\n", b"#t\r\n", b",1.5\r\n",
          b":99999999999999999999\r\n", b"+QUEUED\r\n", b"*0\r\n", b"(123\r\n", b"-\r\n", b"+\r\n",
          b"#f\r\n", b"%1\r\n*0\r\n*0\r\n"]
     ),
@@ -339,6 +340,16 @@ class RedisTests(SynchronousTestCase):
         @fuzz(150, st.lists(st.tuples(places, SAID), min_size=1, max_size=5))
         def try_one(said: list[tuple[str, bytes]]) -> None:
             targets.broker(said)
+
+        try_one()
+        self.flushLoggedErrors(BrokerRefused)
+
+    def test_whatever_goes_wrong_outside_the_last_message_arrives_once(self) -> None:
+        amounts = st.integers(-7200, 7200)
+
+        @fuzz(150, st.lists(st.tuples(st.sampled_from(targets.FAULTS), amounts), min_size=1))
+        def try_one(steps: list[tuple[str, int]]) -> None:
+            targets.faults(steps)
 
         try_one()
         self.flushLoggedErrors(BrokerRefused)

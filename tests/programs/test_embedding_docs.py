@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from twisted.application.service import IService
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -46,7 +47,7 @@ def run(code: str) -> dict[str, Any]:
 
 class TextTests(SynchronousTestCase):
     def test_every_block_is_known_here(self) -> None:
-        self.assertEqual(re.findall(r"^```(\w+)$", GUIDE, re.M), ["python"] * 6)
+        self.assertEqual(re.findall(r"^```(\w+)$", GUIDE, re.M), ["python"] * 7)
 
     def test_its_links_lead_somewhere(self) -> None:
         self.assertEqual(broken_links(DOCS / "embedding.md"), [])
@@ -139,6 +140,12 @@ class BlockTests(ServerTestCase):
         client = yield open_websocket(f"ws://127.0.0.1:{port}/ws/x?subscribe-user", cookies=john)
         self.redis.command("PUBLISH", "user:john:x", "hello")
         self.assertEqual((yield client.next()), "hello")
+
+    def test_the_system_clock(self) -> None:
+        before = reactor.seconds
+        self.addCleanup(setattr, reactor, "seconds", before)
+        run(block("The system clock"))
+        self.assertIsNot(reactor.seconds, before)
 
     @inlineCallbacks
     def test_signals_in_django(self) -> Any:

@@ -7,12 +7,12 @@ import re
 import shlex
 from typing import Any
 
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support import ROOT
+from tests.support.brokers import share_commands, start_broker
 from tests.support.clients import exchange
 from tests.support.django import SETTINGS, cookies_of, in_thread, log_in, set_up_django
 from tests.support.pages import DOCS, broken_links
@@ -22,8 +22,7 @@ from tests.support.wires import handshake_bytes, status_of
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
 from ws4redis_tx.core.errors import BrokerUnavailable
-from ws4redis_tx.core.redis_address import RedisAddress
-from ws4redis_tx.redis.broker import RedisBroker
+from ws4redis_tx.core.redis_address import RedisAddress, without_effect
 from ws4redis_tx.subscriber import RedisSubscriber
 from ws4redis_tx.tap import Options
 from ws4redis_tx.testing import MemoryBroker, MemoryClient, connect, make_memory_factory
@@ -34,9 +33,10 @@ from django.contrib.auth.models import User
 from django.template import engines
 from django.test import RequestFactory, override_settings
 
+from examples import subscribers
 from ws4redis_tx import policies
 from ws4redis_tx.config import django_settings
-from ws4redis_tx.threads import bridge
+from ws4redis_tx.django import memberof
 
 GUIDE = (ROOT / "docs" / "migrating.md").read_text()
 
@@ -99,6 +99,30 @@ class TextTests(SynchronousTestCase):
         for names, module in re.findall(r": (`.+`) \| `(ws4redis_tx\.\w+)` \|$", GUIDE, re.M):
             for name in re.findall(r"`(\w+)`", names):
                 namedAny(f"{module}.{name}")
+
+    def test_everything_of_upstreams_is_named_with_what_replaces_it(self) -> None:
+        rows = re.findall(r"^\| (.+?) \| (.+?) \|$", section("Imports"), re.M)
+        for old, new in (
+            ("ws4redis.publisher.redis_connection_pool", "redis.Redis.from_url"),
+            ("StrictRedis", "fetch_message"),
+            ("ws4redis.django_runserver", "--serve-django"),
+            ("ws4redis.uwsgi_runserver", "twistd ws4redis"),
+            ("ws4redis.wsgi_server", "WS4REDIS_PROCESS_REQUEST"),
+            ("WSGI_APPLICATION = 'ws4redis.", "own WSGI application"),
+        ):
+            self.assertTrue(any(old in row[0] and new in row[1] for row in rows), old)
+
+    def test_every_option_of_redis_py_that_is_taken_is_named(self) -> None:
+        for name in ("socket_timeout", "decode_responses", "max_connections", "retry_on_timeout"):
+            self.assertIn(f"`{name}`", section("Settings"))
+            error = next(without_effect({name: "anything"}))
+            self.assertIn(name, error.problem)
+
+    def test_the_example_for_groups_that_are_none_of_djangos_is_named(self) -> None:
+        text = section("Groups that are none of Django's")
+        (name,) = re.findall(r"`(\w+Subscriber)`", text)
+        self.assertTrue(issubclass(getattr(subscribers, name), RedisSubscriber))
+        self.assertIn(f"session[{memberof.KEY!r}]", text)
 
     def test_the_subscribers_methods_it_lists_exist(self) -> None:
         rows = re.findall(r"^\| (`.+?) \|", section("Your own subscriber"), re.M)
@@ -278,11 +302,8 @@ class PublisherBlockTests(TestCase):
 
     def setUp(self) -> Any:
         self.redis = shared_redis()
-        self.broker = RedisBroker(self.redis.address, "", reactor)
-        self.broker.startService()
-        self.addCleanup(self.broker.stopService)
-        bridge.share_commands(self.broker.commands)
-        self.addCleanup(bridge.share_commands, None)
+        self.broker = start_broker(self, self.redis.address)
+        share_commands(self, self.broker.commands)
         return self.broker.when_available()
 
     @inlineCallbacks
@@ -332,8 +353,7 @@ class ServerBlockTests(ServerTestCase):
     def serve(self) -> Any:
         config = ServerConfig(redis=self.redis.address, listen=LISTEN, django=True)
         service = yield self.start_server(config)
-        bridge.share_commands(service.factory.broker.commands)
-        self.addCleanup(bridge.share_commands, None)
+        share_commands(self, service.factory.broker.commands)
         self.john = cookies_of((yield log_in("john")))
 
     @inlineCallbacks

@@ -24,6 +24,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support import ROOT
+from tests.support.brokers import share_commands
 from tests.support.clients import exchange, open_websocket
 from tests.support.django import in_thread, log_in, set_up_django
 from tests.support.pages import DOCS, broken_links
@@ -46,7 +47,6 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.test import RequestFactory, override_settings
 
 from ws4redis_tx.config import django_settings
-from ws4redis_tx.threads import bridge
 from ws4redis_tx.tickets import make_ticket
 
 GUIDE = (ROOT / "docs" / "authorizers.md").read_text()
@@ -456,8 +456,7 @@ class GuideTests(ServerTestCase):
         service = make_service(django_settings.server_config(listen=LISTEN))
         self.launch(service)
         yield service.when_ready()
-        bridge.share_commands(service.factory.broker.commands)
-        self.addCleanup(bridge.share_commands, None)
+        share_commands(self, service.factory.broker.commands)
         browser = yield log_in("john")
 
         def ask(method: str = "post", session: Any = browser.session) -> Any:

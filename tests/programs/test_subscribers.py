@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, execute, inlineCallbacks
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.brokers import share_commands
 from tests.support.django import cookies_of, in_thread, log_in, set_up_django
 from tests.support.servers import LISTEN, ServerTestCase
 from ws4redis_tx.config.server_config import ServerConfig
@@ -25,12 +26,12 @@ from examples import subscribers
 from examples.subscribers import (
     FilteringSubscriber,
     NotAllowed,
+    SessionGroupsSubscriber,
     TeamPublisher,
     TeamSubscriber,
     WelcomingSubscriber,
 )
 from ws4redis_tx.config import django_settings
-from ws4redis_tx.threads import bridge
 
 
 class AllowAll:
@@ -38,7 +39,11 @@ class AllowAll:
 
     def authorize(self, handshake: Any, rights: Any) -> Admission:
         john = Identity("abc", "john", ("chatters",))
-        return Admission(john, tuple(rights), PlainRequest(handshake.path_info, john))
+        return Admission(john, tuple(rights), Request(handshake.path_info, john))
+
+
+class Request(PlainRequest):
+    """Django's would have a session."""
 
 
 class Teams(TeamSubscriber):
@@ -67,6 +72,13 @@ class Rows(WelcomingSubscriber):
     def latest(self, request: Any) -> list[str | bytes]:
         name = request.ws4redis_identity.username
         return [f"row 1 of {name}", b"\xff\xfe"]
+
+
+class Rooms(SessionGroupsSubscriber):
+    """The application's own groups are rooms."""
+
+    def is_own(self, name: str) -> bool:
+        return name.startswith("room-")
 
 
 class AsSpelledBefore(Rows):
@@ -222,6 +234,39 @@ class TeamTests(MemoryTests):
             TeamPublisher(facility="news", teams="red")
         with self.assertRaisesRegex(ValueError, "':'"):
             TeamPublisher(facility="a:b", teams=["red"])
+
+
+class SessionGroupsTests(MemoryTests):
+    subscriber = Rooms
+
+    def use(self, authorizer: Any = None, session: Any = None, **config: Any) -> None:
+        class WithSession(AllowAll):
+            def authorize(self, handshake: Any, rights: Any) -> Admission:
+                admission = super().authorize(handshake, rights)
+                if session is not None:
+                    admission.request.session = session  # type: ignore[attr-defined]
+                return admission
+
+        super().use(authorizer or WithSession(), **config)
+
+    def test_only_the_applications_own_are_taken_from_the_session(self) -> None:
+        for session, expected in (
+            (
+                {"ws4redis:memberof": ["room-1", "staff"]},
+                [b"group:chatters:news", b"group:room-1:news"],
+            ),
+            ({"ws4redis:memberof": []}, [b"group:chatters:news"]),
+            ({}, [b"group:chatters:news"]),
+            (None, [b"group:chatters:news"]),
+        ):
+            self.use(session=session)
+            self.connect("subscribe-group")
+            self.assertEqual(self.channels(), expected)
+
+    def test_without_the_right_none_is(self) -> None:
+        self.use(session={"ws4redis:memberof": ["room-1"]})
+        self.connect("subscribe-broadcast&subscribe-user")
+        self.assertEqual(self.channels(), [b"broadcast:news", b"user:john:news"])
 
 
 class FilterTests(MemoryTests):
@@ -395,8 +440,7 @@ class ServerTests(ServerTestCase):
     @inlineCallbacks
     def test_a_team_hears_its_publisher_and_its_members(self) -> Any:
         service = yield self.serve(Teams)
-        bridge.share_commands(service.factory.broker.commands)
-        self.addCleanup(bridge.share_commands, None)
+        share_commands(self, service.factory.broker.commands)
         client = yield self.open("news?subscribe-team")
         self.assertEqual(self.redis.channels(), [b"team:blue:news", b"team:red:news"])
         count = yield in_thread(
@@ -434,6 +478,40 @@ class ServerTests(ServerTestCase):
         self.assertEqual(self.redis.channels(), [b"broadcast:news", b"team:chatters:news"])
         self.redis.command("PUBLISH", "team:chatters:news", "hi")
         self.assertEqual((yield client.next()), "hi")
+
+    @inlineCallbacks
+    def test_groups_that_the_application_keeps_in_the_session_are_heard_besides_djangos(
+        self,
+    ) -> Any:
+        settings = override_settings(
+            WS4REDIS_SUBSCRIBER=Rooms,
+            WS4REDIS_CONNECTION=str(self.redis.address),
+            WS4REDIS_ALLOWED_CHANNELS="ws4redis_tx.policies.allow_all",
+        )
+        settings.enable()
+        self.addCleanup(settings.disable)
+        yield self.start_server(django_settings.server_config(listen=LISTEN))
+        browser = yield log_in("john")
+
+        def write(*names: str) -> None:
+            session = browser.session
+            session["ws4redis:memberof"] = names
+            session.save()
+
+        # "staff" is one of Django's, which the user has left since the login.
+        yield in_thread(write, "room-5", "staff", "chatters")
+        client = yield self.open(
+            "news?subscribe-group&publish-group&echo", cookies=cookies_of(browser)
+        )
+        self.assertEqual(self.redis.channels(), [b"group:chatters:news", b"group:room-5:news"])
+        self.redis.command("PUBLISH", "group:room-5:news", "to the room")
+        self.assertEqual((yield client.next()), "to the room")
+        client.sendMessage(b"from the room")
+        self.assertEqual((yield client.take(2)), ["from the room"] * 2)
+        yield in_thread(write)
+        yield self.open("other?subscribe-group", cookies=cookies_of(browser))
+        self.assertIn(b"group:chatters:other", self.redis.channels())
+        self.assertNotIn(b"group:room-5:other", self.redis.channels())
 
     @inlineCallbacks
     def test_a_hundred_messages_pass_the_filter_in_their_order(self) -> Any:

@@ -71,7 +71,7 @@ class ErrorTests(TestCase):
             (["--redis=redis://localhost", "--embedded-redis"], "not both"),
             (["--prefix=group"], "--prefix is 'group'"),
             (["--expire=soon"], "--expire is 'soon'. Use whole seconds"),
-            (["--expire=-1"], "--expire is -1"),
+            (["--expire=1.5"], "--expire is '1.5'"),
             (["--max-pending=0"], "--max-pending is 0"),
             (["--max-connections=many"], "--max-connections is 'many'"),
             (["--max-message-size=0"], "--max-message-size is 0"),

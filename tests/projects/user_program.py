@@ -46,6 +46,7 @@ from ws4redis_tx.service import (
     make_resource,
     make_service,
     parse_redis_address,
+    use_monotonic_clock,
 )
 from ws4redis_tx.signals import client_connected, client_disconnected, message_received
 from ws4redis_tx.subscriber import RedisSubscriber
@@ -180,6 +181,7 @@ def service() -> WebSocketService:
 
 
 def beside_pages() -> WebSocketResource:
+    use_monotonic_clock()
     config = configuration()
     broker: RedisBroker = make_broker(config)
     factory: WebSocketFactory = make_factory(config, broker=broker, hooks=Hooks())

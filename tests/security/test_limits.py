@@ -13,6 +13,7 @@ from tests.security.cases import SecurityTestCase, Visit, connect
 from tests.support import TIMEOUT
 from tests.support.clients import CLOSE, open_wire
 from tests.support.django import in_thread, set_up_django
+from tests.support.servers import later
 from tests.support.wires import COMPRESSED, TEXT, deflate, handshake_bytes, status_of, unfinished
 from ws4redis_tx.testing import client_frame
 
@@ -20,6 +21,8 @@ set_up_django()
 
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.backends.db import SessionStore
+
+PONG = b"\x8a\x00"
 
 
 class PeerLimitTests(SecurityTestCase):
@@ -66,6 +69,27 @@ class PeerLimitTests(SecurityTestCase):
         client = yield self.open("foobar?publish-broadcast&subscribe-broadcast&echo")
         client.transport.write(client_frame(1, b"busy") * 2000)
         self.assertEqual((yield client.take(2000)), ["busy"] * 2000)
+
+    @inlineCallbacks
+    def test_bursts_within_the_rate_keep_nobody_waiting(self) -> Any:
+        yield self.serve()
+        host = f"127.0.0.1:{self.port}"
+        wires = yield gatherResults(
+            [open_wire(self.port, handshake_bytes(Host=host)) for _ in range(21)]
+        )
+        *crowd, other = wires
+
+        for wire in crowd:
+            wire.transport.write(client_frame(9, b"") * 3000 + CLOSE)
+        other.transport.write(client_frame(9, b""))
+        while PONG not in other._received:
+            yield later()
+        answered = sum(len(data) for wire in crowd for data in wire._received) // len(PONG)
+        self.assertLess(answered, 20 * 3000 / 2)
+        for wire in crowd:
+            self.assertEqual((yield wire.ended).count(PONG), 3000)
+        other.transport.write(CLOSE)
+        yield other.ended
 
     @inlineCallbacks
     def test_a_user_gets_no_more_websockets_by_logging_in_again(self) -> Any:
@@ -116,6 +140,25 @@ class PeerLimitTests(SecurityTestCase):
             self.assertEqual(status, 503)
             self.assertIn(b"Retry-After: ", answer)
         self.assertEqual(asked, ["127.0.0.1"] * 2)
+
+    @inlineCallbacks
+    def test_no_address_fills_redis_however_many_sessions_it_has(self) -> Any:
+        mebibyte = 1 << 20
+        yield self.serve(CLIENT_QUOTA=4 * mebibyte, ALLOWED_CHANNELS=None)
+
+        def visit() -> dict[str, str]:
+            session = SessionStore()
+            session.create()
+            return {"sessionid": session.session_key}
+
+        for number in range(4):
+            cookies = yield in_thread(visit)
+            for facility in range(3):
+                flags = "publish-session&subscribe-session&echo"
+                client = yield self.open(f"f{facility}?{flags}", cookies=cookies)
+                client.sendMessage(b"%d" % number * (mebibyte - 100))
+                self.assertEqual(len((yield client.next())), mebibyte - 100)
+        self.assertEqual(len(self.redis.command("KEYS", "session:*")), 3)
 
     @inlineCallbacks
     def test_a_storm_of_handshakes_is_refused_before_it_costs_a_query(self) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from time import time
 from typing import Any
 
 from django.conf import settings
@@ -27,6 +28,7 @@ from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.django import revoking
 from ws4redis_tx.redis.commands import Commands
+from ws4redis_tx.revocation import rechecker
 from ws4redis_tx.service import make_service
 from ws4redis_tx.threads import bridge
 from ws4redis_tx.twistd.embedded_redis import free_port
@@ -221,6 +223,8 @@ class RevocationTests(DjangoTests):
             end = timezone.now() + timedelta(seconds=seconds)
             Session.objects.filter(pk=self.key(name)).update(expire_date=end)
 
+        difference = time() - self.clock.seconds()
+        self.patch(rechecker, "time", lambda: difference + self.clock.seconds())
         for name in ("ann", "bob"):
             yield in_thread(ends_in, 100, name)
         flags = "foobar?subscribe-broadcast"

@@ -1,12 +1,18 @@
-"""Payloads that are easy to get wrong, and a listener that keeps its messages."""
+"""Brokers for tests, a listener that keeps its messages, and awkward payloads."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, succeed
+from twisted.trial.unittest import TestCase
 
 from tests.support import TIMEOUT
 from ws4redis_tx.core.messages import Publication
+from ws4redis_tx.core.redis_address import RedisAddress
+from ws4redis_tx.redis.broker import RedisBroker
+from ws4redis_tx.threads import bridge
 
 AWKWARD = [
     b"42", b"007", b"1.50", b"1_000", b"", b"\0", b"\xff\xfe", b"QUEUED", b"OK", b"a\r\nb",
@@ -36,3 +42,17 @@ class Listener:
         waiting: Deferred[None] = Deferred()
         self._waiting.append((count, waiting))
         return waiting.addTimeout(TIMEOUT, reactor)
+
+
+def start_broker(test: TestCase, address: RedisAddress, prefix: str = "") -> RedisBroker:
+    """A broker that is starting, and that stops at the end of the test."""
+    broker = RedisBroker(address, prefix, reactor)
+    broker.startService()
+    test.addCleanup(broker.stopService)
+    return broker
+
+
+def share_commands(test: TestCase, commands: Any) -> None:
+    """Let publishers use this connection until the end of the test; it leaves the reactor clean."""
+    bridge.share_commands(commands)
+    test.addCleanup(bridge.share_commands, None)

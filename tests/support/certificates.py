@@ -19,6 +19,7 @@ from twisted.protocols.portforward import ProxyFactory
 from twisted.trial.unittest import TestCase
 
 from tests.support import TIMEOUT
+from tests.support.brokers import start_broker
 from tests.support.programs import write_file
 from tests.support.redis import shared_redis
 from ws4redis_tx.core.redis_address import parse_redis_address
@@ -82,10 +83,7 @@ class TlsTestCase(TestCase):
         return port.getHost().port
 
     def broker(self, url: str) -> RedisBroker:
-        broker = RedisBroker(parse_redis_address(url), "", reactor)
-        self.addCleanup(broker.stopService)
-        broker.startService()
-        return broker
+        return start_broker(self, parse_redis_address(url))
 
     def complaint(self) -> Deferred[str]:
         """Fire with the reason that the log gives for Redis being unavailable."""

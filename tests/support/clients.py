@@ -71,8 +71,11 @@ def open_websocket(
     origin: str | None = None,
     tls: Any = None,
     compression: PerMessageDeflateOffer | None = None,
+    address: str | None = None,
 ) -> Any:
-    """Fire with an open ``Client``; ``wss`` needs the options of its ``tls``."""
+    """Fire with an open ``Client``; ``wss`` needs the options of its ``tls``. It connects to
+    ``address``, by default to the URL's host.
+    """
     fields = dict(headers or {})
     if cookies:
         fields["Cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
@@ -87,7 +90,7 @@ def open_websocket(
             perMessageCompressionAccept=PerMessageDeflateResponseAccept,
         )
     factory.protocol = Client
-    endpoint: Any = HostnameEndpoint(reactor, factory.host, factory.port)
+    endpoint: Any = HostnameEndpoint(reactor, address or factory.host, factory.port)
     if tls is not None:
         endpoint = wrapClientTLS(tls, endpoint)
     client = yield endpoint.connect(factory)

@@ -17,6 +17,19 @@ CHANNEL = b"broadcast:foobar"
 URL = "ws://localhost/ws/foobar"
 
 
+class ReactorClock(Clock):
+    """A clock that, like a reactor, leaves for the next ``advance`` what begins during this one."""
+
+    def advance(self, amount: float) -> None:
+        self.rightNow += amount
+        due = [call for call in self.calls if call.getTime() <= self.rightNow]
+        for call in due:
+            if call in self.calls:  # else another one has cancelled it
+                self.calls.remove(call)
+                call.called = 1
+                call.func(*call.args, **call.kw)
+
+
 class AllowAll:
     """An authorizer that grants every requested right at once."""
 
@@ -61,8 +74,8 @@ class SlowBroker(MemoryBroker):
     def get(self, *args: Any) -> Deferred[Any]:
         return self._later("get", super().get(*args))
 
-    def fence(self) -> Deferred[None]:
-        return self._later("fence", super().fence())
+    def fence(self, *args: Any) -> Deferred[None]:
+        return self._later("fence", super().fence(*args))
 
     def answer(self, name: str) -> None:
         waiting, self.waiting[name] = self.waiting[name], []

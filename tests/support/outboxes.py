@@ -38,6 +38,9 @@ class FedOutbox:
         self.close()
         self._overflow()
 
+    def grew(self, size: int) -> None:
+        """Nobody adds up what waits."""
+
     def deliver(self, publication: Publication | Joined) -> None:
         self.feed.deliver(publication)
 

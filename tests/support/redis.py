@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import valkey
-from twisted.internet.defer import Deferred
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from tests.support import TIMEOUT
 from ws4redis_tx.core.redis_address import RedisAddress
+from ws4redis_tx.redis.commands import Commands
+from ws4redis_tx.redis.wire.protocol import ResponseError
+from ws4redis_tx.scheduling.deferreds import gather
 from ws4redis_tx.twistd.embedded_redis import find_server, free_port, server_command, watched
 
 
 class RedisServer:
     """A real Redis server. It ends with this process at the latest."""
 
-    def __init__(self, *options: str, port: int | None = None) -> None:
+    def __init__(
+        self,
+        *options: str,
+        port: int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.port = port or free_port()
         self.address = RedisAddress(host="127.0.0.1", port=self.port)
         self._process = subprocess.Popen(
             watched([*server_command(find_server(), self.port), *options]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            env={**os.environ, **(environment or {})},
         )
         atexit.register(self.stop)
         said = []
@@ -161,3 +175,29 @@ class RawSubscriber:
             return found
 
         return deferToThread(work)
+
+
+def end_script(redis: RedisServer) -> None:
+    with contextlib.suppress(valkey.exceptions.ResponseError):  # it has ended
+        redis.command("SCRIPT", "KILL")
+
+
+@inlineCallbacks
+def make_busy(test: TestCase, redis: RedisServer) -> Any:
+    """Fire when a script keeps Redis busy; ``end_script`` ends that."""
+    script, asking = (Commands(redis.address, "", reactor, timeout=TIMEOUT) for _ in range(2))
+    for each in (script, asking):
+        each.start()
+        test.addCleanup(each.stop)
+    runner, protocol = yield gather([script.when_connected(), asking.when_connected()])
+    running = runner.execute_command("EVAL", b"while true do end", 0)
+    running.addErrback(lambda failure: None)  # it is killed
+    running.addCallback(lambda _: script.stop())
+    test.addCleanup(end_script, redis)
+    while True:
+        try:
+            yield protocol.execute_command("PING")
+        except ResponseError as error:
+            test.assertIn("BUSY ", str(error))
+            break
+    yield asking.stop()

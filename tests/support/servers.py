@@ -12,11 +12,11 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.trial.unittest import TestCase
 
+from tests.support.brokers import start_broker
 from tests.support.clients import CLOSE, Client, open_websocket, open_wire
 from tests.support.redis import shared_redis
 from tests.support.wires import handshake_bytes
 from ws4redis_tx.config.server_config import ServerConfig
-from ws4redis_tx.redis.broker import RedisBroker
 from ws4redis_tx.service import WebSocketService, make_service
 
 LISTEN = ("tcp:0:interface=127.0.0.1",)
@@ -94,9 +94,7 @@ class LoadTestCase(ServerTestCase):
     @inlineCallbacks
     def connect_under_load(self, connects: int) -> Any:
         """Connect that many times while sequence numbers are published, and check each stream."""
-        publisher = RedisBroker(self.redis.address, "", reactor)
-        publisher.startService()
-        self.addCleanup(publisher.stopService)
+        publisher = start_broker(self, self.redis.address)
         yield publisher.when_available()
         published = self.published
         self.acknowledged = 0

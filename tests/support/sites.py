@@ -11,6 +11,7 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from tests.support import TIMEOUT
+from tests.support.brokers import share_commands
 from tests.support.clients import exchange
 from tests.support.django import cookies_of, in_thread, log_in, set_up_django
 from tests.support.redis import RedisServer
@@ -27,7 +28,6 @@ from django.test import Client, override_settings
 
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.publisher import RedisPublisher
-from ws4redis_tx.threads import bridge
 
 SUBSCRIBE_ALL = "subscribe-broadcast&subscribe-group&subscribe-user&subscribe-session"
 PUBLISH_ALL = "publish-broadcast&publish-group&publish-user&publish-session"
@@ -49,8 +49,7 @@ class ContractTestCase(ServerTestCase):
     def share(self, broker: RedisBroker) -> None:
         """Let publishers use this broker's connection, which leaves the reactor clean."""
         self.broker = broker
-        bridge.share_commands(broker.commands)
-        self.addCleanup(bridge.share_commands, None)
+        share_commands(self, broker.commands)
 
     def override(self, **settings: Any) -> None:
         override = override_settings(**settings)
@@ -140,8 +139,7 @@ class DjangoTests(ServerTestCase):
         self.launch(self.service)
         yield self.service.when_ready()
         self.broker = self.service.factory.broker
-        bridge.share_commands(self.broker.commands)
-        self.addCleanup(bridge.share_commands, None)
+        share_commands(self, self.broker.commands)
         yield in_thread(self.prepare)
         self.addCleanup(in_thread, self.tidy_up)
         self.ear = Ear()

@@ -85,8 +85,13 @@ class Connection(Pipe):
         if not self.answers:
             return False
         data, _ = self.answers.popleft()
-        for piece in (data[: len(data) // 2], data[len(data) // 2 :]):
-            self.protocol.dataReceived(piece)
+        size = self.redis.rate or len(data) // 2 + 1
+        for start in range(0, len(data), size):
+            if start and self.redis.rate:
+                self.reactor.advance(1)
+            if not self.up or self.protocol is None:
+                break
+            self.protocol.dataReceived(data[start : start + size])
         return True
 
     def arrive_together(self) -> None:
@@ -119,8 +124,13 @@ class SmallRedis(Redis):
     def __init__(self) -> None:
         super().__init__()
         self.connections: list[Connection] = []
-        self._moment = 1_000_000
-        self._stamps: dict[Message, int] = {}
+        self.rate = 0
+        """Bytes a second of each connection; 0: any number."""
+        self.busy = False
+        self.scripts_disabled = False
+        self._moment = 1_000_000_000_000
+        self._stamps: dict[Message, bytes] = {}
+        self._set: set[tuple[bytes, bytes]] = set()
         self.send = self._send
 
     def of_kind(self, kind: str) -> Connection | None:
@@ -129,11 +139,19 @@ class SmallRedis(Redis):
 
     def publish(self, channel: bytes, payload: bytes, *, persist: bool) -> int:
         receivers = super().publish(channel, payload, persist=persist)
-        self._stamps[self.history[-1]] = self._now()
+        self._stamps[self.history[-1]] = b"%d" % self._now()
         return receivers
+
+    def set_clock(self, seconds: int) -> None:
+        """Set it forward, or back."""
+        self._moment += 1_000_000 * seconds
 
     def answer(self, connection: Connection, command: list[bytes]) -> bytes:
         name, *arguments = command
+        if self.busy:
+            return b"-BUSY Redis is busy running a script.\r\n"
+        if name == b"EVAL" and self.scripts_disabled:
+            return b"-ERR unknown command 'EVAL'\r\n"
         if name == b"EVAL":
             return self._scripts[arguments[0]](self, *arguments[2:])
         method: Callable[..., bytes] = getattr(self, f"_{name.decode().lower()}")
@@ -176,8 +194,24 @@ class SmallRedis(Redis):
         counts = [self.publish(channel, payload, persist=True) for channel in channels]
         return b"*%d\r\n" % len(counts) + b"".join(b":%d\r\n" % count for count in counts)
 
+    def _setex(self, channel: bytes, expire: bytes, payload: bytes) -> bytes:
+        self._set.add((channel, payload))  # persisted when it is published, a moment later
+        return b"+OK\r\n"
+
     def _publish(self, channel: bytes, payload: bytes) -> bytes:
-        return b":%d\r\n" % self.publish(channel, payload, persist=False)
+        persist = (channel, payload) in self._set
+        self._set.discard((channel, payload))
+        receivers = self.publish(channel, payload, persist=persist)
+        self._stamps[self.history[-1]] = b""
+        return b":%d\r\n" % receivers
+
+    def _strlen(self, channel: bytes) -> bytes:
+        message = self.keys.get(channel)
+        return b":%d\r\n" % (0 if message is None else len(message.payload))
+
+    def _time(self) -> bytes:
+        seconds, micros = divmod(self._now(), 1_000_000)
+        return _array(b"%d" % seconds, b"%d" % micros)
 
     def _finding(self, *names: bytes) -> bytes:
         answer = b"*%d\r\n" % (2 + len(names)) + _bulk(b"%d" % self._moment) + _bulk(b"one")
@@ -186,7 +220,7 @@ class SmallRedis(Redis):
                 answer += b":-1\r\n$0\r\n\r\n"
             else:
                 answer += b":%d\r\n" % len(message.payload)
-                answer += _bulk(b"%d" % self._stamps[message])
+                answer += _bulk(self._stamps[message])
         return answer
 
     def _reading(self, *arguments: bytes) -> bytes:
@@ -196,7 +230,7 @@ class SmallRedis(Redis):
             arguments[: 2 * count : 2], arguments[2 * count :: 2], strict=True
         ):
             message = self.keys[channel]
-            newer = b"%d" % self._stamps[message] != stamp
+            newer = self._stamps[message] != stamp
             if newer:
                 self.recalled = {each for each in self.recalled if each.channel != channel}
             values.append(None if newer else message.payload)
@@ -229,14 +263,14 @@ def _array(*values: bytes | None) -> bytes:
 class RedisWorld:
     """A broker and a factory over a small Redis; the broker starts up available."""
 
-    def __init__(self) -> None:
+    def __init__(self, authorizer: Any = None) -> None:
         self.redis = SmallRedis()
         self.clock = Reactor()
         self.broker = RedisBroker(ADDRESS, "", self.clock)
         self.factory = make_factory(
             ServerConfig(redis=ADDRESS),
             broker=self.broker,
-            authorizer=Authorizer(),
+            authorizer=authorizer or Authorizer(),
             reactor=self.clock,
         )
         self._nothing = Connection(self.redis, self.clock)
@@ -269,6 +303,10 @@ class RedisWorld:
     def deafen(self) -> None:
         if self.pubsub is not self._nothing:
             self.pubsub.die()
+
+    def freeze_commands(self) -> None:
+        if self.commands is not self._nothing:
+            self.commands.die()
 
     def recover(self) -> None:
         """Let the next attempt to connect succeed, or advance the clock until there is one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import quote
 
 from django.apps import apps
 from django.conf import settings
@@ -13,7 +14,8 @@ from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.config.setting import Setting
 from ws4redis_tx.config.table import BY_FIELD, BY_NAME, DEFAULT_LISTEN, SETTINGS
 from ws4redis_tx.core.errors import ConfigError
-from ws4redis_tx.core.redis_address import RedisAddress
+from ws4redis_tx.core.names import Namespace, check_tenant, namespace
+from ws4redis_tx.core.redis_address import RedisAddress, without_effect
 
 _UNSET = object()
 
@@ -59,8 +61,39 @@ def get_flag(name: str) -> bool:
 
 
 def get_prefix() -> str:
+    """For the names that have no tenant, and for those that name theirs themselves."""
     prefix: str = get_checked("WS4REDIS_PREFIX")
     return prefix
+
+
+def has_tenants() -> bool:
+    return bool(get("WS4REDIS_TENANT"))
+
+
+def tenant_of(request: Any) -> str:
+    """Ask ``WS4REDIS_TENANT`` whose site ``request`` is for; ``""`` if it is not set. Its callable
+    may query the database. Raises ``TypeError`` or ``ValueError`` for an answer that is no tenant.
+    """
+    callback = get_callable("WS4REDIS_TENANT")
+    return "" if callback is None else check_tenant(callback(request))
+
+
+def get_namespace(tenant: str | None) -> Namespace:
+    """The beginning of all names of ``tenant``. Raises ``TypeError`` unless a tenant is given, or
+    ``""`` or ``None`` on a site without tenants.
+    """
+    if not has_tenants():
+        if tenant:
+            raise TypeError(
+                f"tenant={tenant!r} needs the setting WS4REDIS_TENANT, which is not set."
+            )
+        return Namespace(get_prefix())
+    if not tenant:
+        raise TypeError(
+            "WS4REDIS_TENANT is set, and nothing says which tenant this is for. Pass request=… or "
+            "tenant=…."
+        )
+    return namespace(get_prefix(), tenant)
 
 
 def get_expire() -> int:
@@ -102,6 +135,24 @@ def mistakes() -> Iterator[tuple[Setting, ConfigError]]:
             yield row, error
 
 
+def doubts() -> Iterator[tuple[str, ConfigError]]:
+    """What has no effect, or not the whole one, with the id of its warning."""
+    name = "WS4REDIS_CONNECTION"
+    for error in without_effect(get(name)):
+        yield "W003", ConfigError(name, error.problem, error.remedy)
+    application = settings.WSGI_APPLICATION
+    if isinstance(application, str) and application.startswith("ws4redis."):
+        yield (
+            "W004",
+            ConfigError(
+                "WSGI_APPLICATION",
+                f"is {application!r}, of django-websocket-redis",
+                "Name your site's own WSGI application, or None; twistd ws4redis serves the "
+                "websockets.",
+            ),
+        )
+
+
 def problems() -> list[ConfigError]:
     """Every setting that cannot work, one error each."""
     return [error for _, error in mistakes()]
@@ -117,4 +168,7 @@ def server_config(listen: tuple[str, ...] = DEFAULT_LISTEN) -> ServerConfig:
         )
     values = {row.field: get_checked(row.name) for row in BY_FIELD.values() if row.name}
     values["allowed_origins"] = get_origins()
+    script_name = (settings.FORCE_SCRIPT_NAME or "").strip("/")
+    values["tenants"] = has_tenants()
+    values["script_name"] = f"/{quote(script_name)}" if script_name else ""
     return ServerConfig(**values, listen=listen, allowed_hosts=get_allowed_hosts(), django=True)

@@ -13,17 +13,20 @@ def import_callable(name: str, value: object) -> Callable[..., Any]:
     """``value``, imported if it is a dotted name. Raises ``ConfigError`` under ``name``."""
     if isinstance(value, str):
         try:
-            value = _imported(value)
+            value = _imported(dotted := value)
         except Exception as error:  # a module may raise anything
             problem = f"is {value!r}, which cannot be imported: {type(error).__name__}: {error}"
-            raise ConfigError(name, problem, "Correct the dotted name.") from error
+            remedy = "Correct the dotted name."
+            if dotted.startswith("ws4redis."):  # of django-websocket-redis
+                remedy = f"Write 'ws4redis_tx.{dotted.removeprefix('ws4redis.')}'."
+            raise ConfigError(name, problem, remedy) from error
     if not callable(value):
         raise ConfigError(name, f"is {value!r}, which cannot be called", "Name a callable.")
     return value
 
 
 def _imported(dotted: str) -> object:
-    """What stands in a module, or in a class there."""
+    """The object with this dotted name: an attribute of a module, or of a class in it."""
     parent, _, attribute = dotted.rpartition(".")
     if not parent:
         raise ImportError(f"{dotted!r} names no module")

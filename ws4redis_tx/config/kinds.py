@@ -14,11 +14,15 @@ from typing import Any, TypeGuard, TypeVar
 
 from ws4redis_tx.config.importing import import_callable
 from ws4redis_tx.core.errors import ConfigError
-from ws4redis_tx.core.names import check_prefix
-from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
+from ws4redis_tx.core.redis_address import RedisAddress, read_redis_address
 
 _Given = TypeVar("_Given")
 _Checked = TypeVar("_Checked")
+
+
+def is_off(value: object) -> bool:
+    """Whether ``value`` turns a setting off that can be off."""
+    return value is None or value is False or (isinstance(value, str) and not value)
 
 
 class Kind:
@@ -39,16 +43,16 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class OrNone(Kind):
-    """``None`` as well, which means ``none``; on the command line the word ``none``."""
+    """Off as well, which means ``none``; on the command line the word ``none``."""
 
     kind: Kind
     none: str
 
     def check(self, name: str, value: object) -> Any:
-        return None if value is None else self._or_none(self.kind.check, name, value)
+        return None if is_off(value) else self._or_none(self.kind.check, name, value)
 
     def check_field(self, name: str, value: object) -> Any:
-        return None if value is None else self._or_none(self.kind.check_field, name, value)
+        return None if is_off(value) else self._or_none(self.kind.check_field, name, value)
 
     def read(self, name: str, text: str) -> object:
         return None if text.lower() == "none" else self._or_none(self.kind.read, name, text)
@@ -68,12 +72,15 @@ class Flag(Kind):
         return value
 
 
+@dataclass(frozen=True, slots=True)
 class Count(Kind):
-    """A whole number, at least 1."""
+    """A whole number."""
+
+    least: int = 1
 
     def check(self, name: str, value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(name, f"is {value!r}", "Use a whole number, at least 1.")
+        if isinstance(value, bool) or not isinstance(value, int) or value < self.least:
+            raise ConfigError(name, f"is {value!r}", f"Use a whole number, at least {self.least}.")
         return value
 
     def read(self, name: str, text: str) -> object:
@@ -82,16 +89,16 @@ class Count(Kind):
 
 @dataclass(frozen=True, slots=True)
 class WholeSeconds(Kind):
-    """``0``, or ``None``, means ``zero``."""
+    """``0``, less than that, or off means ``zero``."""
 
     zero: str
 
     def check(self, name: str, value: object) -> int:
-        if value is None:
+        if is_off(value):
             return 0
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+        if isinstance(value, bool) or not isinstance(value, int) or value >= 2**31:
             raise ConfigError(name, f"is {value!r}", f"Use whole seconds, or 0 to {self.zero}.")
-        return value
+        return max(0, value)
 
     def read(self, name: str, text: str) -> object:
         return None if text.lower() == "none" else _whole(text)
@@ -107,17 +114,14 @@ class Seconds(Kind):
 
 
 class Text(Kind):
-    """``None`` is no text."""
+    """Off is no text."""
 
     def check(self, name: str, value: object) -> str | None:
-        if value is not None and not (isinstance(value, str) and value):
+        if is_off(value):
+            return None
+        if not isinstance(value, str):
             raise ConfigError(name, f"is {value!r}", "Use a text, or None.")
         return value
-
-    def read(self, name: str, text: str) -> object:
-        if not text:
-            raise ConfigError(name, "is empty", "Write a text, or leave the option out.")
-        return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +146,14 @@ class UrlPath(Kind):
         return value
 
 
-class Prefix(Kind):
-    def check(self, name: str, value: object) -> str:
-        return _under_the_name(name, check_prefix, value)
+@dataclass(frozen=True, slots=True)
+class Judged(Kind):
+    """``judge`` returns the value's checked form."""
+
+    judge: Callable[[Any], object]
+
+    def check(self, name: str, value: object) -> object:
+        return _under_the_name(name, self.judge, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,12 +188,12 @@ class Names(Kind):
 
 
 class OptionalNames(Names):
-    """``None`` means no names."""
+    """Off means no names."""
 
     __slots__ = ()
 
     def _checked(self, name: str, value: object, remedy: str) -> tuple[str, ...]:
-        return super()._checked(name, () if value is None else value, remedy)
+        return super()._checked(name, () if is_off(value) else value, remedy)
 
 
 class Origins(OptionalNames):
@@ -227,7 +236,7 @@ class Address(Kind):
     """A Redis server. No error shows a value, which may hold a password."""
 
     def check(self, name: str, value: object) -> RedisAddress:
-        return _under_the_name(name, parse_redis_address, value)
+        return _under_the_name(name, read_redis_address, value)
 
     def check_field(self, name: str, value: object) -> RedisAddress:
         if not isinstance(value, RedisAddress):

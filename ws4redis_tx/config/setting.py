@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ws4redis_tx.config.kinds import Kind
+from ws4redis_tx.core.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,8 @@ class Setting:
     def from_option(self, text: str) -> Any:
         """The value that the Django setting would have in place of the option."""
         name = f"--{self.option}"
+        if not text:  # in a shell, a variable that is not set
+            raise ConfigError(name, "is empty", "Write a value, or leave the option out.")
         value = self.kind.read(name, text)
         self.kind.check(name, value)
         return value

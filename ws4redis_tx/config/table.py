@@ -18,11 +18,11 @@ from ws4redis_tx.config.kinds import (
     Count,
     Flag,
     Importable,
+    Judged,
     Names,
     OptionalNames,
     Origins,
     OrNone,
-    Prefix,
     RatePair,
     Seconds,
     Text,
@@ -30,7 +30,9 @@ from ws4redis_tx.config.kinds import (
     WholeSeconds,
 )
 from ws4redis_tx.config.setting import Setting
+from ws4redis_tx.core.http import check_script_name
 from ws4redis_tx.core.limits import CLOSE, SLOW_READER_POLICIES
+from ws4redis_tx.core.names import check_prefix
 from ws4redis_tx.core.origins import OriginPolicy
 from ws4redis_tx.core.proxies import TrustedProxies
 
@@ -54,7 +56,7 @@ SETTINGS = (
     ),
     Setting(
         name="WS4REDIS_PREFIX", field="prefix", option="prefix", check="E003",
-        default=None, kind=Prefix(),
+        default=None, kind=Judged(check_prefix),
         help="the first word of all names in Redis; two sites on one Redis server need one each",
     ),
     Setting(
@@ -85,6 +87,12 @@ SETTINGS = (
         default=None, kind=OrNone(Importable(), "Django's lookup"),
         help="a callable, or its dotted name, that sets `request.session` and `request.user` in "
         "place of Django's lookup",
+    ),
+    Setting(
+        name="WS4REDIS_TENANT", check="E031",
+        default=None, kind=OrNone(Importable(), "one site without tenants"),
+        help="a callable, or its dotted name, that tells [whose site a request is for]"
+        "(../tenants.md): `(request) -> str`",
     ),
     Setting(
         name="WS4REDIS_ALLOWED_ORIGINS", field="allowed_origins", option="origin", check="E009",
@@ -143,6 +151,16 @@ SETTINGS = (
         "channel (`latest`)",
     ),
     Setting(
+        name="WS4REDIS_MAX_PENDING_TOTAL", field="max_pending_total",
+        option="max-pending-total", check="E027",
+        default=512 * 1024 * 1024, kind=Count(),
+        help="bytes that the server may hold [for all clients together]"
+        "(../operating.md#memory-for-all-clients-together) in one process: messages that wait for "
+        "clients that do not read, and messages of clients that have not arrived completely or "
+        "wait for Redis. Beyond it, the clients with the most give way first, as "
+        "`WS4REDIS_SLOW_READER` says, and new handshakes get 503",
+    ),
+    Setting(
         name="WS4REDIS_MAX_CONNECTIONS", field="max_connections",
         option="max-connections", check="E013",
         default=None, kind=OrNone(Count(), "as many as there are file descriptors"),
@@ -160,7 +178,8 @@ SETTINGS = (
         name="WS4REDIS_MAX_CONNECTIONS_PER_ADDRESS", field="max_connections_per_address",
         option="max-connections-per-address", check="E019",
         default=None, kind=OrNone(Count(), "no limit"),
-        help="websockets of one client address in one process; further ones get 503",
+        help="websockets of one client address in one process, where an IPv6 network of 64 bits "
+        "counts as one address; further ones get 503",
     ),
     Setting(
         name="WS4REDIS_MAX_AUTHORIZATIONS", field="max_authorizations",
@@ -174,6 +193,13 @@ SETTINGS = (
         default=(1000, 16 * 1024 * 1024), kind=OrNone(RatePair(), "no limit"),
         help="messages and bytes a second that one client may send on average, with bursts of 10 s "
         "of it; one that sends more is closed with 1013",
+    ),
+    Setting(
+        name="WS4REDIS_CLIENT_QUOTA", field="client_quota", option="client-quota", check="E029",
+        default=16 * 1024 * 1024, kind=OrNone(Count(least=0), "no limit"),
+        help="bytes that [the clients of one address](../operating.md#what-clients-persist) may "
+        "keep persisted; beyond it their messages are published and not persisted. `0` or `None`: "
+        "no limit",
     ),
     Setting(
         name="WS4REDIS_COMPRESSION", field="compression", option="compression", check="E022",
@@ -196,7 +222,20 @@ FIELDS_ALONE = (
         default=DEFAULT_LISTEN, kind=Names("tcp:8080"),
         help="Twisted endpoints to listen on, such as `tcp:8080` or `unix:/run/ws.sock`",
     ),
-    # Django's ALLOWED_HOSTS, and whether there is a Django, decide these two.
+    # Django decides these: FORCE_SCRIPT_NAME, WS4REDIS_TENANT, ALLOWED_HOSTS, and whether there is
+    # a Django.
+    Setting(
+        field="script_name",
+        default="", kind=Judged(check_script_name),
+        help="the path, such as `/app`, under which a site that is not at the root of its host is "
+        "mounted; it may stand before `websocket_url` in a request",
+    ),
+    Setting(
+        field="tenants",
+        default=False, kind=Flag(),
+        help="each visitor belongs to a tenant, which the authorizer names in "
+        "`Admission.identity`",
+    ),
     Setting(
         field="allowed_hosts",
         default=None,

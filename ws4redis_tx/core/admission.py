@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake
-from ws4redis_tx.core.names import check_facility
+from ws4redis_tx.core.names import check_facility, check_tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,17 +19,23 @@ class Identity:
     """A visitor. A field is ``None`` if there is no session, or no login.
 
     ``user_id`` is the primary key as a string: it stays the same when the user is renamed.
+    ``tenant`` is the one whose site it is; ``""`` on a site without tenants.
     """
 
     session_key: str | None = None
     username: str | None = None
     groups: tuple[str, ...] = ()
     user_id: str | None = None
+    tenant: str = ""
 
     def __repr__(self) -> str:
         # A session key is a credential.
         session = "…" if self.session_key else None
-        return f"Identity(session_key={session}, username={self.username!r}, groups={self.groups})"
+        tenant = f", tenant={self.tenant!r}" if self.tenant else ""
+        return (
+            f"Identity(session_key={session}, username={self.username!r}, groups={self.groups}"
+            f"{tenant})"
+        )
 
 
 ANONYMOUS = Identity()
@@ -80,13 +86,16 @@ def default_policy(rights: Iterable[str]) -> tuple[str, ...]:
     return granted
 
 
-def check_admission(handshake: Handshake, admission: Admission) -> None:
+def check_admission(handshake: Handshake, admission: Admission, *, tenants: bool = False) -> None:
     """Raise ``Denied`` if a granted right needs an identity that is missing, or if the facility is
     not valid for its audiences. Anonymous visitors must never share a user's or session's channel.
 
-    Raises ``TypeError`` for an authorizer's mistake that would otherwise go unnoticed.
+    Raises ``TypeError`` or ``ValueError`` for an authorizer's mistake that would otherwise go
+    unnoticed, such as no tenant on a site with ``tenants``.
     """
     _check_types(admission)
+    if tenants or admission.identity.tenant:
+        check_tenant(admission.identity.tenant)
     audiences = {right.partition("-")[2] for right in admission.rights}
     if not admission.identity.username and audiences & {"user", "group"}:
         raise Denied(
@@ -121,6 +130,8 @@ def lost(then: Identity, rights: Iterable[str], now: Admission) -> str:
     nothing. A gain is not a loss.
     """
     rights = set(rights)
+    if now.identity.tenant != then.tenant:
+        return "the tenant"
     for name in ("session_key", "user_id", "username"):
         before = getattr(then, name)
         if before is not None and getattr(now.identity, name) != before:

@@ -69,8 +69,17 @@ class Denied(WS4RedisError):
         super().__init__(f"{status} {reason}")
 
 
+def is_permission_denied(error: object) -> bool:
+    """Whether it is Django's ``PermissionDenied``, which a server without Django never imports."""
+    return any(
+        (each.__module__, each.__name__) == ("django.core.exceptions", "PermissionDenied")
+        for each in type(error).__mro__
+    )
+
+
 class Outage(Denied):
-    """A 503 because Redis, the database or the session store is down.
+    """A 503 because Redis, the database or the session store is down, or because the process runs
+    out of something.
 
     The outage has one line in the log, so the refusals have none.
     """

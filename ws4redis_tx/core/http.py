@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.client import responses
 
-from ws4redis_tx.core.errors import Denied
+from ws4redis_tx.core.errors import ConfigError, Denied
 
 MAX_HEAD_BYTES = 16384
 
@@ -19,6 +19,7 @@ TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _VERSION = re.compile(r"HTTP/1\.[0-9]")
+_SCRIPT_NAME = re.compile(r"(/[^/?#\s]+)*")
 _TARGET = re.compile(r"[\x21-\x7e\x80-\xff]+")
 
 # The only bytes that may occur in a value or end a line.
@@ -46,6 +47,25 @@ class HttpRequest:
     def path(self) -> str:
         """The target without its query, percent-encoded."""
         return self.target.partition("?")[0]
+
+    def below(self, script_name: str) -> HttpRequest:
+        """The request for the same page of a site that is mounted at ``script_name``."""
+        if not script_name or not self.target.startswith(f"{script_name}/"):
+            return self
+        return replace(self, target=self.target[len(script_name) :])
+
+
+def check_script_name(name: object) -> str:
+    """Return ``name``, percent-encoded; ``""`` is the root. Raises ``ConfigError`` for what no path
+    begins with.
+    """
+    if not isinstance(name, str) or not _SCRIPT_NAME.fullmatch(name):
+        raise ConfigError(
+            "FORCE_SCRIPT_NAME",
+            f"is {name!r}, which is not the beginning of a path",
+            "Write a path such as /app, without a '/' at its end.",
+        )
+    return name
 
 
 def read_request(head: bytes, malformed: str = "") -> HttpRequest:

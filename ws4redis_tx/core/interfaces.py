@@ -62,8 +62,8 @@ class IBroker(Protocol):
     def listen(self, channel: bytes, listener: IListener) -> Deferred[None]:
         """Fire when the subscription is in effect. Messages that are published from then on are
         delivered in Redis' order over all channels. The listener stays registered through outages,
-        until ``unlisten``. Persisted messages that an outage swallowed are delivered before the
-        broker is ``available`` again.
+        until ``unlisten``. A persisted message that an outage swallowed is delivered before what
+        follows on its channel; the broker may be ``available`` before that.
 
         Fails with ``BrokerUnavailable`` if there is no connection, or if it is lost before the
         subscription is in effect. The listener is then not registered.
@@ -112,8 +112,8 @@ class IBroker(Protocol):
 
     def fence(self, channels: Iterable[bytes] | None = None) -> Deferred[None]:
         """Fire when every message that Redis published before this call, on ``channels`` or on any
-        channel, has been handed to its listeners. Fails with ``BrokerUnavailable`` if the
-        connection is replaced meanwhile.
+        channel, has been handed to its listeners, and so has every persisted one that an outage
+        swallowed there. Fails with ``BrokerUnavailable`` if the connection is replaced meanwhile.
         """
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 # Bytes that a websocket frame of medium size adds to a message.
 _FRAMING = 4
@@ -77,11 +77,24 @@ class RedisMessage(bytes):
     """The bytes of a message. Made from ``bytes``, or from ``str`` as UTF-8."""
 
     def __new__(cls, message: bytes | bytearray | memoryview | str) -> RedisMessage:
-        if isinstance(message, str):
-            message = message.encode()
-        elif not isinstance(message, bytes | bytearray | memoryview):
-            raise TypeError(f"A message is str or bytes, not {type(message).__name__}.")
-        return super().__new__(cls, message)
+        return super().__new__(cls, payload_of(message))
+
+
+def payload_of(message: Any) -> bytes:
+    """The bytes of a message, not copied if they are ``bytes``. Raises ``TypeError``."""
+    if isinstance(message, bytes):
+        return message
+    if isinstance(message, str):
+        return message.encode()
+    try:
+        return bytes(memoryview(message))
+    except TypeError:
+        kind = type(message)
+    if hasattr(kind, "__await__"):
+        remedy = "It has yet to arrive: await it, or send the result in addCallback(…)."
+    else:
+        remedy = "Make it one first, with json.dumps(…) for example."
+    raise TypeError(f"A message is str or bytes, and this is a {kind.__name__}. {remedy}")
 
 
 class PersistedMessage(RedisMessage):

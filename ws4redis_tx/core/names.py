@@ -6,8 +6,11 @@ a channel is also the key under which its last message is persisted.
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 from collections.abc import Iterable
+from typing import NewType
+from uuid import UUID
 
 from ws4redis_tx.core.errors import ConfigError
 
@@ -32,9 +35,18 @@ def known_rights(subscriber: object) -> frozenset[str]:
 
 _MOST_STAMP_DIGITS = 20
 
-# First words of names other than channels. With the prefix ``at``, a channel would look like a
-# stamp's key.
-_OWN_WORDS = ("at", "ctl", "stream", "presence")
+# First words of names other than upstream's. With the prefix ``at``, a channel would look like a
+# stamp's key. Some are for later.
+_OWN_WORDS = (
+    "at", "ctl", "ticket", "t", "pos", "stream", "side", "last", "birth", "presence", "alive",
+)  # fmt: skip
+
+_MAX_TENANT_BYTES = 64
+
+Namespace = NewType("Namespace", str)
+"""The beginning of all names of one tenant, or of a site that has no tenants, without its last
+``:``. The server's own names have the prefix alone.
+"""
 
 
 def check_prefix(prefix: str | None) -> str:
@@ -57,21 +69,89 @@ def check_prefix(prefix: str | None) -> str:
     return prefix
 
 
-def channel_name(prefix: str, audience: str, facility: str, name: str | None = None) -> str:
-    """The channel of one audience: ``{prefix:}audience:{name:}facility``.
+def check_tenant(tenant: object) -> str:
+    """Return ``tenant``, the name of one. Raises ``TypeError`` if it is none, and ``ValueError``
+    for a name that could spell another tenant's names.
+    """
+    if not isinstance(tenant, str) or not tenant:
+        raise TypeError(
+            f"{tenant!r} is not the name of a tenant. WS4REDIS_TENANT returns, and tenant=… takes, "
+            "a string that is not empty."
+        )
+    try:
+        if ":" not in tenant and len(tenant.encode()) <= _MAX_TENANT_BYTES:
+            return tenant
+    except UnicodeEncodeError:
+        pass
+    raise ValueError(
+        f"{tenant[:200]!r} cannot be a tenant in Redis' names. WS4REDIS_TENANT returns, and "
+        f"tenant=… takes, at most {_MAX_TENANT_BYTES} bytes of UTF-8 without ':'."
+    )
+
+
+def namespace(prefix: str, tenant: str = "") -> Namespace:
+    """``{prefix:}t:{tenant}``; the prefix for ``""``, a site without tenants."""
+    if not tenant:
+        return Namespace(prefix)
+    return Namespace(sys.intern(f"{prefix}:t:{tenant}" if prefix else f"t:{tenant}"))
+
+
+def split_tenant(prefix: str, name: str) -> tuple[str, str]:
+    """The tenant of a name, ``""`` for none, and the rest of it without the prefix."""
+    rest = name.removeprefix(f"{prefix}:" if prefix else "")
+    word, _, after = rest.partition(":")
+    tenant, colon, inner = after.partition(":")
+    return (tenant, inner) if word == "t" and colon else ("", rest)
+
+
+def check_within(namespace: Namespace, channels: Iterable[str]) -> None:
+    """Raise ``ValueError`` for a channel outside of a tenant's ``namespace``."""
+    for channel in channels:
+        if not channel.startswith(f"{namespace}:"):
+            raise ValueError(
+                f"The channel {channel!r} belongs to no tenant. Begin its name with get_prefix()."
+            )
+
+
+def channel_name(
+    namespace: Namespace, audience: str, facility: str, name: str | None = None
+) -> str:
+    """The channel of one audience: ``{namespace:}audience:{name:}facility``.
 
     ``name`` is the name of the user, group or session; broadcast has none.
     """
-    start = f"{prefix}:{audience}" if prefix else audience
+    start = f"{namespace}:{audience}" if namespace else audience
     return f"{start}:{facility}" if name is None else f"{start}:{name}:{facility}"
 
 
+def channels_to_publish_on(channels: Iterable[str | bytes], expire: int | None) -> list[bytes]:
+    """The channels that a caller of ``publish(channels, message, expire)`` names.
+
+    Raises ``TypeError`` for the arguments that redis-py's ``publish`` takes.
+    """
+    if isinstance(channels, str | bytes) or expire is None:
+        raise TypeError(
+            "publish takes a list of channels, and an expiry: publish([channel], message, expire). "
+            "With expire=0 the message is not persisted."
+        )
+    return [each if isinstance(each, bytes) else each.encode() for each in channels]
+
+
 def stamp_key(prefix: str, channel: bytes) -> bytes:
-    """The key that holds the time when the persisted message of ``channel`` was published.
+    """The key that holds the time when the persisted message of ``channel`` was published:
+    ``{namespace:}at:{channel}``.
 
     Its value is the time on Redis' own clock, in microseconds since the epoch, as decimal digits.
     """
-    return (f"{prefix}:at:" if prefix else "at:").encode() + channel
+    start = f"{prefix}:".encode() if prefix else b""
+    if channel.startswith(start + b"t:"):  # a tenant's
+        start = channel[: channel.find(b":", len(start) + 2) + 1] or start
+    return start + b"at:" + channel
+
+
+def with_stamps(prefix: str, channels: Iterable[bytes]) -> list[bytes]:
+    """Each channel, followed by the key of its stamp."""
+    return [key for channel in channels for key in (channel, stamp_key(prefix, channel))]
 
 
 def read_stamp(value: bytes) -> int | None:
@@ -87,7 +167,7 @@ def control_channel(prefix: str, name: str) -> bytes:
 def is_control_channel(channel: bytes) -> bool:
     """Whether ``channel`` is a control channel, under any prefix."""
     first, _, rest = channel.decode(errors="replace").partition(":")
-    return first == "ctl" or (first not in AUDIENCES and rest.startswith("ctl:"))
+    return first == "ctl" or (first not in (*AUDIENCES, "t") and rest.startswith("ctl:"))
 
 
 def logouts_key(prefix: str, number: int) -> bytes:
@@ -95,9 +175,21 @@ def logouts_key(prefix: str, number: int) -> bytes:
     return control_channel(prefix, f"logouts:{number}")
 
 
-def ticket_key(prefix: str, digest: str) -> bytes:
+def ticket_key(namespace: Namespace, digest: str) -> bytes:
     """The key that stores a ticket's content until the ticket is redeemed."""
-    return (f"{prefix}:ticket:{digest}" if prefix else f"ticket:{digest}").encode()
+    return (f"{namespace}:ticket:{digest}" if namespace else f"ticket:{digest}").encode()
+
+
+def facility_text(facility: object) -> str:
+    """A facility as it stands in a URL. A whole number or a UUID counts as its text.
+
+    Raises ``TypeError`` for anything else that is not a string.
+    """
+    if isinstance(facility, str):
+        return str.__str__(facility)  # the text of an enumeration's member is its value
+    if isinstance(facility, int | UUID) and not isinstance(facility, bool):
+        return str(facility)
+    raise TypeError(f"The facility is a {type(facility).__name__}. Use a string.")
 
 
 def check_facility(facility: str, audiences: Iterable[str]) -> None:

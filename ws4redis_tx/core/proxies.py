@@ -5,12 +5,16 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.handshake import Handshake
 
 UNIX = "unix"
 _HEADERS = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host")
+
+# The most proxies that one request comes through. More than a thousand addresses fit into a head.
+_MOST_PROXIES = 32
 
 
 class TrustedProxies:
@@ -54,7 +58,7 @@ class TrustedProxies:
         return address is not None and any(address in network for network in self._networks)
 
     def _client(self, addresses: str, peer: str) -> str:
-        for text in reversed(addresses.split(",")):
+        for text in reversed(addresses.rsplit(",", _MOST_PROXIES)[-_MOST_PROXIES:]):
             address = _address(text)
             if address is None:
                 break  # the proxy that wrote this is the last known address
@@ -62,6 +66,19 @@ class TrustedProxies:
             if not self._trusts(peer):
                 break
         return peer
+
+
+@lru_cache(maxsize=1024)
+def counted_address(peer: str) -> str:
+    """The address under which limits count a client: its IPv4 address, even if IPv6 wraps it, or
+    its IPv6 network of 64 bits, all of whose addresses are one customer's.
+    """
+    address = _address(peer)
+    if address is None:
+        return peer
+    if address.version == 4:
+        return str(address)
+    return f"{ipaddress.IPv6Address(int(address) >> 64 << 64)}/64"
 
 
 def _network(name: object) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

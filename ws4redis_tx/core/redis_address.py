@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -43,6 +44,8 @@ class RedisAddress:
     key_file: str | None = None
 
     def __post_init__(self) -> None:
+        for name in _TEXTS:  # an empty password used to mean none
+            object.__setattr__(self, name, getattr(self, name) or None)
         if not self.tls and (self.ca_file or self.certificate_file or self.key_file):
             raise ConfigError(
                 _SETTING,
@@ -67,8 +70,16 @@ class RedisAddress:
 def parse_redis_address(value: object) -> RedisAddress:
     """Parse a setting: ``None``, a URL, a dictionary, or an address, which is returned as it is.
 
-    Raises ``ConfigError``, whose text contains no password.
+    Options of redis-py that have no effect here are warned of. Raises ``ConfigError``, whose text
+    contains no password.
     """
+    for each in without_effect(value):
+        warnings.warn(str(each), stacklevel=2)
+    return read_redis_address(value)
+
+
+def read_redis_address(value: object) -> RedisAddress:
+    """``parse_redis_address`` without its warnings."""
     if value is None:
         return RedisAddress()
     if isinstance(value, RedisAddress):
@@ -78,6 +89,14 @@ def parse_redis_address(value: object) -> RedisAddress:
     if isinstance(value, Mapping):
         return _from_mapping(value)
     raise ConfigError(_SETTING, f"is a {type(value).__name__}", _FORMS)
+
+
+def without_effect(value: object) -> Iterator[ConfigError]:
+    """The options in a dictionary that redis-py knew and that have no effect here."""
+    for name, given in value.items() if isinstance(value, Mapping) else ():
+        agreed, remedy = _REDIS_PY.get(name, ((), ""))
+        if remedy and str(given).lower() not in agreed:
+            yield ConfigError(_SETTING, f"holds {name}, which has no effect", remedy)
 
 
 @lru_cache(maxsize=8)  # called for each publish
@@ -183,19 +202,47 @@ _KEYS = {
 }
 
 
-# Options of the old client. This one always checks the certificate and its host name.
-_FIXED = {"ssl_cert_reqs": ("required",), "ssl_check_hostname": (True,)}
+# Fields that may be off.
+_TEXTS = (
+    "username", "password", "path", "sentinel_username", "sentinel_password", "ca_file",
+    "certificate_file", "key_file",
+)  # fmt: skip
+
+_TIME = "WS4REDIS_TIMEOUT says how many seconds a publish or a fetch in Django may take."
+_PROBES = "Remove it: a dead connection is noticed by PING."
+_BYTES = "Remove it: messages are bytes, also those of fetch_message; text is UTF-8."
+_RETRIES = (
+    "Remove it: a message is never sent twice, and BrokerUnavailable.maybe_published says when its "
+    "fate is unknown."
+)
+_CERTIFICATE = "Certificates are always checked: name an authority of your own in ssl_ca_certs."
+
+# Options of redis-py that have no effect: the values that ask for nothing else than what is done
+# here anyway, in small letters, and what replaces the option.
+_REDIS_PY = {
+    "socket_timeout": (("none",), _TIME),
+    "socket_connect_timeout": (("none",), _TIME),
+    "socket_keepalive": (("none", "false"), _PROBES),
+    "socket_keepalive_options": (("none", "{}"), _PROBES),
+    "health_check_interval": (("none", "0"), _PROBES),
+    "decode_responses": (("none", "false"), _BYTES),
+    "charset": (("none", "utf-8", "utf8"), _BYTES),
+    "encoding": (("none", "utf-8", "utf8"), _BYTES),
+    "errors": (("none", "strict"), _BYTES),
+    "encoding_errors": (("none", "strict"), _BYTES),
+    "max_connections": (("none",), "Remove it: a process has two connections at most."),
+    "retry_on_timeout": (("none", "false"), _RETRIES),
+    "retry_on_error": (("none", "[]"), _RETRIES),
+    "retry": (("none",), _RETRIES),
+    "client_name": (("none",), "Remove it."),
+    "protocol": (("none", "2"), "Remove it."),
+    "ssl_cert_reqs": (("required", "cert_required", "2"), _CERTIFICATE),
+    "ssl_check_hostname": (("true",), _CERTIFICATE),
+}
 
 
 def _from_mapping(mapping: Mapping[str, object]) -> RedisAddress:
-    for name, values in _FIXED.items():
-        if mapping.get(name, values[0]) not in values:
-            raise ConfigError(
-                _SETTING,
-                f"sets {name} to {mapping[name]!r}, which would disable a check",
-                "Remove it, and name your own certificate authority in ssl_ca_certs.",
-            )
-    mapping = {name: value for name, value in mapping.items() if name not in _FIXED}
+    mapping = {name: value for name, value in mapping.items() if name not in _REDIS_PY}
     unknown = sorted(map(str, mapping.keys() - _KEYS.keys()))
     if unknown:
         raise ConfigError(
@@ -203,7 +250,11 @@ def _from_mapping(mapping: Mapping[str, object]) -> RedisAddress:
             f"holds unknown keys: {', '.join(unknown)}",
             f"Use {', '.join(_KEYS)}, or a URL.",
         )
-    fields = {_KEYS[name]: value for name, value in mapping.items() if value is not None}
+    fields = {
+        _KEYS[name]: value
+        for name, value in mapping.items()
+        if value is not None and not (value is False and _KEYS[name] in _TEXTS)
+    }
     for name in ("port", "db"):
         if name in fields:
             fields[name] = _number(name, fields[name])

@@ -48,6 +48,15 @@ class Feed:
         """Bytes that wait for the end of the replay, without the persisted messages."""
         return 0 if self._waiting is None else self._waiting.size
 
+    def forms(self) -> list[bytes]:
+        """Everything that waits for the end of the replay."""
+        replayed = [entry[1] for entry in self._replayed]
+        return replayed if self._waiting is None else replayed + self._waiting.forms()
+
+    def drop_half(self) -> list[bytes]:
+        """Drop the older half of what waits here, as ``Outbox.drop_half``."""
+        return [] if self._waiting is None else self._outbox.drop_half(self._waiting)
+
     def deliver(self, publication: Publication | Joined) -> None:
         """Take a message from Redis, or several."""
         if publication.sender is self:
@@ -83,6 +92,7 @@ class Feed:
         entry = (channel, publication.form(self._outbox.codec))
         if channel is not None or self._make_room(entry):
             self._replayed.append(entry)
+            self._outbox.grew(cost(entry))
 
     def restart(self) -> None:
         """Forget all that was sent during the replay, because the replay is about to start again.

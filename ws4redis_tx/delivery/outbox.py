@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from ws4redis_tx.core.interfaces import IWriter
+from ws4redis_tx.core.limits import CLOSE
 from ws4redis_tx.core.messages import ICodec, Publication
 from ws4redis_tx.delivery.queues import Entry, IQueue, cost, make_queue
 
@@ -16,6 +17,9 @@ class IOwner(Protocol):
 
     def overflow(self) -> None:
         """Too many messages are waiting, and the policy is to close."""
+
+    def grew(self, size: int) -> None:
+        """That many bytes more are waiting."""
 
 
 class Outbox:
@@ -77,9 +81,10 @@ class Outbox:
     def keep_in(self, queue: IQueue, publication: Publication) -> None:
         """Put a message into ``queue``. Give up if the queue refuses it."""
         codec, before = self.codec, queue.dropped
-        form = publication.forms.get(codec) or publication.form(codec)
-        if queue.append((publication.channel, form)):
+        entry = (publication.channel, publication.forms.get(codec) or publication.form(codec))
+        if queue.append(entry):
             self.dropped += queue.dropped - before
+            self._owner.grew(cost(entry))
         else:
             self.give_up()
 
@@ -87,6 +92,26 @@ class Outbox:
         """Too many messages are waiting: write nothing more, and tell the owner."""
         self.close()
         self._owner.overflow()
+
+    def forms(self) -> list[bytes]:
+        """Everything that waits, the persisted messages included."""
+        first = [entry[1] for entry in self._first or ()]
+        return first if self._queue is None else first + self._queue.forms()
+
+    def drop_half(self, queue: IQueue | None = None) -> list[bytes]:
+        """Drop the older half of the messages that wait, or of those in ``queue``, and return them:
+        none if the policy is to close.
+        """
+        queue = queue or self._queue
+        if queue is None or self.policy == CLOSE:
+            return []
+        dropped = [queue.popleft()[1] for _ in range((len(queue) + 1) // 2)]
+        self.dropped += len(dropped)
+        return dropped
+
+    def grew(self, size: int) -> None:
+        """That many bytes more wait elsewhere."""
+        self._owner.grew(size)
 
     def write_control(self, data: bytes) -> None:
         """Write at once something other than a message, such as a ping. While the client does not

@@ -38,6 +38,9 @@ class IQueue(Protocol):
     def entries(self) -> set[Entry]:
         """The waiting messages, in no order."""
 
+    def forms(self) -> list[bytes]:
+        """Their encoded bytes, in order."""
+
 
 class RefusingQueue:
     """Refuses a message that does not fit (the policy ``close``)."""
@@ -68,6 +71,9 @@ class RefusingQueue:
 
     def entries(self) -> set[Entry]:
         return set(self._entries)
+
+    def forms(self) -> list[bytes]:
+        return [form for _, form in self._entries]
 
 
 class DropOldestQueue(RefusingQueue):
@@ -125,6 +131,9 @@ class LatestPerChannelQueue:
 
     def entries(self) -> set[Entry]:
         return set(self._entries.values())
+
+    def forms(self) -> list[bytes]:
+        return [form for _, form in self._entries.values()]
 
 
 def cost(entry: Entry) -> int:

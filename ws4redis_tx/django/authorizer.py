@@ -8,8 +8,8 @@ connecting would then log the browser out.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -27,7 +27,8 @@ from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.backends import signed_cookies
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import PermissionDenied
-from django.core.handlers.wsgi import WSGIRequest
+from django.core.handlers.wsgi import WSGIRequest, get_script_name
+from django.urls import set_script_prefix
 from django.utils.crypto import constant_time_compare
 from twisted.internet.defer import Deferred
 
@@ -36,10 +37,11 @@ from ws4redis_tx.core.admission import Admission, Identity, default_policy
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
+from ws4redis_tx.django import memberof
 from ws4redis_tx.django.databases import close_broken, tidy
 from ws4redis_tx.django.outages import OutageLog
 from ws4redis_tx.django.session_stores import read_only_store
-from ws4redis_tx.redis_store import identity_of, user_id_of
+from ws4redis_tx.redis_store import identity_of, session_key_of, user_id_of
 from ws4redis_tx.threads.lookups import Lookups
 from ws4redis_tx.tickets import Ticket, redeem
 
@@ -69,6 +71,7 @@ class DjangoAuthorizer:
         self._lookups: Lookups | None = None
         self._at_shutdown: Any = None
         self._outages = OutageLog(reactor)
+        self._foreign_groups = memberof.ForeignGroups(reactor)
 
     def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
         if self._lookups is None:
@@ -97,9 +100,12 @@ class DjangoAuthorizer:
     def _look_up(self, handshake: Handshake, rights: Sequence[str]) -> Admission:
         try:
             request = make_request(handshake)
-            ticket = redeem(handshake)
-            identity = _identify(request, ticket)
+            with _denials("WS4REDIS_TENANT"):
+                tenant = django_settings.tenant_of(request)
+            ticket = redeem(handshake, tenant)
+            identity = replace(_identify(request, ticket), tenant=tenant)
             request.ws4redis_identity = identity  # type: ignore[attr-defined]
+            self._foreign_groups.look(request, identity, rights)
             expires = _expiry_of(request.session)
             if ticket is None:
                 return Admission(identity, self._granted(request, rights), request, expires)
@@ -112,17 +118,13 @@ class DjangoAuthorizer:
         callback = django_settings.get_callable("WS4REDIS_ALLOWED_CHANNELS")
         if callback is None:
             return default_policy(rights)
-        try:
+        with _denials("WS4REDIS_ALLOWED_CHANNELS"):
             granted = callback(request, list(rights))
-        except PermissionDenied as error:
-            raise Denied(
-                403,
-                "This is not allowed.",
-                detail=f"WS4REDIS_ALLOWED_CHANNELS raised PermissionDenied ({error})",
-            ) from error
-        if isinstance(granted, str | bytes):
-            raise TypeError("WS4REDIS_ALLOWED_CHANNELS returned a string. Return a list of rights.")
-        granted = tuple(dict.fromkeys(granted))
+            if isinstance(granted, str | bytes):
+                raise TypeError(
+                    "WS4REDIS_ALLOWED_CHANNELS returned a string. Return a list of rights."
+                )
+            granted = tuple(dict.fromkeys(granted))
         unknown = set(granted) - self._known_rights - {"echo"}
         if unknown:
             raise ValueError(
@@ -130,6 +132,16 @@ class DjangoAuthorizer:
                 f"from {sorted(self._known_rights)}."
             )
         return granted
+
+
+@contextmanager
+def _denials(setting: str) -> Iterator[None]:
+    """Turn ``PermissionDenied`` into a refusal. A recheck that is refused closes the websocket."""
+    try:
+        yield
+    except PermissionDenied as error:
+        detail = f"{setting} raised PermissionDenied ({error})"
+        raise Denied(403, "This is not allowed.", detail=detail) from error
 
 
 def make_request(handshake: Handshake) -> WSGIRequest:
@@ -155,7 +167,12 @@ def make_request(handshake: Handshake) -> WSGIRequest:
         # A name with "_" would shadow the same name with "-".
         if "_" not in name:
             environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
-    return WSGIRequest(environ)
+    script_name = get_script_name(environ)
+    set_script_prefix(script_name)  # for reverse(), as Django's own handlers do
+    request = WSGIRequest(environ)
+    if script_name and request.path_info.startswith(f"{script_name.rstrip('/')}/"):
+        request.path = request.path_info  # WEBSOCKET_URL begins with the script name itself
+    return request
 
 
 def _identify(request: WSGIRequest, ticket: Ticket | None) -> Identity:
@@ -174,25 +191,28 @@ def _identify(request: WSGIRequest, ticket: Ticket | None) -> Identity:
             request.session, request.user = _load_user_of(ticket)
         identity = identity_of(request)
     else:
-        process_request(request)
-        if not hasattr(request, "session"):
-            request.session = _session_store()(None)
-        if not hasattr(request, "user"):
-            request.user = AnonymousUser()
-        identity = _identity_by_session(request)
+        with _denials("WS4REDIS_PROCESS_REQUEST"):
+            process_request(request)
+            if getattr(request, "session", None) is None:
+                request.session = _session_store()(None)
+            if getattr(request, "user", None) is None:
+                request.user = AnonymousUser()
+            identity = _identity_by_session(request)
     if ticket is not None and (identity.username is None or identity.user_id != ticket.user_id):
         raise Denied(403, "The ticket is not good any more.", detail="its session or user is gone")
-    if isinstance(request.session, signed_cookies.SessionStore):
-        # The key of a signed-cookie session is the credential itself.
-        identity = replace(identity, session_key=None)
     return identity
 
 
 def _identity_by_session(request: WSGIRequest) -> Identity:
-    session_key = request.session.session_key or None
+    if not hasattr(request.session, "session_key"):
+        raise TypeError(
+            f"WS4REDIS_PROCESS_REQUEST set request.session to a {type(request.session).__name__}. "
+            "Set it to a session, or to None."
+        )
+    session_key = session_key_of(request.session)
     if not request.user.is_authenticated:
         return Identity(session_key)
-    groups = tuple(request.session.get("ws4redis:memberof", ()))
+    groups = tuple(request.session.get(memberof.KEY, ()))
     return Identity(
         session_key, request.user.get_username() or None, groups, user_id_of(request.user)
     )

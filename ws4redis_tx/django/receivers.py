@@ -21,6 +21,7 @@ from django.db import transaction
 from django.db.models import Model
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_save
 
+from ws4redis_tx.config import django_settings
 from ws4redis_tx.django.revoking import tell
 from ws4redis_tx.revocation.messages import LOGOUT, RECHECK, Revocation, digest
 
@@ -91,7 +92,8 @@ def logged_out(sender: Any, request: Any, **kwargs: Any) -> None:
     """Runs before Django flushes the session. A signed cookie's key does not identify a session."""
     key = getattr(getattr(request, "session", None), "session_key", None)
     if key and settings.SESSION_ENGINE != "django.contrib.sessions.backends.signed_cookies":
-        tell(Revocation(LOGOUT, "session", (digest(key),)))
+        tenant = django_settings.tenant_of(request)
+        tell(Revocation(LOGOUT, "session", (digest(key, tenant),), tenant))
 
 
 @_log_exceptions
@@ -154,6 +156,7 @@ def groups_changed(
 
 
 def _recheck(kind: str, values: Iterable[Any], using: str) -> None:
+    """In every tenant: no request says whose user or group it is."""
     names = [str(value) for value in values]
     for i in range(0, len(names), _MAX_VALUES):
         revocation = Revocation(RECHECK, kind, tuple(names[i : i + _MAX_VALUES]))

@@ -20,15 +20,20 @@ TELL_TIMEOUT = 0.5
 
 def publish(**target: Any) -> int:
     """Implements ``ws4redis_tx.disconnect``."""
-    revocation = disconnection(**target)
+    revocation = _disconnection(**target)
     instead = ("await ws4redis_tx.adisconnect(…)", "ws4redis_tx.service.disconnect")
     return bridge.redis().publish([_channel()], revocation.payload, 0, instead=instead)
 
 
 async def apublish(**target: Any) -> int:
     """Implements ``ws4redis_tx.adisconnect``."""
-    revocation = await sync_to_async(disconnection)(**target)  # a lazy user is looked up
+    revocation = await sync_to_async(_disconnection)(**target)  # a lazy user is looked up
     return await bridge.redis().apublish([_channel()], revocation.payload, 0)
+
+
+def _disconnection(tenant: str | None, **target: Any) -> Revocation:
+    django_settings.get_namespace(tenant)  # raises if there must be a tenant, or must not
+    return disconnection(tenant=tenant, **target)
 
 
 def tell(revocation: Revocation) -> None:

@@ -70,12 +70,14 @@ class _Root(Resource):
 
     def __init__(self, factory: WebSocketFactory, wsgi: WSGIResource) -> None:
         super().__init__()
-        self._websocket_url = factory.config.websocket_url.encode()
+        config = factory.config
+        paths = (config.websocket_url, config.script_name + config.websocket_url)
+        self._websocket_urls = tuple(path.encode() for path in paths)
         self._websockets = make_resource(factory)
         self._wsgi = wsgi
 
     def getChild(self, path: bytes, request: Any) -> IResource:
-        if request.uri.startswith(self._websocket_url):
+        if request.uri.startswith(self._websocket_urls):
             return self._websockets
         # A WSGI application takes the whole path, and this one has no prefix.
         request.postpath.insert(0, request.prepath.pop())

@@ -21,6 +21,7 @@ from ws4redis_tx.core.admission import Admission
 from ws4redis_tx.core.interfaces import IBroker
 from ws4redis_tx.core.messages import RedisMessage
 from ws4redis_tx.core.names import known_rights
+from ws4redis_tx.protocols.client_quota import ClientQuota
 from ws4redis_tx.protocols.interfaces import ISession
 from ws4redis_tx.protocols.replay import Replay
 from ws4redis_tx.protocols.subscriber_connection import SubscriberConnection
@@ -42,6 +43,7 @@ class ClassicProtocol:
         self._make_subscriber = make_subscriber
         self._known_rights = known_rights(make_subscriber)
         self._reactor = reactor
+        self._quota = ClientQuota(config.client_quota, reactor)
 
     def handshake(self, session: ISession) -> Deferred[Any]:
         rights = [flag for flag in session.handshake.flags if flag in self._known_rights]
@@ -50,8 +52,15 @@ class ClassicProtocol:
 
     def _subscribe(self, admission: Admission, session: ISession) -> Deferred[Any]:
         """Fire when all of the client's channels are subscribed."""
+        handshake = session.handshake
         connection = session.state = SubscriberConnection(
-            self._config, self._broker, session.feed, echo="echo" in session.handshake.flags
+            self._config,
+            self._broker,
+            session.feed,
+            self._quota,
+            handshake.peer,
+            echo="echo" in handshake.flags,
+            tenant=admission.identity.tenant,
         )
         subscriber = connection.subscriber = self._make_subscriber(connection)
         return maybeDeferred(
@@ -61,7 +70,7 @@ class ClassicProtocol:
     def opened(self, session: ISession) -> Deferred[None]:
         connection: SubscriberConnection = session.state
         replay = connection.replay = Replay(
-            connection.subscriber, session, session.feed, self._broker, self._reactor
+            connection, session, session.feed, self._broker, self._reactor
         )
         return replay.run().addBoth(connection.replayed)
 

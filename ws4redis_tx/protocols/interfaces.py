@@ -57,7 +57,7 @@ class IProtocol(Protocol):
     def handshake(self, session: ISession) -> Deferred[Any] | None:
         """Decide about a well-formed handshake. The client is accepted when this returns ``None``
         or the Deferred fires. A failure refuses the client: a ``Denied`` with its own status,
-        ``BrokerUnavailable`` with 503, any other with 500.
+        ``BrokerUnavailable`` with 503, Django's ``PermissionDenied`` with 403, any other with 500.
         """
 
     def opened(self, session: ISession) -> Deferred[Any] | None:

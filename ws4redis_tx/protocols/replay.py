@@ -12,6 +12,7 @@ from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.interfaces import IBroker
 from ws4redis_tx.delivery.feed import Feed
 from ws4redis_tx.protocols.interfaces import ISession
+from ws4redis_tx.protocols.subscriber_connection import SubscriberConnection
 
 # Seconds before the retry of a replay that failed although Redis is available.
 RETRY_INTERVAL = 1.0
@@ -23,14 +24,19 @@ class Replay:
     """
 
     __slots__ = (
-        "_broker", "_feed", "_generation", "_live", "_reactor", "_session", "_subscriber",
+        "_broker", "_connection", "_feed", "_generation", "_live", "_reactor", "_session",
         "_waiting",
     )  # fmt: skip
 
     def __init__(
-        self, subscriber: Any, session: ISession, feed: Feed, broker: IBroker, reactor: Any
+        self,
+        connection: SubscriberConnection,
+        session: ISession,
+        feed: Feed,
+        broker: IBroker,
+        reactor: Any,
     ) -> None:
-        self._subscriber = subscriber
+        self._connection = connection
         self._session = session
         self._feed = feed
         self._broker = broker
@@ -55,12 +61,14 @@ class Replay:
             self._live.callback(None)
             return
         self._generation = self._broker.generation
-        sent: Deferred[Any] = maybeDeferred(self._subscriber.send_persisted_messages, self._session)
+        sent: Deferred[Any] = maybeDeferred(
+            self._connection.subscriber.send_persisted_messages, self._session
+        )
         sent.addCallback(self._fence).addCallback(self._arrived).addErrback(self._not_sent)
         sent.addErrback(self._live.errback)
 
     def _fence(self, _: object) -> Deferred[None]:
-        return self._broker.fence()
+        return self._broker.fence(self._connection.encoded_channels())
 
     def _arrived(self, _: object) -> None:
         """Go live: all earlier messages are here, unless the connection was replaced meanwhile."""

@@ -11,8 +11,10 @@ from twisted.python.failure import Failure
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.interfaces import IBroker
-from ws4redis_tx.core.messages import PersistedMessage, Publication
+from ws4redis_tx.core.messages import PersistedMessage, Publication, payload_of
+from ws4redis_tx.core.names import channels_to_publish_on, check_within, namespace
 from ws4redis_tx.delivery.feed import Feed
+from ws4redis_tx.protocols.client_quota import ClientQuota
 from ws4redis_tx.scheduling.deferreds import gather, waits
 
 if TYPE_CHECKING:
@@ -27,17 +29,32 @@ class SubscriberConnection:
 
     __slots__ = (
         "__dict__",  # for attributes of an application's own
-        "_broker", "_feed", "_published", "_sender", "_subscribing", "_subscriptions", "config",
-        "replay", "subscriber",
+        "_broker", "_feed", "_peer", "_published", "_quota", "_sender", "_subscribing",
+        "_subscriptions", "config", "namespace", "replay", "subscriber", "tenant",
     )  # fmt: skip
 
-    def __init__(self, config: ServerConfig, broker: IBroker, feed: Feed, *, echo: bool) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        broker: IBroker,
+        feed: Feed,
+        quota: ClientQuota,
+        peer: str,
+        *,
+        echo: bool,
+        tenant: str = "",
+    ) -> None:
         self.config = config
+        self.tenant = tenant
+        self.namespace = namespace(config.prefix, tenant)
+        """The beginning of the names of all its channels, without the last ``:``."""
         self.subscriber: Any = None
         self.replay: Replay | None = None
         """The replay, while it runs."""
         self._broker = broker
         self._feed = feed
+        self._quota = quota
+        self._peer = peer
         self._sender = None if echo else feed
         # Messages that the websocket published before its replay ended: they must not come back
         # from a key. Rarely needed, so made on first use: every websocket has one of these objects.
@@ -49,6 +66,9 @@ class SubscriberConnection:
     def channels(self) -> tuple[str, ...]:
         """All channels that the websocket listens to now."""
         return tuple([name for each in self._subscriptions for name in each.channels])
+
+    def encoded_channels(self) -> list[bytes]:
+        return [name.encode() for each in self._subscriptions for name in each.channels]
 
     def pubsub(self) -> Subscription:
         subscription = Subscription(self._broker, self._feed, self)
@@ -69,6 +89,8 @@ class SubscriberConnection:
 
         ``None`` also for a message that the websocket published itself without asking for echo.
         """
+        if self.tenant:
+            check_within(self.namespace, [channel])
         # Commands reach Redis in order, so this cannot read a message that is published later.
         own = frozenset(self._published or ())
         if not own:
@@ -77,15 +99,27 @@ class SubscriberConnection:
             lambda found: None if found is not None and (found.channel, found) in own else found
         )
 
-    def publish(self, channels: Iterable[str], message: bytes, expire: int) -> Deferred[int]:
-        """Publish and persist. The websocket does not get it back unless it asked for echo."""
-        names = [channel.encode() for channel in channels]
+    def publish(
+        self, channels: Iterable[str], message: bytes | str, expire: int | None = None
+    ) -> Deferred[int]:
+        """Publish, and persist unless its address has persisted as much as it may. The websocket
+        does not get it back unless it asked for echo.
+
+        ``expire`` is in seconds; without it, or for one channel alone, a ``TypeError`` tells how to
+        write what used to be a call of redis-py.
+        """
+        names, payload = channels_to_publish_on(channels, expire), payload_of(message)
+        if self.tenant:
+            check_within(self.namespace, [name.decode() for name in names])
+        seconds = max(0, expire or 0)
+        if seconds and not self._quota.admits(self._peer, names, len(payload), seconds):
+            seconds = 0
         if self._sender is None or not self._feed.replaying:
             self._published = None
         else:
             self._published = self._published or set()
-            self._published.update((name, bytes(message)) for name in names)
-        return self._broker.publish(names, message, expire, self._sender)
+            self._published.update((name, payload) for name in names)
+        return self._broker.publish(names, payload, seconds, self._sender)
 
     def fileno(self) -> int | None:
         return self._broker.fileno()
@@ -125,6 +159,8 @@ class Subscription:
         """
         if self._feed.closed:
             return fail(BrokerUnavailable("The websocket is gone."))
+        if self._connection.tenant:
+            check_within(self._connection.namespace, channels)
         added = [channel for channel in dict.fromkeys(channels) if channel not in self.channels]
         self.channels += added
         listening = gather(self._broker.listen(channel.encode(), self._feed) for channel in added)

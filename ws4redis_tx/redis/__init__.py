@@ -1,4 +1,4 @@
-"""Redis: its connections, what is asked of it, and what it sends.
+"""Redis: its two connections, what is asked of it, and what it sends.
 
-The one place that knows txredisapi (``protocol``). It must not know websockets, sessions or Django.
+It knows channels and listeners. It must not know txredisapi, websockets, sessions or Django.
 """

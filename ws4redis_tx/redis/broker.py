@@ -15,7 +15,7 @@ from ws4redis_tx.core.messages import PersistedMessage
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis.commands import Commands
 from ws4redis_tx.redis.dispatcher import Dispatcher
-from ws4redis_tx.redis.refusals import Trouble
+from ws4redis_tx.redis.wire.refusals import Trouble
 from ws4redis_tx.scheduling.deferreds import gather
 from ws4redis_tx.scheduling.waiters import Callbacks, Waiters
 
@@ -28,7 +28,8 @@ class RedisBroker(Service):
     """``IBroker`` over two connections, however many listeners there are.
 
     A lost connection is made anew. Listeners stay; before the broker is ``available`` again, every
-    channel is subscribed and what was persisted there meanwhile is delivered.
+    channel is subscribed and it is known which ones missed a message. Those messages are delivered
+    in portions, each before what follows on its channel.
     """
 
     def __init__(self, address: RedisAddress, prefix: str, reactor: Any) -> None:
@@ -90,7 +91,7 @@ class RedisBroker(Service):
         self._dispatcher.unlisten(channel, listener)
 
     def fence(self, channels: Iterable[bytes] | None = None) -> Deferred[None]:
-        return self._dispatcher.fence()
+        return self._dispatcher.fence(channels)
 
     def fileno(self) -> int | None:
         return self._dispatcher.fileno()

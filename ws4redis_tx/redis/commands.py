@@ -14,9 +14,9 @@ from ws4redis_tx.core.messages import PersistedMessage
 from ws4redis_tx.core.names import stamp_key
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis import scripts
-from ws4redis_tx.redis.connection import RedisConnection
-from ws4redis_tx.redis.protocol import LOST, Command, CommandProtocol, ResponseError
-from ws4redis_tx.redis.refusals import Trouble, concerns_server, refuses_scripts
+from ws4redis_tx.redis.wire.connection import RedisConnection
+from ws4redis_tx.redis.wire.protocol import LOST, Command, CommandProtocol, ResponseError
+from ws4redis_tx.redis.wire.refusals import Trouble, concerns_server, refuses_scripts
 from ws4redis_tx.scheduling.timeouts import Timeouts
 
 _log = Logger()

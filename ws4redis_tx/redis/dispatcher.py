@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -16,12 +16,13 @@ from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.delivery.fanout import Fanout
 from ws4redis_tx.delivery.hub import EchoNotes, Hub
+from ws4redis_tx.redis.arrivals import Arrivals, Reads
 from ws4redis_tx.redis.channel_table import ChannelTable
 from ws4redis_tx.redis.commands import Commands
 from ws4redis_tx.redis.persisted import PersistedMessages
 from ws4redis_tx.redis.pubsub import Probe, PubSub
-from ws4redis_tx.redis.recovery import Arrivals, Recovery
-from ws4redis_tx.redis.refusals import Trouble, concerns_server
+from ws4redis_tx.redis.recovery import Recovery
+from ws4redis_tx.redis.wire.refusals import Trouble, concerns_server
 
 _log = Logger()
 
@@ -35,7 +36,8 @@ class Dispatcher:
 
     When the connection is made anew, every channel is subscribed again and the persisted messages
     that were missed are read. Messages that arrive meanwhile on their channels are held. The missed
-    messages go out first, then the held ones; only then does the connection count as up.
+    messages go out first, then the held ones. The connection counts as up as soon as it is known
+    which channels missed something; those that did are served as their messages are read.
     """
 
     def __init__(
@@ -63,13 +65,14 @@ class Dispatcher:
         self._fanout = Fanout(self.hub, reactor.seconds, lambda run: reactor.callLater(0, run))
         self._commands = commands
         self._arrivals = Arrivals()
-        self._reads = _Reads()
+        self._reads = Reads()
         self._recovery = Recovery(
             self._pubsub,
             PersistedMessages(commands, prefix),
             self._arrivals,
             serve=self._serve,
             hand_over=self.receive,
+            on_failure=self._pubsub.drop,
         )
         self.probe = Probe(
             prefix,
@@ -108,22 +111,24 @@ class Dispatcher:
     def unlisten(self, channel: bytes, listener: IListener) -> None:
         self.table.unlisten(channel, listener)
 
-    def fence(self) -> Deferred[None]:
+    def fence(self, channels: Iterable[bytes] | None = None) -> Deferred[None]:
         """As ``IBroker.fence``."""
         stands: Deferred[None] = Deferred()
         # These callbacks stand on a Deferred of their own: the one that is returned may be
         # cancelled, and the messages were read all the same.
         self._pubsub.fence().addCallbacks(
-            self._fenced, stands.errback, callbackArgs=(self._reads.take(), stands)
+            self._fenced, stands.errback, callbackArgs=(self._reads.take(), channels, stands)
         )
         return stands
 
     def when_handed_over(self, function: Callable[[], object]) -> None:
-        """Call ``function`` when all that has arrived was handed to its listeners: now, if it was.
-
-        A failure is logged.
+        """Call ``function`` when all that has arrived, or was missed in an outage, was handed to
+        its listeners: now, if it was. Not called if the connection is lost before. A failure is
+        logged.
         """
-        self._fanout.then(function)
+        self._recovery.when_caught_up().addCallbacks(
+            lambda _: self._fanout.then(function), lambda _: None
+        )
 
     def read(self, channel: bytes, payload: bytes) -> None:
         """A listener of ``channel`` was given the persisted message.
@@ -146,10 +151,24 @@ class Dispatcher:
             self.probe.send()  # the command connection learns of it, and then everybody does
         return Failure(BrokerUnavailable(f"Redis did not subscribe: {failure.value}"))
 
-    def _fenced(self, _: object, read: list[tuple[bytes, bytes]], stands: Deferred[None]) -> None:
+    def _fenced(
+        self,
+        _: object,
+        read: list[tuple[bytes, bytes]],
+        channels: Iterable[bytes] | None,
+        stands: Deferred[None],
+    ) -> None:
+        recovery = self._recovery
         for channel, payload in read:
-            if channel in self.hub.channels:
+            if channel in self.hub.channels and not recovery.is_behind((channel,)):
                 self._arrivals.note_read(channel, payload)
+        if recovery.holding:
+            names = None if channels is None else tuple(channels)
+            recovery.when_caught_up(names).addCallbacks(self._stands, stands.errback, (stands,))
+        else:
+            self._stands(None, stands)
+
+    def _stands(self, _: object, stands: Deferred[None]) -> None:
         self._fanout.then(partial(stands.callback, None))
 
     # Messages
@@ -224,34 +243,9 @@ class Dispatcher:
         self.probe.paused = False
         self.notes.clear()
         self._reads.forget()
+        self._recovery.lost()
 
     def _deaf(self) -> None:
-        if self._pubsub.up:
+        if self._pubsub.up and not self._recovery.holding:  # a slow link is not deaf
             _log.warn("Redis is connected but nothing it publishes arrives; connecting anew.")
             self._pubsub.drop()
-
-
-class _Reads:
-    """Messages that were read from their keys, and are not known to have reached all who listened
-    then. Those that no fence confirms while two probes come back are forgotten.
-    """
-
-    def __init__(self) -> None:
-        self._recent: list[tuple[bytes, bytes]] = []
-        self._earlier: list[tuple[bytes, bytes]] = []
-
-    def add(self, channel: bytes, payload: bytes) -> None:
-        self._recent.append((channel, payload))
-
-    def take(self) -> list[tuple[bytes, bytes]]:
-        """The messages that were read so far, for the fence that is sent next."""
-        read = self._earlier + self._recent
-        self.forget()
-        return read
-
-    def forget(self) -> None:
-        self._recent, self._earlier = [], []
-
-    def age(self) -> None:
-        """A probe is back."""
-        self._earlier, self._recent = self._recent, []

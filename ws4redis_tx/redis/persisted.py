@@ -14,11 +14,11 @@ from typing import Any
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.python.failure import Failure
 
-from ws4redis_tx.core.names import read_stamp, stamp_key
+from ws4redis_tx.core.names import read_stamp, with_stamps
 from ws4redis_tx.redis import scripts
 from ws4redis_tx.redis.commands import Commands
-from ws4redis_tx.redis.protocol import LOST, Command
-from ws4redis_tx.redis.refusals import refuses_scripts
+from ws4redis_tx.redis.wire.protocol import LOST, Command
+from ws4redis_tx.redis.wire.refusals import refuses_scripts
 
 # One answer has at most so many bytes of messages, or is about so many channels.
 PORTION_BYTES = 256 * 1024
@@ -177,8 +177,7 @@ class PersistedMessages:
         return plainly(argument)
 
     def _keys(self, channels: Sequence[bytes]) -> list[bytes]:
-        stamp = stamp_key(self._prefix, b"")
-        return [key for channel in channels for key in (channel, stamp + channel)]
+        return with_stamps(self._prefix, channels)
 
 
 def portions(found: Iterable[Persisted]) -> Iterator[list[Persisted]]:

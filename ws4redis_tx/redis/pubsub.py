@@ -19,10 +19,10 @@ from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.names import control_channel
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis.commands import Commands
-from ws4redis_tx.redis.connection import RedisConnection
 from ws4redis_tx.redis.persisted import RedisClock, read_clock
-from ws4redis_tx.redis.protocol import LOST, PubSubProtocol
-from ws4redis_tx.redis.refusals import Trouble, is_no_permission
+from ws4redis_tx.redis.wire.connection import RedisConnection
+from ws4redis_tx.redis.wire.protocol import LOST, PubSubProtocol
+from ws4redis_tx.redis.wire.refusals import Trouble, is_no_permission
 from ws4redis_tx.scheduling.waiters import Waiters
 
 _log = Logger()

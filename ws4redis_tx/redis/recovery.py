@@ -1,23 +1,21 @@
-"""Which messages an outage of pub/sub swallowed, and how they are delivered afterwards.
-
-Pub/sub keeps nothing, but the last message of each channel is persisted, with a stamp of Redis'
-own clock. A probe that Redis publishes to ourselves carries that clock too, and comes back in
-order with all other messages: every message with an earlier stamp has arrived by then.
-"""
+"""How the messages that an outage of pub/sub swallowed are found, and delivered afterwards."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
+from twisted.python.failure import Failure
 
-from ws4redis_tx.redis.persisted import Persisted, PersistedMessages, RedisClock, portions
-from ws4redis_tx.redis.protocol import LOST
+from ws4redis_tx.core.errors import BrokerUnavailable
+from ws4redis_tx.redis.arrivals import Arrivals
+from ws4redis_tx.redis.persisted import Persisted, PersistedMessages, portions
 from ws4redis_tx.redis.pubsub import PubSub
+from ws4redis_tx.redis.wire.protocol import LOST
 from ws4redis_tx.scheduling.deferreds import gather
+from ws4redis_tx.scheduling.waiters import Waiters
 
 Message = tuple[bytes, bytes]
 """A channel and a payload."""
@@ -25,129 +23,6 @@ Message = tuple[bytes, bytes]
 _SUBSCRIBED_AT_ONCE = 5000
 
 _MOST_HELD = 8 << 20  # bytes of messages that wait here; more of them wait in Redis
-
-# Bytes. A longer message is remembered by its SHA-1: Redis can compare that before it sends the
-# message. A shorter one is sent sooner than it is compared.
-_SHORT = 1024
-
-
-_NEVER = RedisClock(0)
-
-
-class _Heard(NamedTuple):
-    """How far a channel was heard: until the last probe, and the digests of what came after it."""
-
-    proven: RedisClock
-    recent: set[int]
-
-
-class Arrivals:
-    """The messages that have arrived, as far as is needed to recognise one that has not.
-
-    Messages are remembered by their digest, from one probe to the next.
-    """
-
-    def __init__(self) -> None:
-        self._proven = _NEVER
-        self._clock = _NEVER  # that of the stamps which are judged
-        self.recent: set[int] = set()
-        """Digests of those that have arrived since the last probe."""
-        # The last message of each channel: its digest, or the SHA-1 of a long one.
-        self._last: dict[bytes, int | bytes] = {}
-        self._behind: dict[bytes, _Heard] = {}
-
-    def note(self, channel: bytes, payload: bytes) -> None:
-        """This message has arrived."""
-        if len(payload) > _SHORT:
-            last = self._last[channel] = hashlib.sha1(payload).digest()
-            self.recent.add(hash((channel, last)))
-        else:
-            self._last[channel] = digest = hash((channel, payload))
-            self.recent.add(digest)
-
-    def note_read(self, channel: bytes, payload: bytes) -> None:
-        """This message was read from its key, and everybody who listened when it was published
-        has it: a fence says so.
-        """
-        last = _last(channel, payload)
-        self.recent.add(_digest(channel, last))
-        # A message that arrived over pub/sub is newer.
-        self._last.setdefault(channel, last)
-
-    def prove(self, moment: RedisClock) -> None:
-        """Every message with a stamp up to ``moment`` has arrived, except on channels that are
-        behind.
-        """
-        self._proven = moment
-        self.forget_recent()
-
-    def forget_recent(self) -> None:
-        """Forget what a probe would prove, where no probe is permitted."""
-        self.recent = set()
-
-    def forget(self, channel: bytes) -> None:
-        """Nobody listens to ``channel`` any more."""
-        self._last.pop(channel, None)
-        self._behind.pop(channel, None)
-
-    def fall_behind(self, channels: Iterable[bytes]) -> None:
-        """Of these channels nothing is proven until they have caught up."""
-        for channel in channels:
-            self._behind.setdefault(channel, _Heard(self._proven, self.recent))
-
-    def catch_up(self, channels: Iterable[bytes]) -> None:
-        for channel in channels:
-            self._behind.pop(channel, None)
-
-    def read_clock(self, clock: RedisClock) -> None:
-        """The stamps that are asked about from now on are of this clock."""
-        self._clock = clock
-
-    def missed(self, channel: bytes, payload: bytes, stamp: int | None) -> bool:
-        """Whether the persisted message was published while we could not hear it.
-
-        One without a stamp, from a publisher that sets none, counts as heard if its bytes are
-        those of the last one on its channel. So does one whose stamp is of another clock than the
-        last probe: of a Redis that has been replaced since, or whose clock was set back.
-        """
-        return self._missed(channel, _last(channel, payload), stamp)
-
-    def may_be_missed(self, channel: bytes, stamp: int | None) -> bool:
-        """Whether it takes the message itself to answer that."""
-        return self._later(self._heard(channel), stamp) is not False
-
-    def known_sha1(self, channel: bytes, stamp: int | None) -> str:
-        """The SHA-1 of a message that would not count as missed, if one is known, or ``""``."""
-        last = self._last.get(channel)
-        if not isinstance(last, bytes) or self._missed(channel, last, stamp):
-            return ""
-        return last.hex()
-
-    def _heard(self, channel: bytes) -> _Heard:
-        return self._behind.get(channel) or _Heard(self._proven, self.recent)
-
-    def _missed(self, channel: bytes, last: int | bytes, stamp: int | None) -> bool:
-        heard = self._heard(channel)
-        if _digest(channel, last) in heard.recent:
-            return False
-        later = self._later(heard, stamp)
-        return last != self._last.get(channel) if later is None else later
-
-    def _later(self, heard: _Heard, stamp: int | None) -> bool | None:
-        """Whether it is later than the last probe; ``None`` if the two cannot be compared."""
-        clock, proven = self._clock, heard.proven
-        if stamp is None or clock.server != proven.server or clock.now < max(proven.now, stamp):
-            return None  # in the future: of a server that was here before
-        return stamp > proven.now
-
-
-def _last(channel: bytes, payload: bytes) -> int | bytes:
-    long = len(payload) > _SHORT
-    return hashlib.sha1(payload).digest() if long else hash((channel, payload))
-
-
-def _digest(channel: bytes, last: int | bytes) -> int:
-    return hash((channel, last)) if isinstance(last, bytes) else last
 
 
 class Recovery:
@@ -160,6 +35,7 @@ class Recovery:
 
     :param serve: called when the messages that were missed are known, before any is handed over.
     :param hand_over: called with messages in their order.
+    :param on_failure: called when what is behind cannot be read, although the connection is there.
     """
 
     def __init__(
@@ -170,12 +46,15 @@ class Recovery:
         *,
         serve: Callable[[], object],
         hand_over: Callable[[list[Message]], object],
+        on_failure: Callable[[], object],
     ) -> None:
         self._pubsub = pubsub
         self._persisted = persisted
         self._arrivals = arrivals
         self._serve = serve
         self._hand_over = hand_over
+        self._on_failure = on_failure
+        self._caught_up = Waiters[None]()
         self.holding = False
         """Whether arriving messages go through ``hold``."""
         self._behind: set[bytes] | None = None  # None: all
@@ -201,7 +80,7 @@ class Recovery:
         subscribe_probe: Callable[[], Deferred[Any]],
         when_connected: Callable[[], Deferred[Any]],
     ) -> Any:
-        """Fire when every missed message was handed over.
+        """Fire when every channel is served that is not behind. The others follow in portions.
 
         Fails when the connection is lost, or brings nothing, or when Redis does not answer; another
         run goes on from there.
@@ -233,9 +112,36 @@ class Recovery:
         self._arrivals.catch_up(set(channels) - self._behind)
         self._serve()
         self._hand_over(self._take(missed))
-        for portion in remaining:
+        if remaining:
+            self._read_all(remaining).addErrback(self._failed, self._pubsub.generation)
+
+    def is_behind(self, channels: Collection[bytes] | None) -> bool:
+        """Whether messages of one of ``channels``, or of any channel, wait for what was missed."""
+        if not self.holding or self._behind is None:
+            return self.holding
+        return channels is None or not self._behind.isdisjoint(channels)
+
+    def when_caught_up(self, channels: Collection[bytes] | None = None) -> Deferred[None]:
+        """Fire when none of ``channels``, or no channel at all, is behind. Fails with
+        ``BrokerUnavailable`` when the connection is lost before.
+        """
+        if not self.is_behind(channels):
+            return succeed(None)
+        return self._caught_up.wait().addCallback(lambda _: self.when_caught_up(channels))
+
+    def lost(self) -> None:
+        """The connection is lost. Nothing is given up; the next run goes on from here."""
+        self._caught_up.fail(Failure(BrokerUnavailable("The connection to Redis was lost.")))
+
+    @inlineCallbacks
+    def _read_all(self, portions: list[list[Persisted]]) -> Any:
+        for portion in portions:
             missed = yield self._read(portion)
             self._catch_up([each.channel for each in portion], missed)
+
+    def _failed(self, failure: Failure, generation: int) -> None:
+        if self._pubsub.generation == generation and self._pubsub.connected:
+            self._on_failure()
 
     def _begin(self) -> None:
         self._earlier += self._held
@@ -254,13 +160,13 @@ class Recovery:
     @inlineCallbacks
     def _read(self, portion: list[Persisted]) -> Any:
         """Those of a portion that were missed, in its order."""
-        arrivals = self._arrivals
+        arrivals, generation = self._arrivals, self._pubsub.generation
         asked = [(each, arrivals.known_sha1(each.channel, each.moment)) for each in portion]
         messages = yield self._persisted.read(asked)
+        if not self._pubsub.connected or self._pubsub.generation != generation:
+            raise LOST("Not connected")
         if any(each.moment is None for each in portion):
             yield self._fence()  # no stamp tells whether another was published since
-        elif not self._pubsub.connected:
-            raise LOST("Not connected")
         channels = {each.channel for each in portion}
         arrived = {each for each in chain(self._earlier, self._held) if each[0] in channels}
         return [
@@ -281,6 +187,8 @@ class Recovery:
         self.holding = bool(self._behind)
         self._arrivals.catch_up(channels)
         self._hand_over(self._take(missed))
+        caught_up, self._caught_up = self._caught_up, Waiters()
+        caught_up.fire(None)
 
     def _take(self, missed: list[Message]) -> list[Message]:
         """Those that were missed, among all that is held for channels that are not behind."""

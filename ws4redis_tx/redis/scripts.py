@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ws4redis_tx.core.errors import BrokerUnavailable
-from ws4redis_tx.core.names import stamp_key
-from ws4redis_tx.redis.protocol import Command, ResponseError
+from ws4redis_tx.core.names import with_stamps
+from ws4redis_tx.redis.wire.protocol import Command, ResponseError
 
 # Persist first: a client that subscribes and then reads the key sees the message one way or the
 # other. The stamp is Redis' own clock in microseconds. For each channel the script answers with the
@@ -162,8 +162,7 @@ def portions(channels: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
 
 def atomic_command(prefix: str, portion: Sequence[bytes], message: bytes, expire: int) -> Command:
     """Persist and publish on each channel in one step. ``atomic_answer_fits`` checks the answer."""
-    stamp = stamp_key(prefix, b"")
-    keys = [key for channel in portion for key in (channel, stamp + channel)]
+    keys = with_stamps(prefix, portion)
     return ("EVAL", PUBLISH, len(keys), *keys, message, expire)
 
 

@@ -77,7 +77,8 @@ class ControlChannel:
                 problem=str(error),
             )
         else:
-            self._heard(revocation)
+            if revocation is not None:
+                self._heard(revocation)
 
     @inlineCallbacks
     def _listen(self) -> Any:

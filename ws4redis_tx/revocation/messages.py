@@ -8,6 +8,10 @@ A message is a JSON object with one verb, which names one kind of thing and the 
 
 ``PK`` is a user's primary key as a string. ``H`` is the SHA-256 of a session key, in hexadecimal
 digits: the key itself is a credential, which those who may listen to Redis' channels must not get.
+
+On a site with tenants, a message that concerns one of them begins with ``2:``, and names it as
+``"tenant"`` beside the verb; the digest is of ``TENANT:KEY``. A message without a tenant concerns
+all of them. Messages that begin with another number are those of a later edition.
 """
 
 from __future__ import annotations
@@ -17,9 +21,10 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from ws4redis_tx.core.admission import Identity
-from ws4redis_tx.core.names import logouts_key
+from ws4redis_tx.core.names import check_tenant, facility_text, logouts_key
 
 LOGOUT, RECHECK, DISCONNECT = "logout", "recheck", "disconnect"
 KINDS: dict[str, tuple[str, ...]] = {
@@ -34,22 +39,29 @@ CONTROL_NAME = "revoke"
 # The lists of the latest logouts: an entry is a line, with a version and a session's digest.
 _LISTS = 16
 _VERSION = b"1"
+_MESSAGE = re.compile(rb"(\d+):")
 _ENTRY = re.compile(rb"1:([0-9a-f]{64})")
 
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """One message. A ``session`` is given by its digest."""
+    """One message. A ``session`` is given by its digest. Without a ``tenant`` it concerns all."""
 
     verb: str
     kind: str
     values: tuple[str, ...]
+    tenant: str = ""
 
     @property
     def payload(self) -> bytes:
-        return json.dumps({self.verb: {self.kind: self.values}}).encode()
+        named: dict[str, Any] = {self.verb: {self.kind: self.values}}
+        if not self.tenant:
+            return json.dumps(named).encode()
+        return b"2:" + json.dumps({**named, "tenant": self.tenant}).encode()
 
     def concerns(self, identity: Identity, facility: str) -> bool:
+        if self.tenant and identity.tenant != self.tenant:
+            return False
         if self.kind == "group":
             return any(group in self.values for group in identity.groups)
         if self.kind == "facility":
@@ -58,20 +70,31 @@ class Revocation:
             return identity.user_id in self.values
         if self.kind == "username":
             return identity.username in self.values
-        return identity.session_key is not None and digest(identity.session_key) in self.values
+        key = identity.session_key
+        return key is not None and digest(key, identity.tenant) in self.values
 
 
-def digest(session_key: str) -> str:
+def digest(session_key: str, tenant: str = "") -> str:
     """The name of a session on the control channel."""
-    return hashlib.sha256(session_key.encode(errors="surrogatepass")).hexdigest()
+    name = f"{tenant}:{session_key}" if tenant else session_key
+    return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
 
 
-def read_revocation(payload: bytes) -> Revocation:
-    """Raises ``ValueError`` for anything that is not such a message."""
+def read_revocation(payload: bytes) -> Revocation | None:
+    """``None`` for a message of a later edition. Raises ``ValueError`` for anything that is not
+    such a message.
+    """
+    version = _MESSAGE.match(payload)
+    if version and version[1] != b"2":
+        return None
+    tenant = ""
     try:
-        [(verb, named)] = json.loads(payload).items()
+        content = json.loads(payload[version.end() :] if version else payload)
+        if version:
+            tenant = check_tenant(content.pop("tenant"))
+        [(verb, named)] = content.items()
         [(kind, values)] = named.items()
-    except (AttributeError, RecursionError, ValueError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError("not a JSON object with one verb and one kind") from error
     if kind not in KINDS.get(verb, ()):
         raise ValueError("an unknown verb or kind")
@@ -81,7 +104,7 @@ def read_revocation(payload: bytes) -> Revocation:
         or not all(isinstance(value, str) for value in values)
     ):
         raise ValueError("its values are not a list of strings, one at least")
-    return Revocation(verb, kind, tuple(values))
+    return Revocation(verb, kind, tuple(values), tenant)
 
 
 def logout_entries(prefix: str, revocation: Revocation) -> dict[bytes, bytes]:
@@ -107,7 +130,12 @@ def read_logouts(lists: Iterable[bytes | None]) -> list[str]:
 
 
 def disconnection(
-    *, user: object = None, session: object = None, group: object = None, facility: object = None
+    *,
+    user: object = None,
+    session: object = None,
+    group: object = None,
+    facility: object = None,
+    tenant: str | None = None,
 ) -> Revocation:
     """The message that closes the websockets of a user, session or group, or on a facility.
 
@@ -142,6 +170,8 @@ def disconnection(
         value = getattr(value, "name", None)
     elif kind == "session" and not isinstance(value, str):
         value = getattr(value, "session_key", None)
+    elif kind == "facility":
+        value = facility_text(value)
     if not isinstance(value, str):
         raise TypeError(
             f"{next(iter(given))}= names nobody: it takes "
@@ -150,8 +180,9 @@ def disconnection(
                 "username": "a saved user, or a username",
                 "session": "a session key, or a session that has one",
                 "group": "a group, or its name",
-                "facility": "a string",
             }[kind]
             + "."
         )
-    return Revocation(DISCONNECT, kind, (digest(value) if kind == "session" else value,))
+    tenant = "" if tenant is None else check_tenant(tenant)
+    value = digest(value, tenant) if kind == "session" else value
+    return Revocation(DISCONNECT, kind, (value,), tenant)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
+from time import time
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -30,7 +30,10 @@ PATIENCE = 30.0
 # Seconds from the first failure to each retry.
 _RETRIES = (2.0, 10.0, PATIENCE)
 
-_LONGEST_TIMER = 86400.0
+_CLOCK_INTERVAL = 60.0
+"""Seconds between looks at the system clock, which says when a visitor's session ends, and may be
+set meanwhile. Timers do not follow it.
+"""
 
 
 class Rechecker:
@@ -101,12 +104,16 @@ class Rechecker:
         admitted.expiry = None
         if expires is None:
             return
-        left = expires - time.time()
+        left = expires - time()
         delay = left + 0.1 if left > 0 else 5.0
-        if not self._period or delay < self._period:
+        if self._period and delay >= self._period:
+            return
+        if delay > _CLOCK_INTERVAL:
             admitted.expiry = self._reactor.callLater(
-                min(delay, _LONGEST_TIMER), self._queue.soon, session
+                _CLOCK_INTERVAL, self._set_timer, session, expires
             )
+        else:
+            admitted.expiry = self._reactor.callLater(delay, self._queue.soon, session)
 
     # A recheck
 

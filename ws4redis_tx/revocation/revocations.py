@@ -83,7 +83,7 @@ class Revocations:
         self._recent: deque[tuple[float, int, Revocation]] = deque()
         # Until when the sessions with these digests are refused, the oldest first.
         self._logged_out: dict[str, float] = {}
-        self._again: dict[tuple[str, tuple[str, ...]], float] = {}
+        self._again: dict[tuple[str, tuple[str, ...], str], float] = {}
         self._again_timer: Any = None
         self._ending: list[Any] = []
         self._lines = Summaries(reactor)
@@ -153,7 +153,7 @@ class Revocations:
     def _check_not_logged_out(self, identity: Identity) -> None:
         if not self._logged_out or identity.session_key is None:
             return
-        until = self._logged_out.get(digest(identity.session_key), 0.0)
+        until = self._logged_out.get(digest(identity.session_key, identity.tenant), 0.0)
         if until > self._reactor.seconds():
             raise Denied(403, "This is not allowed any more.", detail="its session was logged out")
 
@@ -216,7 +216,7 @@ class Revocations:
 
     def _recheck_again_later(self, revocation: Revocation) -> None:
         """Once more, also those that open meanwhile: what they were judged by may be old."""
-        key = (revocation.kind, revocation.values)
+        key = (revocation.kind, revocation.values, revocation.tenant)
         if not self._again:
             self._again_timer = self._reactor.callLater(AGAIN_AFTER, self._recheck_due)
         self._again.pop(key, None)

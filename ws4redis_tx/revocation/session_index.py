@@ -118,7 +118,8 @@ class SessionIndex:
 
 
 def _session_key(identity: Identity) -> bytes | None:
-    return None if identity.session_key is None else _key(digest(identity.session_key))
+    key = identity.session_key
+    return None if key is None else _key(digest(key, identity.tenant))
 
 
 def _key(session_digest: str) -> bytes:
@@ -136,4 +137,5 @@ def _compact(identity: Identity) -> Identity:
     if identity == ANONYMOUS:
         return ANONYMOUS
     groups = tuple(sys.intern(str(group)) for group in identity.groups)
-    return Identity(identity.session_key, identity.username, groups, identity.user_id)
+    tenant = sys.intern(identity.tenant)
+    return Identity(identity.session_key, identity.username, groups, identity.user_id, tenant)

@@ -44,6 +44,17 @@ def unsent(transport: Any) -> int:
     return waiting + int.from_bytes(queued, sys.byteorder)
 
 
+def unsent_pieces(transport: Any) -> list[bytes]:
+    """What ``transport`` keeps because the system has not taken it yet."""
+    pieces: list[bytes] = []
+    while transport is not None and not isinstance(transport, tcp.Connection):
+        pieces += getattr(transport, "_appSendBuffer", ())  # of TLS
+        transport = getattr(transport, "transport", None)
+    if transport is not None:
+        pieces += [transport.dataBuffer, *transport._tempDataBuffer]
+    return [each for each in pieces if each]
+
+
 class _ImmediateWriter:
     # Few objects, since each is another cache miss in a fan-out: the transport is not looked at as
     # long as it has nothing to send.
@@ -67,4 +78,14 @@ class _ImmediateWriter:
             sent = 0  # full, or lost: the transport finds out which
         if sent < len(data):
             self._clear = False
-            self._transport.write(data[sent:])
+            self._leave(data, sent)
+
+    def _leave(self, data: bytes, sent: int) -> None:
+        """Leave the rest to the transport, as its ``write`` does, but without a copy: other clients
+        may keep the same bytes.
+        """
+        transport = self._transport
+        if transport.connected and not transport._writeDisconnected:
+            transport.dataBuffer, transport.offset = data, sent
+            transport._maybePauseProducer()
+            transport.startWriting()

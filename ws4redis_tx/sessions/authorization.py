@@ -71,8 +71,9 @@ class Authorization:
         session, handshake, identity = self._session, self._handshake, admission.identity
         if session.ended:
             return admission
-        check_admission(handshake, admission)
-        session.claim(session.server.visitors, identity.username or identity.session_key)
+        check_admission(handshake, admission, tenants=session.server.config.tenants)
+        visitor = identity.username or identity.session_key
+        session.claim(session.server.visitors, visitor and (identity.tenant, visitor))
         session.server.revocations.admit(
             session, handshake, self._rights, admission, self._sequence, session.server.fixed
         )

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from ws4redis_tx.core.admission import ANONYMOUS, Identity
 from ws4redis_tx.core.errors import MessageRefused
 from ws4redis_tx.core.interfaces import IHooks, Refusal
+from ws4redis_tx.core.messages import payload_of
 from ws4redis_tx.scheduling.serial_queue import SerialQueue, call
 from ws4redis_tx.scheduling.waiters import Waiters
 from ws4redis_tx.sessions.interfaces import Ending
@@ -40,8 +41,7 @@ class Connection:
     _session: Session = field(repr=False)
 
     def send(self, message: bytes | str) -> None:
-        payload = message.encode() if isinstance(message, str) else bytes(memoryview(message))
-        self._in_reactor(self._session.send, payload)
+        self._in_reactor(self._session.send, payload_of(message))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         if code not in _CODES:

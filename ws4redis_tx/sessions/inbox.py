@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.python.failure import Failure
 
 from ws4redis_tx.core.errors import BrokerUnavailable
+from ws4redis_tx.delivery.queues import MESSAGE_COST
 from ws4redis_tx.sessions.interfaces import ISessionObserver
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ class Inbox:
         self.reading = True
         """Whether the server reads the client's bytes."""
 
+    @property
+    def size(self) -> int:
+        """Bytes of the messages that are not acknowledged yet."""
+        return self._size + MESSAGE_COST * self._unacknowledged
+
     def receive(self, payload: bytes) -> None:
         """Take a message, unless the client has begun to close."""
         if self._close_timer is not None:
@@ -52,6 +58,7 @@ class Inbox:
         self.pace()
         taken = maybeDeferred(self._hand_over, payload)
         taken.addErrback(self._failed).addBoth(self._acknowledged, len(payload))
+        self._session.grew(len(payload) + MESSAGE_COST)
 
     def _hand_over(self, payload: bytes) -> Any:
         session = self._session

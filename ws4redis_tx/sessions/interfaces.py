@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -39,6 +40,14 @@ class ITransport(Protocol):
     def request_begun(self) -> bool:
         """Whether no byte of a request has arrived yet."""
 
+    @property
+    def incoming(self) -> int:
+        """Bytes that are kept of a request or message that has not arrived completely."""
+
+    @property
+    def outgoing(self) -> Sequence[bytes]:
+        """What was written and is kept, because the system has not taken it yet."""
+
     def negotiate(self, handshake: Handshake) -> ICodec:
         """Choose from the client's offers, and return the codec for that choice. Writes nothing."""
 
@@ -64,6 +73,11 @@ class ITransport(Protocol):
         """Stop reading from the client until ``resume_reading``."""
 
     def resume_reading(self) -> None: ...
+
+    def take_step(self) -> bool:
+        """Take a little of the client's bytes that wait for a turn at ``Server.turns``. Return
+        whether to go on.
+        """
 
     def check_liveness(self) -> None:
         """Ask the client for a sign of life. ``drop_if_silent`` looks for it later."""

@@ -7,8 +7,8 @@ are too many at once.
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from ws4redis_tx.core.errors import Denied, Outage, cut, shown
 from ws4redis_tx.core.interfaces import Closing
+from ws4redis_tx.core.proxies import counted_address
 from ws4redis_tx.scheduling.summaries import DIFFERENT, Summaries, place
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class ClientLog:
         self.share(1)
         self._second, self._ends = 0, 0
         # By address: when a line of its was last written, and the bytes left to it then.
-        self._room: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._room: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
 
     def share(self, processes: int) -> None:
         """Share the bounds with other processes that write into the same log."""
@@ -134,7 +135,7 @@ class ClientLog:
             self._second, self._ends = int(now), 0
         if self._ends >= self._ends_per_second:
             return False
-        address = _network(peer)
+        address = counted_address(peer)
         since, room = self._room.pop(address, (now, self._burst))
         room = min(self._burst, room + max(0.0, now - since) * self._rate)
         fits: bool = size <= room
@@ -143,14 +144,3 @@ class ClientLog:
             self._room.popitem(last=False)
         self._ends += int(fits)
         return fits
-
-
-def _network(peer: str) -> str:
-    """An IPv4 address, or the first half of an IPv6 address."""
-    if ":" not in peer:
-        return peer
-    try:
-        address = ipaddress.IPv6Address(peer.partition("%")[0])
-    except ValueError:
-        return peer
-    return str(address.ipv4_mapped or address.packed[:8].hex())

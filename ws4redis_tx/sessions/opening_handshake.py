@@ -18,9 +18,16 @@ from typing import TYPE_CHECKING
 
 from twisted.python.failure import Failure
 
-from ws4redis_tx.core.errors import BrokerUnavailable, Denied, Outage, unavailable
+from ws4redis_tx.core.errors import (
+    BrokerUnavailable,
+    Denied,
+    Outage,
+    is_permission_denied,
+    unavailable,
+)
 from ws4redis_tx.core.handshake import asks_for_websocket, judge_request
 from ws4redis_tx.core.http import MAX_HEAD_BYTES, HttpRequest, read_request
+from ws4redis_tx.core.proxies import counted_address
 
 if TYPE_CHECKING:
     from ws4redis_tx.sessions.server import Server
@@ -62,7 +69,7 @@ class OpeningHandshake:
         """Start with a request whose head was read here or by an HTTP server."""
         session = self._session
         self.head_read = True
-        self.wants_websocket = asks_for_websocket(request)
+        self.wants_websocket = True
         self._server.timeouts.discard(session)
         if session.ended:
             return
@@ -70,6 +77,7 @@ class OpeningHandshake:
             self._judge(request)
             answer = session.protocol.handshake(session)
         except BaseException:  # also sys.exit() in a callback
+            self.wants_websocket = asks_for_websocket(request)
             self._fail(Failure())
             return
         if answer is None:
@@ -89,15 +97,14 @@ class OpeningHandshake:
     def _judge(self, request: HttpRequest) -> None:
         server, session = self._server, self._session
         transport = session.transport
-        path, self.peer = request.path, transport.peer_address
-        self.path = path
-        protocol = server.protocol_at(path)
+        self.path, self.peer = request.path, transport.peer_address
+        request, protocol = server.place(request)
         handshake = server.proxies.see_through(
             judge_request(request, protocol.path, secure=transport.secure, peer=self.peer)
         )
         self.peer = handshake.peer
         server.check_capacity()
-        session.claim(server.addresses, handshake.peer)
+        session.claim(server.addresses, counted_address(handshake.peer))
         server.origins.check(handshake)
         session.handshake = handshake
         session.outbox.codec = transport.negotiate(handshake)
@@ -119,6 +126,9 @@ class OpeningHandshake:
         if isinstance(error, BrokerUnavailable):
             kind = unavailable if self._server.broker.available else Outage
             error = kind(str(error))
+        elif is_permission_denied(error):
+            detail = f"the subscriber or the authorizer raised PermissionDenied ({error})"
+            error = Denied(403, "This is not allowed.", detail=detail)
         elif not isinstance(error, Denied):
             text = "A handshake failed; the client was answered with 500"
             self._server.log.failed(text, failure)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from ws4redis_tx.core.errors import unavailable
 from ws4redis_tx.core.limits import Allowance, Quota, Rate
 
@@ -12,11 +14,11 @@ class PeerLimits:
     __slots__ = ("_allowance", "_claims")
 
     def __init__(self) -> None:
-        self._claims: tuple[tuple[Quota, str], ...] = ()
+        self._claims: tuple[tuple[Quota, Hashable], ...] = ()
         # Made when the client first sends something.
         self._allowance: Allowance | None = None
 
-    def claim(self, quota: Quota, key: str) -> None:
+    def claim(self, quota: Quota, key: Hashable) -> None:
         """Take a place in ``quota`` for ``key``. Raises ``Denied`` (503) when none is left."""
         if not quota.take(key):
             raise unavailable(

@@ -13,6 +13,7 @@ from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission
 from ws4redis_tx.core.errors import Denied, Outage, unavailable
 from ws4redis_tx.core.handshake import Handshake
+from ws4redis_tx.core.http import HttpRequest
 from ws4redis_tx.core.interfaces import IAuthorizer, IBroker
 from ws4redis_tx.core.limits import Quota, make_rate
 from ws4redis_tx.core.messages import Publication
@@ -22,12 +23,14 @@ from ws4redis_tx.protocols.interfaces import IProtocol
 from ws4redis_tx.revocation.revocations import Revocations
 from ws4redis_tx.scheduling.deferreds import gather
 from ws4redis_tx.scheduling.fifo_limiter import FifoLimiter
+from ws4redis_tx.scheduling.round_robin import RoundRobin
 from ws4redis_tx.scheduling.sweeps import PeriodicSweep
 from ws4redis_tx.scheduling.timeouts import Timeouts
 from ws4redis_tx.scheduling.waiters import Waiters
 from ws4redis_tx.sessions.authorization import Authorization
 from ws4redis_tx.sessions.interfaces import ISessionObserver
 from ws4redis_tx.sessions.log import ClientLog
+from ws4redis_tx.sessions.pending_total import PendingTotal
 from ws4redis_tx.sessions.session import Session
 
 HANDSHAKE_TIMEOUT = 5
@@ -70,6 +73,7 @@ class Server:
         )
         self.proxies = TrustedProxies(config.trusted_proxies)
         self.rate = make_rate(config.rate)
+        self.pending_total = PendingTotal(config.max_pending_total, reactor)
         self.addresses = Quota(config.max_connections_per_address)
         self.visitors = Quota(config.max_connections_per_user)
         self.authorization_timeouts: Timeouts[Authorization] = Timeouts(
@@ -79,6 +83,10 @@ class Server:
         self.authorizations: FifoLimiter[Authorization] = FifoLimiter(
             config.max_authorizations, Authorization.ask, Authorization.give_up, reactor
         )
+        self.turns: RoundRobin[Session] = RoundRobin(
+            lambda session: session.transport.take_step(), reactor
+        )
+        """The sessions whose clients have sent more than a little at once."""
         self.random = random.Random()
         """Chooses the time of a session's first sweep. A test may seed it."""
         self._liveness: PeriodicSweep[Session] = PeriodicSweep(
@@ -114,12 +122,18 @@ class Server:
         self.authorizer = authorizer
         self.fixed = bool(getattr(authorizer, "fixed", False))
 
-    def protocol_at(self, path: str) -> IProtocol:
-        """The protocol with the longest prefix of ``path``. Raises ``Denied`` (404) for none."""
-        found = [each for each in self.protocols if path.startswith(each.path)]
+    def place(self, request: HttpRequest) -> tuple[HttpRequest, IProtocol]:
+        """The protocol with the longest prefix of the path, and the request without the script
+        name, unless the protocol's own path begins with it. Raises ``Denied`` (404) for none.
+        """
+        found = [each for each in self.protocols if request.target.startswith(each.path)]
+        if not found:
+            request = request.below(self.config.script_name)
+            found = [each for each in self.protocols if request.target.startswith(each.path)]
         if not found:
             raise Denied(404, "There is no websocket at this path.")
-        return found[0] if len(found) == 1 else max(found, key=lambda each: len(each.path))
+        protocol = found[0] if len(found) == 1 else max(found, key=lambda each: len(each.path))
+        return request, protocol
 
     def check_capacity(self) -> None:
         """Raise ``Denied`` (503) if no session can be opened now."""
@@ -131,6 +145,8 @@ class Server:
                 f"there are {most} websockets, as many as WS4REDIS_MAX_CONNECTIONS "
                 "(--max-connections) allows"
             )
+        if self.pending_total.exceeded and self.pending_total.still_exceeded():
+            raise Outage("all clients together hold more than WS4REDIS_MAX_PENDING_TOTAL allows")
         if not self.broker.available:
             raise Outage("Redis is unavailable")
 
@@ -162,6 +178,7 @@ class Server:
         self.sessions.discard(session)
         self._liveness.discard(session)
         self.revocations.closed(session)
+        self.pending_total.forget(session)
         if self._heartbeats is not None:
             self._heartbeats.discard(session)
         if not self.sessions and not self.opening:

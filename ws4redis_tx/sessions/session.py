@@ -7,11 +7,11 @@ wait, check ``ended``: the client may have left meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.python.failure import Failure
 
 from ws4redis_tx.core.admission import Admission
@@ -19,6 +19,7 @@ from ws4redis_tx.core.errors import Denied, unavailable
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.interfaces import Closing, Refusal
 from ws4redis_tx.core.limits import Quota
+from ws4redis_tx.core.messages import payload_of
 from ws4redis_tx.delivery.feed import Feed
 from ws4redis_tx.delivery.outbox import Outbox
 from ws4redis_tx.protocols.interfaces import IProtocol
@@ -94,11 +95,10 @@ class Session:
         """The question is answered, or will never be. Idempotent."""
         self.authorizations = tuple([x for x in self.authorizations if x is not authorization])
 
-    def claim(self, quota: Quota, key: str | None) -> None:
+    def claim(self, quota: Quota, key: Hashable) -> None:
         """Take a place in ``quota`` until the end. Raises ``Denied`` (503) when none is left."""
         if key and not quota.unlimited:  # without a key, the peer is unknown
-            if self._limits is None:
-                self._limits = PeerLimits()
+            self._limits = self._limits or PeerLimits()
             self._limits.claim(quota, key)
 
     def accept(self) -> None:
@@ -160,8 +160,11 @@ class Session:
     # While it is open
 
     def send(self, message: bytes | str) -> None:
-        """Send a message in order with all others: as text if it is valid UTF-8, else as binary."""
-        self.feed.send(message.encode() if isinstance(message, str) else message)
+        """Send a message in order with all others: as text if it is valid UTF-8, else as binary.
+
+        Raises ``TypeError`` for what is neither text nor bytes.
+        """
+        self.feed.send(payload_of(message))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Begin the close handshake. Messages that were not written yet are dropped. The reason is
@@ -180,6 +183,18 @@ class Session:
         """Called by the outbox: too many messages are waiting."""
         self.feed.close()
         self.close(1013, "Too slow: too many messages were waiting.")
+
+    def grew(self, size: int) -> None:
+        """The server holds that many bytes more for this client, or of its messages."""
+        self.server.pending_total.grew(self, size)
+
+    def give_way(self) -> None:
+        """All clients together hold too much, and this one holds the most."""
+        if self.opening is None:
+            self.feed.close()
+            self.close(1013, "The server holds too much for its clients.")
+        else:
+            self.turn_away(unavailable("its messages took too much memory"))
 
     def received(self, payload: bytes) -> None:
         """Take a message of the client's from an open transport."""
@@ -206,8 +221,7 @@ class Session:
         rate = self.server.rate
         if rate is None:
             return True
-        if self._limits is None:
-            self._limits = PeerLimits()
+        self._limits = self._limits or PeerLimits()
         now = self.server.reactor.seconds()
         if self._limits.allows(rate, now, messages=messages, size=size):
             return True
@@ -220,10 +234,16 @@ class Session:
         """The client does not read the bytes that were written: let messages wait."""
         self.outbox.pause()
         self._need_inbox().pace()
+        self.grew(sum(map(len, self.transport.outgoing)))
 
     def resume(self) -> None:
         self.outbox.resume()
         self._need_inbox().pace()
+
+    @property
+    def unacknowledged(self) -> int:
+        """Bytes of the client's messages that its protocol has not done with."""
+        return 0 if self._inbox is None else self._inbox.size
 
     @property
     def reading(self) -> bool:
@@ -252,10 +272,7 @@ class Session:
         if self._limits is not None:
             self._limits.give_back()
         if hasattr(self, "protocol"):
-            try:
-                released = self.protocol.closed(self) or succeed(None)
-            except Exception:
-                released = fail()
+            released = maybeDeferred(self.protocol.closed, self)
             released.addErrback(partial(self.server.log.failed, "Releasing a websocket failed"))
         if self._since is not None:
             self.server.log.ended(self, self.closing(ending))

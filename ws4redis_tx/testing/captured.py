@@ -8,6 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from ws4redis_tx.core.names import facility_text, split_tenant
+from ws4redis_tx.redis_store import resolve
+
 _MAX_SHOWN = 200
 _NAMED = ("users", "groups", "sessions")
 
@@ -26,6 +29,7 @@ class CapturedMessage:
     users: frozenset[str]
     groups: frozenset[str]
     sessions: frozenset[str]
+    tenant: str = ""
 
     @property
     def text(self) -> str:
@@ -40,7 +44,9 @@ class CapturedMessage:
         named = {name: getattr(self, name) for name in _NAMED}
         audience = _audience(self.broadcast, named) or f"channels {list(self.channels)}"
         lasting = f"persisted for {self.expire} s" if self.expire else "not persisted"
-        return f"{_abbreviate(self.payload)} on facility {self.facility!r} to {audience}, {lasting}"
+        tenant = f" of tenant {self.tenant!r}" if self.tenant else ""
+        place = f"facility {self.facility!r}{tenant}"
+        return f"{_abbreviate(self.payload)} on {place} to {audience}, {lasting}"
 
 
 def captured_message(
@@ -48,10 +54,11 @@ def captured_message(
 ) -> CapturedMessage:
     """Make a captured message, with the audience read from the names of its channels."""
     names = [channel.decode() for channel in channels]
-    facility, broadcast = "", False
+    facility, broadcast, tenant = "", False, ""
     named: dict[str, set[str]] = {"user": set(), "group": set(), "session": set()}
     for name in names:
-        kind, _, rest = name.removeprefix(f"{prefix}:" if prefix else "").partition(":")
+        tenant, inner = split_tenant(prefix, name)
+        kind, _, rest = inner.partition(":")
         if kind == "broadcast":
             facility, broadcast = rest, True
         elif kind in named:
@@ -64,6 +71,7 @@ def captured_message(
         facility,
         broadcast,
         **{f"{kind}s": frozenset(members) for kind, members in named.items()},
+        tenant=tenant,
     )
 
 
@@ -76,6 +84,7 @@ class Criteria(TypedDict, total=False):
 
     json: Any
     facility: str
+    tenant: str
     broadcast: bool
     users: Iterable[str]
     groups: Iterable[str]
@@ -99,9 +108,9 @@ class Wanted:
         self._named: dict[str, frozenset[str]] = {}
         for name in _NAMED:
             names: Any = criteria.get(name, ())
-            if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+            if names is None or names is False:
                 raise TypeError(f"{name}={names!r} is not a list of names. Write {name}=['name'].")
-            self._named[name] = frozenset(names)
+            self._named[name] = frozenset(resolve(name.removesuffix("s"), names, None))
         self._has_audience = bool(criteria.keys() & {"broadcast", *_NAMED})
 
     def matches(self, message: CapturedMessage) -> bool:
@@ -114,7 +123,8 @@ class Wanted:
             return False
         wanted = self._criteria
         return (
-            ("facility" not in wanted or wanted["facility"] == message.facility)
+            ("facility" not in wanted or facility_text(wanted["facility"]) == message.facility)
+            and ("tenant" not in wanted or wanted["tenant"] == message.tenant)
             and ("expire" not in wanted or wanted["expire"] == message.expire)
             and ("json" not in wanted or _has_json(message, wanted["json"]))
         )
@@ -126,6 +136,8 @@ class Wanted:
             words.append(f"JSON of {wanted['json']!r}")
         if "facility" in wanted:
             words.append(f"on facility {wanted['facility']!r}")
+        if "tenant" in wanted:
+            words.append(f"of tenant {wanted['tenant']!r}")
         if self._has_audience:
             words.append(f"to {_audience(self._broadcast, self._named) or 'nobody'}")
         if "expire" in wanted:

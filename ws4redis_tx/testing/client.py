@@ -156,7 +156,9 @@ class MemoryClient:
             self._server.connectionLost(Failure(ConnectionDone()))
 
     def send_bytes(self, data: bytes) -> None:
-        """Send raw bytes, well-formed or not."""
+        """Send raw bytes, well-formed or not. The server takes many frames in turns, as it does for
+        all clients: ``factory.reactor.advance(0)`` makes it take the rest.
+        """
         if not self._gone:
             self._server.dataReceived(data)
 

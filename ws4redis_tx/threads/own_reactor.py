@@ -8,6 +8,7 @@ from __future__ import annotations
 import select
 from collections.abc import Callable
 from threading import Thread
+from time import monotonic
 from typing import Any
 
 from twisted.internet import selectreactor
@@ -26,6 +27,7 @@ def make_reactor() -> Any:
     polls = pollreactor is not None and hasattr(select, "poll")
     reactor: Any = _poll_reactor() if polls else _SelectReactor()
     reactor.threadpool = _LookupThreads()
+    reactor.seconds = monotonic  # Twisted's timers would stop when the system clock is set back
     return reactor
 
 

@@ -21,6 +21,9 @@ _MAX_BITS, _MARGIN = 15, 262
 # Each message ends with this, which is left out on the wire (section 7.2.1).
 _TAIL = b"\x00\x00\xff\xff"
 
+# Browsers send fewer than a hundred characters. Reading a header of 16 KiB takes milliseconds.
+_LONGEST_HEADER = 1024
+
 _NAME = "permessage-deflate"
 _AGREED = f"{_NAME}; server_no_context_takeover; client_no_context_takeover"
 
@@ -38,8 +41,11 @@ def accept_deflate(extensions: str) -> str | None:
     """The answer to a ``Sec-WebSocket-Extensions`` header; ``None`` if nothing in it is accepted.
 
     The first offer that RFC 7692 allows is accepted. Other offers and other extensions are
-    ignored: the client learns that from the answer, and does without them.
+    ignored: the client learns that from the answer, and does without them. So is a header of more
+    than 1024 characters.
     """
+    if len(extensions) > _LONGEST_HEADER:
+        return None
     for offer in extensions.split(","):
         name, *parameters = (re.sub(r"[ \t]", "", part) for part in offer.split(";"))
         if name == _NAME and (values := _values(parameters)) is not None:

@@ -2,7 +2,8 @@
 
 Autobahn bounds the output of a compressed message, but not its input: bytes after the end of a
 compressed stream yield no output and are kept without being counted. It bounds the size of a
-message, but not the number of its fragments or of a frame's pieces.
+message, but not the number of its fragments or of a frame's pieces. It takes all frames of a read
+at once, ten thousand of them perhaps, while every other client waits.
 """
 
 from __future__ import annotations
@@ -13,10 +14,18 @@ from typing import Any
 from autobahn.exception import PayloadCorruptError, PayloadExceededError
 from autobahn.twisted.websocket import WebSocketServerProtocol
 
+from ws4redis_tx.sessions.session import Session
+
 # A message may have this many fragments, or more if fragments of this size fit into its limit.
 FEW_FRAGMENTS, SMALL_FRAGMENT = 1024, 64
 # Pieces of a frame that are kept apart until it is complete.
 MANY_PIECES = 256
+# Bytes of memory that each of them takes in addition to those of the message.
+PIECE_COST = 64
+
+# So many bytes are taken without waiting for a turn: a ping or a short message, but never enough
+# of them to keep others waiting.
+_QUICKLY_TAKEN = 128
 
 _WINDOW_BITS = 15
 # Each message ends with this, which is left out on the wire (RFC 7692, section 7.2.1).
@@ -90,12 +99,35 @@ class Inflate:
 
 
 class BoundedMessages(WebSocketServerProtocol):
-    """Bounds the number of pieces in which an incomplete message is kept."""
+    """Bounds the number of pieces in which an incomplete message is kept, and counts its bytes."""
 
+    session: Session
     message_data: Any
     frame_data: Any
+    inside_message = False
+
+    _kept = 0
+    _told = 0
+
+    @property
+    def incoming(self) -> int:
+        """As ``ITransport.incoming``."""
+        return len(self.data) + (self._kept if self.inside_message else 0)
+
+    def tell_growth(self) -> None:
+        """Tell the session how many bytes more wait since the last time, or the last message."""
+        if self.inside_message or self.data:
+            before, self._told = self._told, self.incoming
+            self.session.grew(self._told - before)
+
+    def forget_message(self) -> None:
+        """Free an incomplete message, whose rest will be ignored."""
+        if self.inside_message:
+            self.message_data, self.frame_data = [], []
+            self._kept = 0
 
     def onMessageBegin(self, isBinary: bool) -> None:
+        self._kept = self._told = 0
         super().onMessageBegin(isBinary)
         if self._perMessageCompress is not None:
             most = self.factory.config.max_message_size
@@ -111,10 +143,80 @@ class BoundedMessages(WebSocketServerProtocol):
             self._max_message_size_exceeded(length, most, "The message has too many fragments.")
 
     def onMessageFrameData(self, payload: bytes) -> None:
+        if self.state != self.STATE_OPEN:
+            return  # nobody wants it: one side has begun to close
         super().onMessageFrameData(payload)
+        self._kept += len(payload) + PIECE_COST
         if self.frame_data is not None and len(self.frame_data) > MANY_PIECES:
             # Tiny pieces would take many times their size in memory.
             whole, *pieces = self.frame_data
             whole = whole if isinstance(whole, bytearray) else bytearray(whole)
             whole += b"".join(pieces)
             self.frame_data = [whole]
+
+
+class TurnTaking(BoundedMessages):
+    """Takes a client's bytes in turns with all other clients of the server.
+
+    While some of them wait for a turn, or for the session to read on, no more are read from the
+    client.
+    """
+
+    transport: Any
+    state: int
+
+    # Whether bytes are here that can be taken. Only some of them may be of a whole frame.
+    _behind = False
+    _taking = False
+    _reads = True
+    """Whether the client is read from."""
+
+    def consumeData(self) -> None:
+        if self.state not in (self.STATE_OPEN, self.STATE_CLOSING):
+            super().consumeData()
+        elif not self._behind:
+            self._behind = True
+            if len(self.data) <= _QUICKLY_TAKEN:
+                while self.take_step():
+                    pass
+            else:
+                self._take_turns()
+
+    def take_step(self) -> bool:
+        """Take a frame's head, or what there is of its payload. Return whether to go on."""
+        if not self.session.reading:
+            return False  # until `resume_reading`
+        self._taking = True
+        try:
+            if self.state != self.STATE_CLOSED and self.processData():
+                return True
+        except BaseException:
+            self.transport.abortConnection()
+            raise
+        finally:
+            self._taking = False
+        self._behind = False
+        self.tell_growth()
+        self._pace()
+        return False
+
+    def _take_turns(self) -> None:
+        self.session.server.turns.join(self.session)
+        self._pace()
+
+    def pause_reading(self) -> None:
+        self._pace()
+
+    def resume_reading(self) -> None:
+        if self._behind and not self._taking:
+            self._take_turns()
+        self._pace()
+
+    def _pace(self) -> None:
+        reads = self.session.reading and not self._behind
+        if reads is not self._reads and self.state != self.STATE_CLOSED:
+            self._reads = reads
+            if reads:
+                self.transport.resumeProducing()
+            else:
+                self.transport.pauseProducing()

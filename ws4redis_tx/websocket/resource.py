@@ -63,9 +63,13 @@ class WebSocketResource(Resource):
 
     def _check_place(self, request: Any) -> None:
         """Warn, once, if no request that leads here can have one of our paths."""
-        url = self._factory.config.websocket_url
+        config = self._factory.config
+        url = config.websocket_url
         place = b"/".join((b"", *request.prepath)).decode(errors="replace")
-        if not self._warned and not url.startswith(f"{place.rstrip('/')}/"):
+        start = f"{place.rstrip('/')}/"
+        if not self._warned and not (
+            url.startswith(start) or f"{config.script_name}{url}".startswith(start)
+        ):
             self._warned = True
             _log.warn(
                 "Websockets are mounted at {place}, but their URLs begin with {url}, so every "

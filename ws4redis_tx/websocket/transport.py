@@ -21,12 +21,12 @@ from ws4redis_tx.core.handshake import Handshake, acceptance
 from ws4redis_tx.core.http import HttpRequest, refusal
 from ws4redis_tx.core.interfaces import IWriter
 from ws4redis_tx.core.messages import ICodec
-from ws4redis_tx.scheduling.immediate_writer import immediate_writer, unsent
+from ws4redis_tx.scheduling.immediate_writer import immediate_writer, unsent, unsent_pieces
 from ws4redis_tx.sessions.interfaces import Ending
 from ws4redis_tx.sessions.session import Session
 from ws4redis_tx.websocket.compression import accept_deflate, fits_all
 from ws4redis_tx.websocket.frames import DEFLATED, PING, PLAIN, pong_frame
-from ws4redis_tx.websocket.incoming import BoundedMessages, Inflate
+from ws4redis_tx.websocket.incoming import Inflate, TurnTaking
 
 DROP_TIMEOUT = 2.0
 """Seconds after the end of a websocket, until its connection is aborted."""
@@ -40,7 +40,7 @@ _PONG, _PONG_SIZE = b"\x8a\x80", 6
 
 
 @implementer(IPushProducer)
-class WebSocketTransport(BoundedMessages):
+class WebSocketTransport(TurnTaking):
     """An ``ITransport``: one websocket.
 
     Its factory makes it from a subclass with the attributes that Autobahn would give each instance.
@@ -48,7 +48,6 @@ class WebSocketTransport(BoundedMessages):
 
     transport: Any
     factory: Any
-    session: Session
 
     # The line of the websocket's end says what Autobahn's warnings would say.
     log = make_logger(level="error")
@@ -66,7 +65,6 @@ class WebSocketTransport(BoundedMessages):
     # Autobahn's attributes of an open websocket.
     websocket_version = 13
     websocket_protocol_in_use: str | None = None
-    inside_message = False
     current_frame: Any = None
 
     def __init__(self) -> None:
@@ -91,6 +89,7 @@ class WebSocketTransport(BoundedMessages):
                 return  # the answer to our ping: all that an idle client sends
         if self._within_rate(size=len(data)):
             self._dataReceived(data)
+            self.tell_growth()
 
     # The opening handshake
 
@@ -188,11 +187,13 @@ class WebSocketTransport(BoundedMessages):
         paused = self.session.outbox.paused
         # While the server does not read from a client, it cannot see the pong. A client that reads
         # its messages, however slowly, is alive.
-        if (self.session.reading or paused) and not (
-            paused and unsent(self.transport) < self._unsent
-        ):
+        if (self._reads or paused) and not (paused and unsent(self.transport) < self._unsent):
             self.wasNotCleanReason = "it did not answer a ping"
             self.dropConnection(abort=True)
+
+    @property
+    def outgoing(self) -> list[bytes]:
+        return unsent_pieces(self.transport)
 
     def _within_frame(self) -> bool:
         """Whether the client's next byte continues a frame."""
@@ -211,12 +212,6 @@ class WebSocketTransport(BoundedMessages):
     def stopProducing(self) -> None:
         self.session.feed.close()
 
-    def pause_reading(self) -> None:
-        self.transport.pauseProducing()
-
-    def resume_reading(self) -> None:
-        self.transport.resumeProducing()
-
     # The end
 
     def close(self, code: int, reason: str) -> None:
@@ -229,6 +224,7 @@ class WebSocketTransport(BoundedMessages):
     ) -> None:
         # Every close goes through here. Nothing is sent after a close frame.
         self.session.feed.close()
+        self.forget_message()
         super().sendCloseFrame(code, reasonUtf8, isReply)
 
     def onCloseFrame(self, code: Any, reasonRaw: Any) -> bool | None:

@@ -15,6 +15,7 @@ from twisted.internet.defer import (
     inlineCallbacks,
 )
 from twisted.internet.threads import deferToThread
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from tests.support import TIMEOUT
@@ -160,6 +161,86 @@ class IdentityTests(AuthorizerTests):
 
         store = import_module(settings.SESSION_ENGINE).SessionStore(self.session_key())
         return dict(store.load()), store.exists(self.session_key())
+
+
+class MemberOfTests(AuthorizerTests):
+    """``session['ws4redis:memberof']``, as the application wrote it."""
+
+    GROUPS = ("subscribe-group", "publish-group")
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.override(WS4REDIS_ALLOWED_CHANNELS=allow_all)
+        self.cookie = self.log_in()
+        self.lines: list[str] = []
+        globalLogPublisher.addObserver(self.observe)
+        self.addCleanup(globalLogPublisher.removeObserver, self.observe)
+
+    def observe(self, event: Any) -> None:
+        text = formatEvent(event)
+        if "memberof" in text:
+            self.lines.append(text)
+            self.in_reactor = threading.current_thread() is threading.main_thread()
+
+    def write(self, value: Any) -> None:
+        session = self.client.session
+        session["ws4redis:memberof"] = value
+        session.save()
+
+    @inlineCallbacks
+    def ask(self, *rights: str, times: int = 1) -> Any:
+        """Fire with the groups, once the lines of the lookups are in the log."""
+        for _ in range(times):
+            admission = yield self.authorize(self.cookie, rights or ("subscribe-group",))
+        logged: Deferred[None] = Deferred()
+        reactor.callLater(0, logged.callback, None)  # after what the thread called
+        yield logged
+        return admission.identity.groups
+
+    @inlineCallbacks
+    def test_groups_that_are_none_of_djangos_are_not_used_and_one_line_says_so(self) -> Any:
+        self.write(["room-5", "testers", "room-6"])
+        self.assertEqual((yield self.ask(times=3)), ("testers",))
+        self.assertEqual((yield self.ask("publish-group")), ("testers",))
+        (line,) = self.lines
+        self.assertIn("'room-5', 'room-6'", line)
+        self.assertNotIn("testers", line)
+        self.assertIn("the subscriber", line)
+        self.assertIn("migrating", line)
+        self.assertNotIn(self.session_key(), line)
+        self.assertTrue(self.in_reactor)
+
+    @inlineCallbacks
+    def test_djangos_own_groups_are_none_even_if_the_user_has_left_them(self) -> Any:
+        other, _ = Group.objects.get_or_create(name="left since")
+        self.addCleanup(other.delete)
+        for value in (["testers"], ["testers", "left since"], [], None, "room-5", 5, {"a": 1}):
+            self.write(value)
+            yield self.ask()
+        self.assertEqual(self.lines, [])
+
+    @inlineCallbacks
+    def test_without_a_group_right_nobody_looks(self) -> Any:
+        self.write(["room-5"])
+        yield self.ask("subscribe-user", "subscribe-broadcast")
+        self.assertEqual(self.lines, [])
+
+    @inlineCallbacks
+    def test_long_names_and_long_lists_are_cut(self) -> Any:
+        self.write([f"room-{number}-" + "x" * 1000 for number in range(1000)])
+        yield self.ask()
+        self.assertLess(len(self.lines[0]), 700)
+
+    @inlineCallbacks
+    def test_a_process_request_uses_them_so_that_nothing_is_to_be_told(self) -> Any:
+        def process(request: Any) -> None:
+            request.user = User.objects.get(pk=self.john.pk)
+            request.session = SessionStore(self.session_key())
+
+        self.write(["room-5"])
+        self.override(WS4REDIS_PROCESS_REQUEST=process)
+        self.assertEqual((yield self.ask()), ("room-5",))
+        self.assertEqual(self.lines, [])
 
 
 class CallbackTests(AuthorizerTests):

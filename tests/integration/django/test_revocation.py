@@ -11,6 +11,7 @@ from twisted.internet.defer import inlineCallbacks
 from twisted.trial.unittest import TestCase
 
 from tests.support import TIMEOUT
+from tests.support.brokers import share_commands
 from tests.support.django import environment, in_thread, set_up_django
 from tests.support.programs import python
 from tests.support.redis import RedisServer
@@ -301,8 +302,7 @@ class WithoutRedisTests(TestCase):
         self.commands = Commands(django_settings.get_redis_address(), "", reactor, timeout=5)
         self.commands.start()
         self.addCleanup(self.commands.stop)
-        bridge.share_commands(self.commands)
-        self.addCleanup(bridge.share_commands, None)
+        share_commands(self, self.commands)
         self.patch(revoking, "_outage", revoking._Outage())
         self.log = Lines(self)
 

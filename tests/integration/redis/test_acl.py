@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from tests.support import ROOT
-from tests.support.brokers import Listener
+from tests.support.brokers import Listener, start_broker
 from tests.support.redis import RedisServer
 from ws4redis_tx.core.redis_address import parse_redis_address
-from ws4redis_tx.redis.broker import RedisBroker
 
 
 class AclTests(TestCase):
@@ -38,9 +36,7 @@ class AclTests(TestCase):
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
         address = parse_redis_address(f"redis://web:s3cret@127.0.0.1:{redis.port}/1")
-        broker = RedisBroker(address, "site", reactor)
-        broker.startService()
-        self.addCleanup(broker.stopService)
+        broker = start_broker(self, address, "site")
         yield broker.when_available()
         listener = Listener()
         yield broker.listen(b"site:a", listener)

@@ -9,7 +9,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, succeed
 from twisted.trial.unittest import TestCase
 
-from tests.support.brokers import AWKWARD, Listener
+from tests.support.brokers import AWKWARD, Listener, start_broker
 from tests.support.redis import RedisServer, shared_redis
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.messages import Publication
@@ -232,9 +232,7 @@ class RedisBrokerTests(BrokerContract, TestCase):
         return self.start()
 
     def start(self, prefix: str = "") -> Deferred[None]:
-        self.broker = RedisBroker(self.redis.address, prefix, reactor)
-        self.broker.startService()
-        self.addCleanup(self.broker.stopService)
+        self.broker = start_broker(self, self.redis.address, prefix)
         return self.broker.when_available()
 
     def lose_connection(self) -> Deferred[None]:
@@ -346,9 +344,7 @@ class RecordTests(TestCase):
     def setUp(self) -> Any:
         self.redis = RedisServer()
         self.addCleanup(self.redis.stop)
-        self.broker = RedisBroker(self.redis.address, "", reactor)
-        self.broker.startService()
-        self.addCleanup(self.broker.stopService)
+        self.broker = start_broker(self, self.redis.address)
         yield self.broker.when_available()
         self.listener = Listener()
         yield self.broker.listen(b"ctl:x", self.listener)
@@ -398,9 +394,7 @@ class PermissionTests(TestCase):
         redis = RedisServer()
         self.addCleanup(redis.stop)
         redis.command("ACL", "SETUSER", "default", "-eval", "-evalsha")
-        broker = RedisBroker(redis.address, "", reactor)
-        broker.startService()
-        self.addCleanup(broker.stopService)
+        broker = start_broker(self, redis.address)
         yield broker.when_available()
         listener = Listener()
         yield broker.listen(b"a", listener)
@@ -414,9 +408,7 @@ class PermissionTests(TestCase):
     def test_permission_taken_away_while_running_loses_nothing(self) -> Any:
         redis = RedisServer()
         self.addCleanup(redis.stop)
-        broker = RedisBroker(redis.address, "", reactor)
-        broker.startService()
-        self.addCleanup(broker.stopService)
+        broker = start_broker(self, redis.address)
         yield broker.when_available()
         redis.command("ACL", "SETUSER", "default", "-eval", "-evalsha")
         yield broker.publish([b"a"], b"hi", 10)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.trial.unittest import TestCase
 
-from tests.support.brokers import Listener
+from tests.support.brokers import Listener, start_broker
 from tests.support.redis import RedisServer
-from ws4redis_tx.redis.broker import RedisBroker
 
 
 class OutageTests(TestCase):
@@ -23,9 +21,7 @@ class OutageTests(TestCase):
     def setUp(self) -> Any:
         self.redis = RedisServer()
         self.addCleanup(self.redis.stop)
-        self.broker = RedisBroker(self.redis.address, "", reactor)
-        self.broker.startService()
-        self.addCleanup(self.broker.stopService)
+        self.broker = start_broker(self, self.redis.address)
         yield self.broker.when_available()
         self.listener = Listener()
         for channel in (b"a", b"b", b"c"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import tempfile
 from typing import Any
@@ -14,18 +13,14 @@ from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from tests.support import TIMEOUT
-from tests.support.brokers import Listener
+from tests.support.brokers import Listener, start_broker
 from tests.support.clients import exchange
-from tests.support.redis import RedisServer, Sentinel
+from tests.support.redis import RedisServer, Sentinel, end_script, make_busy
 from tests.support.servers import ServerTestCase
 from tests.support.wires import handshake_bytes, status_of
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
-from ws4redis_tx.redis.broker import RedisBroker
-from ws4redis_tx.redis.commands import Commands
 from ws4redis_tx.redis.persisted import Persisted, PersistedMessages
-from ws4redis_tx.redis.protocol import ResponseError
-from ws4redis_tx.scheduling.deferreds import gather
 from ws4redis_tx.twistd.embedded_redis import free_port
 
 
@@ -58,12 +53,6 @@ class OutageTests(TestCase):
         self.addCleanup(redis.stop)
         return redis
 
-    def broker(self, address: RedisAddress, prefix: str = "") -> RedisBroker:
-        broker = RedisBroker(address, prefix, reactor)
-        broker.startService()
-        self.addCleanup(broker.stopService)
-        return broker
-
 
 class RefusalTests(OutageTests):
     def cluster(self) -> RedisServer:
@@ -75,7 +64,7 @@ class RefusalTests(OutageTests):
     @inlineCallbacks
     def assert_refused(self, url: str, answer: str, remedy: str) -> Any:
         """The log and a caller are told of ``answer`` and ``remedy``, once."""
-        broker = self.broker(parse_redis_address(url))
+        broker = start_broker(self, parse_redis_address(url))
         yield self.line_with("Redis is unavailable")
         error = yield self.assertFailure(broker.commands.when_connected(), BrokerUnavailable)
         self.assertFalse(broker.available)
@@ -129,7 +118,7 @@ class RefusalTests(OutageTests):
 
     @inlineCallbacks
     def test_one_that_is_not_reached_is_asked_to_run_there(self) -> Any:
-        broker = self.broker(RedisAddress(host="127.0.0.1", port=free_port()))
+        broker = start_broker(self, RedisAddress(host="127.0.0.1", port=free_port()))
         yield self.line_with("Redis is unavailable")
         error = yield self.assertFailure(broker.commands.when_connected(), BrokerUnavailable)
         self.assertNotIsInstance(error, BrokerRefused)
@@ -141,7 +130,7 @@ class RefusalTests(OutageTests):
         sentinel = Sentinel(self.redis().port)
         self.addCleanup(sentinel.stop)
         url = f"sentinel://127.0.0.1:{sentinel.port}/mymaster/0?sentinel_password=wr0ng"
-        self.broker(parse_redis_address(url))
+        start_broker(self, parse_redis_address(url))
         yield self.line_with("Redis is unavailable")
         self.assertIn("Correct the user and the password", self.lines[0])
         self.assertNotIn("running there", self.lines[0])
@@ -152,7 +141,7 @@ class NoScriptsTests(OutageTests):
 
     @inlineCallbacks
     def assert_serves_without_scripts(self, *options: str) -> Any:
-        broker = self.broker(self.redis(*options).address)
+        broker = start_broker(self, self.redis(*options).address)
         yield broker.when_available()
         listener = Listener()
         yield broker.listen(b"broadcast:f", listener)
@@ -183,8 +172,8 @@ class NoScriptsTests(OutageTests):
     def test_a_script_that_is_refused_later_is_replaced(self) -> Any:
         redis = self.redis()
         redis.command("ACL", "SETUSER", "web", "on", ">s3cret", "~*", "&*", "+@all")
-        broker = self.broker(
-            RedisAddress(host="127.0.0.1", port=redis.port, username="web", password="s3cret")
+        broker = start_broker(
+            self, RedisAddress(host="127.0.0.1", port=redis.port, username="web", password="s3cret")
         )
         yield broker.when_available()
         redis.command("ACL", "SETUSER", "web", "-time")
@@ -195,30 +184,6 @@ class NoScriptsTests(OutageTests):
         self.assertEqual(len(self.lines), 1, self.lines)
 
 
-def end_script(redis: RedisServer) -> None:
-    with contextlib.suppress(valkey.exceptions.ResponseError):  # it has ended
-        redis.command("SCRIPT", "KILL")
-
-
-@inlineCallbacks
-def make_busy(test: TestCase, redis: RedisServer) -> Any:
-    """Fire when a script keeps Redis busy; ``SCRIPT KILL`` ends that."""
-    script, asking = (Commands(redis.address, "", reactor, timeout=TIMEOUT) for _ in range(2))
-    for each in (script, asking):
-        each.start()
-        test.addCleanup(each.stop)
-    runner, protocol = yield gather([script.when_connected(), asking.when_connected()])
-    running = runner.execute_command("EVAL", b"while true do end", 0)
-    running.addErrback(lambda failure: None)  # it is killed
-    test.addCleanup(end_script, redis)
-    while True:
-        try:
-            yield protocol.execute_command("PING")
-        except ResponseError as error:
-            test.assertIn("BUSY ", str(error))
-            return
-
-
 class BusyTests(OutageTests):
     """A script of somebody else's keeps Redis busy."""
 
@@ -226,7 +191,7 @@ class BusyTests(OutageTests):
     def setUp(self) -> Any:
         super().setUp()
         self.server = self.redis("--busy-reply-threshold", "1")
-        self.served = self.broker(self.server.address)
+        self.served = start_broker(self, self.server.address)
         yield self.served.when_available()
 
     @inlineCallbacks
@@ -263,7 +228,7 @@ class BusyTests(OutageTests):
     @inlineCallbacks
     def test_one_that_connects_meanwhile_waits_for_it(self) -> Any:
         yield make_busy(self, self.server)
-        newcomer = self.broker(self.server.address)
+        newcomer = start_broker(self, self.server.address)
         yield self.line_with("Redis is unavailable")
         self.assertIn("BUSY ", self.lines[0])
         end_script(self.server)

@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import valkey
-from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.trial.unittest import TestCase
 
-from tests.support.brokers import Listener
+from tests.support.brokers import Listener, start_broker
 from tests.support.redis import RedisServer, shared_redis
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress
-from ws4redis_tx.redis.broker import RedisBroker
 
 CHANNELS = [b"user:%d:f" % i for i in range(1000)]
 
@@ -24,9 +22,7 @@ class AtOnceTests(TestCase):
     @inlineCallbacks
     def test_a_message_is_sent_before_the_reactor_turns(self) -> Any:
         redis = shared_redis()
-        broker = RedisBroker(redis.address, "", reactor)
-        broker.startService()
-        self.addCleanup(broker.stopService)
+        broker = start_broker(self, redis.address)
         yield broker.when_available()
         with valkey.Valkey(port=redis.port) as client, client.pubsub() as heard:
             heard.subscribe("a")
@@ -50,9 +46,7 @@ class RefusedTests(TestCase):
         self.addCleanup(redis.stop)
         redis.command("ACL", "SETUSER", "web", "on", ">secret", "+@all", *rules)
         address = RedisAddress(host="127.0.0.1", port=redis.port, username="web", password="secret")
-        self.broker = RedisBroker(address, "", reactor)
-        self.broker.startService()
-        self.addCleanup(self.broker.stopService)
+        self.broker = start_broker(self, address)
         yield self.broker.when_available()
         self.listener = Listener()
         for channel in (b"user:1:f", b"user:999:f"):

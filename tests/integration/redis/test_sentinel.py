@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from tests.support.brokers import Listener
+from tests.support.brokers import Listener, start_broker
 from tests.support.redis import RedisServer, Sentinel, wait_until_known
 from ws4redis_tx.core.redis_address import parse_redis_address
-from ws4redis_tx.redis.broker import RedisBroker
 
 
 class SentinelTests(TestCase):
@@ -27,9 +25,7 @@ class SentinelTests(TestCase):
             self.addCleanup(each.stop)
         yield deferToThread(wait_until_known, sentinels, replica)
         hosts = ",".join(f"127.0.0.1:{each.port}" for each in sentinels)
-        broker = RedisBroker(parse_redis_address(f"sentinel://{hosts}/mymaster/0"), "", reactor)
-        broker.startService()
-        self.addCleanup(broker.stopService)
+        broker = start_broker(self, parse_redis_address(f"sentinel://{hosts}/mymaster/0"))
         yield broker.when_available()
         listener = Listener()
         yield broker.listen(b"a", listener)

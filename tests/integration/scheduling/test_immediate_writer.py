@@ -30,7 +30,7 @@ from tests.support import TIMEOUT
 from tests.support.certificates import make_certificate
 from tests.support.clients import open_websocket
 from ws4redis_tx.config.server_config import ServerConfig
-from ws4redis_tx.scheduling.immediate_writer import immediate_writer
+from ws4redis_tx.scheduling.immediate_writer import immediate_writer, unsent_pieces
 from ws4redis_tx.service import make_factory, make_resource
 from ws4redis_tx.testing import MemoryBroker
 
@@ -145,6 +145,20 @@ class SocketTests(TestCase):
         yield self.connect_narrow()
         self.server.write(b"".join(CHUNKS))
         self.assertEqual((yield self.end()), b"".join(CHUNKS))
+
+    @inlineCallbacks
+    def test_the_rest_of_a_large_piece_is_not_copied(self) -> Any:
+        """Many clients that are sent the same message share its bytes while they do not read."""
+        yield self.connect_narrow()
+        producer = Producer()
+        self.server.transport.registerProducer(producer, True)
+        message = b"".join(CHUNKS)
+        self.server.write(message)
+        (rest,) = unsent_pieces(self.server.transport)
+        self.assertIs(rest, message)
+        self.assertEqual(producer.pauses, 1)
+        self.server.transport.unregisterProducer()
+        self.assertEqual((yield self.end()), message)
 
     @inlineCallbacks
     def test_what_others_wrote_before_goes_first(self) -> Any:

@@ -20,7 +20,7 @@ import os
 import signal
 import socket
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import hiredis
@@ -48,8 +48,8 @@ from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.protocols import replay
 from ws4redis_tx.redis import broker, pubsub
-from ws4redis_tx.redis import connection as redis_connection
 from ws4redis_tx.redis import scripts as publishing
+from ws4redis_tx.redis.wire import connection as redis_connection
 from ws4redis_tx.service import make_service
 
 ROUNDS = 1 + LOAD // 10  # of each fault
@@ -184,6 +184,8 @@ class ChaosTestCase(ServerTestCase):
 
     timeout = 60 + 10 * LOAD
     rounds = ROUNDS
+    authorizer: Any = Staff()
+    options: dict[str, Any] = {}
 
     def setUp(self) -> None:
         for module, name, seconds in SOONER:
@@ -193,6 +195,7 @@ class ChaosTestCase(ServerTestCase):
         self.proxy = Proxy(self.redis.port)
         self.addCleanup(self.proxy.stop)
         self.address = RedisAddress(host="127.0.0.1", port=self.proxy.port)
+        self.eval = "EVAL"  # the name of this command
         self.service: Any = None
         self.ears: list[Ear] = []
         self.mouths: list[Mouth] = []
@@ -210,8 +213,8 @@ class ChaosTestCase(ServerTestCase):
 
     @inlineCallbacks
     def serve(self) -> Any:
-        config = ServerConfig(redis=self.address, listen=LISTEN)
-        self.service = make_service(config, authorizer=Staff())
+        config = ServerConfig(redis=self.address, listen=LISTEN, **self.options)
+        self.service = make_service(config, authorizer=self.authorizer)
         self.launch(self.service)
         yield self.service.when_ready()
         for path, channels in LISTENING:
@@ -348,7 +351,7 @@ class ChaosTestCase(ServerTestCase):
                 number = next(self._numbers)
                 sent.append((channel, number))
                 asked.append(
-                    ("EVAL", publishing.PUBLISH, 2, channel, f"at:{channel}", number, EXPIRE)
+                    (self.eval, publishing.PUBLISH, 2, channel, f"at:{channel}", number, EXPIRE)
                 )
             number = next(self._numbers)
             sent.append((OLD, number))
@@ -420,9 +423,9 @@ class ChaosTestCase(ServerTestCase):
         self.signal_redis(signal.SIGKILL)
         self.redis.stop()
 
-    def start_redis(self, *options: str) -> None:
+    def start_redis(self, *options: str, environment: Mapping[str, str] | None = None) -> None:
         """Start another server at the same place."""
-        self.redis = RedisServer(*options, port=self.redis.port)
+        self.redis = RedisServer(*options, port=self.redis.port, environment=environment)
 
     def when_lost(self) -> Deferred[Any]:
         """Fire when the server has noticed that its pub/sub connection is lost."""

@@ -11,6 +11,7 @@ import signal
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import DeferredQueue, inlineCallbacks
@@ -18,7 +19,8 @@ from twisted.internet.threads import deferToThread
 
 from tests.programs.chaos.harness import ROUNDS, ChaosTestCase, ask, within
 from tests.programs.chaos.proxy import COMMANDS, FROM_REDIS, PUBSUB, TO_REDIS
-from tests.support.redis import RedisServer
+from tests.support.clocks import SteppingClock
+from tests.support.redis import RedisServer, make_busy
 
 
 class NetworkTests(ChaosTestCase):
@@ -308,6 +310,62 @@ class ServerTests(ChaosTestCase):
         yield self.fault(begin, end)
         self.assertTrue(self.refused)
         self.assertGreaterEqual(self.closed, ROUNDS)
+
+    @inlineCallbacks
+    def test_busy_with_a_script(self) -> Any:
+        self.redis.stop()
+        self.start_redis("--busy-reply-threshold", "1")
+
+        @inlineCallbacks
+        def begin() -> Any:
+            yield make_busy(self, self.redis)
+            yield self.mouths[0].say(next(self._numbers))
+
+        yield self.fault(begin, self.when_refused("SCRIPT", "KILL"))
+        self.assertTrue(self.refused)
+        self.assertGreaterEqual(self.closed, ROUNDS)
+
+    @inlineCallbacks
+    def test_eval_is_renamed(self) -> Any:
+        """Redis is restarted with another configuration, and later with the old one."""
+        options = self.remembering()
+        self.redis.stop()
+        self.start_redis(*options)
+
+        @inlineCallbacks
+        def restart(*more: str, name: str) -> Any:
+            self.redis.command("SAVE")
+            self.kill_redis()
+            yield self.when_lost()
+            self.start_redis(*options, *more)
+            self.eval = name
+
+        @inlineCallbacks
+        def begin() -> Any:
+            yield restart("--rename-command", "EVAL", "renamed", name="renamed")
+            yield self.recovered()
+            yield self.all_is_well()
+
+        yield self.fault(begin, lambda: restart(name="EVAL"))
+
+    @inlineCallbacks
+    def test_its_clock_steps(self) -> Any:
+        """By half an hour, so that nothing expires."""
+        clock = SteppingClock(self)
+        self.redis.stop()
+        self.start_redis(environment=clock.environment)
+
+        @inlineCallbacks
+        def step(seconds: int) -> Any:
+            clock.step(seconds)
+            self.proxy.cut()
+            self.publish()
+            yield self.when_lost()
+            yield self.recovered()
+            yield self.all_is_well()
+
+        for seconds in (-1800, 1800):
+            yield self.fault(partial(step, seconds), partial(step, -seconds))
 
 
 def is_loading(redis: RedisServer) -> bool:

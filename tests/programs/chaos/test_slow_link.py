@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet import reactor
-from twisted.internet.defer import inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.trial.unittest import TestCase
 
 from tests.programs.chaos.harness import within
 from tests.programs.chaos.proxy import COMMANDS, Proxy
-from tests.support.brokers import Listener
+from tests.support.brokers import Listener, start_broker
 from tests.support.redis import RedisServer
+from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis import broker, scripts
 
@@ -31,9 +31,7 @@ class SlowLinkTests(TestCase):
         self.proxy = Proxy(self.redis.port)
         self.addCleanup(self.proxy.stop)
         address = RedisAddress(host="127.0.0.1", port=self.proxy.port)
-        self.broker = broker.RedisBroker(address, "", reactor)
-        self.broker.startService()
-        self.addCleanup(self.broker.stopService)
+        self.broker = start_broker(self, address)
         yield self.broker.when_available()
         self.listener = Listener()
 
@@ -57,6 +55,17 @@ class SlowLinkTests(TestCase):
         self.redis.command("CLIENT", "KILL", "TYPE", "pubsub")
         yield self.broker.fence().addErrback(lambda _: None)
 
+    @inlineCallbacks
+    def recovered(self) -> Any:
+        """Fire when everything that was missed has been heard, after another outage too."""
+        while True:
+            yield self.broker.when_available()
+            try:
+                yield self.broker.fence()
+                return
+            except BrokerUnavailable:
+                pass
+
     def bytes_read(self) -> int:
         """Bytes that the connections for commands have brought."""
         return sum(link.from_redis.bytes for link in self.proxy.links if link.kind == COMMANDS)
@@ -75,12 +84,38 @@ class SlowLinkTests(TestCase):
         yield within(self.listener.wait_for(1), "the first one was recovered")
         self.publish(b"broadcast:f", b"live")
         self.publish(b"session:11:f", b"newer")
-        yield within(self.broker.when_available(), "it recovered")
-        yield self.broker.fence()
+        yield within(self.recovered(), "it recovered")
         # What was overwritten is not persisted any more.
         expected = [*missed[:-1], (b"broadcast:f", b"live"), (b"session:11:f", b"newer")]
         self.assertEqual(sorted(self.listener.heard), sorted(expected))
         self.assertLess(self.listener.heard.index((b"broadcast:f", b"live")), 11)
+
+    @inlineCallbacks
+    def test_newcomers_are_served_before_a_recovery_has_read_everything(self) -> Any:
+        channels = [b"session:%d:f" % number for number in range(12)]
+        yield self.listen(*channels, b"broadcast:f")
+        yield self.lose_pubsub()
+        for channel in channels:
+            self.publish(channel, channel + b"x" * MIB)
+        last = channels[-1]
+        restored: Deferred[int] = Deferred()
+        self.broker.on_restored(lambda: restored.callback(len(self.listener.heard)))
+        self.proxy.slow_down(4_000_000)
+        yield within(self.broker.when_available(), "it is available")
+        self.assertLess(len(self.listener.heard), 12)
+        newcomer, latecomer = Listener(), Listener()
+        yield self.broker.listen(b"broadcast:new", newcomer)
+        yield self.broker.listen(last, latecomer)
+        yield self.broker.fence([b"broadcast:f", b"broadcast:new"])
+        self.publish(b"broadcast:new", b"live")
+        yield within(newcomer.wait_for(1), "the newcomer heard a message")
+        self.assertLess(len(self.listener.heard), 12)
+        self.assertEqual(latecomer.heard, [])
+        yield within(self.broker.fence([last]), "the last channel caught up")
+        self.assertEqual(latecomer.heard, [(last, last + b"x" * MIB)])
+        heard = yield within(restored, "all listeners have all messages")
+        self.assertEqual(heard, 12)
+        self.assertEqual(len(self.listener.heard), 12)
 
     @inlineCallbacks
     def test_a_message_that_takes_longer_than_an_answer_may_is_recovered_in_pieces(self) -> Any:
@@ -90,7 +125,7 @@ class SlowLinkTests(TestCase):
         self.publish(b"a", large)
         self.publish_as_of_old(b"b", large)
         self.proxy.slow_down(3_000_000)
-        yield within(self.broker.when_available(), "it recovered")
+        yield within(self.recovered(), "it recovered")
         self.assertEqual(sorted(self.listener.heard), [(b"a", large), (b"b", large)])
 
     @inlineCallbacks
@@ -104,7 +139,7 @@ class SlowLinkTests(TestCase):
         before = self.bytes_read()
         for _ in range(2):
             yield self.lose_pubsub()
-            yield within(self.broker.when_available(), "it recovered")
+            yield within(self.recovered(), "it recovered")
         self.assertLess(self.bytes_read() - before, 20_000)
         self.assertEqual(len(self.listener.heard), 21)
 
@@ -121,6 +156,6 @@ class SlowLinkTests(TestCase):
             yield within(self.listener.wait_for(count), f"{count} of them were recovered")
             self.proxy.cut()
         before = self.bytes_read()
-        yield within(self.broker.when_available(), "it recovered")
+        yield within(self.recovered(), "it recovered")
         self.assertEqual(sorted(self.listener.heard), sorted(missed))
         self.assertLess(self.bytes_read() - before, 7 * MIB)

@@ -18,12 +18,12 @@ from ws4redis_tx.config.kinds import (
     Count,
     Flag,
     Importable,
+    Judged,
     Kind,
     Names,
     OptionalNames,
     Origins,
     OrNone,
-    Prefix,
     RatePair,
     Seconds,
     Text,
@@ -31,6 +31,7 @@ from ws4redis_tx.config.kinds import (
     WholeSeconds,
 )
 from ws4redis_tx.core.errors import ConfigError
+from ws4redis_tx.core.names import check_prefix
 from ws4redis_tx.core.origins import OriginPolicy
 from ws4redis_tx.core.proxies import TrustedProxies
 from ws4redis_tx.core.redis_address import RedisAddress
@@ -74,7 +75,7 @@ class EveryKindTests(KindTestCase):
         (Text(), (None, "beat")),
         (Choice(("a", "b")), ("a", "b")),
         (UrlPath(), ("/", "/ws/")),
-        (Prefix(), (None, "", "site")),
+        (Judged(check_prefix), (None, "", "site")),
         (Names("a"), ([], ["b", "c"], ("b",))),
         (OptionalNames("127.0.0.1", TrustedProxies), (None, ["127.0.0.1"], ["unix", "10.0.0.0/8"])),
         (Origins("https://a.example", OriginPolicy), (None, "*", ["https://b.example"])),
@@ -102,15 +103,17 @@ class NumberTests(KindTestCase):
         for text in ("0", "-1", "1.5", "many", ""):
             self.assert_cannot_be_read(Count(), text, "Use a whole number, at least 1.")
 
-    def test_whole_seconds_may_be_0_and_none_is_0(self) -> None:
+    def test_whole_seconds_may_be_0_and_less_or_off_is_0(self) -> None:
         kind = WholeSeconds("persist nothing")
-        for value, seconds in ((None, 0), (0, 0), (1, 1), (2**31 - 1, 2**31 - 1)):
+        for value, seconds in ((0, 0), (-1, 0), (1, 1), (2**31 - 1, 2**31 - 1)):
             self.assertEqual(kind.check("the_name", value), seconds)
-        for text, seconds in (("0", 0), ("60", 60), ("none", 0)):
+        for off in (None, "", False):
+            self.assertEqual(kind.check("the_name", off), 0)
+        for text, seconds in (("0", 0), ("-1", 0), ("60", 60), ("none", 0)):
             self.assertEqual(self.read(kind, text), seconds)
-        for value in (-1, 2**31, 0.5, "60", True, False, b"1"):
+        for value in (2**31, 0.5, "60", True, b"1"):
             self.assert_refused(kind, value, repr(value), "or 0 to persist nothing")
-        for text in ("-1", "soon", "0.5", ""):
+        for text in ("soon", "0.5"):
             self.assert_cannot_be_read(kind, text, "or 0 to persist nothing")
 
     def test_seconds_may_have_a_fraction_and_are_more_than_0(self) -> None:
@@ -138,11 +141,12 @@ class WordTests(KindTestCase):
         for value in ("yes", "", 1, 0, None):
             self.assert_refused(Flag(), value, repr(value), "Use True or False.")
 
-    def test_a_text_is_not_empty(self) -> None:
+    def test_an_empty_text_is_none(self) -> None:
         self.assertEqual(self.read(Text(), "none"), "none")
-        for value in ("", b"beat", 5):
+        for off in (None, "", False):
+            self.assertIsNone(Text().check("the_name", off))
+        for value in (b"beat", 5, True):
             self.assert_refused(Text(), value, repr(value), "Use a text, or None.")
-        self.assert_cannot_be_read(Text(), "", "Write a text, or leave the option out.")
 
     def test_a_choice_names_its_words(self) -> None:
         kind = Choice(("close", "latest"))
@@ -160,7 +164,7 @@ class WordTests(KindTestCase):
             self.assert_refused(UrlPath(), f"/a{character}/")
 
     def test_the_cores_own_errors_come_under_the_name_too(self) -> None:
-        self.assert_refused(Prefix(), "group", "could be mistaken")
+        self.assert_refused(Judged(check_prefix), "group", "could be mistaken")
         self.assert_refused(Origins("", OriginPolicy), ["a.example"], "holds 'a.example'")
         self.assert_refused(OptionalNames("", TrustedProxies), ["a.example"], "holds 'a.example'")
         self.assert_cannot_be_read(Address(), "http://localhost", "Write redis://host:6379/0")

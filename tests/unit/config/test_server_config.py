@@ -64,7 +64,7 @@ class ServerConfigTests(SynchronousTestCase):
         self.assert_refused("listen", listen="tcp:8080")
 
     def test_a_heartbeat_is_a_text(self) -> None:
-        for heartbeat in ("", b"--beat--", 5):
+        for heartbeat in (b"--beat--", 5, True):
             self.assert_refused("heartbeat", heartbeat=heartbeat)
 
     def test_no_prefix_is_an_empty_one(self) -> None:
@@ -76,12 +76,12 @@ class ServerConfigTests(SynchronousTestCase):
                 self.assert_refused("prefix", prefix=prefix)
 
     def test_an_expiry_that_cannot_work_is_refused(self) -> None:
-        for expire in (-1, 2**31, 1.5, "3600", True):
+        for expire in (2**31, 1.5, "3600", True):
             with self.subTest(expire=expire):
                 self.assert_refused("expire", expire=expire)
 
     def test_no_expiry_means_that_nothing_is_persisted(self) -> None:
-        for expire in (0, None):
+        for expire in (0, None, -1, False, ""):
             with self.subTest(expire=expire):
                 config = ServerConfig(expire=expire)
                 self.assertEqual(config.expire, 0)
@@ -91,6 +91,13 @@ class ServerConfigTests(SynchronousTestCase):
             with self.subTest(url=url):
                 self.assert_refused("websocket_url", websocket_url=url)
 
+    def test_a_script_name_that_is_no_beginning_of_a_path_is_refused(self) -> None:
+        for name in ("app", "/app/", "/", "/a b", "/app?", None):
+            with self.subTest(name=name):
+                self.assert_refused("script_name", script_name=name)
+        for name in ("", "/app", "/app/shop", "/%C3%A9"):
+            self.assertEqual(ServerConfig(script_name=name).script_name, name)
+
     def test_an_origin_that_is_none_is_refused_and_named(self) -> None:
         error = self.assert_refused("allowed_origins", allowed_origins=("a.example",))
         self.assertIn("a.example", str(error))
@@ -99,15 +106,15 @@ class ServerConfigTests(SynchronousTestCase):
     def test_a_limit_that_cannot_work_is_refused(self) -> None:
         for field in (
             "max_message_size", "max_pending", "max_authorizations", "max_connections",
-            "max_connections_per_user", "max_connections_per_address",
+            "max_connections_per_user", "max_connections_per_address", "max_pending_total",
         ):  # fmt: skip
             for value in (0, -1, "1 MiB", True, 1.5):
                 with self.subTest(field=field, value=value):
                     self.assert_refused(field, **{field: value})
-        for field in ("max_message_size", "max_pending", "max_authorizations"):
+        for field in ("max_message_size", "max_pending", "max_pending_total", "max_authorizations"):
             self.assert_refused(field, **{field: None})
         self.assert_refused("rate", rate=(1000, 0))
-        self.assert_refused("recheck", recheck=-1)
+        self.assert_refused("recheck", recheck=1.5)
         self.assert_refused("slow_reader", slow_reader="wait")
 
     def test_a_boolean_is_one(self) -> None:

@@ -48,6 +48,9 @@ IDS = {
     "WS4REDIS_COMPRESSION": "E022",
     "WS4REDIS_RECHECK": "E023",
     "WS4REDIS_REVOKE": "E024",
+    "WS4REDIS_MAX_PENDING_TOTAL": "E027",
+    "WS4REDIS_TENANT": "E031",
+    "WS4REDIS_CLIENT_QUOTA": "E029",
 }
 
 
@@ -98,7 +101,7 @@ class SpellingTests(SynchronousTestCase):
     # Django's code has a function for each, such as get_timeout(); --embedded-redis sets one.
     APART = {
         "WS4REDIS_ALLOWED_ORIGINS", "WS4REDIS_CONNECTION", "WS4REDIS_EXPIRE", "WS4REDIS_PREFIX",
-        "WS4REDIS_TIMEOUT",
+        "WS4REDIS_TENANT", "WS4REDIS_TIMEOUT",
     }  # fmt: skip
 
     def test_no_module_on_the_way_spells_a_setting(self) -> None:

@@ -16,11 +16,19 @@ from ws4redis_tx.core.names import (
     MAX_FACILITY_BYTES,
     PUBLISH_RIGHTS,
     SUBSCRIBE_RIGHTS,
+    Namespace,
     channel_name,
     check_facility,
     check_prefix,
+    check_tenant,
+    check_within,
+    control_channel,
+    is_control_channel,
+    namespace,
     read_stamp,
+    split_tenant,
     stamp_key,
+    ticket_key,
 )
 from ws4redis_tx.redis_store import SELF, RedisMessage, RedisStore, identity_of
 
@@ -28,15 +36,23 @@ NARROW = ("group", "user", "session")
 
 # A prefix, name and facility that are allowed.
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), min_size=1, max_size=6)
+OWN_WORDS = (
+    "at", "ctl", "ticket", "t", "pos", "stream", "side", "last", "birth", "presence", "alive",
+)  # fmt: skip
 PREFIXES = st.one_of(
-    st.just(""), WORDS.filter(lambda word: ":" not in word and word not in AUDIENCES)
+    st.just(""), WORDS.filter(lambda word: ":" not in word and word not in AUDIENCES + OWN_WORDS)
 )
+# Words that could be taken for another part of a name are tried too.
+TENANTS = st.one_of(
+    st.just(""), st.sampled_from(AUDIENCES + OWN_WORDS), WORDS.filter(lambda word: ":" not in word)
+)
+NAMESPACES = st.builds(namespace, PREFIXES, TENANTS)
 FACILITIES = st.text(
     st.characters(codec="utf-8", exclude_categories=("Cc",), exclude_characters=":"), max_size=6
 )
 ADDRESSES = st.one_of(
-    st.tuples(PREFIXES, st.just("broadcast"), WORDS, st.none()),
-    st.tuples(PREFIXES, st.sampled_from(NARROW), FACILITIES, WORDS),
+    st.tuples(NAMESPACES, st.just("broadcast"), WORDS, st.none()),
+    st.tuples(NAMESPACES, st.sampled_from(NARROW), FACILITIES, WORDS),
 )
 
 
@@ -51,13 +67,13 @@ class LayoutTests(SynchronousTestCase):
             ):
                 with self.subTest(prefix=prefix, audience=audience):
                     self.assertEqual(
-                        channel_name(prefix, audience, "foobar", name),
+                        channel_name(namespace(prefix), audience, "foobar", name),
                         start + (channel or f"session:{name}:foobar"),
                     )
 
     def test_an_empty_facility_and_one_with_slashes_keep_their_place(self) -> None:
-        self.assertEqual(channel_name("", "broadcast", ""), "broadcast:")
-        self.assertEqual(channel_name("", "user", "a/b/", "mary"), "user:mary:a/b/")
+        self.assertEqual(channel_name(namespace(""), "broadcast", ""), "broadcast:")
+        self.assertEqual(channel_name(namespace(""), "user", "a/b/", "mary"), "user:mary:a/b/")
 
     def test_the_rights_are_the_eight_flags(self) -> None:
         self.assertEqual(
@@ -81,28 +97,94 @@ class LayoutTests(SynchronousTestCase):
     @settings(deadline=None, max_examples=150)
     @given(ADDRESSES, ADDRESSES)
     def test_two_different_addresses_under_one_prefix_never_share_a_channel(
-        self, one: tuple[str, str, str, Any], other: tuple[str, str, str, Any]
+        self, one: tuple[Namespace, str, str, Any], other: tuple[Namespace, str, str, Any]
     ) -> None:
         other = (one[0], *other[1:])
         self.assertEqual(channel_name(*one) == channel_name(*other), one == other)
 
-    @settings(deadline=None, max_examples=100)
-    @given(ADDRESSES, ADDRESSES)
-    def test_no_stamp_is_the_channel_of_an_allowed_address(
-        self, one: tuple[str, str, str, Any], other: tuple[str, str, str, Any]
+    @settings(deadline=None, max_examples=300)
+    @given(PREFIXES, TENANTS, TENANTS, ADDRESSES, ADDRESSES)
+    def test_two_tenants_under_one_prefix_never_share_a_name(
+        self, prefix: str, tenant: str, another: str, one: Any, other: Any
     ) -> None:
-        stamp = stamp_key(one[0], channel_name(*one).encode())
-        self.assertNotEqual(stamp, channel_name(one[0], *other[1:]).encode())
+        if tenant == another:
+            return
+        ours = names_of(prefix, channel_name(namespace(prefix, tenant), *one[1:]))
+        theirs = names_of(prefix, channel_name(namespace(prefix, another), *other[1:]))
+        self.assertEqual(ours & theirs, set())
+        tickets = {ticket_key(namespace(prefix, each), "d") for each in (tenant, another)}
+        self.assertEqual(len(tickets), 2)
+
+    @settings(deadline=None, max_examples=100)
+    @given(PREFIXES, TENANTS, ADDRESSES, ADDRESSES)
+    def test_no_stamp_is_the_channel_of_an_allowed_address(
+        self, prefix: str, tenant: str, one: Any, other: Any
+    ) -> None:
+        ours = namespace(prefix, tenant)
+        stamp = stamp_key(prefix, channel_name(ours, *one[1:]).encode())
+        self.assertNotEqual(stamp, channel_name(ours, *other[1:]).encode())
 
     def test_no_prefix_makes_a_channel_of_what_is_kept_beside_the_layout(self) -> None:
-        stamp = stamp_key("", b"broadcast:f").decode()
-        for prefix in ("at", "ctl", "stream", "presence"):
+        for prefix in OWN_WORDS:
             with self.subTest(prefix=prefix):
-                try:
-                    check_prefix(prefix)
-                except ConfigError:
-                    continue
-                self.assertNotEqual(channel_name(prefix, "broadcast", "f"), stamp)
+                error = self.assertRaises(ConfigError, check_prefix, prefix)
+                self.assertIn(f"'{prefix}'", str(error))
+
+
+def names_of(prefix: str, channel: str) -> set[bytes]:
+    return {channel.encode(), stamp_key(prefix, channel.encode())}
+
+
+class TenantTests(SynchronousTestCase):
+    def test_each_name_of_a_tenant_has_it_after_the_prefix(self) -> None:
+        for prefix, start in (("", ""), ("shop", "shop:")):
+            ours = namespace(prefix, "acme")
+            channel = channel_name(ours, "user", "f", "mary")
+            self.assertEqual(channel, f"{start}t:acme:user:mary:f")
+            self.assertEqual(
+                stamp_key(prefix, channel.encode()), f"{start}t:acme:at:{channel}".encode()
+            )
+            self.assertEqual(ticket_key(ours, "d"), f"{start}t:acme:ticket:d".encode())
+
+    def test_without_a_tenant_names_are_as_they_were(self) -> None:
+        self.assertEqual(namespace(""), "")
+        self.assertEqual(namespace("shop"), "shop")
+        self.assertEqual(stamp_key("", b"t"), b"at:t")
+
+    def test_a_tenant_is_1_to_64_bytes_without_a_colon(self) -> None:
+        for tenant in ("a", "Läden-1", "a b", "x" * 64, "é" * 32, "ctl", "t", "None"):
+            self.assertEqual(check_tenant(tenant), tenant)
+        for tenant in ("x" * 65, "é" * 33, ":", "a:user", "a:", "\ud800"):
+            self.assertIn(
+                "WS4REDIS_TENANT", str(self.assertRaises(ValueError, check_tenant, tenant))
+            )
+        for nothing in ("", None, 7, b"a", ["a"], False):
+            self.assertIn(
+                "WS4REDIS_TENANT", str(self.assertRaises(TypeError, check_tenant, nothing))
+            )
+
+    def test_the_tenant_of_a_name(self) -> None:
+        for prefix in ("", "shop", "t-shirts"):
+            for tenant in ("", "acme", "ctl", "broadcast"):
+                name = channel_name(namespace(prefix, tenant), "group", "f", "g")
+                self.assertEqual(split_tenant(prefix, name), (tenant, "group:g:f"))
+        self.assertEqual(split_tenant("", "t:acme"), ("", "t:acme"))
+        self.assertEqual(split_tenant("shop", "broadcast:f"), ("", "broadcast:f"))
+
+    def test_a_tenant_names_nothing_outside_its_namespace(self) -> None:
+        for prefix in ("", "shop"):
+            ours = namespace(prefix, "acme")
+            check_within(ours, [channel_name(ours, "broadcast", "f"), f"{ours}:server:f"])
+            for other in (namespace(prefix), namespace(prefix, "acm"), namespace(prefix, "acme2")):
+                channel = channel_name(other, "broadcast", "f")
+                self.assertRaises(ValueError, check_within, ours, [channel])
+
+    def test_no_tenants_channel_is_a_control_channel(self) -> None:
+        for prefix in ("", "shop"):
+            self.assertTrue(is_control_channel(control_channel(prefix, "revoke")))
+            for tenant in ("ctl", "acme"):
+                name = channel_name(namespace(prefix, tenant), "broadcast", "f")
+                self.assertFalse(is_control_channel(name.encode()))
 
 
 class PrefixTests(SynchronousTestCase):
@@ -221,6 +303,10 @@ class StoreTests(SynchronousTestCase):
     def test_no_audience_is_no_channel(self) -> None:
         self.assertEqual(_Store().channels(), [])
 
+    def test_nobody_is_no_channel(self) -> None:
+        for nobody in (None, False, [], (), set(), iter(())):
+            self.assertEqual(_Store().channels(users=nobody, groups=nobody, sessions=nobody), [])
+
     def test_any_iterable_of_names_is_fine(self) -> None:
         for names in (["a", "b"], ("a", "b"), {"a": 1, "b": 2}, iter(["a", "b"])):
             with self.subTest(names=type(names)):
@@ -248,7 +334,6 @@ class StoreTests(SynchronousTestCase):
     def test_self_that_cannot_be_resolved_is_no_channel(self) -> None:
         nobody = _User("", is_authenticated=False)
         for request in (
-            None,
             object(),
             _Request(None, None),
             _Request(nobody, _Session(None)),
@@ -258,7 +343,7 @@ class StoreTests(SynchronousTestCase):
             with self.subTest(request=request):
                 channels = _Store().channels(request, groups=[SELF], sessions=[SELF])
                 self.assertEqual(channels, [])
-        for request in (None, object(), _Request(nobody)):
+        for request in (object(), _Request(nobody)):
             with self.subTest(request=request):
                 self.assertEqual(_Store().channels(request, users=[SELF]), [])
 
@@ -280,7 +365,7 @@ class StoreTests(SynchronousTestCase):
 
     def test_what_is_no_list_of_names_is_a_clear_error_and_never_silence(self) -> None:
         for audience in ("groups", "users", "sessions"):
-            for names in ("mary", b"mary", "", True, False, None, 1, SELF, object()):
+            for names in ("mary", b"mary", "", True, 1, SELF, object()):
                 with self.subTest(audience=audience, names=names):
                     error = self.assertRaises(
                         AudienceError, _Store().channels, _Request(), **{audience: names}
@@ -288,7 +373,7 @@ class StoreTests(SynchronousTestCase):
                     self.assertIn(audience, str(error))
 
     def test_a_list_that_holds_what_is_no_name_is_a_clear_error(self) -> None:
-        for name in (b"mary", None, True, 1, ["mary"], _User()):
+        for name in (b"mary", None, True, 1, ["mary"], _Groups()):
             with self.subTest(name=name):
                 error = self.assertRaises(AudienceError, _Store().channels, users=[name])
                 self.assertIn("users", str(error))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.wires import handshake_bytes
+from ws4redis_tx.core import proxies as module
 from ws4redis_tx.core.errors import ConfigError, Denied
 from ws4redis_tx.core.handshake import Handshake, judge_request
 from ws4redis_tx.core.http import read_request
 from ws4redis_tx.core.origins import OriginPolicy
-from ws4redis_tx.core.proxies import TrustedProxies
+from ws4redis_tx.core.proxies import TrustedProxies, counted_address
 
 
 def handshake(peer: str, secure: bool = False, **headers: str | None) -> Handshake:
@@ -39,6 +40,22 @@ class TrustedProxyTests(SynchronousTestCase):
         ):
             seen = self.seen("10.0.0.1", "10.0.0.0/8", X_Forwarded_For=forwarded)
             self.assertEqual(seen.peer, client, forwarded)
+
+    def test_a_way_through_more_proxies_than_there_are_is_not_followed(self) -> None:
+        parsed: list[str] = []
+        parse = module._address
+
+        def counted(text: str) -> object:
+            parsed.append(text)
+            return parse(text)
+
+        self.patch(module, "_address", counted)
+        for number, client in ((20, "192.0.2.7"), (1500, "10.0.0.2")):
+            parsed.clear()
+            forwarded = "192.0.2.7" + ", 10.0.0.2" * number
+            seen = self.seen("10.0.0.1", "10.0.0.0/8", X_Forwarded_For=forwarded)
+            self.assertEqual(seen.peer, client)
+            self.assertLess(len(parsed), 100)
 
     def test_scheme_and_host_are_those_of_the_first_proxy(self) -> None:
         seen = self.seen(
@@ -130,3 +147,28 @@ class TrustedProxyTests(SynchronousTestCase):
                 "10.0.0.1", "10.0.0.1", Origin="http://rebound.evil.example", **headers
             )
             self.assertEqual(self.assertRaises(Denied, policy.check, seen).status, 400)
+
+
+class CountedAddressTests(SynchronousTestCase):
+    """Whoever is given an IPv6 network has 2 ** 64 addresses in it, or more."""
+
+    def test_an_ipv6_network_of_64_bits_counts_as_one(self) -> None:
+        first = counted_address("2001:db8:1:2::1")
+        for same in (
+            "2001:db8:1:2:ffff:ffff:ffff:ffff",
+            "2001:0DB8:1:2:3::",
+            "2001:db8:1:2::1%eth0",
+        ):
+            self.assertEqual(counted_address(same), first)
+        for other in ("2001:db8:1:3::1", "2001:db8::1", "::1", "fe80::1"):
+            self.assertNotEqual(counted_address(other), first)
+
+    def test_an_ipv4_address_counts_as_itself_also_if_it_is_mapped_into_ipv6(self) -> None:
+        self.assertEqual(counted_address("192.0.2.7"), "192.0.2.7")
+        self.assertEqual(counted_address("::ffff:192.0.2.7"), "192.0.2.7")
+        self.assertEqual(counted_address("::ffff:c000:207"), "192.0.2.7")
+        self.assertNotEqual(counted_address("::ffff:192.0.2.8"), "192.0.2.7")
+
+    def test_what_is_no_address_counts_as_it_is(self) -> None:
+        for peer in ("", "unix", "localhost"):
+            self.assertEqual(counted_address(peer), peer)

@@ -19,7 +19,7 @@ from ws4redis_tx.core.messages import ICodec, Publication
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis.commands import Commands
 from ws4redis_tx.redis.dispatcher import Dispatcher
-from ws4redis_tx.redis.protocol import PubSubProtocol
+from ws4redis_tx.redis.wire.protocol import PubSubProtocol
 from ws4redis_tx.scheduling.immediate_writer import immediate_writer
 from ws4redis_tx.websocket.frames import DEFLATED, PLAIN, server_frame
 

@@ -19,8 +19,8 @@ from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis import scripts
 from ws4redis_tx.redis.dispatcher import Dispatcher
-from ws4redis_tx.redis.protocol import LOST
-from ws4redis_tx.redis.pubsub import SILENCE, PubSub
+from ws4redis_tx.redis.pubsub import PROBE_INTERVAL, SILENCE, PubSub
+from ws4redis_tx.redis.wire.protocol import LOST
 
 ADDRESS = RedisAddress(path="/redis.sock")
 PONG = b"*2\r\n$4\r\npong\r\n$0\r\n\r\n"
@@ -382,11 +382,73 @@ class DispatcherTests(WireTestCase):
         reads[0].callback([b"a" * 200_000])
         self.protocol.dataReceived(message(b"b", b"2") + message(b"c", b"3") + message(b"a", b"4"))
         self.assertEqual(listener.heard, [b"a" * 200_000, b"1", b"3", b"4"])
-        self.assertFalse(self.dispatcher.up)
-        reads[1].callback([b"b" * 200_000])
-        self.assertEqual(listener.heard[4:], [b"b" * 200_000, b"2"])
         self.reactor.advance(0)
         self.assertTrue(self.dispatcher.up)
+        reads[1].callback([b"b" * 200_000])
+        self.assertEqual(listener.heard[4:], [b"b" * 200_000, b"2"])
+
+    def test_a_fence_waits_for_what_was_missed_on_its_own_channels(self) -> None:
+        self.listen(b"a", b"b", b"c")
+        reads = self.recover_slowly(b"a", b"b", b"c")
+        reads[0].callback([b"a" * 200_000])
+        self.reactor.advance(0)
+        served, behind, last, every = (
+            self.dispatcher.fence(channels) for channels in ([b"a"], [b"b"], [b"a", b"c"], None)
+        )
+        while self.confirm():
+            pass
+        self.successResultOf(served)
+        self.assertNoResult(behind)
+        reads[1].callback([b"b" * 200_000])
+        self.successResultOf(behind)
+        self.assertNoResult(last)
+        reads[2].callback([b"c" * 200_000])
+        self.successResultOf(last)
+        self.successResultOf(every)
+
+    def test_a_fence_on_a_channel_that_is_behind_fails_with_the_connection(self) -> None:
+        self.listen(b"a", b"b")
+        reads = self.recover_slowly(b"a", b"b")
+        reads[0].callback([b"a" * 200_000])
+        self.reactor.advance(0)
+        fence = self.dispatcher.fence([b"b"])
+        self.confirm()
+        self.lose()
+        self.failureResultOf(fence, BrokerUnavailable)
+
+    def test_a_message_that_a_newcomer_read_on_a_channel_that_is_behind_reaches_the_others(
+        self,
+    ) -> None:
+        listener = self.listen(b"a", b"b")
+        reads = self.recover_slowly(b"a", b"b")
+        reads[0].callback([b"a" * 200_000])
+        self.reactor.advance(0)
+        self.dispatcher.read(b"b", b"b" * 200_000)
+        self.dispatcher.fence([b"a"])
+        self.confirm()
+        reads[1].callback([b"b" * 200_000])
+        self.assertEqual(listener.heard, [b"a" * 200_000, b"b" * 200_000])
+
+    def test_a_portion_that_cannot_be_read_makes_the_connection_anew(self) -> None:
+        self.listen(b"a", b"b")
+        reads = self.recover_slowly(b"a", b"b")
+        reads[0].callback([b"a" * 200_000])
+        self.reactor.advance(0)
+        reads[1].errback(BrokerUnavailable("Redis did not answer in time."))
+        self.assertTrue(self.transport.disconnecting or self.transport.aborting)
+        self.assertFalse(self.dispatcher.up)
+
+    def test_silence_while_much_is_read_is_not_deafness(self) -> None:
+        self.listen(b"a", b"b")
+        reads = self.recover_slowly(b"a", b"b")
+        reads[0].callback([b"a" * 200_000])
+        for _ in range(10):
+            self.reactor.advance(PROBE_INTERVAL)
+        self.assertTrue(self.dispatcher.up)
+        reads[1].callback([b"b" * 200_000])
+        for _ in range(10):
+            self.reactor.advance(PROBE_INTERVAL)
+        self.assertFalse(self.dispatcher.up)
 
     def test_what_is_held_for_channels_that_are_behind_is_bounded(self) -> None:
         listener = self.listen(b"a", b"b")

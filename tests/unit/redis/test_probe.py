@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.redis.persisted import RedisClock
-from ws4redis_tx.redis.protocol import ResponseError
 from ws4redis_tx.redis.pubsub import Probe
+from ws4redis_tx.redis.wire.protocol import ResponseError
 
 
 class Commands:

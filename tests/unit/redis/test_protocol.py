@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.small_redis import RedisWorld
 from ws4redis_tx.core.errors import BrokerUnavailable
-from ws4redis_tx.redis.protocol import LOST, CommandProtocol, PubSubProtocol, ResponseError
+from ws4redis_tx.redis.wire.protocol import LOST, CommandProtocol, PubSubProtocol, ResponseError
 from ws4redis_tx.testing import connect
 
 MESSAGE = b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$5\r\nhello\r\n"

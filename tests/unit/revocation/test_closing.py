@@ -206,7 +206,7 @@ class DisconnectTests(RevocationTests):
             {"user": Identity()},
             {"group": 7},
             {"session": 7},
-            {"facility": 7},
+            {"facility": 7.5},
         ):
             with self.assertRaises(TypeError):
                 disconnection(**wrong)

@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.revocation.site import RevocationTests
@@ -22,6 +23,10 @@ from ws4redis_tx.revocation.messages import (
     read_revocation,
 )
 from ws4redis_tx.testing import MemoryBroker
+
+TARGETS: list[dict[str, Any]] = [
+    {"user": "john"}, {"session": "k"}, {"group": "g"}, {"facility": "chat"},
+]  # fmt: skip
 
 
 class RefusingBroker(MemoryBroker):
@@ -110,11 +115,50 @@ class ControlChannelTests(RevocationTests):
             disconnection(user="jöhn"),
             disconnection(session="abc"),
             Revocation(RECHECK, "group", ("a", 'b"', "")),
+            disconnection(user="jöhn", tenant="läden"),
+            Revocation(LOGOUT, "session", (digest("abc", "a"),), "a"),
         ):
             self.assertEqual(read_revocation(revocation.payload), revocation)
+
+    def test_a_message_of_a_later_edition_is_skipped_without_a_word(self) -> None:
+        mary = self.connect("mary")
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        for payload in (b"3:whatever", b'7:{"disconnect": {"user": ["2"]}}', b"12:"):
+            self.assertIsNone(read_revocation(payload))
+            self.broker.publish([b"ctl:revoke"], payload, 0)
+        self.assertIsNone(mary.close_code)
+        self.assertEqual(events, [])
+
+    def test_a_message_that_names_no_tenant_where_it_should_is_ignored(self) -> None:
+        for payload in (
+            b'2:{"disconnect": {"facility": ["chat"]}}', b"2:", b"2:[]",
+            b'2:{"disconnect": {"facility": ["chat"]}, "tenant": ""}',
+            b'2:{"disconnect": {"facility": ["chat"]}, "tenant": "a:b"}',
+            b'{"disconnect": {"facility": ["chat"]}, "tenant": "a"}',
+        ):  # fmt: skip
+            self.assertRaises(ValueError, read_revocation, payload)
+
+    def test_it_concerns_the_websockets_of_its_tenant(self) -> None:
+        ours, theirs = (Identity("k", "john", ("g",), "1", tenant) for tenant in ("a", "b"))
+        for revocation in (
+            *(disconnection(**target, tenant="a") for target in TARGETS),
+            Revocation(LOGOUT, "session", (digest("k", "a"),)),
+            Revocation(RECHECK, "user", ("1",), "a"),
+        ):
+            self.assertTrue(revocation.concerns(ours, "chat"), revocation)
+            self.assertFalse(revocation.concerns(theirs, "chat"), revocation)
+        for kind, value in (("user", "1"), ("group", "g")):
+            for identity in (ours, theirs):
+                self.assertTrue(Revocation(RECHECK, kind, (value,)).concerns(identity, "chat"))
 
     def test_it_is_documented_as_it_is(self) -> None:
         self.assertEqual(
             Revocation(DISCONNECT, "facility", ("chat",)).payload,
             b'{"disconnect": {"facility": ["chat"]}}',
+        )
+        self.assertEqual(
+            Revocation(DISCONNECT, "facility", ("chat",), "acme").payload,
+            b'2:{"disconnect": {"facility": ["chat"]}, "tenant": "acme"}',
         )

@@ -12,6 +12,7 @@ from tests.unit.revocation.site import JOHN, RevocationTests
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Identity
 from ws4redis_tx.core.errors import BrokerUnavailable, ConfigError
+from ws4redis_tx.revocation import rechecker
 from ws4redis_tx.revocation.messages import (
     DISCONNECT,
     LOGOUT,
@@ -76,6 +77,34 @@ class TimeTests(RevocationTests):
             self.connect("john")
             timers.append(len(self.clock.getDelayedCalls()))
         self.assertEqual(timers, [timers[2] - 1, timers[2] - 1, timers[2]])
+
+    def test_a_clock_that_steps_past_the_end_of_a_session_is_noticed_within_a_minute(self) -> None:
+        now = time.time()
+        self.patch(rechecker, "time", lambda: now)
+        self.use(recheck=0)
+        self.site.expires = now + 7200
+        client = self.connect("john")
+        self.site.visitors["john"] = Identity()
+        self.clock.pump([30] * 4)
+        self.assertEqual(self.site.asked, ["john"])
+        now += 7200
+        self.clock.pump([30, 30, 5, 0])
+        self.assertEqual(client.close_code, 1008)
+
+    def test_a_clock_that_is_set_back_ends_no_session(self) -> None:
+        now = time.time()
+        self.patch(rechecker, "time", lambda: now)
+        self.use(recheck=0)
+        self.site.expires = now + 20
+        client = self.connect("john")
+        now -= 3600
+        self.clock.pump([30] * 100)
+        self.assertTrue(client.open)
+        self.assertLess(len(self.site.asked), 4)
+        now += 3620
+        self.site.visitors["john"] = Identity()
+        self.clock.pump([30, 30, 5, 0])
+        self.assertEqual(client.close_code, 1008)
 
     def test_a_session_that_ends_in_years_is_no_trouble_for_the_reactor(self) -> None:
         self.site.expires = time.time() + 1e12

@@ -12,13 +12,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.unit.sessions.hooked import Noting
 from ws4redis_tx.core.admission import ANONYMOUS, AnonymousAuthorizer
 from ws4redis_tx.service import (
     Admission,
     Closing,
     Denied,
     Identity,
-    NullHooks,
     PlainRequest,
     ServerConfig,
 )
@@ -63,27 +63,6 @@ class Cancellable:
 
     def authorize(self, handshake: Any, rights: Sequence[str]) -> Any:
         return Deferred(self.cancelled.append)
-
-
-class Noting(NullHooks):
-    def __init__(self) -> None:
-        self.told: list[Any] = []
-        self.connections: list[Any] = []
-
-    def connected(self, connection: Any) -> Any:
-        self.connections.append(connection)
-
-    def message(self, connection: Any, message: bytes) -> Any:
-        self.told.append(message)
-        return message
-
-    def closed(self, connection: Any, closing: Closing) -> Any:
-        self.told.append(closing)
-
-    @property
-    def closing(self) -> Closing:
-        (closing,) = [each for each in self.told if isinstance(each, Closing)]
-        return closing
 
 
 class Listening(MemoryBroker):

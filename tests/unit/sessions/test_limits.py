@@ -5,10 +5,12 @@ from __future__ import annotations
 import zlib
 from typing import Any
 
+from twisted.internet.address import IPv6Address
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.testing import StringTransport
 
 from tests.support.memory import AllowAll, SlowBroker, Waiting, WebSocketTests
-from tests.support.wires import handshake_bytes
+from tests.support.wires import handshake_bytes, status_of
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.scheduling.fifo_limiter import AT_ONCE
@@ -45,6 +47,35 @@ class ConnectionLimitTests(WebSocketTests):
         self.assertEqual(len(authorizer.asked), 2)
         self.connect(headers={"X-Forwarded-For": "192.0.2.8"})
         self.assertEqual(len(authorizer.asked), 3)
+
+    def test_an_ipv6_network_of_64_bits_is_one_address(self) -> None:
+        self.use(max_connections_per_address=1, trusted_proxies=("127.0.0.1",))
+        for forwarded, refused in (
+            ("2001:db8:1:2::1", None),
+            ("2001:db8:1:2:3:4:5:6", 503),
+            ("[2001:db8:1:2::7]:55123", 503),
+            ("2001:db8:1:3::1", None),
+            ("192.0.2.7", None),
+            ("::ffff:192.0.2.7", 503),
+            ("::ffff:192.0.2.8", None),
+        ):
+            client = self.connect(headers={"X-Forwarded-For": forwarded})
+            self.assertEqual(client.refused, refused, forwarded)
+
+    def test_so_it_is_without_a_proxy(self) -> None:
+        self.use(max_connections_per_address=1)
+        for host, status in (
+            ("2001:db8:1:2::1", 101),
+            ("2001:db8:1:2:3:4:5:6", 503),
+            ("::ffff:192.0.2.7", 101),
+            ("192.0.2.7", 503),
+        ):
+            wire = StringTransport(peerAddress=IPv6Address("TCP", host, 1))
+            self.patch(wire, "unregisterProducer", lambda: None)
+            websocket = self.factory.buildProtocol(wire.getPeer())
+            websocket.makeConnection(wire)
+            websocket.dataReceived(handshake_bytes())
+            self.assertEqual(status_of(wire.value()), status, host)
 
     def test_what_was_refused_or_left_counts_no_more(self) -> None:
         authorizer = Waiting()

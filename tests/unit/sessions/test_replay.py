@@ -35,7 +35,7 @@ class ReplayTests(WebSocketTests):
         class Replaced(MemoryBroker):
             fences = 0
 
-            def fence(self) -> Deferred[None]:
+            def fence(self, channels: Any = None) -> Deferred[None]:
                 self.fences += 1
                 if self.fences == 1:
                     self.generation = 1

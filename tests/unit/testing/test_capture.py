@@ -203,11 +203,11 @@ class TicketTests(CaptureTests):
         ticket = make_ticket(self.request(), facility="foobar")
         head = handshake_bytes(Sec_WebSocket_Protocol=f"ws4redis, {ticket}")[:-4]
         shown = judge_request(read_request(head), "/ws/", secure=False, peer="")
-        redeemed = redeem(shown)
+        redeemed = redeem(shown, "")
         assert redeemed is not None
         self.assertEqual(redeemed.user_id, str(self.request().user.pk))
         with self.assertRaises(Denied):
-            redeem(shown)
+            redeem(shown, "")
         self.published.assert_not_published()
 
     def test_without_redis_there_is_none(self) -> None:

@@ -33,11 +33,13 @@ WRITTEN: dict[str, tuple[list[str], Any]] = {
     "max_message_size": (["--max-message-size=5"], 5),
     "max_pending": (["--max-pending=6"], 6),
     "slow_reader": (["--slow-reader=latest"], "latest"),
+    "max_pending_total": (["--max-pending-total=12"], 12),
     "max_connections": (["--max-connections=7"], 7),
     "max_connections_per_user": (["--max-connections-per-user=8"], 8),
     "max_connections_per_address": (["--max-connections-per-address=9"], 9),
     "max_authorizations": (["--max-authorizations=10"], 10),
     "rate": (["--rate=100,65536"], (100, 65536)),
+    "client_quota": (["--client-quota=12"], 12),
     "compression": (["--compression"], True),
     "recheck": (["--recheck=11"], 11),
 }
@@ -104,7 +106,7 @@ class PlainTests(OptionsTestCase):
             ("--max-authorizations=many", "--max-authorizations is 'many'. Use a whole number"),
             ("--max-connections=0", "Use a whole number, at least 1, or None for as many as"),
             ("--rate=5", "--rate is '5'. Write messages and bytes a second, such as 1000,16777216"),
-            ("--heartbeat=", "--heartbeat is empty. Write a text, or leave the option out."),
+            ("--heartbeat=", "--heartbeat is empty. Write a value, or leave the option out."),
             (
                 "--slow-reader=wait",
                 "--slow-reader is 'wait'. Use one of close, drop_oldest, latest",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress
-from ws4redis_tx.redis.protocol import ResponseError
+from ws4redis_tx.redis.wire.protocol import ResponseError
 
 _CLUSTER = ("CROSSSLOT", "MOVED ", "ASK ", "CLUSTERDOWN", "TRYAGAIN")
 

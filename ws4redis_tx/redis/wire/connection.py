@@ -17,9 +17,9 @@ from zope.interface import implementer
 
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.redis_address import RedisAddress
-from ws4redis_tx.redis.endpoint import CONNECT_TIMEOUT, make_endpoint
-from ws4redis_tx.redis.protocol import LOST, CommandProtocol, PubSubProtocol
-from ws4redis_tx.redis.refusals import Trouble, trouble
+from ws4redis_tx.redis.wire.endpoint import CONNECT_TIMEOUT, make_endpoint
+from ws4redis_tx.redis.wire.protocol import LOST, CommandProtocol, PubSubProtocol
+from ws4redis_tx.redis.wire.refusals import Trouble, trouble
 from ws4redis_tx.scheduling.deferreds import gather
 from ws4redis_tx.scheduling.waiters import Waiters
 

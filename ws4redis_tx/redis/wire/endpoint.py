@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.redis_address import RedisAddress
-from ws4redis_tx.redis.protocol import LOST, CommandProtocol
+from ws4redis_tx.redis.wire.protocol import LOST, CommandProtocol
 
 CONNECT_TIMEOUT = 5.0
 # A failover should not wait for a sentinel that went down with the master.

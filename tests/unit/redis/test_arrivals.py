@@ -6,8 +6,8 @@ import hashlib
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from ws4redis_tx.redis.arrivals import Arrivals
 from ws4redis_tx.redis.persisted import PORTION_BYTES, Persisted, RedisClock, portions
-from ws4redis_tx.redis.recovery import Arrivals
 
 
 class ArrivalsTests(SynchronousTestCase):
