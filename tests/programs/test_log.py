@@ -15,7 +15,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.support import TIMEOUT
 from tests.support.clients import exchange, open_websocket
-from tests.support.django import environment
+from tests.support.django import SETTINGS, environment
 from tests.support.programs import TWISTD, Program, twistd, wait_readable
 from tests.support.redis import shared_redis
 from tests.support.wires import handshake_bytes
@@ -71,7 +71,7 @@ class StalledOutputTests(TestCase):
             yield ended
 
 
-class FileTests(TestCase):
+class LogFileTests(TestCase):
     timeout = 60
 
     @inlineCallbacks
@@ -121,3 +121,24 @@ class GrowthTests(TestCase):
             yield program.signal_and_wait("TERM")
             self.assertLess(len(program.printed) - before, 20_000)
             self.assertIn(" more like this in the last minute: ", program.printed)
+
+    @inlineCallbacks
+    def test_requests_for_pages_have_a_line_without_their_query(self) -> Any:
+        program = twistd(
+            *(f"--redis={shared_redis().address}", LISTEN, "--drain=0"),
+            *("--serve-django", f"--settings={SETTINGS}"),
+            **environment(),
+        )
+        self.addCleanup(program.end)
+        port = int((yield program.wait_for(READY)).group(1))
+        head = f"HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUser-Agent: %s\r\nConnection: close\r\n\r\n"
+        for _ in range(50):
+            target = "/" + "x" * 5000 + "?token=s3cret"
+            yield exchange(port, f"GET {target} {head % ('y' * 5000)}".encode())
+        yield program.wait_for(r"'GET' '/x+… from '127.0.0.1': 404, \d+ bytes\n")
+        yield program.signal_and_wait("TERM")
+        self.assertNotIn("s3cret", program.printed)
+        self.assertNotIn("yyyy", program.printed)
+        # Django's own log of its pages, which a site in DEBUG mode has, is the site's.
+        lines = [line for line in program.printed.splitlines() if "[ws4redis_tx." in line]
+        self.assertLess(max(map(len, lines)), 400)

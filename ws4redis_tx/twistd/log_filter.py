@@ -44,7 +44,8 @@ class SummingObserver:
         if failure is None:
             if not namespace.startswith(_LIBRARIES) or namespace.startswith(_APPLICATIONS):
                 return True
-            return self._summaries.admits((namespace, text), formatEvent(event)[:_LONGEST])
+            kind = (namespace, text, event.get("log_level"))
+            return self._summaries.admits(kind, formatEvent(event)[:_LONGEST])
         if not namespace.startswith(_FAILURES_OF):
             return True
         line = f"{formatEvent(event)} ({failure.getErrorMessage()})"[:_LONGEST]

@@ -51,11 +51,15 @@ class LogOutput:
 def take_over(options: MutableMapping[str, Any]) -> None:
     """Have ``twistd``, which was given ``options``, log through this module. Call this when they
     have been read. A ``--logger`` of somebody's own stays in charge.
+
+    What Django's logging writes to standard output and standard error goes into the log too. It
+    would block the threads that look up visitors.
     """
     global _options
     if not options.get("logger"):
         _options = options
         options["logger"] = f"{__name__}.open_log"
+    sys.stdout, sys.stderr = _CurrentStream("stdout"), _CurrentStream("stderr")
 
 
 def open_log() -> Any:
@@ -72,6 +76,22 @@ def open_log() -> Any:
     if not signal.getsignal(signal.SIGUSR1):  # as twistd itself does
         signal.signal(signal.SIGUSR1, lambda number, frame: rotate())
     return _open(file.write, file)
+
+
+class _CurrentStream:
+    """``sys.stdout`` or ``sys.stderr``, as it is when something is written there.
+
+    ``twistd`` replaces both when it starts to log. Handlers of Python's logging are made before,
+    and keep the stream that they find.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._first = getattr(sys, name)
+
+    def __getattr__(self, attribute: str) -> Any:
+        stream = getattr(sys, self._name)
+        return getattr(self._first if stream is self else stream, attribute)
 
 
 def use(output: LogOutput) -> None:

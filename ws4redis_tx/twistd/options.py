@@ -86,6 +86,8 @@ class Options(UsageOptions):
     def postOptions(self) -> None:
         """Build the configuration. Reports every mistake, before anything starts."""
         sys.path.insert(0, os.getcwd())  # as Django's own commands do
+        if self.parent is not None:
+            take_over(self.parent)
         if self["inherit"] is not None:  # a worker uses the sockets and the Redis of its parent
             self["inherit"] = [int(number) for number in self["inherit"].split(",")]
             self["processes"] = self["workers"]  # that share the log
@@ -112,8 +114,6 @@ class Options(UsageOptions):
             self["doubts"] += in_environment(bool(settings))
         except ConfigError as error:
             raise UsageError(str(error)) from error
-        if self.parent is not None:
-            take_over(self.parent)
 
     def as_written(self, error: ConfigError) -> ConfigError:
         """The error under the option's name, if the value came from an option."""

@@ -74,6 +74,11 @@ class FilterTests(SynchronousTestCase):
         self.assertEqual(len(self.lines), 20)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_an_error_is_not_taken_for_an_equal_line_that_is_none(self) -> None:
+        self.log("twisted.some.where", "hello")
+        self.log("twisted.some.where", "hello", log_level=LogLevel.critical)
+        self.assertEqual(len(self.lines), 2)
+
     def test_the_end_logs_what_was_summed_up(self) -> None:
         for _ in range(3):
             self.log("twisted.some.where", "hello")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shutil
 import signal
+import sys
 import tempfile
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,8 @@ class OutputTestCase(SynchronousTestCase):
         self.folder = Path(tempfile.mkdtemp(prefix="ws4redis-tx-"))
         self.addCleanup(shutil.rmtree, self.folder)
         self.path = self.folder / "log"
+        self.patch(sys, "stdout", sys.stdout)
+        self.patch(sys, "stderr", sys.stderr)
         self.patch(log_output, "_output", None)
         self.patch(log_output, "_options", {})
         self.patch(atexit, "register", lambda function: None)
@@ -126,6 +131,21 @@ class OtherTests(OutputTestCase):
         options = {"logger": "some.observer"}
         log_output.take_over(options)
         self.assertEqual(options, {"logger": "some.observer"})
+
+    def test_a_logging_handler_that_was_made_before_writes_into_the_log(self) -> None:
+        log_output.take_over({})
+        handlers = [logging.StreamHandler(), logging.StreamHandler(sys.stdout)]
+        self.patch(sys, "stderr", StringIO())  # as `twistd` does when it starts to log
+        self.patch(sys, "stdout", StringIO())
+        for handler in handlers:
+            handler.emit(logging.LogRecord("a", logging.INFO, "", 0, "hello", None, None))
+        self.assertEqual((sys.stderr.getvalue(), sys.stdout.getvalue()), ("hello\n", "hello\n"))
+
+    def test_until_then_the_streams_are_those_of_the_process(self) -> None:
+        first = sys.stdout = StringIO()
+        log_output.take_over({})
+        print("hello")
+        self.assertEqual(first.getvalue(), "hello\n")
 
     def test_a_daemon_cannot_log_to_standard_output(self) -> None:
         log_output.take_over({"logfile": "-", "nodaemon": 0})
