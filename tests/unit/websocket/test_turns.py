@@ -52,7 +52,7 @@ class TurnTests(WebSocketTests):
         other = self.connect("publish-broadcast&subscribe-broadcast&echo")
         crowd = [self.connect() for _ in range(60)]
         for client in crowd:
-            client.send_bytes(PINGS)
+            client.send_bytes(PING * 100)
         before = sum(self.wire(client).pongs for client in crowd)
         other.send("x" * 1000)
         answered: list[int] = []
