@@ -80,12 +80,26 @@ class Denied(WS4RedisError):
         super().__init__(f"{status} {reason}")
 
 
+_PERMISSION_DENIED = {("django.core.exceptions", "PermissionDenied")}
+_BAD_REQUESTS = {
+    ("django.core.exceptions", "BadRequest"),
+    ("django.core.exceptions", "SuspiciousOperation"),
+    ("django.http.multipartparser", "MultiPartParserError"),
+}
+
+
 def is_permission_denied(error: object) -> bool:
     """Whether it is Django's ``PermissionDenied``, which a server without Django never imports."""
-    return any(
-        (each.__module__, each.__name__) == ("django.core.exceptions", "PermissionDenied")
-        for each in type(error).__mro__
-    )
+    return _is_one_of(error, _PERMISSION_DENIED)
+
+
+def is_bad_request(error: object) -> bool:
+    """Whether it is an error that Django answers with 400, such as too many parameters."""
+    return _is_one_of(error, _BAD_REQUESTS)
+
+
+def _is_one_of(error: object, classes: set[tuple[str, str]]) -> bool:
+    return any((each.__module__, each.__name__) in classes for each in type(error).__mro__)
 
 
 class Outage(Denied):

@@ -29,30 +29,44 @@ def immediate_writer(transport: Any) -> IWriter:
 
 def unsent(transport: Any) -> int:
     """Bytes that the peer has not acknowledged yet, as far as the system tells."""
-    while transport is not None and not isinstance(transport, tcp.Connection):
-        transport = getattr(transport, "transport", None)  # below TLS
-    if transport is None:
+    connection = tcp_connection(transport)
+    if connection is None:
         return 0
-    waiting: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+    waiting: int = len(connection.dataBuffer) - connection.offset + connection._tempDataLen
     try:
         import fcntl
         import termios
 
-        queued = fcntl.ioctl(transport.socket.fileno(), termios.TIOCOUTQ, bytes(4))
-    except (ImportError, OSError, ValueError):  # Windows has neither module
+        queued = fcntl.ioctl(connection.socket.fileno(), termios.TIOCOUTQ, bytes(4))
+    except (AttributeError, ImportError, OSError, ValueError):  # no socket; Windows has no module
         return waiting
     return waiting + int.from_bytes(queued, sys.byteorder)
 
 
 def unsent_pieces(transport: Any) -> list[bytes]:
     """What ``transport`` keeps because the system has not taken it yet."""
-    pieces: list[bytes] = []
-    while transport is not None and not isinstance(transport, tcp.Connection):
-        pieces += getattr(transport, "_appSendBuffer", ())  # of TLS
-        transport = getattr(transport, "transport", None)
-    if transport is not None:
-        pieces += [transport.dataBuffer, *transport._tempDataBuffer]
+    pieces: list[bytes] = list(getattr(transport, "_appSendBuffer", ()))  # of TLS
+    connection = tcp_connection(transport)
+    if connection is not None:
+        pieces += [connection.dataBuffer, *connection._tempDataBuffer]
     return [each for each in pieces if each]
+
+
+def discard_unsent(transport: Any) -> None:
+    """Free what is kept for a connection that was lost. Garbage collection may come late."""
+    if hasattr(transport, "_appSendBuffer"):
+        transport._appSendBuffer = []
+    connection = tcp_connection(transport)
+    if connection is not None:
+        connection.dataBuffer, connection.offset = b"", 0
+        connection._tempDataBuffer, connection._tempDataLen = [], 0
+
+
+def tcp_connection(transport: Any) -> Any:
+    """The TCP connection below ``transport``, which may be TLS or a wrapper, if there is one."""
+    while transport is not None and not isinstance(transport, tcp.Connection):
+        transport = getattr(transport, "transport", None)
+    return transport
 
 
 class _ImmediateWriter:

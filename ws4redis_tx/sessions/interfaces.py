@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ws4redis_tx.core.interfaces import IWriter, Refusal
 from ws4redis_tx.core.messages import ICodec
@@ -55,6 +55,10 @@ class ITransport(Protocol):
     @property
     def outgoing(self) -> Sequence[bytes]:
         """What was written and is kept, because the system has not taken it yet."""
+
+    @property
+    def connection(self) -> Any:
+        """Twisted's transport."""
 
     def negotiate(self, handshake: Handshake) -> ICodec:
         """Choose from the client's offers, and return the codec for that choice. Writes nothing."""

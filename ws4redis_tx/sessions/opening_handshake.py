@@ -22,6 +22,7 @@ from ws4redis_tx.core.errors import (
     BrokerUnavailable,
     Denied,
     Outage,
+    is_bad_request,
     is_permission_denied,
     unavailable,
 )
@@ -104,6 +105,7 @@ class OpeningHandshake:
         )
         self.peer = handshake.peer
         server.check_capacity()
+        server.descriptors.check(transport.connection)
         session.claim(server.addresses, counted_address(handshake.peer))
         server.origins.check(handshake)
         session.handshake = handshake
@@ -129,6 +131,9 @@ class OpeningHandshake:
         elif is_permission_denied(error):
             detail = f"the subscriber or the authorizer raised PermissionDenied ({error})"
             error = Denied(403, "This is not allowed.", detail=detail)
+        elif is_bad_request(error):
+            detail = f"the subscriber or the authorizer raised {type(error).__name__}"
+            error = Denied(400, "The request is not well-formed.", detail=detail)
         elif not isinstance(error, Denied):
             text = "A handshake failed; the client was answered with 500"
             self._server.log.failed(text, failure)

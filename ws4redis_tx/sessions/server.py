@@ -28,6 +28,7 @@ from ws4redis_tx.scheduling.sweeps import PeriodicSweep
 from ws4redis_tx.scheduling.timeouts import Timeouts
 from ws4redis_tx.scheduling.waiters import Waiters
 from ws4redis_tx.sessions.authorization import Authorization
+from ws4redis_tx.sessions.descriptors import Descriptors
 from ws4redis_tx.sessions.interfaces import ISessionObserver, must_implement
 from ws4redis_tx.sessions.log import ClientLog
 from ws4redis_tx.sessions.pending_total import PendingTotal
@@ -79,6 +80,7 @@ class Server:
         self.proxies = TrustedProxies(config.trusted_proxies)
         self.rate = make_rate(config.rate)
         self.pending_total = PendingTotal(config.max_pending_total, reactor)
+        self.descriptors = Descriptors(reactor.seconds)
         self.addresses = Quota(config.max_connections_per_address)
         self.visitors = Quota(config.max_connections_per_user)
         self.authorization_timeouts: Timeouts[Authorization] = Timeouts(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import resource
 import signal
+from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import Service
@@ -22,6 +24,7 @@ from ws4redis_tx.service import (
     make_broker,
     make_service,
 )
+from ws4redis_tx.threads.request_threads import RequestThreads
 from ws4redis_tx.twistd import log_output
 from ws4redis_tx.twistd.embedded_redis import EmbeddedRedis
 from ws4redis_tx.twistd.options import Options
@@ -30,6 +33,8 @@ from ws4redis_tx.twistd.workers import Supervisor, Workers, worker_command
 from ws4redis_tx.websocket.service import make_endpoint
 
 _log = Logger()
+
+_M_MMAP_THRESHOLD = -3  # of malloc.h
 
 # Seconds for which a new worker waits for Redis before it listens without it.
 _REDIS_TIMEOUT = 2
@@ -48,12 +53,14 @@ def make_server(options: Options) -> Service:
     websockets.stop_code = 1012
     websockets.drain = options["drain"]
     websockets.factory.session_server.log.share(options["processes"])
+    requests = None
     if options["serve-django"]:
         from ws4redis_tx.django.site import make_django_site
 
-        websockets.listener = make_django_site(websockets.factory, reactor)
+        websockets.listener = site = make_django_site(websockets.factory, reactor)
+        requests = site.threads
     process = _Process if options["inherit"] is None else _Worker
-    return process(options, websockets, broker, _embedded_redis(options))
+    return process(options, websockets, broker, _embedded_redis(options), requests)
 
 
 def make_parent(options: Options) -> Service:
@@ -106,11 +113,14 @@ class _Process(Service):
         websockets: WebSocketService | Supervisor,
         broker: RedisBroker | None = None,
         embedded: EmbeddedRedis | None = None,
+        requests: RequestThreads | None = None,
     ) -> None:
         self._config: ServerConfig = options["config"]
         self._websockets = websockets
         self._broker = broker
         self._embedded = embedded
+        self._requests = requests
+        self._drain: float = options["drain"]
         self._serves_django = options["serve-django"]
         self._workers = options["workers"]
         # A worker's parent has told them.
@@ -125,6 +135,7 @@ class _Process(Service):
             _log.warn("{doubt}", doubt=str(each))
         _raise_file_limit()
         _collect_garbage_less_often()
+        _return_freed_memory()
         if self._broker is not None and self._config.django:
             self._share_connection(self._broker)
         self._listen()
@@ -201,10 +212,15 @@ class _Process(Service):
 
         def stop_immediately(number: int, frame: Any) -> None:
             set_exit_alarm()
-            reactor.callFromThread(self._websockets.stop_now)  # type: ignore[attr-defined]
+            reactor.callFromThread(self._stop_now)  # type: ignore[attr-defined]
 
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, stop_immediately)
+
+    def _stop_now(self) -> None:
+        self._websockets.stop_now()
+        if self._requests is not None:
+            self._requests.wait_no_longer()
 
     def _log_redis_failure(self, failure: Failure) -> None:
         _log.critical("{problem}", problem=failure.getErrorMessage())
@@ -213,7 +229,10 @@ class _Process(Service):
     def stopService(self) -> Any:
         self._stop_immediately_at_next_signal()
         yield super().stopService()
+        # Requests that have begun may end meanwhile. Streaming ones may never do so.
+        requests = None if self._requests is None else self._requests.when_idle(self._drain)
         yield self._websockets.stopService()
+        yield requests
         if self._broker is not None and self._broker.running:
             yield self._broker.stopService()
         if self._embedded is not None:
@@ -227,7 +246,7 @@ class _Worker(_Process):
         from twisted.internet import reactor
 
         super().startService()
-        obey_parent(reactor, self._websockets.stop_now)
+        obey_parent(reactor, self._stop_now)
 
     def _listen(self) -> None:
         """Listen when Redis answers: until then, the other workers serve new clients. After
@@ -263,6 +282,16 @@ def _collect_garbage_less_often() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
+
+
+def _return_freed_memory() -> None:
+    """Return each freed piece of at least 128 KiB to the system, such as a large message.
+
+    By default, glibc raises this bound to the size of the largest piece that was ever freed. The
+    process would then keep the memory of a crowd of clients after they have left.
+    """
+    with suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 128 * 1024)
 
 
 def _raise_file_limit() -> None:

@@ -14,13 +14,16 @@ from typing import Any
 from autobahn.exception import PayloadCorruptError, PayloadExceededError
 from autobahn.twisted.websocket import WebSocketServerProtocol
 
+from ws4redis_tx.scheduling.immediate_writer import discard_unsent, unsent_pieces
 from ws4redis_tx.sessions.session import Session
 
 # A message may have this many fragments, or more if fragments of this size fit into its limit.
 FEW_FRAGMENTS, SMALL_FRAGMENT = 1024, 64
 # Pieces of a frame that are kept apart until it is complete.
 MANY_PIECES = 256
-# Bytes of memory that each of them takes in addition to those of the message.
+# A frame of this size is collected in one piece of memory, which returns to the system in the end.
+LARGE_FRAME = 1 << 17
+# Bytes of memory that each piece takes in addition to those of the message.
 PIECE_COST = 64
 
 # So many bytes are taken without waiting for a turn: a ping or a short message, but never enough
@@ -99,11 +102,14 @@ class Inflate:
 
 
 class BoundedMessages(WebSocketServerProtocol):
-    """Bounds the number of pieces in which an incomplete message is kept, and counts its bytes."""
+    """Bounds the number of pieces in which an incomplete message is kept, and knows what is kept
+    for the connection.
+    """
 
     session: Session
     message_data: Any
     frame_data: Any
+    frame_length: int
     inside_message = False
 
     _kept = 0
@@ -120,11 +126,27 @@ class BoundedMessages(WebSocketServerProtocol):
             before, self._told = self._told, self.incoming
             self.session.grew(self._told - before)
 
+    @property
+    def outgoing(self) -> list[bytes]:
+        """As ``ITransport.outgoing``."""
+        return unsent_pieces(self.transport)
+
+    @property
+    def connection(self) -> Any:
+        """As ``ITransport.connection``."""
+        return self.transport
+
     def forget_message(self) -> None:
         """Free an incomplete message, whose rest will be ignored."""
         if self.inside_message:
             self.message_data, self.frame_data = [], []
             self._kept = 0
+
+    def _connectionLost(self, reason: Any) -> None:
+        super()._connectionLost(reason)
+        self.forget_message()
+        self.data = b""
+        discard_unsent(self.transport)
 
     def onMessageBegin(self, isBinary: bool) -> None:
         self._kept = self._told = 0
@@ -147,7 +169,8 @@ class BoundedMessages(WebSocketServerProtocol):
             return  # nobody wants it: one side has begun to close
         super().onMessageFrameData(payload)
         self._kept += len(payload) + PIECE_COST
-        if self.frame_data is not None and len(self.frame_data) > MANY_PIECES:
+        most = 1 if self.frame_length >= LARGE_FRAME else MANY_PIECES
+        if self.frame_data is not None and len(self.frame_data) > most:
             # Tiny pieces would take many times their size in memory.
             whole, *pieces = self.frame_data
             whole = whole if isinstance(whole, bytearray) else bytearray(whole)

@@ -8,14 +8,22 @@ from typing import Any
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IProtocolNegotiationFactory
+from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
+from zope.interface import alsoProvides
 
 from ws4redis_tx.core.errors import ConfigError
+from ws4redis_tx.sessions.descriptors import Descriptors
 from ws4redis_tx.websocket.factory import WebSocketFactory
 
 # Twisted's default of 50 stalls when hundreds of browsers reconnect at once.
 _BACKLOG = 2048
+
+# Seconds between two looks for file descriptors that have become free.
+_LOOK_INTERVAL = 0.05
+# Twisted's `numberAccepts` grows by this after a turn in which it was reached.
+_MORE = 20
 
 
 class WebSocketService(Service):
@@ -47,17 +55,19 @@ class WebSocketService(Service):
         self._endpoints = tuple(endpoints)
         self._own_broker = own_broker
         self._stop = stop
+        self._gate: _Gate | None = None
 
     def startService(self) -> None:
         """Raises ``twisted.internet.error.CannotListenError`` if an address is not available."""
         super().startService()
         failures: list[Failure] = []
+        server = self.factory.session_server
+        self._gate = _Gate(self.listener, self.ports, server.descriptors, server.reactor)
         for endpoint in self._endpoints:
-            endpoint.listen(self.listener).addCallbacks(self._listening, failures.append)
+            endpoint.listen(self._gate).addCallbacks(self.ports.append, failures.append)
         if failures:
             super().stopService()
-            ports, self.ports = self.ports, []
-            for port in ports:
+            for port in self._close_gate():
                 port.stopListening()
             failures[0].raiseException()
         self.factory.open_up()
@@ -68,7 +78,7 @@ class WebSocketService(Service):
     def stopService(self) -> Any:
         """Stop listening, close all websockets with ``stop_code``; fire when they are gone."""
         super().stopService()
-        ports, self.ports = self.ports, []
+        ports = self._close_gate()
         yield gatherResults([maybeDeferred(port.stopListening) for port in ports])
         yield self.factory.drain(self.stop_code, self.drain)
         for function in self._stop:
@@ -86,8 +96,68 @@ class WebSocketService(Service):
         available = server.broker.when_available()
         return available.addCallback(lambda _: server.revocations.when_listening())
 
-    def _listening(self, port: IListeningPort) -> None:
-        self.ports.append(port)
+    def _close_gate(self) -> list[IListeningPort]:
+        """Return the ports, which listen no more when they are stopped."""
+        if self._gate is not None:
+            self._gate.close()
+        ports, self.ports = self.ports, []
+        return ports
+
+
+class _Gate(Factory):
+    """The factory of a listening port. It leaves clients in the system's queue while the process
+    has no file descriptor left to answer them.
+    """
+
+    noisy = False
+
+    def __init__(
+        self, listener: Any, ports: Sequence[Any], descriptors: Descriptors, reactor: Any
+    ) -> None:
+        self._listener = listener
+        self._ports = ports
+        self._descriptors = descriptors
+        self._reactor = reactor
+        # Runs while no client is accepted.
+        self._timer: Any = None
+        if IProtocolNegotiationFactory.providedBy(listener):
+            self.acceptableProtocols = listener.acceptableProtocols
+            alsoProvides(self, IProtocolNegotiationFactory)
+
+    def logPrefix(self) -> str:
+        return type(self._listener).__name__
+
+    def doStart(self) -> None:
+        self._listener.doStart()
+
+    def doStop(self) -> None:
+        self._listener.doStop()
+
+    def buildProtocol(self, addr: Any) -> Any:
+        room, at_once = self._descriptors.room(), self._descriptors.at_once()
+        for port in self._ports:
+            # A port accepts so many clients, and at most `_MORE` more, before others have a turn.
+            if getattr(port, "numberAccepts", 0) > at_once:
+                port.numberAccepts = at_once
+        if room <= at_once + _MORE and self._timer is None:
+            for port in self._ports:
+                port.stopReading()
+            self._timer = self._reactor.callLater(_LOOK_INTERVAL, self._look)
+        return None if room < 0 else self._listener.buildProtocol(addr)
+
+    def _look(self) -> None:
+        self._timer = None
+        room = self._descriptors.room() // len(self._ports)
+        if room < 2:
+            self._timer = self._reactor.callLater(_LOOK_INTERVAL, self._look)
+            return
+        for port in self._ports:
+            port.numberAccepts = min(room // 2, self._descriptors.at_once())
+            port.startReading()
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 def make_endpoint(reactor: Any, description: str) -> Any:

@@ -21,7 +21,7 @@ from ws4redis_tx.core.handshake import Handshake, acceptance
 from ws4redis_tx.core.http import HttpRequest, refusal
 from ws4redis_tx.core.interfaces import IWriter
 from ws4redis_tx.core.messages import ICodec
-from ws4redis_tx.scheduling.immediate_writer import immediate_writer, unsent, unsent_pieces
+from ws4redis_tx.scheduling.immediate_writer import immediate_writer, unsent
 from ws4redis_tx.sessions.interfaces import Ending
 from ws4redis_tx.sessions.session import Session
 from ws4redis_tx.websocket.compression import accept_deflate, fits_all
@@ -191,10 +191,6 @@ class WebSocketTransport(TurnTaking):
             self.wasNotCleanReason = "it did not answer a ping"
             self.dropConnection(abort=True)
 
-    @property
-    def outgoing(self) -> list[bytes]:
-        return unsent_pieces(self.transport)
-
     def _within_frame(self) -> bool:
         """Whether the client's next byte continues a frame."""
         return bool(self.data) or self.current_frame is not None
@@ -273,7 +269,7 @@ class WebSocketTransport(TurnTaking):
             what = "A TLS connection failed" if self.secure else "A connection failed"
             self.session.server.log.warn(what, f"{type(reason.value).__name__}: {reason.value}")
         # Skips the lines and the texts that Autobahn makes for its own log.
-        self._connectionLost(reason)  # type: ignore[arg-type]
+        self._connectionLost(reason)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         by_server = bool(self.closedByMe)

@@ -30,7 +30,12 @@ from tests.support import TIMEOUT
 from tests.support.certificates import make_certificate
 from tests.support.clients import open_websocket
 from ws4redis_tx.config.server_config import ServerConfig
-from ws4redis_tx.scheduling.immediate_writer import immediate_writer, unsent_pieces
+from ws4redis_tx.scheduling.immediate_writer import (
+    discard_unsent,
+    immediate_writer,
+    unsent,
+    unsent_pieces,
+)
 from ws4redis_tx.service import make_factory, make_resource
 from ws4redis_tx.testing import MemoryBroker
 
@@ -159,6 +164,19 @@ class SocketTests(TestCase):
         self.assertEqual(producer.pauses, 1)
         self.server.transport.unregisterProducer()
         self.assertEqual((yield self.end()), message)
+
+    @inlineCallbacks
+    def test_nothing_is_kept_for_a_connection_that_was_lost(self) -> Any:
+        yield self.connect_narrow()
+        transport = self.server.transport
+        for chunk in CHUNKS:
+            self.server.write(chunk)
+        self.reader.transport.abortConnection()
+        yield self.server.lost.addTimeout(TIMEOUT, reactor)
+        self.assertNotEqual(unsent_pieces(transport), [])
+        discard_unsent(transport)
+        self.assertEqual(unsent_pieces(transport), [])
+        self.assertEqual(unsent(transport), 0)
 
     @inlineCallbacks
     def test_what_others_wrote_before_goes_first(self) -> Any:

@@ -25,7 +25,7 @@ class Wakes(Clock):
         self.woken: list[Callable[[], object]] = []
         self.called = threading.Semaphore(0)
 
-    def callFromThread(self, function: Callable[[], object]) -> None:  # noqa: N802
+    def callFromThread(self, function: Callable[[], object]) -> None:
         self.woken.append(function)
         self.called.release()
 

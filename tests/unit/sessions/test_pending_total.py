@@ -133,6 +133,12 @@ class IncomingTests(Total):
         self.half_send(last, 400 * KIB)
         self.assertEqual([client.close_code for client in (small, large, last)], [None, 1013, None])
 
+    def test_a_large_frame_is_kept_in_one_piece(self) -> None:
+        self.use()
+        client = self.connect("publish-broadcast")
+        self.half_send(client, 900 * KIB)
+        self.assertEqual([len(each) for each in pieces(client) if each], [900 * KIB])
+
     def test_nothing_is_kept_of_what_a_client_sends_after_its_close(self) -> None:
         self.use()
         client = self.connect("publish-broadcast")
@@ -209,9 +215,9 @@ class CapacityTests(Total):
 
     def setUp(self) -> None:
         super().setUp()
-        from ws4redis_tx.websocket import transport
+        from ws4redis_tx.websocket import incoming
 
-        self.patch(transport, "unsent_pieces", lambda wire: getattr(wire, "sending", []))
+        self.patch(incoming, "unsent_pieces", lambda wire: getattr(wire, "sending", []))
 
     def test_beyond_the_bound_newcomers_get_503_until_there_is_room(self) -> None:
         self.use(max_pending_total=4 * MIB)
@@ -277,6 +283,19 @@ class LookingTests(Total):
         came = 64 * (500 + 512)  # KiB: a message counts when it comes and when it is published
         self.assertLessEqual(len(looked), came // (8 * KIB))
         self.assertTrue(client.open)
+
+    def test_a_client_that_is_gone_keeps_nothing_until_it_is_collected(self) -> None:
+        """A connection consists of cycles, and the server seldom collects garbage."""
+        self.use()
+        client = self.connect("publish-broadcast")
+        self.half_send(client, 100 * KIB)
+        server = client._server
+        head = MemoryClient(self.factory)
+        head.send_bytes(b"GET /ws/")
+        for each in client, head:
+            each.lose_connection()
+            self.assertEqual(size(pieces(each)), 0)
+        self.assertEqual(server.incoming, 0)
 
     def test_a_client_that_is_gone_is_forgotten(self) -> None:
         self.use()

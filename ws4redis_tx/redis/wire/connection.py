@@ -62,6 +62,7 @@ class RedisConnection(Generic[Spoken]):
         self._on_up = on_up
         self._on_down = on_down
         self._service: ClientService | None = None
+        self._stopped = False
         self._sentinels = _watch_sentinels(address, reactor, self._master_moved)
         self._attempt: Spoken | None = None
         self._announcement: Any = None
@@ -72,6 +73,7 @@ class RedisConnection(Generic[Spoken]):
     def start(self) -> None:
         factory = Factory.forProtocol(self._build)
         factory.noisy = False
+        self._stopped = False
         self._service = _QuietClientService(
             _Reporting(self._endpoint, self._attempt_failed),
             factory,
@@ -85,13 +87,14 @@ class RedisConnection(Generic[Spoken]):
 
     def stop(self) -> Deferred[Any]:
         service, self._service = self._service, None
-        if service is None:
-            return succeed(None)
+        self._stopped = True
         # Nothing is asked any more, although answers arrive until the connection is closed.
         self.protocol = None
         if self._announcement is not None and self._announcement.active():
             self._announcement.cancel()
         self._waiters.fail(Failure(BrokerUnavailable("The connection to Redis was stopped.")))
+        if service is None:
+            return succeed(None)
         return gather([service.stopService(), *(each.stop() for each in self._sentinels)])
 
     def drop(self, protocol: Spoken, refusal: Exception | None = None) -> None:
@@ -105,8 +108,10 @@ class RedisConnection(Generic[Spoken]):
         protocol.transport.abortConnection()
 
     def when_connected(self) -> Deferred[Spoken]:
-        """Fire when ``protocol`` is there, or fail as the next attempt that fails."""
-        if self._service is None:
+        """Fire when ``protocol`` is there, or fail as the next attempt that fails. There are none
+        before ``start``.
+        """
+        if self._stopped:
             return fail(BrokerUnavailable("The connection to Redis was stopped."))
         if self.protocol is not None:
             return succeed(self.protocol)
