@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 
 from twisted.application.service import IService
+from twisted.logger import Logger
 
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.scheduling.clock import use_monotonic_clock
+from ws4redis_tx.system.announcements import versions
 from ws4redis_tx.twistd.options import Options
 
 __all__ = ["Options", "makeService"]
+
+_log = Logger()
 
 _NEEDS_POSIX = (
     "The server needs a POSIX system such as Linux or macOS. On Windows, run it in WSL or in a "
@@ -24,6 +28,8 @@ def makeService(options: Options) -> IService:
         raise SystemExit(f"twistd ws4redis: {_NEEDS_POSIX}")
     from twisted.internet import reactor
 
+    # Before twistd logs anything, as this goes to the top of the log.
+    _log.info("{versions}", versions=versions())
     from ws4redis_tx.twistd.process import make_parent, make_server
 
     use_monotonic_clock(reactor)

@@ -27,9 +27,13 @@ ROOMS: dict[str, set[str]] = {
     "websocket": {"core", "delivery", "scheduling", "sessions"},
     "threads": {"core", "config", "redis"},
     "django": {"core", "config", "revocation", "threads", "doors"},
-    "twistd": {"core", "config", "scheduling", "websocket", "threads", "django", "doors"},
+    "system": {"core", "config", "doors"},
+    "twistd": {
+        "core", "config", "scheduling", "websocket", "threads", "django", "system", "doors",
+    },
     "testing": {
-        "core", "config", "delivery", "scheduling", "redis", "threads", "django", "twistd", "doors",
+        "core", "config", "delivery", "scheduling", "redis", "threads", "django", "system", "twistd",
+        "doors",
     },
 }  # fmt: skip
 

@@ -92,7 +92,7 @@ class LogFileTests(TestCase):
         os.kill(daemon, signal.SIGTERM)
         yield gone
         first, *_, last = log.read_text().splitlines()
-        self.assertIn("starting up", first)
+        self.assertIn("ws4redis_tx", first)
         self.assertIn("Server Shut Down.", last)
 
 

@@ -22,7 +22,7 @@ from tests.support.clients import open_websocket
 from tests.support.django import SETTINGS, environment
 from tests.support.programs import TWISTD, Program, children, twistd, wait_readable, write_file
 from tests.support.redis import RedisServer, shared_redis
-from ws4redis_tx.twistd import process
+from ws4redis_tx.system import resources
 from ws4redis_tx.twistd.embedded_redis import free_port
 from ws4redis_tx.twistd.options import Options
 
@@ -329,6 +329,6 @@ class CollectorTests(SynchronousTestCase):
         before, frozen = gc.get_threshold(), gc.get_freeze_count()
         self.addCleanup(gc.set_threshold, *before)
         self.addCleanup(gc.unfreeze)
-        process._collect_garbage_less_often()
+        resources.collect_garbage_less_often()
         self.assertGreater(gc.get_threshold()[0], before[0])
         self.assertGreater(gc.get_freeze_count(), frozen)

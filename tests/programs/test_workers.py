@@ -38,20 +38,26 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.support import TIMEOUT
 from tests.support.certificates import make_certificate
 from tests.support.clients import Wire, open_websocket
-from tests.support.programs import TWISTD, Program, children, wait_readable, write_file
+from tests.support.programs import (
+    OWN_GROUP,
+    TWISTD,
+    Program,
+    children,
+    wait_readable,
+    write_file,
+)
 from tests.support.redis import shared_redis
 from tests.support.wires import handshake_bytes
 from ws4redis_tx.testing import client_frame
 from ws4redis_tx.twistd import worker_log
 from ws4redis_tx.twistd import workers as parent
 from ws4redis_tx.twistd.log_output import LogOutput
-from ws4redis_tx.twistd.workers import Supervisor, Workers
+from ws4redis_tx.twistd.supervisor import Supervisor
+from ws4redis_tx.twistd.workers import Workers
 
 CHANNEL = "foobar?subscribe-broadcast"
 RESTARTING = b"\x88\x02" + (1012).to_bytes(2, "big")
 PING = b"\x89\x00"
-# Its own process group, signalled as a whole like a terminal's.
-OWN_GROUP = "import os, sys; os.setsid(); os.execv(sys.argv[1], sys.argv[1:])"
 
 
 class WorkersTestCase(TestCase):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from twisted.internet import reactor
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
@@ -22,12 +25,36 @@ from tests.support import ROOT, TIMEOUT
 
 TWISTD = str(Path(sys.executable).with_name("twistd"))
 
+OWN_GROUP = "import os, sys; os.setsid(); os.execv(sys.argv[1], sys.argv[1:])"
+"""Runs the rest of the command line as a process group of its own, such as a terminal's."""
+
+
+def _unshare() -> tuple[str, ...] | None:
+    path = shutil.which("unshare")
+    if path is None:
+        return None
+    command = (path, "--pid", "--fork", "--kill-child", "--mount-proc")
+    allowed = subprocess.run([*command, "true"], capture_output=True, check=False)
+    return None if allowed.returncode else command
+
+
+UNSHARE = _unshare()
+"""What runs the rest of the command line as process 1 of a namespace; ``None`` if nothing may."""
+
 
 class Program(ProcessProtocol):
-    """A running program and its output."""
+    """A running program and its output, which goes to the descriptor ``output`` if there is one."""
 
-    def __init__(self, *command: str, folder: str | Path = ROOT, **environment: str) -> None:
+    def __init__(
+        self,
+        *command: str,
+        folder: str | Path = ROOT,
+        output: int | None = None,
+        **environment: str,
+    ) -> None:
         self.printed = ""
+        self.exited: Deferred[None] = Deferred()
+        """Fires when the process has ended, though others may still have its output open."""
         self.ended: Deferred[Program] = Deferred()
         self.status: int | None = None
         self.signal: int | None = None
@@ -35,7 +62,17 @@ class Program(ProcessProtocol):
         variables = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
         variables.pop("DJANGO_SETTINGS_MODULE", None)
         variables.update(environment)
-        reactor.spawnProcess(self, command[0], command, env=variables, path=str(folder))
+        outputs: dict[int, str | int] = {1: "r", 2: "r"}
+        if output is not None:
+            outputs = {1: output, 2: output}
+        reactor.spawnProcess(
+            self,
+            command[0],
+            command,
+            env=variables,
+            path=str(folder),
+            childFDs={0: "w", **outputs},
+        )
 
     @property
     def pid(self) -> int:
@@ -49,16 +86,18 @@ class Program(ProcessProtocol):
         self._look()
         return waiting.addTimeout(TIMEOUT, reactor).addErrback(self._explain, pattern)
 
+    def send_signal(self, name: str) -> None:
+        self.transport.signalProcess(signal.Signals[f"SIG{name}"])
+
     def signal_and_wait(self, name: str) -> Deferred[Program]:
-        self.transport.signalProcess(name)
+        self.send_signal(name)
         return self.ended.addTimeout(TIMEOUT, reactor)
 
     def end(self) -> Any:
         """End the program; for a test's clean-up."""
         if self.status is None and self.signal is None:
             self.transport.signalProcess("KILL")
-            return self.ended
-        return None
+        return self.ended
 
     def outReceived(self, data: bytes) -> None:
         self.printed += data.decode(errors="replace")
@@ -66,8 +105,11 @@ class Program(ProcessProtocol):
 
     errReceived = outReceived
 
-    def processEnded(self, reason: Failure) -> None:
+    def processExited(self, reason: Failure) -> None:
         self.status, self.signal = reason.value.exitCode, reason.value.signal
+        self.exited.callback(None)
+
+    def processEnded(self, reason: Failure) -> None:
         waiting, self._waiting = self._waiting, []
         for _, each in waiting:
             each.errback(AssertionError("it ended"))
@@ -103,6 +145,20 @@ def children(pid: int) -> list[int]:
             child = int(path.parent.name)
             found += [child, *children(child)]
     return found
+
+
+def until(condition: Callable[[], object]) -> Deferred[None]:
+    """Fire once ``condition`` holds; for what no event tells, such as another process's files."""
+    done: Deferred[None] = Deferred(lambda _: looking.stop())
+
+    def look() -> None:
+        if condition():
+            looking.stop()
+            done.callback(None)
+
+    looking = LoopingCall(look)
+    looking.start(0.02).addErrback(done.errback)
+    return done.addTimeout(TIMEOUT, reactor)
 
 
 def wait_readable(descriptor: int) -> Deferred[None]:

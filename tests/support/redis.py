@@ -23,7 +23,8 @@ from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis.commands import Commands
 from ws4redis_tx.redis.wire.protocol import ResponseError
 from ws4redis_tx.scheduling.deferreds import gather
-from ws4redis_tx.twistd.embedded_redis import find_server, free_port, server_command, watched
+from ws4redis_tx.system.launch import watched
+from ws4redis_tx.twistd.embedded_redis import find_server, free_port, server_command
 
 
 class RedisServer:

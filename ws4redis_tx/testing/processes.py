@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from ws4redis_tx.core.errors import WS4RedisError
-from ws4redis_tx.twistd.embedded_redis import find_server, free_port, server_command, watched
+from ws4redis_tx.system.launch import watched
+from ws4redis_tx.twistd.embedded_redis import find_server, free_port, server_command
 
 # Seconds.
 _START_TIMEOUT = 60.0

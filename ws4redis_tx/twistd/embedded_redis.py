@@ -1,7 +1,7 @@
 """Starts a Redis-compatible server (Valkey), in memory, on a loopback port.
 
 It is meant for demos, development and tests. It ends with the process that started it, even if that
-is killed: a small process between them (``_watch``) waits for the end of a pipe.
+is killed: a small process between them (``system/_watch.py``) waits for the end of a pipe.
 """
 
 from __future__ import annotations
@@ -9,14 +9,17 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from ws4redis_tx.core.errors import ConfigError, WS4RedisError
+from ws4redis_tx.system.launch import RunningRedis, watched
 
 
 def find_server() -> str:
@@ -40,16 +43,38 @@ def free_port() -> int:
 
 
 class EmbeddedRedis:
-    """The server on ``127.0.0.1:port``, from ``start()`` to ``stop()``."""
+    """The server on ``127.0.0.1:port``, from ``start()`` to ``stop()``.
 
-    def __init__(self, port: int, reactor: Any) -> None:
+    One process can hand it on to another: that one is given ``inherited``, and calls ``own()`` once
+    the other one has called ``let_go()``. Whoever does not own it does not stop it.
+    """
+
+    def __init__(self, port: int, reactor: Any, inherited: RunningRedis | None = None) -> None:
         self._program = find_server()
         self._port = port
         self._reactor = reactor
-        self._process: _WatchedProcess | None = None
+        self._inherited = inherited
+        self._owned = inherited is None
+        self._process: _WatchedProcess | _InheritedProcess | None = None
+
+    @property
+    def running(self) -> RunningRedis | None:
+        """The server, if it runs."""
+        if self._process is None or not self._process.ready.called or self._process.gone.called:
+            return None
+        return RunningRedis(self._port, *self._process.pipes())
+
+    def let_go(self) -> None:
+        self._owned = False
+
+    def own(self) -> None:
+        self._owned = True
 
     def start(self) -> Deferred[None]:
         """Fire when the server accepts connections, or fail with its last line of output."""
+        if self._inherited is not None:
+            self._process = _InheritedProcess(self._inherited, self._reactor)
+            return self._process.ready
         self._process = _WatchedProcess()
         self._reactor.spawnProcess(
             self._process,
@@ -60,7 +85,9 @@ class EmbeddedRedis:
         return self._process.ready
 
     def stop(self) -> Deferred[None]:
-        """Fire when the server has ended."""
+        """Fire when the server has ended, if it is ours."""
+        if not self._owned:
+            return succeed(None)
         assert self._process is not None
         self._process.end()
         return self._process.gone
@@ -77,15 +104,6 @@ def server_command(program: str, port: int) -> list[str]:
     ]
 
 
-def watched(command: list[str]) -> list[str]:
-    """The command line that runs ``command`` and terminates it when standard input ends. Raises
-    ``WS4RedisError`` on a system that is not POSIX.
-    """
-    if not hasattr(os, "fork"):
-        raise WS4RedisError("Starting a Redis or a server needs a POSIX system: Linux or macOS.")
-    return [sys.executable, "-I", "-S", str(Path(__file__).with_name("_watch.py")), *command]
-
-
 class _WatchedProcess(ProcessProtocol):
     def __init__(self) -> None:
         self.ready: Deferred[None] = Deferred()
@@ -95,6 +113,10 @@ class _WatchedProcess(ProcessProtocol):
     def end(self) -> None:
         if self.transport is not None:
             self.transport.closeStdin()
+
+    def pipes(self) -> tuple[int, int]:
+        transport: Any = self.transport
+        return transport.pipes[0].fileno(), transport.pipes[1].fileno()
 
     def outReceived(self, data: bytes) -> None:
         if self.ready.called:
@@ -109,4 +131,35 @@ class _WatchedProcess(ProcessProtocol):
             self.ready.errback(
                 WS4RedisError(f"The embedded Redis did not start: {lines[-1] if lines else reason}")
             )
+        self.gone.callback(None)
+
+
+class _InheritedProcess(FileDescriptor):
+    """The same for a process that was started by another one. Reads its output, lest that fill."""
+
+    def __init__(self, redis: RunningRedis, reactor: Any) -> None:
+        super().__init__(reactor)
+        self.ready: Deferred[None] = succeed(None)
+        self.gone: Deferred[None] = Deferred()
+        self._redis = redis
+        self.startReading()
+
+    def end(self) -> None:
+        os.close(self._redis.input)
+
+    def pipes(self) -> tuple[int, int]:
+        return self._redis.input, self._redis.output
+
+    def fileno(self) -> int:
+        return self._redis.output
+
+    def doRead(self) -> Exception | None:
+        # The other process may still read it too.
+        with suppress(BlockingIOError):
+            if not os.read(self._redis.output, 1 << 16):
+                return CONNECTION_DONE
+        return None
+
+    def connectionLost(self, reason: Failure) -> None:
+        super().connectionLost(reason)
         self.gone.callback(None)

@@ -11,6 +11,7 @@ when the service starts; until then the lines wait.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
 import signal
 import sys
@@ -28,8 +29,8 @@ from twisted.logger import (
 )
 from twisted.python.logfile import LogFile
 
+from ws4redis_tx.system.log_writer import LogWriter, write_all
 from ws4redis_tx.twistd.log_filter import SummingObserver
-from ws4redis_tx.twistd.log_writer import LogWriter, write_all
 
 MAX_TEXT = 100_000
 """Characters of one event. The rest is cut off."""
@@ -197,7 +198,7 @@ class _File:
         self._file = self._open()
 
     def _open(self) -> LogFile:
-        file: LogFile = LogFile.fromFullPath(
+        file: LogFile = _AppendedFile.fromFullPath(
             self._path, rotateLength=FILE_SIZE, maxRotatedFiles=OLD_FILES
         )
         return file
@@ -223,3 +224,12 @@ class _File:
             )
         else:
             old.close()
+
+
+class _AppendedFile(LogFile):
+    """Two processes write to it while one replaces the other. No line may overwrite another."""
+
+    def _openFile(self) -> None:  # noqa: N802, Twisted's
+        super()._openFile()
+        flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
+        fcntl.fcntl(self._file, fcntl.F_SETFL, flags | os.O_APPEND)

@@ -20,6 +20,8 @@ from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.config.setting import Setting
 from ws4redis_tx.config.table import BY_FIELD, DEFAULT_LISTEN
 from ws4redis_tx.core.errors import BrokerUnavailable, ConfigError
+from ws4redis_tx.system.announcements import take_pidfile, versions
+from ws4redis_tx.system.launch import Inheritance, Launch
 from ws4redis_tx.twistd.embedded_redis import find_server, free_port
 from ws4redis_tx.twistd.log_output import take_over
 from ws4redis_tx.twistd.mistakes import explained, in_environment, shared_settings
@@ -62,8 +64,9 @@ class Options(UsageOptions):
     def parseOptions(self, options: Any = None) -> None:
         # Workers get the same options and the same folder, since an option may name a path.
         self["arguments"] = sys.argv[1:] if options is None else list(options)
-        self["folder"] = os.getcwd()
         self["processes"] = None
+        self["inheritance"] = Inheritance.from_environment()
+        self["launch"] = Launch.of_this_process()
         self["doubts"] = []
         try:
             super().parseOptions(options)
@@ -83,11 +86,19 @@ class Options(UsageOptions):
                 "argument among them begins with no dash."
             )
 
+    def opt_version(self) -> None:
+        """Print the versions of ws4redis_tx and of what it stands on, and exit."""
+        print(versions())
+        sys.exit()
+
     def postOptions(self) -> None:
         """Build the configuration. Reports every mistake, before anything starts."""
         sys.path.insert(0, os.getcwd())  # as Django's own commands do
+        self["twistd"] = {} if self.parent is None else self.parent
         if self.parent is not None:
             take_over(self.parent)
+        replaces = self["inheritance"] is not None
+        self["own-pidfile"] = take_pidfile(self["twistd"], self["launch"].arguments, replaces)
         if self["inherit"] is not None:  # a worker uses the sockets and the Redis of its parent
             self["inherit"] = [int(number) for number in self["inherit"].split(",")]
             self["processes"] = self["workers"]  # that share the log
@@ -107,13 +118,17 @@ class Options(UsageOptions):
             self["processes"] = int(self["processes"] or self["workers"])
             if self["embedded-redis"]:
                 find_server()
-                self.given["redis"] = f"redis://127.0.0.1:{free_port()}/0"
+                self.given["redis"] = f"redis://127.0.0.1:{self._redis_port()}/0"
             self["config"] = (
                 _django_config(settings, self) if settings else _plain_config(self.given)
             )
             self["doubts"] += in_environment(bool(settings))
         except ConfigError as error:
             raise UsageError(str(error)) from error
+
+    def _redis_port(self) -> int:
+        redis = self["inheritance"] and self["inheritance"].redis
+        return redis.port if redis else free_port()
 
     def as_written(self, error: ConfigError) -> ConfigError:
         """The error under the option's name, if the value came from an option."""

@@ -6,44 +6,48 @@ sockets, but neither websockets nor Redis nor Django.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from twisted.internet import unix
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.error import ConnectionDone, ReactorNotRunning
+from twisted.internet.error import ConnectionDone
 from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.tcp import Port
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
+from twisted.python.lockfile import FilesystemLock
 
-# Seconds that an immediate stop may take.
-_STOP_NOW_TIMEOUT = 5
-
+from ws4redis_tx.system.signals import PARENTS_SIGNALS, ignore, obey, set_exit_alarm, stop
 
 # Its sockets
 
 
 def inherited_endpoints(
     descriptions: tuple[str, ...],
-    descriptors: list[int],
+    descriptors: Sequence[int | None],
     make_endpoint: Callable[[Any, str], Any],
     reactor: Any,
 ) -> list[Any]:
     """Endpoints that serve the listening sockets ``descriptors``, one for each description.
 
-    Only the kind of a description matters here, not its address.
+    Only the kind of a description matters here, not its address. An endpoint without a descriptor
+    makes its own socket.
     """
-    return [
-        # Only the process that systemd started may ask systemd for its sockets.
-        make_endpoint(
-            _AdoptingReactor(descriptor, reactor),
-            "tcp:0" if description.startswith("systemd:") else description,
-        )
-        for description, descriptor in zip(descriptions, descriptors, strict=True)
-    ]
+    endpoints = []
+    for description, descriptor in zip(descriptions, descriptors, strict=True):
+        if descriptor is None:
+            endpoints.append(make_endpoint(reactor, description))
+        else:
+            # Only the process that systemd started may ask systemd for its sockets.
+            text = "tcp:0" if description.startswith("systemd:") else description
+            endpoints.append(make_endpoint(_AdoptingReactor(descriptor, reactor), text))
+    return endpoints
 
 
 class _AdoptingReactor:
@@ -70,21 +74,22 @@ class _AdoptingReactor:
             family, descriptor = inherited.family, inherited.fileno()
             if family != socket.AF_UNIX:
                 return self._reactor.adoptStreamPort(descriptor, family, factory)
-            port: Any = _InheritedUnixPort._fromListeningDescriptor(
+            port: Any = InheritedUnixPort._fromListeningDescriptor(
                 self._reactor, descriptor, factory
             )
             port.startListening()
             return port
 
 
-class _InheritedUnixPort(unix.Port):
-    """A port that leaves the file and the socket to the parent, which owns them.
+class InheritedUnixPort(unix.Port):
+    """A port that leaves the file and the socket to another process, until it owns them.
 
     Twisted's own port would set the file's mode and the socket's backlog. At its end it would
     remove the file and shut the socket down for all processes.
     """
 
     _shouldShutdown = False
+    _owned = False
     factory: Any
     fileno: Any
     _preexistingSocket: Any
@@ -97,58 +102,76 @@ class _InheritedUnixPort(unix.Port):
         self.numberAccepts = 100
         self.startReading()
 
+    def own(self) -> None:
+        """Remove the file at the end, and its lock, which the other process has passed on."""
+        self._owned = True
+        lock = self.getHost().name + b".lock"
+        if os.path.islink(lock):
+            self.lockFile = FilesystemLock(os.fsdecode(lock))
+
     def connectionLost(self, reason: Failure) -> None:
-        Port.connectionLost(self, reason)
+        (unix.Port if self._owned else Port).connectionLost(self, reason)
+
+
+def let_go(port: Any, heir: int) -> None:
+    """Have ``port`` close without an effect on the process ``heir``, which serves its socket."""
+    port._shouldShutdown = False
+    if isinstance(port, unix.Port):
+        lock, port.lockFile = port.lockFile, None
+        if lock is not None:
+            passed_on = f"{os.fsdecode(lock.name)}.{heir}"
+            with suppress(OSError):  # this process may have lost the right to write there
+                os.symlink(str(heir), passed_on)
+                os.replace(passed_on, lock.name)
+        port.connectionLost = partial(Port.connectionLost, port)  # type: ignore[method-assign]
 
 
 # Its end
 
 
-def obey_parent(reactor: Any, stop_now: Callable[[], object]) -> None:
-    """Stop when the parent says so. ``stop_now`` makes a stop in progress immediate."""
+def obey_parent(
+    reactor: Any, *, leave: Callable[[], object], stop_now: Callable[[], object]
+) -> None:
+    """Do what the parent says. ``leave`` ends this process without a refusal; ``stop_now`` makes a
+    stop in progress immediate.
+    """
 
-    def stop_gracefully(number: int, frame: Any) -> None:
-        reactor.callFromThread(stop)
-
-    def stop() -> bool:
-        try:
-            reactor.stop()
-        except ReactorNotRunning:
-            return False
-        return True
+    def stop_gracefully() -> None:
+        stop(reactor)
 
     def stop_immediately() -> None:
         set_exit_alarm()
-        if stop():
+        if stop(reactor):
             reactor.addSystemEventTrigger("before", "shutdown", stop_now)
         else:
             stop_now()
 
     def begin() -> None:
-        signal.signal(signal.SIGTERM, stop_gracefully)
-        _ParentWatch(stop_immediately, reactor).startReading()
+        obey(reactor, signal.SIGTERM, stop_gracefully)
+        _ParentWatch(leave, stop_immediately, reactor).startReading()
 
+    ignore(PARENTS_SIGNALS)
     # The reactor installs its own signal handlers when it starts, so replace them after that.
     reactor.callWhenRunning(begin)
 
 
-def set_exit_alarm() -> None:
-    """Have the system end this process after ``_STOP_NOW_TIMEOUT`` s, even if a thread hangs."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(_STOP_NOW_TIMEOUT)
-
-
 class _ParentWatch(FileDescriptor):
-    """Standard input. The parent holds its other end and never writes to it."""
+    """Standard input. The parent holds its other end, and writes to it to have us leave."""
 
-    def __init__(self, ended: Callable[[], None], reactor: Any) -> None:
+    def __init__(
+        self, leave: Callable[[], object], ended: Callable[[], object], reactor: Any
+    ) -> None:
         super().__init__(reactor)
+        self._leave = leave
         self._ended = ended
 
     def fileno(self) -> int:
         return 0
 
-    def doRead(self) -> Exception:
+    def doRead(self) -> Exception | None:
+        if os.read(0, 100):
+            self._leave()
+            return None
         return CONNECTION_DONE
 
     def connectionLost(self, reason: Failure) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 from twisted.logger import LogLevel, eventAsText
 
+from ws4redis_tx.system.log_writer import LogWriter, write_all
 from ws4redis_tx.twistd.log_output import MAX_TEXT, LogOutput, dropped_event, summed_up, use
-from ws4redis_tx.twistd.log_writer import LogWriter, write_all
 
 _EVENT_MARKER = b"\x1e"
 _MAX_LINE = 1_000_000

@@ -1,13 +1,15 @@
-"""The parent of several processes that serve the same sockets: ``twistd ws4redis --workers N``.
+"""The workers of ``twistd ws4redis --workers N``, as their parent sees them.
 
-The parent listens but never accepts. It only holds the sockets, so clients who connect while a
-worker is being replaced wait for another one and are not refused. Each worker (``worker``) runs the
-same command with ``--inherit``, and serves the inherited sockets. They communicate as follows:
+Each worker (``worker``) runs the same command with ``--inherit``, and serves the inherited sockets.
+They communicate as follows:
 
 - A worker stops immediately when its standard input ends. The parent closes it when it no longer
   wants to wait; it also ends with the parent, even if that is killed.
-- A worker stops gracefully on SIGTERM. It ignores further SIGTERMs, and every SIGINT: a service
-  manager and Ctrl-C signal the whole process group, and the parent must decide.
+- A worker that reads something from its standard input has been replaced. It accepts no more
+  clients, and stops when the handshakes that have begun are over.
+- A worker stops gracefully on SIGTERM, and at once on SIGQUIT. It ignores further SIGTERMs, and all
+  other signals: a service manager and Ctrl-C signal the whole process group, and the parent must
+  decide.
 - A worker writes its log events to its standard output, one per line. The parent logs them.
 
 Knows processes, sockets and logs, but neither websockets nor Redis nor Django.
@@ -16,108 +18,28 @@ Knows processes, sockets and logs, but neither websockets nor Redis nor Django.
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
-from twisted.internet.interfaces import IListeningPort
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.runner.procmon import LoggingProtocol, ProcessMonitor
 
 from ws4redis_tx.scheduling.waiters import Waiters
-from ws4redis_tx.twistd.embedded_redis import EmbeddedRedis
+from ws4redis_tx.system.launch import FIRST_SOCKET
+from ws4redis_tx.system.signals import PARENTS_SIGNALS, blocked
 from ws4redis_tx.twistd.worker_log import LineSplitter, read_event
+from ws4redis_tx.websocket.service import LEAVE_TIMEOUT
 
 _log = Logger()
 
-# A worker must ignore Ctrl-C even before its reactor runs.
-_PROGRAM = (
-    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
-    "from twisted.scripts.twistd import run; run()"
-)
-# A worker's first inherited socket, after standard input, output and error.
-_FIRST_SOCKET = 3
 # Seconds after its drain time at which a worker that has not ended is killed.
 _KILL_GRACE = 10.0
 # Seconds that an immediate stop of a worker may take.
 _STOP_NOW_TIMEOUT = 1.0
-
-
-class Supervisor(Service):
-    """The parent's service: the sockets, the embedded Redis if there is one, and the workers."""
-
-    def __init__(
-        self,
-        endpoints: list[Any],
-        workers: Workers,
-        embedded: EmbeddedRedis | None = None,
-    ) -> None:
-        self.ports: list[IListeningPort] = []
-        self._endpoints = endpoints
-        self._workers = workers
-        self._embedded = embedded
-
-    def startService(self) -> None:
-        """Raises ``twisted.internet.error.CannotListenError`` if an address is not available."""
-        super().startService()
-        failures: list[Failure] = []
-        for endpoint in self._endpoints:
-            endpoint.listen(SharedSocket()).addCallbacks(self._hold_port, failures.append)
-        if failures:
-            for port in self.ports:
-                port.stopListening()
-            failures[0].raiseException()
-        self._workers.share(self.ports)
-        if self._embedded is None:
-            self._workers.startService()
-        else:
-            self._embedded.start().addErrback(self._log_redis_failure).addCallback(
-                self._start_workers
-            )
-
-    @inlineCallbacks
-    def stopService(self) -> Any:
-        """Fire when all workers, and the embedded Redis, have ended."""
-        super().stopService()
-        stopped = self._workers.stopService() if self._workers.running else None
-        for port in self.ports:
-            yield port.stopListening()
-        yield stopped
-        if self._embedded is not None:
-            yield self._embedded.stop()
-
-    def stop_now(self) -> None:
-        """Make a stop in progress immediate: do not wait for clients any longer."""
-        self._workers.stop_now()
-
-    def when_ready(self) -> Deferred[None]:
-        """Fire when every worker has been ready once."""
-        return self._workers.when_ready()
-
-    def _hold_port(self, port: Any) -> None:
-        port.stopReading()
-        # Only close the socket: shutting it down would take it away from the workers too.
-        port._shouldShutdown = False
-        self.ports.append(port)
-
-    def _log_redis_failure(self, failure: Failure) -> None:
-        _log.critical("{problem}", problem=failure.getErrorMessage())
-
-    def _start_workers(self, _: object) -> None:
-        if self.running:
-            self._workers.startService()
-
-
-class SharedSocket(Factory):
-    """The factory of a port that accepts nothing here. Twisted shows its name in the log."""
-
-    noisy = False
 
 
 class Workers(ProcessMonitor):
@@ -133,39 +55,64 @@ class Workers(ProcessMonitor):
     maxRestartDelay = 30
 
     def __init__(
-        self, count: int, command: list[str], folder: str, drain: float, reactor: Any
+        self,
+        count: int,
+        command: list[str],
+        folder: str,
+        drain: float,
+        reactor: Any,
+        environment: dict[str, str] | None = None,
     ) -> None:
+        """``environment`` defaults to that of this process."""
         super().__init__(reactor)
+        self._environment = environment
         self.killTime = drain + _KILL_GRACE  # type: ignore[assignment]
         self._command = command
         self._folder = folder
         self._sockets: dict[int, Any] = {}
-        names = [f"worker {number}" for number in range(1, count + 1)]
-        self._not_yet_ready = set(names)
+        self.names = [f"worker {number}" for number in range(1, count + 1)]
+        self._not_yet_ready = set(self.names)
+        # The processes that are to replace another one, and those that were replaced.
+        self._others: set[_Worker] = set()
         self._ready: Waiters[None] = Waiters()
         self._ended: Waiters[None] = Waiters()
-        for name in names:
+        for name in self.names:
             self.addProcess(name, command)
 
     def share(self, ports: list[Any]) -> None:
         """Let all workers that start from now on inherit the sockets of ``ports``."""
-        self._sockets = {_FIRST_SOCKET + i: port.fileno() for i, port in enumerate(ports)}
+        self._sockets = {FIRST_SOCKET + i: port.fileno() for i, port in enumerate(ports)}
 
     def startProcess(self, name: str) -> None:
         if name in self.protocols:
             return
+        self.protocols[name] = worker = _Worker(name, self)
+        self._spawn(worker)
+        self.timeStarted[name] = worker.started
+
+    def replace(self, name: str, seconds: float) -> Deferred[None]:
+        """Start another process, and once it is ready, let the one in its place leave.
+
+        Fail, and keep the old one, if the new one ends or is not ready within ``seconds``.
+        """
         worker = _Worker(name, self)
-        self.protocols[name] = worker
-        self.timeStarted[name] = self._clock.seconds()
+        self._others.add(worker)
+        replaced = worker.replaced = Deferred(lambda _: worker.give_up())
+        self._spawn(worker)
+        return replaced.addTimeout(seconds, self._clock)
+
+    def _spawn(self, worker: _Worker) -> None:
+        worker.started = self._clock.seconds()
         try:
-            self._reactor.spawnProcess(
-                worker,
-                self._command[0],
-                self._command,
-                env=None,
-                path=self._folder,
-                childFDs={0: "w", 1: "r", 2: "r", **self._sockets},
-            )
+            with blocked(PARENTS_SIGNALS):
+                self._reactor.spawnProcess(
+                    worker,
+                    self._command[0],
+                    self._command,
+                    env=self._environment,
+                    path=self._folder,
+                    childFDs={0: "w", 1: "r", 2: "r", **self._sockets},
+                )
         except OSError:
             worker.connectionMade()
             worker.processEnded(Failure())
@@ -173,14 +120,21 @@ class Workers(ProcessMonitor):
     def stopService(self) -> Deferred[None]:  # type: ignore[override]
         """Ask all workers to stop. Fire when they have ended."""
         super().stopService()
+        for worker in tuple(self._others):
+            worker.signal(signal.SIGTERM)
         ended = self._ended.wait()
         self._fire_if_ended()
         return ended
 
     def stop_now(self) -> None:
         """Make a stop in progress immediate."""
-        for worker in tuple(self.protocols.values()):
-            worker.end(_STOP_NOW_TIMEOUT)  # type: ignore[attr-defined]
+        for worker in self._all():
+            worker.end(_STOP_NOW_TIMEOUT)
+
+    def signal(self, number: int) -> None:
+        """Send all processes that signal."""
+        for worker in self._all():
+            worker.signal(number)
 
     def when_ready(self) -> Deferred[None]:
         ready = self._ready.wait()
@@ -192,9 +146,15 @@ class Workers(ProcessMonitor):
 
     # Called by the workers
 
-    def ready(self, name: str) -> None:
-        self._not_yet_ready.discard(name)
+    def ready(self, worker: _Worker) -> None:
+        if worker in self._others:
+            self._put_in_place(worker)
+        self._not_yet_ready.discard(worker.name)
         self._fire_if_ready()
+
+    def other_ended(self, worker: _Worker) -> None:
+        self._others.discard(worker)
+        self._fire_if_ended()
 
     def ended(self, name: str, reason: Failure) -> None:
         if self.running:
@@ -204,17 +164,38 @@ class Workers(ProcessMonitor):
                 LogLevel.info if requested else LogLevel.error,
                 "[{name}] It has ended ({reason}) and will be restarted{when}.",
                 name=name,
-                reason=_describe_exit(reason),
+                reason=describe_exit(reason),
                 when=f" in {delay:.0f} s" if delay else "",
             )
         self._fire_if_ended()
+
+    def in_place(self, worker: _Worker) -> bool:
+        return self.protocols.get(worker.name) is worker
+
+    def _put_in_place(self, worker: _Worker) -> None:
+        replaced, worker.replaced = worker.replaced, None
+        if replaced is None or not self.running:
+            return  # it has been replaced itself, or came too late
+        self._others.discard(worker)
+        old: Any = self.protocols.get(worker.name)
+        if old is not None:
+            self._others.add(old)
+            old.leave(self.killTime + LEAVE_TIMEOUT)
+        elif (restart := self.restart.get(worker.name)) and restart.active():
+            restart.cancel()
+        self.protocols[worker.name] = worker
+        self.timeStarted[worker.name] = worker.started
+        replaced.callback(None)
+
+    def _all(self) -> list[_Worker]:
+        return [*self.protocols.values(), *self._others]  # type: ignore[list-item]
 
     def _fire_if_ready(self) -> None:
         if not self._not_yet_ready:
             self._ready.fire(None)
 
     def _fire_if_ended(self) -> None:
-        if not self.running and not self.protocols:
+        if not self.running and not self._all():
             self._ended.fire(None)
 
 
@@ -227,6 +208,9 @@ class _Worker(LoggingProtocol):
     def __init__(self, name: str, service: Workers) -> None:
         self.name = name
         self.service = service
+        self.started = 0.0
+        self.replaced: Deferred[None] | None = None
+        """Fires when this process is in another one's place; ``None`` after that."""
         self._output_lines = LineSplitter()
         self._error_lines = LineSplitter()
         self._timers: list[Any] = []
@@ -236,10 +220,24 @@ class _Worker(LoggingProtocol):
         if self.transport is not None:
             _log.info("[{name}] Process {pid}.", name=self.name, pid=self.transport.pid)
 
+    def signal(self, number: int) -> None:
+        with suppress(ProcessExitedAlready):
+            self.transport.signalProcess(number)
+
+    def leave(self, seconds: float) -> None:
+        """Have the worker stop without a refusal, and kill it if it takes ``seconds``."""
+        self.transport.write(b"leave\n")
+        self._later(seconds, self._kill)
+
     def end(self, seconds: float) -> None:
         """Stop the worker immediately, and kill it if it has not ended after ``seconds``."""
         self.transport.closeStdin()
         self._later(seconds, self._kill)
+
+    def give_up(self) -> None:
+        """It was to replace another process, and shall no more."""
+        self.replaced = None
+        self.end(0)
 
     def outReceived(self, data: bytes) -> None:
         for line in self._output_lines.feed(data):
@@ -257,15 +255,20 @@ class _Worker(LoggingProtocol):
         for timer in self._timers:
             if timer.active():
                 timer.cancel()
-        super().processEnded(reason)
-        self.service.ended(self.name, reason)
+        replaced, self.replaced = self.replaced, None
+        if self.service.in_place(self):
+            super().processEnded(reason)
+            self.service.ended(self.name, reason)
+        else:
+            self.service.other_ended(self)
+        if replaced is not None:
+            replaced.errback(reason)
 
     def _later(self, seconds: float, function: Any) -> None:
         self._timers.append(self.service.later(seconds, function))
 
     def _kill(self) -> None:
-        with suppress(ProcessExitedAlready):
-            self.transport.signalProcess("KILL")
+        self.signal(signal.SIGKILL)
 
     def _log_line(self, line: bytes, level: Any) -> None:
         event = read_event(line)
@@ -273,7 +276,7 @@ class _Worker(LoggingProtocol):
             level = LogLevel.lookupByName(event["level"])
             self._log_as(event["namespace"], level, event["text"])
             if event["ready"]:
-                self.service.ready(self.name)
+                self.service.ready(self)
         else:
             self._log_as(_log.namespace, level, line.decode(errors="replace"))
 
@@ -282,17 +285,7 @@ class _Worker(LoggingProtocol):
         Logger(namespace=namespace).emit(level, "[{name}] {text}", **fields)
 
 
-def worker_command(arguments: list[str], sockets: int, redis: str | None) -> list[str]:
-    """The command of a worker. Its parent was given ``arguments``; ``redis`` is the URL of the
-    parent's embedded Redis, if any.
-    """
-    inherited = ",".join(str(_FIRST_SOCKET + i) for i in range(sockets))
-    own = [f"--inherit={inherited}", *([] if redis is None else [f"--redis={redis}"])]
-    twistd = ["--nodaemon", "--pidfile=", "--logger=ws4redis_tx.twistd.worker_log.log_to_parent"]
-    return [sys.executable, "-c", _PROGRAM, *twistd, "ws4redis", *own, *arguments]
-
-
-def _describe_exit(reason: Failure) -> str:
+def describe_exit(reason: Failure) -> str:
     number = getattr(reason.value, "signal", None)
     if number is not None:
         return signal.Signals(number).name

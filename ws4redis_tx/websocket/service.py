@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, may
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolNegotiationFactory
 from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
@@ -24,6 +25,8 @@ _BACKLOG = 2048
 _LOOK_INTERVAL = 0.05
 # Twisted's `numberAccepts` grows by this after a turn in which it was reached.
 _MORE = 20
+LEAVE_TIMEOUT = 75.0
+"""Seconds within which each handshake is over: 60 in the queue, and its other steps."""
 
 
 class WebSocketService(Service):
@@ -158,6 +161,25 @@ class _Gate(Factory):
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+
+
+@inlineCallbacks
+def leave(service: WebSocketService) -> Any:
+    """Stop listening, since others serve the same sockets, and fire when all handshakes that have
+    begun are over. A stop would refuse them.
+    """
+    server = service.factory.session_server
+    until = server.reactor.seconds() + LEAVE_TIMEOUT
+    yield gatherResults([maybeDeferred(port.stopListening) for port in service._close_gate()])
+    while server.opening and server.reactor.seconds() < until:
+        yield deferLater(server.reactor, 0.05)
+
+
+def hurry(service: WebSocketService) -> None:
+    """Have it close all websockets at once, in a stop that has begun or in the next one."""
+    service.drain = 0.0
+    if not service.running:
+        service.factory.drain(service.stop_code)
 
 
 def make_endpoint(reactor: Any, description: str) -> Any:

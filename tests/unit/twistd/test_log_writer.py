@@ -10,8 +10,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import TIMEOUT
-from ws4redis_tx.twistd import log_writer
-from ws4redis_tx.twistd.log_writer import LogWriter, write_all
+from ws4redis_tx.system import log_writer
+from ws4redis_tx.system.log_writer import LogWriter, write_all
 
 
 class Output:
