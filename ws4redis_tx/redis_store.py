@@ -245,7 +245,8 @@ def resolve(audience: str, names: Any, request: Any) -> list[str]:
             )
         else:
             resolved += _own_names(audience, request)
-    return [name for name in resolved if name]
+    # A group may be called ''. A user or session without a name is an anonymous visitor.
+    return [name for name in resolved if name or audience == "group"]
 
 
 def _name_of(audience: str, named: Any) -> str:

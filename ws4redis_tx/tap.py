@@ -30,7 +30,7 @@ def makeService(options: Options) -> IService:
 
     # Before twistd logs anything, as this goes to the top of the log.
     _log.info("{versions}", versions=versions())
-    from ws4redis_tx.twistd.process import make_parent, make_server
+    from ws4redis_tx.twistd.assembly import make_parent, make_server
 
     use_monotonic_clock(reactor)
     try:

@@ -31,7 +31,7 @@ MOST_MODULES, MOST_LINES, MOST_SHIM_LINES = 12, 300, 6
 OWNERS = {
     "autobahn": {"websocket"},
     "txredisapi": {"redis.wire.protocol"},
-    "crochet": {"twistd.lifecycle", "tap"},
+    "crochet": {"twistd.process", "tap"},
     "django": {
         "django", "testing.capture", "testing.live", "testing.pytest_plugin",
         "config.django_settings", "twistd.options", "doors",

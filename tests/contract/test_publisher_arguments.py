@@ -116,7 +116,7 @@ class AudienceTests(ArgumentTests):
     def test_visitors_without_a_name_are_nobody_as_with_self(self) -> None:
         for names in ({"users": [AnonymousUser()]}, {"sessions": [SessionStore()]}):
             self.assertEqual(self.publish(**names), 0)
-        self.assertEqual(self.publish(users=[""], groups=[""], sessions=[""]), 0)
+        self.assertEqual(self.publish(users=[""], sessions=[""]), 0)
         self.assertEqual(self.published.messages, [])
 
     def test_a_user_is_no_group_and_a_group_no_user(self) -> None:

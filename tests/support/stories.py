@@ -75,7 +75,8 @@ class Redis:
 
     def recall(self, channels: Iterable[bytes]) -> list[Message | None]:
         found = [self.keys.get(channel) for channel in channels]
-        self.recalled |= {message for message in found if message is not None}
+        if self.subscribed:  # else the connection of this recovery is lost, and another one follows
+            self.recalled |= {message for message in found if message is not None}
         return found
 
     def connection_lost(self, pipe: str) -> None:
