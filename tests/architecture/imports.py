@@ -32,8 +32,8 @@ ROOMS: dict[str, set[str]] = {
         "core", "config", "scheduling", "websocket", "threads", "django", "system", "doors",
     },
     "testing": {
-        "core", "config", "delivery", "scheduling", "redis", "threads", "django", "system", "twistd",
-        "doors",
+        "core", "config", "delivery", "scheduling", "redis", "threads", "django", "system",
+        "twistd", "doors",
     },
 }  # fmt: skip
 
