@@ -30,6 +30,7 @@ from ws4redis_tx.core.admission import Admission
 from ws4redis_tx.core.errors import BrokerRefused, Outage
 from ws4redis_tx.redis.wire.connection import PREPARE_TIMEOUT
 from ws4redis_tx.redis.wire.protocol import LOST, CommandProtocol, PubSubProtocol, ResponseError
+from ws4redis_tx.revocation.rechecker import PATIENCE
 from ws4redis_tx.sessions.server import HANDSHAKE_TIMEOUT
 from ws4redis_tx.testing import MemoryBroker, MemoryClient, connect
 from ws4redis_tx.testing import make_memory_factory as make_factory
@@ -351,6 +352,8 @@ class Database:
     """An authorizer whose database may be away."""
 
     away = False
+    seconds = 0
+    """For how long."""
 
     def __init__(self) -> None:
         self._there = Authorizer()
@@ -407,13 +410,17 @@ def _begin_or_end(fault: str, amount: int, world: RedisWorld, database: Database
     elif fault == "scripts":
         redis.scripts_disabled = not redis.scripts_disabled
     elif fault == "database":
-        database.away = not database.away
+        database.away, database.seconds = not database.away, 0
     elif fault == "slow":
         redis.rate = 0 if redis.rate else 20 + abs(amount)
     elif fault == "clock":
         redis.set_clock(amount)
     elif fault == "wait":
-        world.clock.advance(abs(amount) % 25)
+        seconds = abs(amount) % 25
+        database.seconds += seconds
+        if database.seconds >= PATIENCE:
+            database.away = False  # longer, and websockets are closed
+        world.clock.advance(seconds)
     elif fault == "cut":
         world.lose_pubsub()
         world.lose_commands()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail
@@ -67,8 +67,10 @@ class SubscriberConnection:
         """All channels that the websocket listens to now."""
         return tuple([name for each in self._subscriptions for name in each.channels])
 
-    def encoded_channels(self) -> list[bytes]:
-        return [name.encode() for each in self._subscriptions for name in each.channels]
+    def encoded_channels(self) -> Iterator[bytes]:
+        for each in self._subscriptions:
+            for name in each.channels:
+                yield name.encode()
 
     def pubsub(self) -> Subscription:
         subscription = Subscription(self._broker, self._feed, self)

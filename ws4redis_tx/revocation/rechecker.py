@@ -112,10 +112,16 @@ class Rechecker:
             return
         if delay > _CLOCK_INTERVAL:
             admitted.expiry = self._reactor.callLater(
-                _CLOCK_INTERVAL, self._set_timer, session, expires
+                _CLOCK_INTERVAL, self._look_again, session, expires
             )
         else:
             admitted.expiry = self._reactor.callLater(delay, self._queue.soon, session)
+
+    def _look_again(self, session: IRevocable, expires: float) -> None:
+        if self.unix_time() >= expires:
+            self._queue.soon(session)
+        else:
+            self._set_timer(session, expires)
 
     # A recheck
 

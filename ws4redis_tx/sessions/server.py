@@ -139,6 +139,9 @@ class Server:
         """The protocol with the longest prefix of the path, and the request without the script
         name, unless the protocol's own path begins with it. Raises ``Denied`` (404) for none.
         """
+        only, *others = self.protocols
+        if not others and request.target.startswith(only.path):
+            return request, only
         found = [each for each in self.protocols if request.target.startswith(each.path)]
         if not found:
             request = request.below(self.config.script_name)

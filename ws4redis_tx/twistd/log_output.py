@@ -11,7 +11,6 @@ when the service starts; until then the lines wait.
 from __future__ import annotations
 
 import atexit
-import fcntl
 import os
 import signal
 import sys
@@ -231,5 +230,7 @@ class _AppendedFile(LogFile):
 
     def _openFile(self) -> None:  # noqa: N802, Twisted's
         super()._openFile()
+        import fcntl  # POSIX alone has it, and options are read everywhere
+
         flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
         fcntl.fcntl(self._file, fcntl.F_SETFL, flags | os.O_APPEND)

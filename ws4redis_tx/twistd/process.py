@@ -223,6 +223,8 @@ class Successor(ServerProcess):
         self._old.tell_ready()
 
     def _own(self) -> None:
+        if not self.running:
+            return  # told to end meanwhile
         for text, port in zip(self._config.listen, self._websockets.ports, strict=True):
             if text.startswith("unix:") and isinstance(port, InheritedUnixPort):
                 port.own()

@@ -9,6 +9,7 @@ at once, ten thousand of them perhaps, while every other client waits.
 from __future__ import annotations
 
 import zlib
+from operator import attrgetter
 from typing import Any
 
 from autobahn.exception import PayloadCorruptError, PayloadExceededError
@@ -114,6 +115,8 @@ class BoundedMessages(WebSocketServerProtocol):
 
     _kept = 0
     _told = 0
+    _taking = False
+    """Whether Autobahn reads in ``data`` just now. The connection may be lost meanwhile."""
 
     @property
     def incoming(self) -> int:
@@ -122,19 +125,16 @@ class BoundedMessages(WebSocketServerProtocol):
 
     def tell_growth(self) -> None:
         """Tell the session how many bytes more wait since the last time, or the last message."""
-        if self.inside_message or self.data:
-            before, self._told = self._told, self.incoming
-            self.session.grew(self._told - before)
+        before, self._told = self._told, self.incoming
+        self.session.grew(self._told - before)
 
     @property
     def outgoing(self) -> list[bytes]:
         """As ``ITransport.outgoing``."""
         return unsent_pieces(self.transport)
 
-    @property
-    def connection(self) -> Any:
-        """As ``ITransport.connection``."""
-        return self.transport
+    # As ``ITransport.connection``. Asked for at each handshake.
+    connection = property(attrgetter("transport"))
 
     def forget_message(self) -> None:
         """Free an incomplete message, whose rest will be ignored."""
@@ -145,7 +145,8 @@ class BoundedMessages(WebSocketServerProtocol):
     def _connectionLost(self, reason: Any) -> None:
         super()._connectionLost(reason)
         self.forget_message()
-        self.data = b""
+        if not self._taking:
+            self.data = b""
         discard_unsent(self.transport)
 
     def onMessageBegin(self, isBinary: bool) -> None:
@@ -190,7 +191,6 @@ class TurnTaking(BoundedMessages):
 
     # Whether bytes are here that can be taken. Only some of them may be of a whole frame.
     _behind = False
-    _taking = False
     _reads = True
     """Whether the client is read from."""
 
@@ -218,8 +218,11 @@ class TurnTaking(BoundedMessages):
             raise
         finally:
             self._taking = False
+        if self.state == self.STATE_CLOSED:
+            self.data = b""
         self._behind = False
-        self.tell_growth()
+        if self.inside_message or self.data:
+            self.tell_growth()
         self._pace()
         return False
 

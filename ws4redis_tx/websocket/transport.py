@@ -89,7 +89,8 @@ class WebSocketTransport(TurnTaking):
                 return  # the answer to our ping: all that an idle client sends
         if self._within_rate(size=len(data)):
             self._dataReceived(data)
-            self.tell_growth()
+            if self.inside_message or self.data:
+                self.tell_growth()
 
     # The opening handshake
 

@@ -71,8 +71,8 @@ class BadRequestTests(ContractTestCase):
             raise raised
 
         for name in "WS4REDIS_ALLOWED_CHANNELS", "WS4REDIS_PROCESS_REQUEST":
-            yield self.serve(**{name: fail})
             for kind in ERRORS:
+                yield self.serve(**{name: fail})  # each time: the log sums up refusals
                 raised = kind("deliberate")
                 yield self.assert_bad_request()
             self.override(**{name: None})

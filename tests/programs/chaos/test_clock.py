@@ -135,11 +135,10 @@ class LogTests(SteppedServer):
         yield self.start(f"--settings={SETTINGS}", "--serve-django", **environment())
         for step in (-HOUR, 2 * HOUR):
             self.clock.step(step)
-            page = f"GET /login/?{step} HTTP/1.1"
-            request = f"{page}\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
-            yield exchange(self.port, request.encode())
-            found = yield self.program.wait_for(rf"\[([^\]]+)\] \"{re.escape(page)}")
-            logged = datetime.strptime(found[1], "%d/%b/%Y:%H:%M:%S %z").timestamp()
+            head = "HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close"
+            yield exchange(self.port, f"GET /page{step}/ {head}\r\n\r\n".encode())
+            found = yield self.program.wait_for(rf"(?m)^(\S+) .* 'GET' '/page{step}/' from ")
+            logged = datetime.fromisoformat(found[1]).timestamp()
             self.assertLess(abs(time.time() + self.clock.stepped - logged), HOUR / 2)
 
 
