@@ -69,7 +69,8 @@ class TeamSubscriber(TeamChannels, RedisSubscriber):
     their own teams. ``publish-team`` reaches others, so that setting must grant it.
     """
 
-    # The rights that a URL may ask for. The server ignores words that are in neither list.
+    # The rights that a URL may ask for. The server refuses other words that
+    # begin with subscribe or publish.
     subscription_channels = [*RedisSubscriber.subscription_channels, "subscribe-team"]
     publish_channels = [*RedisSubscriber.publish_channels, "publish-team"]
 

@@ -25,7 +25,7 @@ from tests.conformance.environment import (
     find_python2,
     make_environment,
 )
-from tests.conformance.report import SELECTIONS, Selection, read_report
+from tests.conformance.report import FAILED, SELECTIONS, outcome_of, read_report
 from tests.conformance.server import make_echo_service
 from tests.support.environments import EnvironmentFailed, clean_variables
 
@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NOT_TESTED = 77
 # The complete run takes 13 minutes.
 LONGEST_RUN = 45 * 60
+MOST_AGAIN = 2
 
 
 class NoReport(Exception):
@@ -71,7 +72,7 @@ class Wstest(ProcessProtocol):
 
 
 @inlineCallbacks
-def run(reactor: Any, wstest: Path, folder: Path, selection: Selection) -> Any:
+def run(reactor: Any, wstest: Path, folder: Path, cases: list[str]) -> Any:
     """Fire with the contents of ``index.json``."""
     service = make_echo_service(reactor)
     service.startService()
@@ -81,7 +82,7 @@ def run(reactor: Any, wstest: Path, folder: Path, selection: Selection) -> Any:
     specification = {
         "outdir": "reports",
         "servers": [{"agent": "ws4redis_tx", "url": f"ws://127.0.0.1:{port}/ws/conformance"}],
-        "cases": selection.patterns,
+        "cases": cases,
         "exclude-cases": [],
         "exclude-agent-cases": {},
     }
@@ -98,6 +99,22 @@ def run(reactor: Any, wstest: Path, folder: Path, selection: Selection) -> Any:
     if not index.exists():
         raise NoReport(f"The Testsuite ended without a report:\n{process.printed[-4000:]}")
     return json.loads(index.read_text())
+
+
+@inlineCallbacks
+def run_again(reactor: Any, wstest: Path, folder: Path, index: dict[str, Any]) -> Any:
+    """Run the cases that failed once more, if they are a few, and replace their results.
+
+    The Testsuite's case 6.4.3 or 6.4.4 fails in one of a hundred runs, whatever the server does: it
+    misses a timeout of its own.
+    """
+    (results,) = index.values()
+    failed = [case for case, result in results.items() if outcome_of(result) == FAILED]
+    if 0 < len(failed) <= MOST_AGAIN:
+        print(f"\nFailed, and run again: {' '.join(failed)}", flush=True)
+        again = yield run(reactor, wstest, folder / "again", failed)
+        (more,) = again.values()
+        results.update(more)
 
 
 class ServerErrors:
@@ -133,7 +150,8 @@ def judge(reactor: Any, wstest: Path, folder: Path, cases: str) -> Any:
     globalLogPublisher.addObserver(errors)
     begun = time.monotonic()
     try:
-        index = yield run(reactor, wstest, folder, selection)
+        index = yield run(reactor, wstest, folder, selection.patterns)
+        yield run_again(reactor, wstest, folder, index)
     except NoReport as error:
         raise SystemExit(str(error)) from None
     report = read_report(index, selection)

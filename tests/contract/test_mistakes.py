@@ -114,6 +114,16 @@ class FlagTests(MistakesTestCase):
         for flags in ("subscribe-broadcast&v=5&subscriber", "x=subscribe-brodcast&ecco", "&&", ""):
             self.assertEqual(self.answer(flags)[0], 400 if "subscriber" in flags else 101, flags)
 
+    def test_a_site_without_rights_says_so(self) -> None:
+        class Silent(RedisSubscriber):
+            subscription_channels: list[str] = []
+            publish_channels: list[str] = []
+
+        self.use(subscriber=Silent)
+        status, text = self.answer("subscribe-user")
+        self.assertEqual(status, 400)
+        self.assertIn("There are no rights here.", text)
+
     def test_the_lists_of_a_subclass_count_as_known(self) -> None:
         self.use(subscriber=Extended)
         self.assertEqual(self.answer("subscribe-server&publish-server")[0], 101)
@@ -370,6 +380,7 @@ class CallbackTests(SynchronousTestCase):
             ("WS4REDIS_ALLOWED_CHANNELS", lambda: (), "(request, channels)"),
             ("WS4REDIS_PROCESS_REQUEST", two, "(request)"),
             ("WS4REDIS_PROCESS_REQUEST", lambda: None, "(request)"),
+            ("WS4REDIS_TENANT", two, "(request)"),
             ("WS4REDIS_SUBSCRIBER", two, "a subclass of RedisSubscriber"),
         ):
             text = self.complaint(**{name: callback})

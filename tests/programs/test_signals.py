@@ -247,6 +247,23 @@ class PidfileTests(SignalsTestCase):
         self.assertNotIn("Traceback", program.printed)
 
     @inlineCallbacks
+    def test_a_second_start_that_fails_leaves_the_first_ones(self) -> Any:
+        file = self.folder / "my.pid"
+        program = yield self.start(before=("--pidfile=my.pid",))
+        port = self.url.rpartition(":")[2].partition("/")[0]
+        second = Program(
+            *(sys.executable, TWISTD, "-n", "--pidfile=my.pid", "ws4redis"),
+            *(f"--listen=tcp:{port}:interface=127.0.0.1", f"--redis={self.redis.address}"),
+            folder=self.folder,
+        )
+        yield second.ended
+        self.assertEqual(second.status, 1)
+        self.assertIn("Is something running there already?", second.printed)
+        self.assertEqual(file.read_text(), str(program.pid))
+        yield program.signal_and_wait("TERM")
+        self.assertFalse(file.exists())
+
+    @inlineCallbacks
     def test_one_of_another_process_is_left_to_it(self) -> Any:
         file = self.folder / "my.pid"
         program = yield self.start(before=("--pidfile=my.pid",))

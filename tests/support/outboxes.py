@@ -46,7 +46,9 @@ class FedOutbox:
 
     @property
     def pending(self) -> int:
-        return self.feed.waiting + self.outbox.pending
+        """Bytes that wait, without the persisted messages."""
+        queues = (self.feed._waiting, self.outbox._queue)
+        return sum(queue.size for queue in queues if queue is not None)
 
     @property
     def dropped(self) -> int:

@@ -106,7 +106,7 @@ SETTINGS = (
     ),
     Setting(
         name="WS4REDIS_TENANT", check="E031",
-        default=None, kind=OrNone(Importable(), "one site without tenants"),
+        default=None, kind=OrNone(_LOOKUP, "one site without tenants"),
         help="a callable, or its dotted name, that tells [whose site a request is for]"
         "(../tenants.md): `(request) -> str`",
     ),

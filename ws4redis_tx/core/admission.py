@@ -58,8 +58,6 @@ class Admission:
 
     ``redeemed`` stands for a one-time credential. The handshake has it as its own ``redeemed``
     whenever the authorizer is asked about that handshake again.
-
-    ``fixed``: the answer to this handshake never changes, so the authorizer is not asked again.
     """
 
     identity: Identity
@@ -83,11 +81,11 @@ def check_flags(flags: Iterable[str], known: Collection[str]) -> None:
     """
     for flag in flags:
         if flag.startswith(("subscribe", "publish")) and flag not in known:
-            raise Denied(
-                400,
-                f"{flag[:_LONGEST_SHOWN]!a} is not a right. Did you mean {nearest(flag, known)}? "
-                f"The rights are {', '.join(sorted(known))}.",
-            )
+            remedy = "There are no rights here."
+            if known:
+                meant, rights = nearest(flag, known), ", ".join(sorted(known))
+                remedy = f"Did you mean {meant}? The rights are {rights}."
+            raise Denied(400, f"{flag[:_LONGEST_SHOWN]!a} is not a right. {remedy}")
 
 
 def default_policy(rights: Iterable[str]) -> tuple[str, ...]:

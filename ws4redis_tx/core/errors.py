@@ -32,8 +32,11 @@ _LONGEST_WORD = 64
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The most similar of the ``known`` words, which are some: the one that was probably meant."""
-    return difflib.get_close_matches(word[:_LONGEST_WORD], sorted(known), 1, 0.0)[0]
+    """The most similar of the ``known`` words, which was probably meant; ``nothing`` if there are
+    none.
+    """
+    found = difflib.get_close_matches(word[:_LONGEST_WORD], sorted(known), 1, 0.0)
+    return found[0] if found else "nothing"
 
 
 class AudienceError(WS4RedisError, TypeError, ValueError):

@@ -99,9 +99,10 @@ class IBroker(Protocol):
     def on_restored(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call ``callback`` after each outage in which messages may have been missed.
 
-        By then the broker is ``available`` again, and its listeners have received every persisted
-        message that was missed. The first connection is not an outage. Callbacks run in the order
-        of their registration, after the Deferreds of ``when_available``. An exception is logged.
+        By then the broker is ``available`` again. Its listeners have received the persisted
+        messages that were missed, or receive the rest in portions; a ``fence`` waits for it. The
+        first connection is not an outage. Callbacks run in the order of their registration, after
+        the Deferreds of ``when_available``. An exception is logged.
 
         Return a function that ends the registration. It is idempotent. Until it is called, the
         broker keeps a reference to ``callback``.

@@ -43,11 +43,6 @@ class Feed:
     def replaying(self) -> bool:
         return not self._live and not self._outbox.closed
 
-    @property
-    def waiting(self) -> int:
-        """Bytes that wait for the end of the replay, without the persisted messages."""
-        return 0 if self._waiting is None else self._waiting.size
-
     def forms(self) -> list[bytes]:
         """Everything that waits for the end of the replay."""
         replayed = [entry[1] for entry in self._replayed]

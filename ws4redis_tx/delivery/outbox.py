@@ -62,11 +62,6 @@ class Outbox:
         self._queue: IQueue | None = None
         self._first: deque[Entry] | None = None
 
-    @property
-    def pending(self) -> int:
-        """Bytes that wait, without the persisted messages."""
-        return 0 if self._queue is None else self._queue.size
-
     def make_queue(self) -> IQueue:
         """A queue with this outbox's policy and bound, for messages that wait elsewhere."""
         return make_queue(self.policy, self.max_pending)

@@ -48,7 +48,7 @@ def _foreign(request: Any, identity: Identity) -> list[str]:
         return names
     # The user may have left some of Django's groups since they were written at login.
     names = names[:_MOST_NAMES]
-    known = set(model.objects.filter(name__in=names).values_list("name", flat=True))
+    known = set(model._default_manager.filter(name__in=names).values_list("name", flat=True))
     return [name for name in names if name not in known]
 
 

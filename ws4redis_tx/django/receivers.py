@@ -13,7 +13,6 @@ from functools import partial, wraps
 from typing import Any
 
 from django.apps import apps
-from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.core.exceptions import FieldDoesNotExist
@@ -23,6 +22,7 @@ from django.db.models.signals import m2m_changed, post_delete, post_save, pre_sa
 
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.django.revoking import tell
+from ws4redis_tx.redis_store import session_key_of
 from ws4redis_tx.revocation.messages import LOGOUT, RECHECK, Revocation, digest
 
 _log = logging.getLogger(__name__)
@@ -90,8 +90,8 @@ def remember_groups(sender: Any, request: Any, user: Any, **kwargs: Any) -> None
 @_log_exceptions
 def logged_out(sender: Any, request: Any, **kwargs: Any) -> None:
     """Runs before Django flushes the session. A signed cookie's key does not identify a session."""
-    key = getattr(getattr(request, "session", None), "session_key", None)
-    if key and settings.SESSION_ENGINE != "django.contrib.sessions.backends.signed_cookies":
+    key = session_key_of(getattr(request, "session", None))
+    if key:
         tenant = django_settings.tenant_of(request)
         tell(Revocation(LOGOUT, "session", (digest(key, tenant),), tenant))
 

@@ -122,13 +122,11 @@ class Dispatcher:
         return stands
 
     def when_handed_over(self, function: Callable[[], object]) -> None:
-        """Call ``function`` when all that has arrived, or was missed in an outage, was handed to
-        its listeners: now, if it was. Not called if the connection is lost before. A failure is
-        logged.
+        """Call ``function`` when all that has arrived was handed to its listeners: now, if it was.
+
+        A failure is logged.
         """
-        self._recovery.when_caught_up().addCallbacks(
-            lambda _: self._fanout.then(function), lambda _: None
-        )
+        self._fanout.then(function)
 
     def read(self, channel: bytes, payload: bytes) -> None:
         """A listener of ``channel`` was given the persisted message.

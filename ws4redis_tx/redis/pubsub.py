@@ -157,10 +157,9 @@ class PubSub:
             self._protocol.transport.resumeProducing()
 
     def drop(self) -> None:
-        """Make the connection anew, although it seems to be ``up``."""
-        protocol = self._connection.protocol
-        if protocol is not None:
-            self._connection.drop(protocol)
+        """Make the connection anew, although it seems to be ``up``, or to recover."""
+        if self._protocol is not None:
+            self._connection.drop(self._protocol)
 
     def _prepare(self, protocol: PubSubProtocol) -> Deferred[Any]:
         self._protocol = protocol

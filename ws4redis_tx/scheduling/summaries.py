@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any
 
 from twisted.logger import Logger
@@ -37,17 +37,16 @@ class Summaries:
     """Says which lines are to be written, and counts the others.
 
     Of equal lines, the first is written. Of different lines of one kind, ``different`` are. At the
-    end of the period, ``tell(line, count, equal)`` is called for the others: for each line that
+    end of the period, the others are told: for each line that
     came again, and for each kind with its latest line. Lines that came again are not new in the
     next period.
 
     The timer runs only while something is counted.
     """
 
-    def __init__(self, clock: Any, tell: Callable[[str, int, bool], object] = write_sum) -> None:
+    def __init__(self, clock: Any) -> None:
         self.different = DIFFERENT
         self._clock = clock
-        self._tell = tell
         self._since = 0.0
         # By kind: how often each line came again, by its key; and its text.
         self._lines: dict[Hashable, dict[Hashable, list[Any]]] = {}
@@ -102,9 +101,9 @@ class Summaries:
             for key, (count, line) in each.items():
                 if count:
                     self._lines.setdefault(kind, {})[key] = [0, line]
-                    self._tell(line, count, True)
+                    write_sum(line, count, True)
         for count, line in others.values():
-            self._tell(line, count, False)
+            write_sum(line, count, False)
 
     def _begin(self) -> None:
         self._since = self._clock.seconds()

@@ -57,15 +57,20 @@ def take_pidfile(twistd: Any, arguments: Sequence[str], replaces: bool) -> str |
     path = os.path.abspath(twistd["pidfile"])
     twistd["pidfile"] = ""
     # Options may be abbreviated.
-    asked = any(each.startswith("--pid") for each in arguments)
+    asked = any(each.startswith("--pi") for each in arguments)
     return None if foreground and not asked else path
 
 
-def write_pidfile(path: str) -> None:
+def write_pidfile(path: str, text: str | None = None) -> str:
+    """Write our process id, or ``text``, and return what was there before: ``""`` for nothing."""
+    file, before = Path(path), ""
     try:
-        Path(path).write_text(str(os.getpid()))
-    except OSError as error:
+        with suppress(FileNotFoundError):
+            before = file.read_text()
+        file.write_text(str(os.getpid()) if text is None else text)
+    except (OSError, ValueError) as error:
         _log.warn("The pidfile cannot be written: {problem}", problem=str(error))
+    return before
 
 
 def remove_pidfile(path: str) -> None:

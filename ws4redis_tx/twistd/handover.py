@@ -122,11 +122,15 @@ class Upgrade:
         if problem:
             _log.error("SIGUSR2 has no effect: {problem}", problem=problem)
             return
-        tell_systemd_reloading()
         launch: Launch = self._options["launch"]
-        ours, theirs = socket.socketpair()
         self._talk = talk = _Talk(self._heard, lambda: self._ended(talk))
-        _talk(self._reactor, ours.detach(), talk)
+        try:
+            ours, theirs = socket.socketpair()
+            _talk(self._reactor, ours.detach(), talk)
+        except OSError as error:  # no file descriptor is left
+            _log.error("SIGUSR2 has no effect: {problem}", problem=str(error))
+            return
+        tell_systemd_reloading()
         with theirs:
             variables, descriptors = self._inheritance(theirs.fileno()).passed_on()
             # What a daemon prints before it is one would be lost.
@@ -157,7 +161,9 @@ class Upgrade:
 
     def leave(self) -> None:
         """End without a refusal, since others serve the same sockets."""
-        leave(self._websockets).addCallback(lambda _: stop(self._reactor))
+        leave(self._websockets).addErrback(
+            lambda failure: _log.failure("The ports were not closed", failure)
+        ).addCallback(lambda _: stop(self._reactor))
 
     def _obstacle(self) -> str | None:
         if not self._websockets.running or self.done:

@@ -50,4 +50,4 @@ class SummingObserver:
             return True
         line = f"{formatEvent(event)} ({failure.getErrorMessage()})"[:_LONGEST]
         key = (namespace, text, failure.type, place(failure))
-        return self._summaries.admits("failure", line, key)
+        return self._summaries.admits(("failure", namespace, text), line, key)

@@ -72,6 +72,7 @@ class ServerProcess(Service):
         self._requests = requests
         self._workers = options["workers"]
         self._pidfile: str | None = options["own-pidfile"]
+        self._pid_before = ""
         self._upgrade: Supervisor | Upgrade = (
             websockets
             if isinstance(websockets, Supervisor)
@@ -81,7 +82,7 @@ class ServerProcess(Service):
     def privilegedStartService(self) -> None:
         super().privilegedStartService()
         if self._pidfile is not None:
-            write_pidfile(self._pidfile)
+            self._pid_before = write_pidfile(self._pidfile)
 
     def startService(self) -> None:
         super().startService()
@@ -119,8 +120,16 @@ class ServerProcess(Service):
                 "another address with --listen."
             )
             _log.critical("{problem}", problem=problem)
+            self._give_back_pidfile()
             raise CannotStart(problem) from error
         self._tell_listening()
+
+    def _give_back_pidfile(self) -> None:
+        """It may be that of a server that has what this one could not get."""
+        if self._pidfile is not None and self._pid_before:
+            write_pidfile(self._pidfile, self._pid_before)
+        elif self._pidfile is not None:
+            remove_pidfile(self._pidfile)
 
     def _tell_listening(self) -> None:
         tell_systemd("READY=1")
@@ -194,7 +203,7 @@ class ServerProcess(Service):
             yield self._broker.stopService()
         if self._embedded is not None:
             yield self._embedded.stop()
-        if self._pidfile is not None:
+        if self._pidfile is not None and not self._upgrade.done:
             remove_pidfile(self._pidfile)
 
 

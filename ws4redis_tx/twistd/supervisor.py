@@ -4,7 +4,8 @@ It listens but never accepts. It only holds the sockets, so clients who connect 
 being replaced wait for another one and are not refused. ``workers`` describes what parent and
 worker say to each other.
 
-Knows processes, sockets and logs, but neither websockets nor Redis nor Django.
+Knows processes, sockets and logs, and holds the embedded Redis. It must not know what the workers
+serve.
 """
 
 from __future__ import annotations

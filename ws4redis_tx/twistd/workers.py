@@ -12,7 +12,7 @@ They communicate as follows:
   decide.
 - A worker writes its log events to its standard output, one per line. The parent logs them.
 
-Knows processes, sockets and logs, but neither websockets nor Redis nor Django.
+Knows processes, sockets and logs. It must not know what the workers serve.
 """
 
 from __future__ import annotations

@@ -126,7 +126,8 @@ class BoundedMessages(WebSocketServerProtocol):
     def tell_growth(self) -> None:
         """Tell the session how many bytes more wait since the last time, or the last message."""
         before, self._told = self._told, self.incoming
-        self.session.grew(self._told - before)
+        if self._told > before:
+            self.session.grew(self._told - before)
 
     @property
     def outgoing(self) -> list[bytes]:
@@ -157,6 +158,10 @@ class BoundedMessages(WebSocketServerProtocol):
             # Autobahn counts bytes before they are inflated. `Inflate` holds the message to `most`.
             most = longest_deflated(most) if self._isMessageCompressed else most
             self.maxMessagePayloadSize = self.maxFramePayloadSize = most
+
+    def onMessageEnd(self) -> None:
+        self._told = 0
+        super().onMessageEnd()
 
     def onMessageFrameBegin(self, length: int) -> None:
         super().onMessageFrameBegin(length)
@@ -218,9 +223,10 @@ class TurnTaking(BoundedMessages):
             raise
         finally:
             self._taking = False
+        self._behind = False
         if self.state == self.STATE_CLOSED:
             self.data = b""
-        self._behind = False
+            return False
         if self.inside_message or self.data:
             self.tell_growth()
         self._pace()

@@ -159,8 +159,9 @@ class _Gate(Factory):
             port.startReading()
 
     def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
 
 
 @inlineCallbacks

@@ -5,10 +5,11 @@ The reactor is in memory, and Redis is the test.
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import hiredis
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
@@ -437,6 +438,32 @@ class DispatcherTests(WireTestCase):
         reads[1].errback(BrokerUnavailable("Redis did not answer in time."))
         self.assertTrue(self.transport.disconnecting or self.transport.aborting)
         self.assertFalse(self.dispatcher.up)
+
+    def test_a_portion_that_cannot_be_asked_for_makes_the_connection_anew(self) -> None:
+        listener = self.listen(b"a", b"b")
+        # Of publishers that set no stamp: a fence follows each portion.
+        self.redis.persisted = [(each, each * 200_000, None) for each in (b"a", b"b")]
+        read, reads = self.redis.read, count()
+
+        def fail_later(*command: Any, count: int) -> Deferred[Any]:
+            if next(reads):
+                return fail(BrokerUnavailable("There is no connection to Redis."))
+            return read(*command, count=count)
+
+        self.redis.read = fail_later  # type: ignore[method-assign]
+        self.lose()
+        self.reactor.advance(1)
+        self.connect()
+        while self.confirm():
+            pass
+        self.assertTrue(self.transport.disconnecting or self.transport.aborting)
+        self.redis.read = read  # type: ignore[method-assign]
+        self.lose()
+        self.reactor.advance(1)
+        self.connect()
+        while self.confirm():
+            pass
+        self.assertEqual(listener.heard, [b"a" * 200_000, b"b" * 200_000])
 
     def test_silence_while_much_is_read_is_not_deafness(self) -> None:
         self.listen(b"a", b"b")

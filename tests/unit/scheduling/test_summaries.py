@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from ws4redis_tx.scheduling import summaries
 from ws4redis_tx.scheduling.summaries import DIFFERENT, PERIOD, Summaries
 
 
@@ -12,7 +13,8 @@ class SummariesTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.told: list[tuple[str, int, bool]] = []
-        self.sums = Summaries(self.clock, lambda *told: self.told.append(told))
+        self.patch(summaries, "write_sum", lambda *told: self.told.append(told))
+        self.sums = Summaries(self.clock)
 
     def admitted(self, *lines: str, kind: object = "kind") -> list[bool]:
         return [self.sums.admits(kind, line) for line in lines]

@@ -118,6 +118,32 @@ class IncomingTests(Total):
                 client.send_bytes(frame[start * half : (start + 1) * half])
         self.assertTrue(client.open)
 
+    def test_what_is_freed_counts_once(self) -> None:
+        self.use(max_pending_total=8 * MIB, rate=None)
+        clients = [self.connect("publish-broadcast") for _ in range(30)]
+        frame = client_frame(TEXT, b"x" * MIB)
+        for client in clients:
+            for start in range(0, len(frame), 64 * KIB):
+                client.send_bytes(frame[start : start + 64 * KIB])
+            client.send_bytes(frame[:1])  # the next one begins
+        for client in clients:
+            for start in range(1, len(frame) - 1, 64 * KIB):
+                client.send_bytes(frame[start : min(start + 64 * KIB, len(frame) - 1)])
+                self.factory.reactor.advance(0)
+            self.assertLessEqual(self.held(), 8 * MIB)
+        self.assertGreaterEqual([each.close_code for each in clients].count(1013), 20)
+
+    def test_a_client_that_is_lost_before_its_turn_is_forgotten(self) -> None:
+        self.use(rate=None)
+        total = self.factory.session_server.pending_total
+        client = self.connect("publish-broadcast")
+        client.send_bytes(unfinished(TEXT, b"xx"))
+        client.send_bytes(client_frame(0x9, b"") * 400)
+        client.lose_connection()
+        for _ in range(30):
+            self.factory.reactor.advance(0)
+        self.assertEqual(total._holders, set())
+
     def test_what_waits_for_redis_counts(self) -> None:
         self.use(SlowBroker("publish"), max_pending_total=2 * MIB, rate=None)
         clients = [self.connect("publish-broadcast") for _ in range(5)]

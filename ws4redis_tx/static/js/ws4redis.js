@@ -208,7 +208,8 @@
     for (const name of Object.keys(options)) {
       if (!OPTIONS.includes(name)) {
         warn_once(
-          name, "there is no option " + JSON.stringify(name) + ", only " + OPTIONS.join(", ") + "."
+          "option " + name,
+          "there is no option " + JSON.stringify(name) + ", only " + OPTIONS.join(", ") + "."
         );
       }
     }
