@@ -8,7 +8,7 @@ from typing import Any
 
 from django.contrib.sessions.backends.base import SessionBase
 
-from ws4redis_tx.django.outages import is_outage
+from ws4redis_tx.core.outages import is_outage
 
 
 class _ReadOnlyCache:

@@ -28,6 +28,7 @@ from ws4redis_tx.core.errors import (
 )
 from ws4redis_tx.core.handshake import asks_for_websocket, judge_request
 from ws4redis_tx.core.http import MAX_HEAD_BYTES, HttpRequest, read_request
+from ws4redis_tx.core.outages import is_outage
 from ws4redis_tx.core.proxies import counted_address
 
 if TYPE_CHECKING:
@@ -134,6 +135,9 @@ class OpeningHandshake:
         elif is_bad_request(error):
             detail = f"the subscriber or the authorizer raised {type(error).__name__}"
             error = Denied(400, "The request is not well-formed.", detail=detail)
+        elif error is not None and not isinstance(error, Denied) and is_outage(error):
+            raised = f"{type(error).__name__}: {error}"
+            error = unavailable(f"the subscriber or the authorizer raised {raised}")
         elif not isinstance(error, Denied):
             text = "A handshake failed; the client was answered with 500"
             self._server.log.failed(text, failure)

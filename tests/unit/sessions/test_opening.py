@@ -8,10 +8,11 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import globalLogPublisher
 
-from tests.support.memory import Counting, SlowBroker, Waiting, WebSocketTests
+from tests.support.memory import AllowAll, Counting, SlowBroker, Waiting, WebSocketTests
 from tests.support.wires import handshake_bytes
 from ws4redis_tx.core.admission import AnonymousAuthorizer
 from ws4redis_tx.core.errors import BrokerUnavailable, Denied
+from ws4redis_tx.subscriber import RedisSubscriber
 from ws4redis_tx.testing import MemoryBroker, MemoryClient, client_frame
 
 
@@ -187,6 +188,25 @@ class OpeningTests(WebSocketTests):
         self.use(subscriber=Refusing)
         self.assertEqual(self.connect().refused, 403)
         self.assert_nothing_left()
+
+    def test_one_that_cannot_reach_its_database_is_answered_with_503(self) -> None:
+        class OperationalError(Exception):
+            """A database's."""
+
+        class Asking(RedisSubscriber):
+            def set_pubsub_channels(self, request: Any, channels: Any) -> Any:
+                raise OperationalError("connection refused")
+
+        class AlsoAsking(AllowAll):
+            def authorize(self, handshake: Any, rights: Any) -> Any:
+                raise ConnectionRefusedError("connection refused")
+
+        for parts in ({"subscriber": Asking}, {"authorizer": AlsoAsking()}):
+            self.use(**parts)
+            client = self.connect()
+            self.assertEqual(client.refused, 503)
+            self.assertIn("retry-after", client.response_headers)
+            self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_by_default_nobody_publishes_to_others(self) -> None:
         self.use(authorizer=AnonymousAuthorizer())
