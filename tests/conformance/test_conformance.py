@@ -134,6 +134,6 @@ class RunTests(TestCase):
         wstest = Path(write_file(self, "#!/bin/sh\necho it broke\n"))
         wstest.chmod(0o700)
         error = yield self.assertFailure(
-            run(reactor, wstest, folder / "report", SELECTIONS["plain"]), NoReport
+            run(reactor, wstest, folder / "report", SELECTIONS["plain"].patterns), NoReport
         )
         self.assertIn("it broke", str(error))

@@ -238,6 +238,7 @@ class IsolationTests(ServerTestCase):
                 (word, name, facility)
                 for word in ("user", "group", "session")
                 for name in audience[f"{word}s"]
+                if name or word == "group"  # without a name, nobody
             }
             named = bool(addresses)
             if audience["broadcast"]:
