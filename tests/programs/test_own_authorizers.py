@@ -241,7 +241,8 @@ class AttackTests(TokenTestCase):
 
         self.patch(self.tokens.hmac, "compare_digest", note)
         payload, signature = self.token().split(".")
-        self.assert_refused(f"{payload}.x{signature[1:]}")
+        other = "y" if signature.startswith("x") else "x"
+        self.assert_refused(f"{payload}.{other}{signature[1:]}")
         self.assertEqual(len(compared), 2)
 
     def test_what_it_holds_is_readable_and_no_secret(self) -> None:
