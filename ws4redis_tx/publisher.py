@@ -90,7 +90,7 @@ class RedisPublisher(RedisStore):
         names = [_repeatable(each) for each in (groups, users, sessions)]
         address = partial(self._address, request, facility, broadcast, *names, **audience)
         if bridge.on_event_loop():
-            # Whoever is not a name may have to be looked up, and the tenant may have to be asked
+            # Users and groups may have to be looked up, and the tenant may have to be asked
             # for, which would block the event loop. Mistakes are told at once all the same.
             known = [_names_alone(each, request) for each in names]
             asks = request is not None and tenant is None and django_settings.has_tenants()
@@ -212,7 +212,7 @@ class RedisPublisher(RedisStore):
 
 
 def _tenant_of(request: Any) -> str:
-    """Whose site it is; ``""`` on a site without tenants."""
+    """The tenant whose site ``request`` is for; ``""`` on a site without tenants."""
     if not django_settings.has_tenants():
         return ""
     known: Identity | None = getattr(request, "ws4redis_identity", None)

@@ -13,6 +13,7 @@ from twisted.internet.defer import inlineCallbacks, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.django import set_up_django
+from tests.support.logs import log_lines
 from tests.support.memory import AllowAll, WebSocketTests
 from tests.support.programs import python
 from tests.support.sites import ContractTestCase
@@ -62,19 +63,6 @@ class MistakesTestCase(WebSocketTests):
     def lines(self) -> list[str]:
         """A list of all log lines from now on."""
         return log_lines(self)
-
-
-def log_lines(test: Any) -> list[str]:
-    from twisted.logger import formatEvent, globalLogPublisher
-
-    lines: list[str] = []
-
-    def observe(event: Any) -> None:
-        lines.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(observe)
-    test.addCleanup(globalLogPublisher.removeObserver, observe)
-    return lines
 
 
 class FlagTests(MistakesTestCase):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.trial.unittest import TestCase
 
 from tests.support import TIMEOUT
+from tests.support.redis import RedisServer
 from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis.broker import RedisBroker
@@ -42,6 +43,23 @@ class Listener:
         waiting: Deferred[None] = Deferred()
         self._waiting.append((count, waiting))
         return waiting.addTimeout(TIMEOUT, reactor)
+
+
+class BrokerTestCase(TestCase):
+    """A broker with a Redis of its own, and a listener of ``channels``."""
+
+    timeout = 60
+    channels: tuple[bytes, ...] = ()
+
+    @inlineCallbacks
+    def setUp(self) -> Any:
+        self.redis = RedisServer()
+        self.addCleanup(self.redis.stop)
+        self.broker = start_broker(self, self.redis.address)
+        yield self.broker.when_available()
+        self.listener = Listener()
+        for channel in self.channels:
+            yield self.broker.listen(channel, self.listener)
 
 
 def start_broker(test: TestCase, address: RedisAddress, prefix: str = "") -> RedisBroker:

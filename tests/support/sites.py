@@ -7,13 +7,13 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
-from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from tests.support import TIMEOUT
 from tests.support.brokers import share_commands
 from tests.support.clients import exchange
 from tests.support.django import cookies_of, in_thread, log_in, set_up_django
+from tests.support.logs import log_lines
 from tests.support.redis import RedisServer
 from tests.support.servers import LISTEN, ServerTestCase
 from tests.support.wires import handshake_bytes, status_of
@@ -99,14 +99,7 @@ class ContractTestCase(ServerTestCase):
 
     def log_lines(self) -> list[str]:
         """A list of all log lines from now on."""
-        lines: list[str] = []
-
-        def observe(event: Any) -> None:
-            lines.append(formatEvent(event))
-
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
-        return lines
+        return log_lines(self)
 
 
 ALL = "foobar?subscribe-user&subscribe-group&subscribe-session&subscribe-broadcast"

@@ -144,7 +144,7 @@ def mistakes() -> Iterator[tuple[Setting, ConfigError]]:
 
 
 def doubts() -> Iterator[tuple[str, ConfigError]]:
-    """What has no effect, or not the whole one, with the id of its warning."""
+    """Settings that have no effect, or only a part of it, each with the id of its warning."""
     for name in dir(settings):
         if _OURS.match(name) and name not in BY_NAME:
             problem = "is not a setting of ws4redis_tx, and has no effect"

@@ -213,7 +213,7 @@ SETTINGS = (
     Setting(
         name="WS4REDIS_CLIENT_QUOTA", field="client_quota", option="client-quota", check="E029",
         default=16 * 1024 * 1024, kind=OrNone(Count(least=0), "no limit"),
-        help="bytes that [the clients of one address](../operating.md#what-clients-persist) may "
+        help="bytes that [the clients of one address](../operating.md#the-client-quota) may "
         "keep persisted; beyond it their messages are published and not persisted. `0` or `None`: "
         "no limit",
     ),

@@ -9,7 +9,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, succeed
 from twisted.trial.unittest import TestCase
 
-from tests.support.brokers import AWKWARD, Listener, start_broker
+from tests.support.brokers import AWKWARD, BrokerTestCase, Listener, start_broker
 from tests.support.redis import RedisServer, shared_redis
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.messages import Publication
@@ -335,19 +335,10 @@ class RedisBrokerTests(BrokerContract, TestCase):
         self.assertEqual(listener.heard, [])
 
 
-class RecordTests(TestCase):
+class RecordTests(BrokerTestCase):
     """A message, and entries for those who do not hear it."""
 
-    timeout = 60
-
-    @inlineCallbacks
-    def setUp(self) -> Any:
-        self.redis = RedisServer()
-        self.addCleanup(self.redis.stop)
-        self.broker = start_broker(self, self.redis.address)
-        yield self.broker.when_available()
-        self.listener = Listener()
-        yield self.broker.listen(b"ctl:x", self.listener)
+    channels = (b"ctl:x",)
 
     @inlineCallbacks
     def record(self, message: bytes, entries: dict[bytes, bytes]) -> Any:

@@ -6,26 +6,15 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import inlineCallbacks
-from twisted.trial.unittest import TestCase
 
-from tests.support.brokers import Listener, start_broker
+from tests.support.brokers import BrokerTestCase
 from tests.support.redis import RedisServer
 
 
-class OutageTests(TestCase):
+class OutageTests(BrokerTestCase):
     """The broker, through outages that the test makes and fills."""
 
-    timeout = 60
-
-    @inlineCallbacks
-    def setUp(self) -> Any:
-        self.redis = RedisServer()
-        self.addCleanup(self.redis.stop)
-        self.broker = start_broker(self, self.redis.address)
-        yield self.broker.when_available()
-        self.listener = Listener()
-        for channel in (b"a", b"b", b"c"):
-            yield self.broker.listen(channel, self.listener)
+    channels = (b"a", b"b", b"c")
 
     @inlineCallbacks
     def deaf(self, *steps: Any) -> Any:

@@ -95,6 +95,14 @@ class WireTestCase(SynchronousTestCase):
     def lose(self) -> None:
         self.protocol.connectionLost(Failure(ConnectionDone()))
 
+    def reconnect(self) -> None:
+        """Lose the connection, and make it anew."""
+        self.lose()
+        self.reactor.advance(1)
+        self.connect()
+        while self.confirm():
+            pass
+
     def commands(self) -> list[list[bytes]]:
         """What was written since the last time."""
         reader = hiredis.Reader()
@@ -368,11 +376,7 @@ class DispatcherTests(WireTestCase):
             return reads[-1]
 
         self.redis.read = read  # type: ignore[method-assign]
-        self.lose()
-        self.reactor.advance(1)
-        self.connect()
-        while self.confirm():
-            pass
+        self.reconnect()
         return reads
 
     def test_channels_with_nothing_missed_are_served_while_others_are_behind(self) -> None:
@@ -451,18 +455,10 @@ class DispatcherTests(WireTestCase):
             return read(*command, count=count)
 
         self.redis.read = fail_later  # type: ignore[method-assign]
-        self.lose()
-        self.reactor.advance(1)
-        self.connect()
-        while self.confirm():
-            pass
+        self.reconnect()
         self.assertTrue(self.transport.disconnecting or self.transport.aborting)
         self.redis.read = read  # type: ignore[method-assign]
-        self.lose()
-        self.reactor.advance(1)
-        self.connect()
-        while self.confirm():
-            pass
+        self.reconnect()
         self.assertEqual(listener.heard, [b"a" * 200_000, b"b" * 200_000])
 
     def test_silence_while_much_is_read_is_not_deafness(self) -> None:

@@ -6,8 +6,7 @@ import zlib
 from collections.abc import Iterable
 from typing import Any
 
-from twisted.logger import formatEvent, globalLogPublisher
-
+from tests.support.logs import log_lines
 from tests.support.memory import CHANNEL, SlowBroker, WebSocketTests
 from tests.support.wires import TEXT, handshake_bytes, unfinished
 from ws4redis_tx.core.limits import SLOW_READER_POLICIES
@@ -272,13 +271,7 @@ class CapacityTests(Total):
         self.assertEqual([client._gone for client in leaving], [True, True])
 
     def test_one_line_tells_of_it(self) -> None:
-        lines: list[str] = []
-
-        def observe(event: Any) -> None:
-            lines.append(formatEvent(event))
-
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        lines = log_lines(self)
         self.use(max_pending_total=4 * MIB)
         for _ in range(20):
             self.sending(self.connect(), MIB)
