@@ -50,7 +50,7 @@ class BadRequestTests(ContractTestCase):
         self.assertEqual(status, 400)
         self.assertNotIn(b"deliberate", answer)
         self.assertEqual(self.flushLoggedErrors(), [])
-        self.assertEqual(len([line for line in lines if "400" in line]), 1, lines)
+        self.assertEqual(len([line for line in lines if "with 400" in line]), 1, lines)
 
     @inlineCallbacks
     def test_too_many_parameters_for_a_callback(self) -> Any:
