@@ -8,13 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import folder_of, make_parser
+from benchmarks.conditions import LIMIT
+from benchmarks.report import folder_of, judged, make_parser
 
 PROGRAMS = (
     "fanout",
     "bursts",
     "relay",
     "growth",
+    "idle",
     "memory",
     "handshakes",
     "publishing",
@@ -23,19 +25,28 @@ PROGRAMS = (
 )
 
 
-def judged(result: dict[str, Any]) -> list[str]:
-    lines = []
-    for goal in result["goals"]:
-        bound = f"≤ {goal['at most']:.4g}" if "at most" in goal else f"≥ {goal['at least']:.4g}"
-        lines.append(
-            f"{'met   ' if goal['met'] else 'MISSED'} {result['program']:12} {goal['text']}: "
-            f"{goal['median']:.4g}, target {bound}"
-        )
+def summarized(result: dict[str, Any]) -> list[str]:
+    program = f"{result['program']:12}"
+    lines = [f"{program} {judged(goal)}" for goal in result["goals"]]
     lines += [
-        f"       {result['program']:12} {name} not measured: {reason}"
+        f"{program}        {name} not measured: {reason}"
         for name, reason in result["not measured"].items()
     ]
+    if not result["quiet"]:
+        lines.append(f"{program} NOT QUIET {disturbed(result)}")
     return lines
+
+
+def disturbed(result: dict[str, Any]) -> str:
+    """Say who took how much while a result was measured."""
+    conditions = result.get("conditions")
+    if conditions is None:
+        return "nobody has watched what else ran"
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in conditions["programs"].items())
+    return (
+        f"others took {conditions['most that others took']:.1%} of {conditions['CPUs']} CPUs, more "
+        f"than {LIMIT:.0%}, during {conditions['during']} ({shares})"
+    )
 
 
 def run_all(folder: Path, options: list[str]) -> int:
@@ -49,7 +60,7 @@ def run_all(folder: Path, options: list[str]) -> int:
             status = 1
             summary.append(f"FAILED {program:12} with status {failed}; see above")
         else:
-            summary += judged(json.loads(path.read_text()))
+            summary += summarized(json.loads(path.read_text()))
     print("\nThe goals:\n" + "\n".join(summary))
     return status
 

@@ -14,7 +14,7 @@ from functools import partial
 
 from benchmarks.driving import Clock
 from benchmarks.load import Load
-from benchmarks.report import Figure, Report, Scale, interleave, main
+from benchmarks.report import Figure, Report, Scale, main
 from benchmarks.servers import Site, Twistd
 
 RATE = 20.0
@@ -83,12 +83,11 @@ def run(scale: Scale) -> Report:
         try:
             for size in SIZES:
                 messages = [payload(each, size) for each in range(int(seconds * RATE))]
-                found = interleave(
+                found = report.interleave(
                     {
                         f"{size} bytes, uncompressed": partial(plain.fan_out, messages),
                         f"{size} bytes, compressed": partial(compressed.fan_out, messages),
-                    },
-                    scale.rounds,
+                    }
                 )
                 before, after = (
                     Figure(name, "µs/delivery", values["cpu"]) for name, values in found.items()

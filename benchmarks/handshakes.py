@@ -1,30 +1,31 @@
 """The cost of opening a websocket: the server's CPU per handshake of a browser.
 
-Without Django, our server is compared with a server with Autobahn's defaults. With Django, it is
-compared with the sum of our server without Django and Django's own lookup of a visitor in one
-thread. All websockets stay open. Then 10,000 clients reconnect simultaneously. The server should
-serve all of them, in the order of their arrival.
+Without a site, our server is compared with a server with Autobahn's defaults. With a site, it is
+compared with itself without one, with the sum of that and Django's own lookup of a visitor in one
+thread, and with Channels on Daphne, which looks up the same sessions and users. 64 browsers open a
+websocket at a time, and all websockets stay open. Then clients connect one at a time, and 10,000
+reconnect simultaneously. The server should serve all of them, in the order of their arrival.
 """
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 
-from benchmarks.load import Opened
+from benchmarks.load import Opened, Undelivered
+from benchmarks.memory import AT_ONCE
 from benchmarks.opening import ALL_AT_ONCE, Opening
-from benchmarks.peers.servers import PlainAutobahn
-from benchmarks.report import Figure, Report, Scale, interleave, main
+from benchmarks.peers.servers import DaphnePubSub, PlainAutobahn, Unavailable
+from benchmarks.report import Figure, Report, Scale, main
 from benchmarks.servers import Site, Twistd
 
-# Handshakes at a time: few enough that none waits long, and enough to keep the server busy.
-_AT_ONCE = 10
 _LOOKUPS = 2000
-_MOST_STORMS = 3
 # The server asks Django about so many at a time, and they may be answered in any order.
 _MOST_OVERTAKING = 100
 _RECONNECTS = "simultaneous reconnects"
+_SINGLE = "handshakes with a session, one at a time"
 
 
 def look_up(site: Site) -> dict[str, float]:
@@ -49,39 +50,68 @@ def overtakings(handshakes: Sequence[Opened]) -> list[int]:
     return sorted(found)
 
 
-def opened_anew(opening: Opening, number: int) -> float:
+def opened_anew(opening: Opening, number: int, at_once: int = AT_ONCE) -> float:
     """Return the µs of CPU per handshake, with few other open websockets that would be pinged."""
     opening.close()
-    return opening.open(number, _AT_ONCE)
+    return opening.open(number, at_once)
+
+
+def opened_by_peer(report: Report, opening: Opening, number: int) -> dict[str, float]:
+    """If another server fails, that is a result and not an error."""
+    try:
+        return {"cpu": opened_anew(opening, number)}
+    except Undelivered as error:
+        report.miss(opening.server.name, str(error))
+        return {}
+
+
+def start_peer(report: Report, stack: ExitStack, site: Site) -> Opening | None:
+    """Start the other server that looks up visitors too, if it is available here."""
+    if not report.scale.peers:
+        return None
+    try:
+        server = DaphnePubSub(site)
+        report.describe(server)
+        return stack.enter_context(Opening(server))
+    except (Unavailable, Undelivered) as error:
+        report.miss(DaphnePubSub.name, str(error))
+        return None
 
 
 def handshakes(report: Report, site: Site, number: int) -> None:
-    """Compare our handshakes, a few at a time, with those of others."""
-    bare, ours = "ws4redis_tx, without Django", "ws4redis_tx, with a session"
+    """Compare our handshakes with those of others."""
+    bare, ours = f"{Twistd.name}, without a site", f"{Twistd.name}, with a session"
     plain, lookup = PlainAutobahn.name, "Django's lookup, in one thread"
+    daphne = DaphnePubSub.name
     with ExitStack() as stack:
-        openings = {
-            plain: Opening(PlainAutobahn()),
-            bare: Opening(Twistd()),
-            ours: Opening(Twistd(site=site)),
+        servers = {plain: PlainAutobahn(), bare: Twistd(), ours: Twistd(site=site)}
+        openings = {name: stack.enter_context(Opening(each)) for name, each in servers.items()}
+        measures: dict[str, Callable[[], dict[str, float]]] = {
+            name: lambda opening=opening: {"cpu": opened_anew(opening, number)}
+            for name, opening in openings.items()
         }
-        for opening in openings.values():
-            stack.enter_context(opening)
-        found = interleave(
-            {
-                **{
-                    name: lambda opening=opening: {"cpu": opened_anew(opening, number)}
-                    for name, opening in openings.items()
-                },
-                lookup: lambda: look_up(site),
-            },
-            report.scale.rounds,
-        )
-    cpu = {name: Figure(name, "µs/handshake", values["cpu"]) for name, values in found.items()}
+        measures[lookup] = lambda: look_up(site)
+        if (peer := start_peer(report, stack, site)) is not None:
+            measures[daphne] = partial(opened_by_peer, report, peer, number)
+        found = report.interleave(measures)
+    cpu = {
+        name: Figure(name, "µs/handshake", values["cpu"])
+        for name, values in found.items()
+        if name not in report.missing
+    }
     report.add(*cpu.values())
     report.goal("handshake: ratio to plain Autobahn's", cpu[bare].over(cpu[plain]), 0.75)
+    report.goal(
+        f"handshake with a session, {AT_ONCE} at a time: ratio to one without a site",
+        cpu[ours].over(cpu[bare]),
+        2.5,
+    )
+    if daphne in cpu:
+        report.goal(
+            f"handshake with a session: ratio to {daphne}", cpu[ours].over(cpu[daphne]), 0.5
+        )
     both = [a + b for a, b in zip(cpu[bare].values, cpu[lookup].values, strict=True)]
-    allowed = Figure("(without Django + lookup)", "µs/handshake", both)
+    allowed = Figure("(without a site + lookup)", "µs/handshake", both)
     report.goal(
         "handshake with a session: ratio to one without + lookup", cpu[ours].over(allowed), 1.3
     )
@@ -103,20 +133,28 @@ def reconnect(opening: Opening, number: int) -> dict[str, float]:
     }
 
 
-def reconnects(report: Report, site: Site, number: int) -> None:
+def reconnects(report: Report, site: Site, number: int, singles: int) -> None:
+    """Compare a handshake of many at once with a single one, at the same server."""
     with Opening(Twistd(site=site)) as opening:
-        found = interleave(
-            {_RECONNECTS: lambda: reconnect(opening, number)},
-            min(report.scale.rounds, _MOST_STORMS),
-        )[_RECONNECTS]
+        found = report.interleave(
+            {
+                _SINGLE: lambda: {"cpu": opened_anew(opening, singles, at_once=1)},
+                _RECONNECTS: lambda: reconnect(opening, number),
+            }
+        )
+    single = Figure(_SINGLE, "µs/handshake", found[_SINGLE]["cpu"])
+    values = found[_RECONNECTS]
+    each = Figure(_RECONNECTS, "µs/handshake", values["cpu"])
     report.add(
-        Figure(_RECONNECTS, "µs/handshake", found["cpu"]),
-        Figure(_RECONNECTS, "handshakes/s", found["rate"]),
-        Figure(f"{_RECONNECTS}, dropped by the kernel at first", "handshakes", found["resent"]),
+        single,
+        each,
+        Figure(_RECONNECTS, "handshakes/s", values["rate"]),
+        Figure(f"{_RECONNECTS}, dropped by the kernel at first", "handshakes", values["resent"]),
     )
-    failed = Figure(f"{_RECONNECTS}, not served", "handshakes", found["failed"])
+    report.goal(f"{_RECONNECTS}: CPU of each / of a single one", each.over(single), 0.4)
+    failed = Figure(f"{_RECONNECTS}, not served", "handshakes", values["failed"])
     report.goal(f"{_RECONNECTS}: failures", failed, 0)
-    most = Figure(f"{_RECONNECTS}, most that overtook one", "handshakes", found["overtaken"])
+    most = Figure(f"{_RECONNECTS}, most that overtook one", "handshakes", values["overtaken"])
     report.goal(f"{_RECONNECTS}: most that overtook one", most, _MOST_OVERTAKING)
 
 
@@ -125,7 +163,7 @@ def run(scale: Scale) -> Report:
     report = Report("handshakes", scale, handshakes=number, simultaneous_reconnects=storm)
     with Site(storm) as site:
         handshakes(report, site, number)
-        reconnects(report, site, storm)
+        reconnects(report, site, storm, scale.pick(1000, 50))
     return report
 
 

@@ -1,9 +1,10 @@
-"""The resident memory of the server per open, idle websocket.
+"""What a connection costs: resident memory while it is open and idle, and the CPU of opening it.
 
 Our server runs with Django. Each of 15,000 websockets belongs to another logged-in visitor, and is
-subscribed to that visitor's session, user and groups and to broadcasts. Each round starts a fresh
-process. Other people's servers are measured for comparison. The requests are those of a browser.
-The memory of Redis, and the kernel's memory for the sockets, are not included.
+subscribed to that visitor's session, user and groups and to broadcasts. It also runs without a
+site. Other people's servers are measured for comparison. The requests are those of a browser, 64 at
+a time. Each round starts fresh processes. The memory of Redis, and the kernel's memory for the
+sockets, are not included.
 """
 
 from __future__ import annotations
@@ -13,49 +14,61 @@ from functools import partial
 
 from benchmarks.load import Undelivered
 from benchmarks.opening import Opening
-from benchmarks.peers.servers import PEERS, Channels, Unavailable
-from benchmarks.report import Figure, Report, Scale, interleave, main
+from benchmarks.peers.servers import PEERS, Unavailable
+from benchmarks.report import Figure, Report, Scale, main
 from benchmarks.servers import FACILITY, Server, Site, Twistd
 
 # The result hardly varies between rounds.
 MOST_ROUNDS = 3
+AT_ONCE = 64
+BARE = f"{Twistd.name}, without a site"
 EVERYTHING = f"/ws/{FACILITY}?subscribe-session&subscribe-user&subscribe-group&subscribe-broadcast"
+# These take so long to open a websocket that they get fewer.
+_SLOW = ("Channels", "pushpin")
 
 
-def kept(server: Server, number: int, targets: Sequence[str] = ()) -> dict[str, float]:
-    """Return the KiB per websocket, for ``number`` websockets."""
-    with Opening(server, targets) as opening:
-        before = server.memory()
-        opening.open(number)
-        return {"kept": (server.memory() - before) / number / 1024}
+def kept(make: Callable[[], Server], number: int, targets: Sequence[str] = ()) -> dict[str, float]:
+    """Return the KiB and the µs of CPU per websocket, for ``number`` websockets."""
+    with Opening(make(), targets) as opening:
+        before = opening.server.memory()
+        cpu = opening.open(number, AT_ONCE)
+        return {"kept": (opening.server.memory() - before) / number / 1024, "cpu": cpu}
 
 
 def kept_by(
     report: Report, peer: Callable[[Site], Server], name: str, site: Site, number: int
 ) -> dict[str, float]:
     """The same for another server. If it fails, that is a result and not an error."""
-    if name not in report.missing:
-        try:
-            server = peer(site)
-            report.versions.update(server.versions)
-            return kept(server, number)
-        except (Unavailable, Undelivered) as error:
-            report.miss(name, str(error).removeprefix(f"{name}: "))
-    return {}
+
+    def make() -> Server:
+        server = peer(site)
+        report.describe(server)
+        return server
+
+    try:
+        return kept(make, number)
+    except (Unavailable, Undelivered) as error:
+        report.miss(name, str(error).removeprefix(f"{name}: "))
+        return {}
 
 
 def run(scale: Scale) -> Report:
     number, fewer = scale.pick(15_000, 200), scale.pick(5_000, 100)
-    report = Report("memory", scale, clients=number, clients_of_Channels=fewer)
+    report = Report("memory", scale, clients=number, clients_of_slow_servers=fewer)
     with Site(number) as site:
-        measures = {Twistd.name: lambda: kept(Twistd(site=site), number, [EVERYTHING])}
+        measures = {
+            Twistd.name: lambda: kept(partial(Twistd, site=site), number, [EVERYTHING]),
+            BARE: lambda: kept(Twistd, number),
+        }
         for peer in PEERS if scale.peers else ():
-            clients = fewer if issubclass(peer, Channels) else number
+            clients = fewer if peer.name.startswith(_SLOW) else number
             measures[peer.name] = partial(kept_by, report, peer, peer.name, site, clients)
-        found = interleave(measures, min(scale.rounds, MOST_ROUNDS))
-    for name, values in found.items():
-        if name not in report.missing:
-            report.add(Figure(name, "KiB/websocket", values["kept"]))
+        found = report.interleave(measures, min(scale.rounds, MOST_ROUNDS))
+    measured = {name: values for name, values in found.items() if name not in report.missing}
+    for name, values in measured.items():
+        report.add(Figure(name, "KiB/websocket", values["kept"]))
+    for name, values in measured.items():
+        report.add(Figure(name, "µs/handshake", values["cpu"]))
     report.goal("memory of an authorized websocket, KiB", report.figures[0], 9)
     return report
 

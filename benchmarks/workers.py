@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.driving import audiences
-from benchmarks.report import Figure, Report, Scale, interleave, main
+from benchmarks.report import Figure, Report, Scale, main
 from benchmarks.servers import Site, Twistd
 
 RATE = 20.0
@@ -15,12 +15,11 @@ def run(scale: Scale) -> Report:
     with Site(number) as site, audiences() as audience:
         one = audience(lambda: Twistd(site=site), number)
         two = audience(lambda: Twistd("--workers=2", site=site), number)
-        found = interleave(
+        found = report.interleave(
             {
                 "one process": lambda: one.fan_out(seconds, RATE),
                 "two workers": lambda: two.fan_out(seconds, RATE),
-            },
-            scale.rounds,
+            }
         )
     alone, together = (Figure(name, "µs/delivery", found[name]["cpu"]) for name in found)
     report.add(alone, together)

@@ -16,10 +16,11 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from benchmarks import load as load_module
+from benchmarks import report
 from benchmarks.handshakes import overtakings
 from benchmarks.load import Heard, Load, Opened, Undelivered
 from benchmarks.peers.environments import Unavailable, make, nginx_with_nchan
-from benchmarks.report import Figure, Report, Scale, interleave
+from benchmarks.report import Figure, Report, Scale, judged
 from benchmarks.servers import Redis, cpu_seconds, family, resident_bytes
 from tests.support.programs import python
 from tests.support.sizes import BENCHMARKS
@@ -326,6 +327,26 @@ class ReportTests(SynchronousTestCase):
         self.assertIn("MISSED too high", table)
         self.assertIn("met    high", table)
 
+    def test_a_missed_goal_is_told_with_how_much_is_missing_and_why(self) -> None:
+        goal = {"text": "a goal", "median": 1.5, "at most": 1.2, "met": False}
+        self.assertEqual(judged(goal), "MISSED a goal: 1.500, target ≤ 1.200, missed by 25%.")
+        self.patch(report, "REASONS", {"a goal": "It is hard."})
+        self.assertTrue(judged(goal).endswith("missed by 25%. It is hard."))
+        at_least = {"text": "b", "median": 15.0, "at least": 20.0, "met": False}
+        self.assertIn("missed by 25%", judged(at_least))
+        self.assertIn("missed by 2.000", judged({**goal, "median": 2.0, "at most": 0}))
+        self.assertIn("missed by less than 1%", judged({**goal, "median": 1.201}))
+
+    def test_another_server_that_has_failed_is_not_measured_again(self) -> None:
+        def fail() -> dict[str, float]:
+            self.report.miss("b", "it lost messages")
+            return {}
+
+        measures = {"a": lambda: {"cpu": 1.0}, "b": fail}
+        found = self.report.interleave(measures, 3)
+        self.assertEqual(found, {"a": {"cpu": [1.0] * 3}, "b": {}})
+        self.assertEqual(self.report.watch.record()["others"].keys(), {"a", "b"})
+
     def test_what_was_not_measured_is_named_with_the_reason(self) -> None:
         self.report.miss("another server", "it is not installed")
         self.assertIn("another server not measured: it is not installed", self.report.table())
@@ -345,7 +366,7 @@ class ReportTests(SynchronousTestCase):
 
             return call
 
-        found = interleave({name: measure(name) for name in "ab"}, 2)
+        found = self.report.interleave({name: measure(name) for name in "ab"}, 2)
         self.assertEqual(called, ["a", "b", "a", "b"])
         self.assertEqual(found, {"a": {"cpu": [1.0, 3.0]}, "b": {"cpu": [2.0, 4.0]}})
 
@@ -399,13 +420,15 @@ class ProgramTests(SynchronousTestCase):
         self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout + done.stderr)
         result = json.loads((Path(folder) / f"{program}.json").read_text())
         self.assertEqual(len(result["goals"]), goals)
+        self.assertIn("steal", done.stdout)
+        self.assertLess(0, len(result["conditions"]["others"]))
         for figure in result["figures"]:
             self.assertIn(figure["name"], done.stdout)
             if figure["unit"] != "handshakes":  # the goal is none
                 self.assertLess(0, figure["median"], figure)
 
     def test_fanout_runs(self) -> None:
-        self.check("fanout", goals=2)
+        self.check("fanout", goals=3)
 
     def test_compression_runs(self) -> None:
         self.check("compression", goals=2)
@@ -419,11 +442,14 @@ class ProgramTests(SynchronousTestCase):
     def test_growth_runs(self) -> None:
         self.check("growth", goals=4)
 
+    def test_idle_runs(self) -> None:
+        self.check("idle", goals=1)
+
     def test_memory_runs(self) -> None:
         self.check("memory", 1)
 
     def test_handshakes_runs(self) -> None:
-        self.check("handshakes", 4)
+        self.check("handshakes", 6)
 
     def test_workers_runs(self) -> None:
         self.check("workers", goals=1)

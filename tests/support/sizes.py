@@ -15,9 +15,19 @@ MEBIBYTES = 200 if FULL else 20
 """The amount that is published past a client that never reads."""
 
 BENCHMARKS = (
-    ("bursts", "compression", "fanout", "growth", "handshakes", "memory", "relay", "workers")
+    (
+        "bursts",
+        "compression",
+        "fanout",
+        "growth",
+        "handshakes",
+        "idle",
+        "memory",
+        "relay",
+        "workers",
+    )
     if FULL
-    else ("handshakes", "memory")
+    else ("handshakes", "idle", "memory")
 )
 """The programs of ``benchmarks/`` that run."""
 
