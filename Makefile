@@ -31,9 +31,9 @@ help:
 	@echo "make fuzz [SECONDS=60]  any bytes, from clients and from Redis, and any faults, for that long"
 	@echo "                        each; needs Linux and a CPython from 3.11 to 3.13, for atheris"
 	@echo "make docs               the documentation as HTML, in docs/_build/html"
-	@echo "make bench              all benchmarks, and docs/performance.md; half an hour; needs Linux and"
-	@echo "                        a C compiler"
-	@echo "                        (OPTIONS=--quick: a minute or two, to see that they run)"
+	@echo "make bench              all benchmarks, and docs/performance.md; about an hour; needs Linux, a"
+	@echo "                        C compiler and a machine on which nothing else runs"
+	@echo "                        (OPTIONS=--quick: a few minutes, to see that they run)"
 	@echo "make lint               style, types, layers, spelling, and a draft of the next changelog"
 
 $(VENV)/.installed: setup.py $(CONSTRAINTS)

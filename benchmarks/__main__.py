@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.conditions import LIMIT
+from benchmarks.conditions import LIMIT, percent, said
 from benchmarks.report import folder_of, judged, make_parser
 
 PROGRAMS = (
@@ -42,10 +42,9 @@ def disturbed(result: dict[str, Any]) -> str:
     conditions = result.get("conditions")
     if conditions is None:
         return "nobody has watched what else ran"
-    shares = ", ".join(f"{name} {share:.1%}" for name, share in conditions["programs"].items())
     return (
-        f"others took {conditions['most that others took']:.1%} of {conditions['CPUs']} CPUs, more "
-        f"than {LIMIT:.0%}, during {conditions['during']} ({shares})"
+        f"others took {percent(conditions['most that others took'])} of {conditions['CPUs']} CPUs, "
+        f"more than {percent(LIMIT)}, during {conditions['during']}: {said(conditions['programs'])}"
     )
 
 

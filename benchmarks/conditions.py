@@ -36,6 +36,7 @@ _GLANCE = 2.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 # The kernel counts in ticks, so the share of a shorter interval would be too coarse.
 _SHORTEST = 1.0
+_MENTIONED = 0.0005
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD
 _SET_CHILD_SUBREAPER = 36
 
@@ -80,11 +81,6 @@ class Interval:
     @property
     def quiet(self) -> bool:
         return self.others <= LIMIT
-
-    def said(self) -> str:
-        """Say who took how much."""
-        shares = [f"{name} {share:.1%}" for name, share in self.takers.items() if share >= 0.001]
-        return ", ".join(shares) or "nobody"
 
 
 def look(proc: Path = _PROC) -> Look:
@@ -158,6 +154,16 @@ def _family(root: int, processes: Mapping[Key, Process]) -> set[Key]:
         found.add(key)
         waiting += children.get(key[0], ())
     return found
+
+
+def percent(share: float) -> str:
+    return f"{share * 100:.1f} %"
+
+
+def said(takers: Mapping[str, float]) -> str:
+    """Say who took how much."""
+    named = {name: share for name, share in takers.items() if share >= _MENTIONED}
+    return ", ".join(f"{name} {percent(share)}" for name, share in named.items())
 
 
 def keep_orphans() -> None:
@@ -257,10 +263,10 @@ class Watch:
     def said(self) -> str:
         """Say it in one line."""
         first, last = self._first_load, self._load()
-        text = f"load average {first:.2f} to {last:.2f}, steal {self._steal():.1%}"
+        text = f"load average {first:.2f} to {last:.2f}, steal {percent(self._steal())}"
         if (worst := self.worst) is not None:
-            text += f"; others took {worst.others:.1%} of {self._cpus} CPUs at most"
-            text += f", during {worst.name}: {worst.said()}" if worst.others >= 0.001 else ""
+            text += f"; others took {percent(worst.others)} of {self._cpus} CPUs at most"
+            text += f", during {worst.name}: {said(worst.takers)}" if said(worst.takers) else ""
         if self.repeated:
             text += f"; {self.repeated} measured again"
         return text if self.quiet else f"{text}. NOT QUIET: no figures for the page"

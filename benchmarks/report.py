@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from benchmarks.build import BUILD, FOLDER
 from benchmarks.conditions import REPEATS, Watch, keep_orphans
-from benchmarks.reasons import REASONS
+from benchmarks.notes import REASONS
 
 RESULTS = FOLDER / "results"
 ROUNDS = 7
@@ -201,7 +201,7 @@ def missed_by(goal: Mapping[str, Any]) -> str:
     if not limit:
         return _short(goal["median"])
     off = abs(goal["median"] / limit - 1)
-    return f"{off:.0%}" if off >= 0.01 else "less than 1%"
+    return f"{off * 100:.0f} %" if off >= 0.01 else "less than 1 %"
 
 
 def _show(progress: str) -> None:

@@ -329,13 +329,13 @@ class ReportTests(SynchronousTestCase):
 
     def test_a_missed_goal_is_told_with_how_much_is_missing_and_why(self) -> None:
         goal = {"text": "a goal", "median": 1.5, "at most": 1.2, "met": False}
-        self.assertEqual(judged(goal), "MISSED a goal: 1.500, target ≤ 1.200, missed by 25%.")
+        self.assertEqual(judged(goal), "MISSED a goal: 1.500, target ≤ 1.200, missed by 25 %.")
         self.patch(report, "REASONS", {"a goal": "It is hard."})
-        self.assertTrue(judged(goal).endswith("missed by 25%. It is hard."))
+        self.assertTrue(judged(goal).endswith("missed by 25 %. It is hard."))
         at_least = {"text": "b", "median": 15.0, "at least": 20.0, "met": False}
-        self.assertIn("missed by 25%", judged(at_least))
+        self.assertIn("missed by 25 %", judged(at_least))
         self.assertIn("missed by 2.000", judged({**goal, "median": 2.0, "at most": 0}))
-        self.assertIn("missed by less than 1%", judged({**goal, "median": 1.201}))
+        self.assertIn("missed by less than 1 %", judged({**goal, "median": 1.201}))
 
     def test_another_server_that_has_failed_is_not_measured_again(self) -> None:
         def fail() -> dict[str, float]:
