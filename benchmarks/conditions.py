@@ -33,12 +33,14 @@ STEAL = "other virtual machines"
 
 _PROC = Path("/proc")
 _GLANCE = 2.0
+_SCANS = 10
 _TICKS = os.sysconf("SC_CLK_TCK")
 # The kernel counts in ticks, so the share of a shorter interval would be too coarse.
 _SHORTEST = 1.0
 _MENTIONED = 0.0005
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD
 _SET_CHILD_SUBREAPER = 36
+_INIT = 1
 
 Result = TypeVar("Result")
 Key = tuple[int, int]
@@ -89,48 +91,69 @@ def look(proc: Path = _PROC) -> Look:
 
 
 def _processes(proc: Path) -> dict[Key, Process]:
-    found = {}
-    for folder in proc.iterdir():
-        if not folder.name.isdecimal():
-            continue
-        try:
-            stat = (folder / "stat").read_text(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it has ended meanwhile
-        # The name may contain spaces and parentheses.
-        start, _, rest = stat.rpartition(")")
-        fields = rest.split()
-        ticks = sum(map(int, fields[11:15]))
-        found[int(folder.name), int(fields[19])] = Process(
-            name=start.partition("(")[2],
-            parent=int(fields[1]),
-            seconds=ticks / _TICKS,
-            kernel=bool(int(fields[6]) & _KERNEL_THREAD),
-        )
+    """Read all processes. If one ends meanwhile, read them again, because the process that has
+    waited for it may have been read before that.
+    """
+    for _ in range(_SCANS):
+        folders = [folder for folder in proc.iterdir() if folder.name.isdecimal()]
+        found: dict[Key, Process] = {}
+        ended = False
+        for folder in folders:
+            try:
+                key, process = _process(folder)
+            except (FileNotFoundError, ProcessLookupError):
+                ended = True
+            else:
+                found[key] = process
+        if not ended:
+            break
     return found
+
+
+def _process(folder: Path) -> tuple[Key, Process]:
+    # The name may contain spaces and parentheses.
+    start, _, rest = _read(folder).rpartition(")")
+    fields = rest.split()
+    ticks = sum(map(int, fields[11:15]))
+    return (int(folder.name), int(fields[19])), Process(
+        name=start.partition("(")[2],
+        parent=int(fields[1]),
+        seconds=ticks / _TICKS,
+        kernel=bool(int(fields[6]) & _KERNEL_THREAD),
+    )
+
+
+def _read(folder: Path) -> str:
+    return (folder / "stat").read_text(errors="replace")
 
 
 def between(name: str, before: Look, after: Look, ours: int, cpus: int) -> Interval:
     """Return what others took: neither the process ``ours`` nor a descendant of it."""
     excluded = _family(ours, before.processes) | _family(ours, after.processes)
-    used = {
-        key: process.seconds - (before.processes[key].seconds if key in before.processes else 0.0)
-        for key, process in after.processes.items()
-    }
-    # What a process had used before now counts as used by the process that has waited for it.
-    for key, process in before.processes.items():
-        heir = key if key in used else _heir(process, before.processes, used)
-        if key not in used and heir is not None:
-            used[heir] -= process.seconds
-    takers: dict[str, float] = {STEAL: after.steal - before.steal}
-    for key, seconds in used.items():
+    takers = {STEAL: after.steal - before.steal}
+    for key, cpu in _used(before.processes, after.processes).items():
         process = after.processes[key]
         if key not in excluded and not process.kernel:
-            takers[process.name] = takers.get(process.name, 0.0) + max(0.0, seconds)
+            takers[process.name] = takers.get(process.name, 0.0) + max(0.0, cpu)
     seconds = after.when - before.when
     whole = max(seconds, _SHORTEST) * cpus
     largest_first = sorted(takers.items(), key=lambda taker: -taker[1])
     return Interval(name, seconds, {who: cpu / whole for who, cpu in largest_first if cpu > 0})
+
+
+def _used(before: Mapping[Key, Process], after: Mapping[Key, Process]) -> dict[Key, float]:
+    """Return the CPU seconds that each process has used in between, with the children that it has
+    waited for.
+    """
+    used = {key: process.seconds for key, process in after.items()}
+    for key, process in before.items():
+        # The past of one that has ended now belongs to the process that has waited for it.
+        heir = key if key in used else _heir(process, before, used)
+        if heir is not None:
+            used[heir] -= process.seconds
+    # For an orphan, that is process 1 and not the ancestor.
+    debt = sum(seconds for seconds in used.values() if seconds < 0)
+    return {key: seconds + debt if key[0] == _INIT else seconds for key, seconds in used.items()}
 
 
 def _heir(ended: Process, processes: Mapping[Key, Process], alive: Iterable[Key]) -> Key | None:

@@ -75,6 +75,25 @@ class ProcTests(SynchronousTestCase):
         self.process(7, "make", 1, (1, 0, 0, 0))
         self.assertEqual([key[0] for key in look(self.proc).processes], [7])
 
+    def test_a_process_that_ends_while_others_are_read_is_in_none_or_in_its_parent(self) -> None:
+        """Its parent may have been read before it has waited for the process. Then the process'
+        whole past would count as the parent's use of the next interval.
+        """
+        self.process(7, "make", 1, (1, 0, 0, 0))
+        self.process(8, "cc1", 7, (90, 0, 0, 0))
+        read = conditions._read
+
+        def read_while_it_ends(folder: Path) -> str:
+            if folder.name == "8":
+                shutil.rmtree(folder)
+                shutil.rmtree(self.proc / "7")
+                self.process(7, "make", 1, (1, 0, 90, 0))
+            return read(folder)
+
+        self.patch(conditions, "_read", read_while_it_ends)
+        found = look(self.proc).processes
+        self.assertEqual(found, {(7, 1007): Process("make", 1, 91 / TICKS, False)})
+
     def test_the_load_average_is_that_of_the_last_minute(self) -> None:
         self.assertEqual(conditions.load_average(self.proc), 0.25)
 
@@ -174,6 +193,15 @@ class IntervalTests(SynchronousTestCase):
             at(10, (20, "sh", 1, 0.0), (30, "cron", 1, 1.0)),
         )
         self.assertEqual(interval.takers, {"cron": 0.05})
+
+    def test_an_orphan_that_process_1_has_waited_for_does_not_count_twice(self) -> None:
+        interval = taken(
+            at(
+                0, (1, "init", 0, 0.0), (20, "sh", 1, 0.0), (21, "sh", 20, 0.0), (22, "cc", 21, 7.0)
+            ),
+            at(10, (1, "init", 0, 8.0), (20, "sh", 1, 0.0)),
+        )
+        self.assertEqual(interval.takers, {"init": 0.05})
 
     def test_a_short_interval_is_no_finer_than_the_ticks_of_the_kernel(self) -> None:
         interval = taken(at(0, (20, "sh", 1, 0.0)), at(0.01, (20, "sh", 1, 0.01)))
