@@ -13,7 +13,7 @@ _LIBRARY = "a library and a few lines: knows no visitors, keeps nothing for thos
 _LACKS = {
     "nginx + nchan, in memory": "knows no visitors; one machine only",
     "nginx + nchan": "knows no visitors",
-    "Channels": "looks up session and user, and never again; loses what is sent meanwhile",
+    "Channels": "looks up session and user once; keeps nothing for those who reconnect",
     "Bun": _LIBRARY,
     "ws +": _LIBRARY,
     "picows": _LIBRARY,

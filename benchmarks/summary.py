@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -22,7 +23,8 @@ BESIDE = """\
 The CPU that a message to 2,000 clients takes for each of them, the memory of an open websocket, and
 the CPU that a client takes until it is subscribed. The message comes through Redis if the server
 can take it from there. Bold figures are lower than those of `ws4redis_tx` with sessions. Redis is
-not included, and neither is the kernel's memory for sockets.
+not included, and neither is the kernel's memory for sockets. The versions of all packages are at the
+end of this page.
 """
 
 
@@ -125,15 +127,23 @@ def beside(results: Results) -> str:
             for cost, least in zip(costs[name], ours, strict=True)
         ]
         note = {OURS: "", BARE: "knows no visitors"}.get(name, lacks(name) or "")
-        versions = ", ".join(f"{what} {it}" for what, it in peers(results).get(name, {}).items())
+        versions = ", ".join(own_versions(name, peers(results).get(name, {})))
         rows.append(f"| {name} | {' | '.join(cells)} | {note} | {versions} |")
-    absent = {
-        name: why
-        for program in ("memory", "fanout")
-        for name, why in results.get(program, {}).get("not measured", {}).items()
-    }
-    rows += [f"\n{wrapped(f'{name} was not measured: {why}')}" for name, why in absent.items()]
+    for program, what in (("fanout", "delivery"), ("memory", "connection")):
+        for name, why in results.get(program, {}).get("not measured", {}).items():
+            rows.append("\n" + wrapped(f"A {what} of {name} was not measured: {why}"))
     return "\n".join([*rows, ""])
+
+
+def own_versions(name: str, versions: Mapping[str, str]) -> list[str]:
+    """Return the versions of the packages that a server is named after, or else all of its."""
+    words = re.split(r"[\s,+]+", name.lower())
+    named = [
+        f"{package} {version}"
+        for package, version in versions.items()
+        if any(word in package.lower() or package.lower() in word for word in words)
+    ]
+    return named or [f"{package} {version}" for package, version in versions.items()]
 
 
 def peers(results: Results) -> dict[str, Mapping[str, str]]:

@@ -386,7 +386,7 @@ NOISY = {
     "during": "C loop",
     "programs": {"pytest": 0.1, "cc1": 0.023},
 }
-PEERS = {"Bun + ioredis": {"bun": "1.2"}, "Channels, Daphne": {"daphne": "4"}}
+PEERS = {"Bun + ioredis": {"Bun": "1.2", "zlib": "3"}, "Channels, Daphne": {"daphne": "4"}}
 
 
 class PageTests(SynchronousTestCase):
@@ -486,9 +486,9 @@ class PageTests(SynchronousTestCase):
         )
         self.assertTrue(rows[2].startswith("| ws4redis_tx | 8.00 | 6.00 | 1,000 |"))
         self.assertTrue(rows[4].startswith("| Bun + ioredis | **6.00** | — | **90.00** | a lib"))
-        self.assertTrue(rows[4].endswith("| bun 1.2 |"))
+        self.assertTrue(rows[4].endswith("| Bun 1.2 |"))
         self.assertTrue(rows[5].startswith("| Channels, Daphne | 300 | 43.00 | — |"))
-        self.assertIn("pushpin was not measured: no package", text)
+        self.assertIn("A delivery of pushpin was not measured: no package", text)
 
     def test_missed_goals_are_explained_or_named(self) -> None:
         goal = {"text": "g", "figure": "f", "median": 1.5, "at most": 1.2, "met": False}
