@@ -23,8 +23,8 @@ BESIDE = """\
 The CPU that a message to 2,000 clients takes for each of them, the memory of an open websocket, and
 the CPU that a client takes until it is subscribed. The message comes through Redis if the server
 can take it from there. Bold figures are lower than those of `ws4redis_tx` with sessions. Redis is
-not included, and neither is the kernel's memory for sockets. The versions of all packages are at the
-end of this page.
+not included, and neither is the kernel's memory for sockets. The versions of all packages are at
+the end of this page.
 """
 
 
