@@ -50,24 +50,11 @@ def start_peers(
         try:
             audience = make(partial(peer, site=site), number)
         except (Unavailable, Undelivered) as error:
-            report.miss(peer.name, reason(peer.name, error))
+            report.miss(peer.name, str(error).removeprefix(f"{peer.name}: "))
         else:
             report.describe(audience.server)
             started[peer.name] = audience
     return started
-
-
-def reason(name: str, error: Exception) -> str:
-    return str(error).removeprefix(f"{name}: ")
-
-
-def measure_peer(report: Report, audience: Audience, seconds: float) -> dict[str, float]:
-    """If another server loses messages, that is a result and not an error."""
-    try:
-        return audience.fan_out(seconds, RATE)
-    except Undelivered as error:
-        report.miss(audience.server.name, reason(audience.server.name, error))
-        return {}
 
 
 def compare(
@@ -77,7 +64,10 @@ def compare(
     found = report.interleave(
         {
             **{name: partial(each.fan_out, seconds, RATE) for name, each in ours.items()},
-            **{name: partial(measure_peer, report, each, seconds) for name, each in peers.items()},
+            **{
+                name: partial(report.attempt, name, partial(each.fan_out, seconds, RATE))
+                for name, each in peers.items()
+            },
         }
     )
     reported = {figure.name for figure in report.figures}

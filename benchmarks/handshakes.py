@@ -50,19 +50,10 @@ def overtakings(handshakes: Sequence[Opened]) -> list[int]:
     return sorted(found)
 
 
-def opened_anew(opening: Opening, number: int, at_once: int = AT_ONCE) -> float:
+def opened_anew(opening: Opening, number: int, at_once: int = AT_ONCE) -> dict[str, float]:
     """Return the µs of CPU per handshake, with few other open websockets that would be pinged."""
     opening.close()
-    return opening.open(number, at_once)
-
-
-def opened_by_peer(report: Report, opening: Opening, number: int) -> dict[str, float]:
-    """If another server fails, that is a result and not an error."""
-    try:
-        return {"cpu": opened_anew(opening, number)}
-    except Undelivered as error:
-        report.miss(opening.server.name, str(error))
-        return {}
+    return {"cpu": opening.open(number, at_once)}
 
 
 def start_peer(report: Report, stack: ExitStack, site: Site) -> Opening | None:
@@ -87,12 +78,12 @@ def handshakes(report: Report, site: Site, number: int) -> None:
         servers = {plain: PlainAutobahn(), bare: Twistd(), ours: Twistd(site=site)}
         openings = {name: stack.enter_context(Opening(each)) for name, each in servers.items()}
         measures: dict[str, Callable[[], dict[str, float]]] = {
-            name: lambda opening=opening: {"cpu": opened_anew(opening, number)}
-            for name, opening in openings.items()
+            name: partial(opened_anew, opening, number) for name, opening in openings.items()
         }
         measures[lookup] = lambda: look_up(site)
         if (peer := start_peer(report, stack, site)) is not None:
-            measures[daphne] = partial(opened_by_peer, report, peer, number)
+            measure = partial(opened_anew, peer, number)
+            measures[daphne] = partial(report.attempt, daphne, measure)
         found = report.interleave(measures)
     cpu = {
         name: Figure(name, "µs/handshake", values["cpu"])
@@ -138,8 +129,8 @@ def reconnects(report: Report, site: Site, number: int, singles: int) -> None:
     with Opening(Twistd(site=site)) as opening:
         found = report.interleave(
             {
-                _SINGLE: lambda: {"cpu": opened_anew(opening, singles, at_once=1)},
-                _RECONNECTS: lambda: reconnect(opening, number),
+                _SINGLE: partial(opened_anew, opening, singles, at_once=1),
+                _RECONNECTS: partial(reconnect, opening, number),
             }
         )
     single = Figure(_SINGLE, "µs/handshake", found[_SINGLE]["cpu"])

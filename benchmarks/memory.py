@@ -12,9 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from benchmarks.load import Undelivered
 from benchmarks.opening import Opening
-from benchmarks.peers.servers import PEERS, Unavailable
+from benchmarks.peers.servers import PEERS
 from benchmarks.report import Figure, Report, Scale, main
 from benchmarks.servers import FACILITY, Server, Site, Twistd
 
@@ -35,21 +34,10 @@ def kept(make: Callable[[], Server], number: int, targets: Sequence[str] = ()) -
         return {"kept": (opening.server.memory() - before) / number / 1024, "cpu": cpu}
 
 
-def kept_by(
-    report: Report, peer: Callable[[Site], Server], name: str, site: Site, number: int
-) -> dict[str, float]:
-    """The same for another server. If it fails, that is a result and not an error."""
-
-    def make() -> Server:
-        server = peer(site)
-        report.describe(server)
-        return server
-
-    try:
-        return kept(make, number)
-    except (Unavailable, Undelivered) as error:
-        report.miss(name, str(error).removeprefix(f"{name}: "))
-        return {}
+def made(report: Report, peer: Callable[[Site], Server], site: Site) -> Server:
+    server = peer(site)
+    report.describe(server)
+    return server
 
 
 def run(scale: Scale) -> Report:
@@ -62,7 +50,8 @@ def run(scale: Scale) -> Report:
         }
         for peer in PEERS if scale.peers else ():
             clients = fewer if peer.name.startswith(_SLOW) else number
-            measures[peer.name] = partial(kept_by, report, peer, peer.name, site, clients)
+            measure = partial(kept, partial(made, report, peer, site), clients)
+            measures[peer.name] = partial(report.attempt, peer.name, measure)
         found = report.interleave(measures, min(scale.rounds, MOST_ROUNDS))
     measured = {name: values for name, values in found.items() if name not in report.missing}
     for name, values in measured.items():

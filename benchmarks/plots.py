@@ -18,8 +18,10 @@ OURS, THEIRS, LOOPS = "#0b6e4f", "#9aa5b1", "#d9a441"
 
 
 def draw(results: Results, folder: Path) -> dict[str, list[str]]:
-    """Draw the plots in ``folder``, and return their names for each program."""
+    """Draw the plots in ``folder``, in place of others, and return their names by program."""
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.svg"):
+        old.unlink()
     plots = {}
     if "fanout" in results:
         plots["fanout"] = _draw_fanout(results["fanout"], folder)

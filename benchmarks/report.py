@@ -18,7 +18,9 @@ from typing import Any, Protocol
 
 from benchmarks.build import BUILD, FOLDER
 from benchmarks.conditions import REPEATS, Watch, keep_orphans
+from benchmarks.load import Undelivered
 from benchmarks.notes import REASONS
+from benchmarks.peers.environments import Unavailable
 
 RESULTS = FOLDER / "results"
 ROUNDS = 7
@@ -114,6 +116,18 @@ class Report:
                 for what, value in self.watch.measure(name, measure).items():
                     found[name].setdefault(what, []).append(value)
         _show("")
+        return found
+
+    def attempt(self, name: str, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """Measure another server. If it fails, that is a result and not an error. It is forgotten
+        if the measurement succeeds when it is repeated.
+        """
+        try:
+            found = measure()
+        except (Unavailable, Undelivered) as error:
+            self.miss(name, str(error).removeprefix(f"{name}: "))
+            return {}
+        self.missing.pop(name, None)
         return found
 
     def describe(self, server: Measured) -> None:
