@@ -42,9 +42,10 @@ def disturbed(result: dict[str, Any]) -> str:
     conditions = result.get("conditions")
     if conditions is None:
         return "nobody has watched what else ran"
+    share = percent(conditions["most that others took"])
     return (
-        f"others took {percent(conditions['most that others took'])} of {conditions['CPUs']} CPUs, "
-        f"more than {percent(LIMIT)}, during {conditions['during']}: {said(conditions['programs'])}"
+        f"others took {share} of {conditions['CPUs']} CPUs, more than {LIMIT * 100:g} %, "
+        f"during {conditions['during']}: {said(conditions['programs'])}"
     )
 
 

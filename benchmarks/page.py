@@ -34,7 +34,7 @@ METHOD = """\
 The costs are the CPU time of the server's processes as counted by the kernel, on one machine that
 also runs the clients and Redis. Compare figures only within a table, and rely on the ratios,
 because the microseconds differ between machines. A figure is the median of its rounds, and each
-round measures all of the compared servers in turn; most have seven rounds, and memory has three.
+round measures all of the compared servers in turn.
 
 "Ours" is the server as its users run it: `twistd ws4redis --settings …`, with Django's sessions,
 users and authorization, and with rechecks and pings. The clients are a small C program
@@ -105,20 +105,21 @@ def missed(results: Results) -> tuple[str, list[str]]:
 def conditions(results: Results) -> str:
     rows = [
         wrapped(
-            f"A figure is measured again if others took more than {percent(LIMIT)} of the machine "
+            f"A figure is measured again if others took more than {LIMIT * 100:g} % of the machine "
             "in the meantime, other virtual machines (steal) included. This is what else ran. The "
             "load average includes the benchmark itself, and the last column is the worst interval."
         ),
         "",
-        "| | load average | steal | others, at most |",
-        "|---|--:|--:|--:|",
+        "| | rounds | load average | steal | others, at most |",
+        "|---|--:|--:|--:|--:|",
     ]
     for program, result in results.items():
         found = result["conditions"]
         first, last = found["load average"]
+        rounds = len(result["figures"][0]["values"])
         rows.append(
-            f"| `benchmarks.{program}` | {first:.2f} to {last:.2f} | {percent(found['steal'])} | "
-            f"{percent(found['most that others took'])} |"
+            f"| `benchmarks.{program}` | {rounds} | {first:.2f} to {last:.2f} | "
+            f"{percent(found['steal'])} | {percent(found['most that others took'])} |"
         )
     return "\n".join([*rows, ""])
 
