@@ -79,12 +79,16 @@ class Hub:
         if direct.send is takes_nothing or publication.sender is listener:
             self._deliver(listener, publication)
             return
-        frame = publication.form(direct.codec)
+        try:
+            frame = publication.form(direct.codec)
+        except Exception:
+            self.on_failure()
+            return
         listener.written += 1
         try:
             sent = direct.send(frame)
         except OSError:
-            sent = 0
+            sent = 0  # full, or lost: the transport finds out which
         if sent != len(frame):
             self.leave_to(listener, frame, sent)
 
