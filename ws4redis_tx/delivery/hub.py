@@ -9,7 +9,10 @@ from typing import Any
 from ws4redis_tx.core.interfaces import IListener, takes_nothing
 from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.delivery.direct import CAREFUL, CHANGES
-from ws4redis_tx.delivery.sections import Bundle, Section, divide
+from ws4redis_tx.delivery.sections import Bundle, Listeners, Section, divide
+
+# Dividing fewer listeners costs more than it saves.
+_FEW = 8
 
 
 class Hub:
@@ -66,31 +69,34 @@ class Hub:
         """
         assert publication.channel is not None
         listeners = self._listeners.get(publication.channel, {})
-        if len(listeners) == 1:
-            (listener,) = listeners
-            self._hand_over_to_one(listener, publication)
+        if len(listeners) <= _FEW:
+            self._hand_over_to_few(listeners, publication)
             return
         for section in self.sections(publication.channel):
             bundle = Bundle(publication, section, (listeners,))
             section.hand_over(bundle, 0, len(section.receivers), self)
 
-    def _hand_over_to_one(self, listener: Any, publication: Publication) -> None:
-        direct = getattr(listener, "direct", CAREFUL)
-        if direct.send is takes_nothing or publication.sender is listener:
-            self._deliver(listener, publication)
-            return
-        try:
-            frame = publication.form(direct.codec)
-        except Exception:
-            self.on_failure()
-            return
-        listener.written += 1
-        try:
-            sent = direct.send(frame)
-        except OSError:
-            sent = 0  # full, or lost: the transport finds out which
-        if sent != len(frame):
-            self.leave_to(listener, frame, sent)
+    def _hand_over_to_few(self, listeners: Listeners, publication: Publication) -> None:
+        receivers: tuple[Any, ...] = tuple(listeners)
+        for listener in receivers:
+            direct = getattr(listener, "direct", CAREFUL)
+            if listener not in listeners:
+                continue
+            try:
+                if direct.send is takes_nothing or publication.sender is listener:
+                    listener.deliver(publication)
+                    continue
+                codec = direct.codec
+                frame = publication.forms.get(codec) or publication.form(codec)
+                listener.written += 1
+                try:
+                    sent = direct.send(frame)
+                except OSError:
+                    sent = 0  # full, or lost: the transport finds out which
+                if sent != len(frame):
+                    direct.leave(frame, sent)
+            except Exception:
+                self.on_failure()
 
     def sections(self, channel: bytes) -> Sequence[Section]:
         """The listeners to ``channel``, divided."""
