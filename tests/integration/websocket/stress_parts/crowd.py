@@ -35,7 +35,6 @@ from tests.support.stories import Authorizer
 from tests.support.wires import handshake_bytes
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.interfaces import NullHooks
-from ws4redis_tx.core.limits import CLOSE
 from ws4redis_tx.service import make_factory
 from ws4redis_tx.sessions.log import ClientLog
 from ws4redis_tx.subscriber import RedisSubscriber
@@ -275,8 +274,12 @@ class Crowd:
         transport.repstr = f"<{kind}>"
         transport.bufferSize = kind.high_water
         bottom.makeConnection(transport)
-        lossy = factory.config.slow_reader != CLOSE
-        visitor = Visitor(number, kind, theirs, lossy, self._forms, protocol, mode=mode)
+        policy, bound = factory.config.slow_reader, factory.config.max_pending
+        if factory.config.max_pending_total < 1 << 20:
+            bound = 0
+        visitor = Visitor(
+            number, kind, theirs, policy, bound, self._forms, protocol=protocol, mode=mode
+        )
         visitor.intervals = [Interval(channel, self._completed) for channel in kind.channels]
         self.visitors.append(visitor)
         self._opening.add(visitor)

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 from tests.integration.websocket.stress_parts.visitors import EVER, Own, Visitor
 from tests.support.stories import Message
+from ws4redis_tx.core.limits import DROP_OLDEST
+from ws4redis_tx.delivery.queues import MESSAGE_COST
+from ws4redis_tx.websocket.frames import server_frame
 
 
 class Ledger:
@@ -116,9 +119,8 @@ class Ledger:
         live = {one for one in stream[replayed:] if not isinstance(one, Own)}
         last = max(live, default=-1)
         # Of the end of a stream that was cut off, nothing is said.
-        end = (
-            EVER if complete and not visitor.broken and (visitor.there or visitor.stayed) else last
-        )
+        stays = (visitor.there or visitor.stayed) and not visitor.broken
+        end = EVER if complete and stays else last
         if complete and visitor.code in (1000, visitor.closed_by) and visitor.closed_at:
             end = max(end, visitor.closed_at)
         must = may = 0
@@ -137,6 +139,8 @@ class Ledger:
             if end == EVER and own < len(visitor.own):
                 return f"of {len(visitor.own)} messages of its own it has {own}"
             return f"{missing} are missing" if missing else None
+        if end == EVER and visitor.bound and (problem := self._dropped(visitor, live, missing)):
+            return problem
         if complete and visitor.closing is not None and end == EVER:
             there = len(live) + own + visitor.closing.dropped
             if not must + len(visitor.own) <= there <= may + len(visitor.own):
@@ -144,6 +148,26 @@ class Ledger:
                     f"{visitor.closing.dropped} are said to be dropped, and of {must} to {may} "
                     f"there are {len(live)}, and {own} of {len(visitor.own)} of its own"
                 )
+        return None
+
+    def _dropped(self, visitor: Visitor, live: set[int], missing: Sequence[int]) -> str | None:
+        """What should not have been dropped."""
+        for interval in visitor.intervals:
+            numbers = [n for n in self.on(interval.channel) if not self._is_hidden(visitor, n)]
+            newest = [n for n in numbers[-1:] if n >= interval.must_from]
+            if interval.may_until == EVER and not live.issuperset(newest):
+                return f"{newest} is the newest on its channel, and missing"
+        if visitor.policy != DROP_OLDEST or visitor.deflates or visitor.own:
+            return None
+        # A message is dropped when those that came after it fill the queue.
+        size = 0
+        for number in sorted([*live, *missing], reverse=True):
+            size += MESSAGE_COST + len(server_frame(self.history[number].payload))
+            if number in live:
+                continue
+            if size <= visitor.bound:
+                return f"{number} was dropped, and after it came {size} bytes"
+            size = EVER  # so may be all before it, as far as one can tell
         return None
 
     def _replay(self, visitor: Visitor, replayed: Sequence[int | Own]) -> str | None:

@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from ws4redis_tx.core.limits import CLOSE
 from ws4redis_tx.testing import client_frame
 
-CLOSE, PING, PONG = 0x88, 0x89, 0x8A
+_CLOSE, _PING, _PONG = 0x88, 0x89, 0x8A
 # The first bytes of messages: text and binary, plain and compressed.
 _PLAIN, _DEFLATED = (0x81, 0x82), (0xC1, 0xC2)
 EVER = sys.maxsize
@@ -121,8 +122,10 @@ class Visitor:
     number: int
     kind: Kind
     sock: Any
-    lossy: bool
-    """Whether messages may be dropped while it does not read."""
+    policy: str
+    """One of ``SLOW_READER_POLICIES``."""
+    bound: int
+    """Bytes that may wait for it, by that policy. Zero: others' bytes may count, too."""
     forms: dict[bytes, bytes]
     """What all clients that take a message compressed have got: the same bytes."""
 
@@ -168,7 +171,12 @@ class Visitor:
     _received: bytearray = field(default_factory=bytearray)
 
     def __repr__(self) -> str:
-        return f"client {self.number} ({self.kind}, {'lossy' if self.lossy else 'lossless'})"
+        return f"client {self.number} ({self.kind}, {self.policy})"
+
+    @property
+    def lossy(self) -> bool:
+        """Whether messages may be dropped while it does not read."""
+        return self.policy != CLOSE
 
     @property
     def session(self) -> Any:
@@ -310,18 +318,18 @@ class Visitor:
             yield first, payload
 
     def _possible(self) -> tuple[int, ...]:
-        control = (CLOSE, PING, PONG)
+        control = (_CLOSE, _PING, _PONG)
         return (*control, *_PLAIN, *(_DEFLATED if self.deflates else ()))
 
     def _heed(self, first: int, payload: bytes) -> None:
         assert self.code is None, f"{self}: {payload[:40]!r} came after a close frame"
-        if first == CLOSE:
+        if first == _CLOSE:
             self.code = int.from_bytes(payload[:2], "big")
             if not self.left:
                 self.write(client_frame(8, payload[:2]))
-        elif first == PING:
+        elif first == _PING:
             self.write(client_frame(10, payload))
-        elif first == PONG:
+        elif first == _PONG:
             self.pongs.append(int(payload))
         else:
             if first in _DEFLATED:
