@@ -46,8 +46,12 @@ class Section:
         self.codec = codec
         self.receivers = receivers
         self._kept = kept
-        self._stamp = CHANGES.number
-        self._sends = () if codec is None else tuple([each.direct.send for each in self.receivers])
+        # What to call for each receiver, and the ``CHANGES`` that this knows of. It is not kept for
+        # a section that is used once, whose receivers may have left before it was made.
+        self._stamp = CHANGES.number if kept else -1
+        self._sends: Sequence[Callable[[bytes], int]] = ()
+        if kept and codec is not None:
+            self._sends = tuple([each.direct.send for each in receivers])
         # Messages that all receivers have got, and that are not in their ``written`` yet.
         self._passed = 0
         # Of the current publication, if any: how many messages are in it, how many receivers have

@@ -197,6 +197,16 @@ class SectionTests(SectionTestCase):
         )
         self.assertEqual([each.feed.sent for each in clients], list(map(len, expected)))
 
+    def test_one_that_leaves_before_its_part_of_a_batch_begins_gets_nothing(self) -> None:
+        here = [self.join(b"a") for _ in range(3)]
+        there = [self.join(b"b") for _ in range(3)]
+        self.publish((b"a", b"1"), (b"b", b"2"))
+        self.assertTrue(self.fanout.busy)
+        self.hub.discard(b"b", there[2].feed)
+        self.run_all()
+        taken = [each.socket.taken for each in (*here, *there)]
+        self.assertEqual(taken, [frames(PLAIN, b"1")] * 3 + [frames(PLAIN, b"2")] * 2 + [b""])
+
     def test_a_section_that_changes_in_its_first_portion_counts_it(self) -> None:
         clients = [self.join(b"a") for _ in range(6)]
         self.publish((b"a", b"1"))
