@@ -6,6 +6,7 @@ demand, and again when its requirements change. Only nginx needs one empty folde
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from pathlib import Path
 from benchmarks.build import BUILD
 from tests.support.environments import clean_variables, succeeds
 
-_REQUIREMENTS = Path(__file__).parent / "requirements.txt"
+_HERE = Path(__file__).resolve().parent
+_PACKAGES = _HERE / "package.json"
 _DEBIAN = ("nginx", "libnginx-mod-nchan")
 # With nchan, nginx also makes its default folders in this one, whatever the configuration says.
 _NGINX_FOLDER = Path("/var/lib/nginx")
@@ -34,21 +36,87 @@ class Unavailable(Exception):
     """A server cannot be installed here; the text says why."""
 
 
+@dataclass(frozen=True)
+class Environment:
+    """A program with its packages."""
+
+    program: str
+    versions: Mapping[str, str]
+    """The versions of the packages."""
+
+
+def python_with_channels() -> Environment:
+    """Return a Python that has Channels, Daphne and uvicorn."""
+    return _python("channels", _HERE / "requirements.txt")
+
+
+def python_with_websockets() -> Environment:
+    """Return a Python that has the websocket libraries for asyncio."""
+    return _python("asyncio", _HERE / "asyncio_servers" / "requirements.txt")
+
+
 @cache
-def python_with_channels() -> str:
-    """Return the path of a Python that has Channels, Daphne and uvicorn."""
-    folder = BUILD / "channels"
-    python = folder / "bin" / "python"
+def _python(name: str, requirements: Path) -> Environment:
+    folder = BUILD / name
+    python = str(folder / "bin" / "python")
     # Written last, so that an unfinished environment is not used.
     label = folder / "made-from.txt"
-    wanted = f"{sys.version}\n{_REQUIREMENTS.read_text()}"
-    if not (label.is_file() and label.read_text() == wanted and succeeds(str(python), "-V")):
+    wanted = f"{sys.version}\n{requirements.read_text()}"
+    if not (label.is_file() and label.read_text() == wanted and succeeds(python, "-V")):
         shutil.rmtree(folder, ignore_errors=True)
         make(sys.executable, "-m", "venv", str(folder))
-        pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install"]
-        make(*pip, "--requirement", str(_REQUIREMENTS))
+        pip = [python, "-m", "pip", "--disable-pip-version-check", "install"]
+        make(*pip, "--requirement", str(requirements))
         label.write_text(wanted)
-    return str(python)
+    return Environment(python, _python_versions(python, requirements))
+
+
+@cache
+def npm_packages() -> Path:
+    """Return the folder with the packages in ``package.json``. Their scripts were not run."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise Unavailable(
+            "its packages come from npm, and there is no npm (Debian: apt install npm)"
+        )
+    folder = BUILD / "npm"
+    wanted = _PACKAGES.read_text()
+    label = folder / "made-from.txt"
+    if not (label.is_file() and label.read_text() == wanted):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        shutil.copy(_PACKAGES, folder)
+        quiet = ("--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error")
+        make(npm, "install", "--prefix", str(folder), "--ignore-scripts", *quiet)
+        label.write_text(wanted)
+    return folder / "node_modules"
+
+
+def node_with(*packages: str) -> Environment:
+    """Return Node with the versions of some of ``npm_packages()``."""
+    folder = npm_packages()
+    node = shutil.which("node")
+    if node is None:
+        raise Unavailable("it needs Node, and there is no node (Debian: apt install nodejs)")
+    versions = {"Node": make(node, "--version").strip().removeprefix("v")}
+    return Environment(node, {**versions, **_npm_versions(folder, *packages)})
+
+
+def bun_with(*packages: str) -> Environment:
+    """Return Bun with the versions of some of ``npm_packages()``."""
+    folder = npm_packages()
+    # npm installs the package for this processor and C library, if there is one.
+    for found in sorted(folder.glob("@oven/bun-*/bin/bun")):
+        versions = {"Bun": make(str(found), "--version").strip()}
+        return Environment(str(found), {**versions, **_npm_versions(folder, *packages)})
+    raise Unavailable("npm has no package @oven/bun-… in package.json for this machine")
+
+
+def _npm_versions(folder: Path, *packages: str) -> dict[str, str]:
+    return {
+        name: json.loads((folder / name / "package.json").read_text())["version"]
+        for name in packages
+    }
 
 
 @dataclass(frozen=True)
@@ -106,9 +174,9 @@ def _check_that_it_runs(nginx: Path, module: Path) -> None:
         make(str(nginx), "-e", "stderr", "-t", "-q", "-c", str(settings))
 
 
-def python_versions(python: str) -> dict[str, str]:
-    """Return the installed versions of the packages in ``requirements.txt``."""
-    lines = _REQUIREMENTS.read_text().splitlines()
+def _python_versions(python: str, requirements: Path) -> dict[str, str]:
+    """Return the installed versions of the packages in ``requirements``."""
+    lines = requirements.read_text().splitlines()
     names = [line.partition("==")[0] for line in lines if "==" in line]
     code = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
     return dict(zip(names, make(python, "-c", code, *names).split(), strict=True))

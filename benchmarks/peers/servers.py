@@ -6,123 +6,42 @@ cannot be installed.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
 import socket
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.peers.environments import (
-    Unavailable,
-    nginx_with_nchan,
-    python_versions,
-    python_with_channels,
+from benchmarks.peers.channels_peers import (
+    Channels,
+    DaphneCoreLayer,
+    DaphnePubSub,
+    UvicornPubSub,
 )
-from benchmarks.servers import FACILITY, Program, Redis, RedisServer, Server, Site
+from benchmarks.peers.environments import Unavailable, nginx_with_nchan
+from benchmarks.peers.plain_peers import Aiohttp, Bun, Picows, Tornado, Websockets, Ws
+from benchmarks.servers import FACILITY, Program, Redis, Server, Site
 from ws4redis_tx.twistd.embedded_redis import free_port
 
 __all__ = [
     "PEERS",
+    "Aiohttp",
+    "Bun",
     "Channels",
     "DaphneCoreLayer",
     "DaphnePubSub",
     "NchanInMemory",
     "NchanRedis",
+    "Picows",
     "PlainAutobahn",
+    "Tornado",
     "Unavailable",
     "UvicornPubSub",
+    "Websockets",
+    "Ws",
 ]
-
-_TRIES = 100
-
-_PEERS = Path(__file__).resolve().parent
-
-
-class Channels(RedisServer):
-    """Django Channels: a consumer that joins a group, behind sessions and ``request.user``."""
-
-    layer = "pubsub"
-
-    def __init__(self, site: Site | None = None, redis: Redis | None = None) -> None:
-        python = python_with_channels()
-        self.versions = python_versions(python)
-        super().__init__(redis)
-        self._environment = {
-            # None of our code: only the site that it serves.
-            "PYTHONPATH": str(_PEERS),
-            "DJANGO_SETTINGS_MODULE": "channels_site.settings",
-            "CHANNEL_LAYER": self.layer,
-            "REDIS_URL": self.redis.url,
-        }
-        if site is not None:
-            self.cookies = site.cookies
-            self._environment["WS4REDIS_BENCHMARK_DB"] = site.database
-        folder = Path(python).parent
-        self.run(self.command(folder), self.ready, **self._environment)
-        _wait_until_it_listens(self.port)
-        publish = str(_PEERS / "channels_site" / "publish.py")
-        self._publisher = Program([python, publish], "ready", **self._environment)
-
-    ready = "site loaded"
-
-    def command(self, folder: Path) -> Sequence[str]:
-        """Return the command line. ``folder`` has the programs of the environment."""
-        raise NotImplementedError
-
-    def targets(self) -> list[str]:
-        return [f"/ws/{FACILITY}"]
-
-    def publish(self, messages: Sequence[bytes]) -> None:
-        self._publisher.tell("".join(f"{message.decode()}\n" for message in messages))
-
-    def end(self) -> None:
-        self._publisher.end()
-        super().end()
-
-
-def _wait_until_it_listens(port: int) -> None:
-    """Wait for a server that would report it only in a log with a line for every connection."""
-    for _ in range(_TRIES):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            return
-        time.sleep(0.1)
-    raise SystemExit(f"Nothing listens on port {port}.")
-
-
-class DaphnePubSub(Channels):
-    name = "Channels, Daphne"
-
-    def command(self, folder: Path) -> Sequence[str]:
-        # Its default backlog of 50 is too small for so many clients.
-        endpoint = f"tcp:port={self.port}:interface=127.0.0.1:backlog=2048"
-        return [
-            str(folder / "daphne"),
-            *("--endpoint", endpoint, "--verbosity", "0"),
-            "channels_site.asgi:application",
-        ]
-
-
-class DaphneCoreLayer(DaphnePubSub):
-    name = "Channels, Daphne, core layer"
-    layer = "core"
-
-
-class UvicornPubSub(Channels):
-    name = "Channels, uvicorn"
-
-    def command(self, folder: Path) -> Sequence[str]:
-        return [
-            str(folder / "uvicorn"),
-            *("--port", str(self.port), "--loop", "uvloop"),
-            *("--no-access-log", "--log-level", "warning"),
-            *("--lifespan", "off", "--ws-per-message-deflate", "false"),
-            "channels_site.asgi:application",
-        ]
-
 
 _NGINX = """\
 load_module {module};
@@ -278,7 +197,13 @@ class PlainAutobahn(Server):
         self.program.end()
 
 
-PEERS: tuple[type[Channels | NchanInMemory], ...] = (
+PEERS: tuple[type[Server], ...] = (
+    Bun,
+    Picows,
+    Aiohttp,
+    Ws,
+    Websockets,
+    Tornado,
     NchanRedis,
     NchanInMemory,
     DaphnePubSub,

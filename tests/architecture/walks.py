@@ -159,7 +159,10 @@ def message() -> Walk:
         ends += [ours, theirs]
         transport = tcp.Connection(ours, Protocol(), reactor)
         transport.connected = True
-        feed = Feed(Outbox(immediate_writer(transport), PLAIN, _Owner(), 1 << 20, CLOSE))
+        writer = immediate_writer(transport)
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+        theirs.recv(99)
+        feed = Feed(Outbox(writer, PLAIN, _Owner(), 1 << 20, CLOSE))
         feed.go_live()
         broker.hub.add(b"broadcast:f", feed)
     with walk.taken():

@@ -14,6 +14,9 @@ CYCLES = 10_000 if FULL else 1_000
 MEBIBYTES = 200 if FULL else 20
 """The amount that is published past a client that never reads."""
 
+SEEDS = 150 if FULL else 8
+"""The number of random schedules, of each theme, for clients in the middle of fan-outs."""
+
 BENCHMARKS = (
     (
         "bursts",
@@ -39,5 +42,6 @@ CHAOS_LOAD = max(1, int(os.environ.get("WS4REDIS_CHAOS", "1")))
 def described() -> str:
     return (
         f"{CYCLES:,} open/close cycles, {MEBIBYTES} MiB past a slow reader, "
-        f"load {CHAOS_LOAD} in outages, benchmarks: {', '.join(BENCHMARKS)}"
+        f"load {CHAOS_LOAD} in outages, {SEEDS} seeds a theme in the stress test, "
+        f"benchmarks: {', '.join(BENCHMARKS)}"
     )

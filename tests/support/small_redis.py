@@ -263,9 +263,9 @@ def _array(*values: bytes | None) -> bytes:
 class RedisWorld:
     """A broker and a factory over a small Redis; the broker starts up available."""
 
-    def __init__(self, authorizer: Any = None) -> None:
+    def __init__(self, authorizer: Any = None, clock: Reactor | None = None) -> None:
         self.redis = SmallRedis()
-        self.clock = Reactor()
+        self.clock = clock or Reactor()
         self.broker = RedisBroker(ADDRESS, "", self.clock)
         self.factory = make_factory(
             ServerConfig(redis=ADDRESS),

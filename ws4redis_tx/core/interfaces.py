@@ -43,6 +43,25 @@ class IWriter(Protocol):
         """Take all of ``data``, in order. Must not raise; data for a lost connection is dropped."""
 
 
+takes_nothing: Callable[[bytes], int] = ().__contains__
+"""Takes none of the bytes that it is given, and returns ``False``. A builtin, so that calling it
+costs as little as calling a socket's ``send``.
+"""
+
+
+class IDirectWriter(IWriter, Protocol):
+    """A writer whose socket may be written to past it."""
+
+    direct: Callable[[bytes], int]
+    """The socket's own ``send`` while nothing waits for the socket, else ``takes_nothing``.
+
+    After a call that took less than all, or raised ``OSError``, the caller must call ``leave``.
+    """
+
+    def leave(self, data: bytes, sent: int) -> None:
+        """Take the rest of ``data``, of which ``direct`` has taken the first ``sent`` bytes."""
+
+
 class IBroker(Protocol):
     """A process's only link to Redis."""
 

@@ -2,57 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from ws4redis_tx.core.interfaces import IListener
 from ws4redis_tx.core.messages import Joined, Publication
-
-Listeners = Mapping[IListener, None]
-
-
-class Bundle:
-    """A publication, or several joined, and the listeners that get it.
-
-    :param listening: for each of its channels, the current listeners: a receiver may leave before
-        its turn.
-    """
-
-    __slots__ = ("listening", "publication", "receivers")
-
-    def __init__(
-        self,
-        publication: Any,
-        receivers: Sequence[IListener],
-        listening: Sequence[Listeners],
-    ) -> None:
-        self.publication = publication
-        self.receivers = receivers
-        self.listening = listening
+from ws4redis_tx.delivery.hub import Hub
+from ws4redis_tx.delivery.sections import Bundle, Listeners, Section, divide
 
 
-def bundle_up(
-    publications: Sequence[Publication], listeners: Mapping[bytes, Listeners]
-) -> Iterator[Bundle]:
-    """Bundle ``publications``, in their order: one bundle for all listeners to the same subset of
-    their channels.
+def bundle_up(publications: Sequence[Publication], hub: Hub) -> Iterator[Bundle]:
+    """Bundle ``publications``, in their order: one bundle for all listeners of one codec to the
+    same subset of their channels.
     """
     indices_of: dict[bytes, list[int]] = {}
     for index, publication in enumerate(publications):
         assert publication.channel is not None
         indices_of.setdefault(publication.channel, []).append(index)
     # The current dictionaries: if all leave a channel and one joins again, it has another one.
-    listening = [listeners.get(channel, {}) for channel in indices_of]
+    listening = [hub.listeners.get(channel, {}) for channel in indices_of]
+    if len(listening) == 1:
+        yield from _bundles(publications, hub.sections(*indices_of), listening)
+        return
     indices_by_bit = list(indices_of.values())
-    groups: Mapping[int, Sequence[IListener]]
-    groups = _group(listening) if len(listening) > 1 else {1: tuple(listening[0])}
-    for channels, receivers in groups.items():
+    for channels, receivers in _group(listening).items():
         bits = list(_set_bits(channels))
         indices = [index for bit in bits for index in indices_by_bit[bit]]
         if len(bits) > 1:
             indices.sort()
         subset = [publications[index] for index in indices]
-        yield from _bundles(subset, receivers, [listening[bit] for bit in bits])
+        yield from _bundles(subset, divide(receivers), [listening[bit] for bit in bits])
 
 
 def _group(listening: Sequence[Listeners]) -> dict[int, list[IListener]]:
@@ -82,20 +60,34 @@ def _set_bits(bits: int) -> Iterator[int]:
 
 def _bundles(
     publications: Sequence[Publication],
-    receivers: Sequence[IListener],
+    sections: Iterable[Section],
     listening: Sequence[Listeners],
 ) -> Iterator[Bundle]:
     if len(publications) == 1:
-        yield Bundle(publications[0], receivers, listening)
+        for section in sections:
+            yield Bundle(publications[0], section, listening)
         return
-    senders = {publication.sender for publication in publications}
-    together: list[IListener] = []
-    apart: list[IListener] = []
-    for receiver in receivers:
-        joins = getattr(receiver, "takes_joined", False) and receiver not in senders
-        (together if joins else apart).append(receiver)
-    if together:
-        yield Bundle(Joined(publications), together, listening)
-    if apart:
+    senders = {publication.sender for publication in publications} - {None}
+    joined = Joined(publications)
+    for section in sections:
+        apart = _apart(section, senders)
+        if not apart:
+            yield Bundle(joined, section, listening)
+            continue
+        together = [each for each in section.receivers if each not in apart]
+        if together:
+            yield Bundle(joined, Section(section.codec, together), listening)
+        alone = Section(section.codec, tuple(apart))
         for publication in publications:
-            yield Bundle(publication, apart, listening)
+            yield Bundle(publication, alone, listening)
+
+
+def _apart(section: Section, senders: Collection[object]) -> dict[IListener, None]:
+    """Those who do not take joined messages, or must not get one of them."""
+    if section.codec is not None and not senders:
+        return {}
+    return dict.fromkeys(
+        each
+        for each in section.receivers
+        if each in senders or not getattr(each, "takes_joined", False)
+    )

@@ -8,9 +8,10 @@ from typing import Any
 
 from ws4redis_tx.core.interfaces import IListener
 from ws4redis_tx.core.messages import Publication
-from ws4redis_tx.delivery.bundles import Bundle, bundle_up
+from ws4redis_tx.delivery.bundles import bundle_up
 from ws4redis_tx.delivery.hub import Hub
 from ws4redis_tx.delivery.queues import MESSAGE_COST
+from ws4redis_tx.delivery.sections import Bundle
 
 SLICE = 0.004
 """Seconds after which a fan-out yields to handshakes, pings and messages of clients."""
@@ -48,7 +49,7 @@ class Fanout:
         self._seconds = seconds
         self._later = later
         self._waiting: deque[Publication | Callable[[], object]] = deque()
-        self._current: Iterator[tuple[Bundle, Sequence[IListener]]] = iter(())
+        self._current: Iterator[tuple[Bundle, int, int]] = iter(())
         self.busy = False
         """Whether a fan-out is unfinished."""
 
@@ -102,10 +103,10 @@ class Fanout:
         end = self._seconds() + SLICE
         handed = written = 0
         while True:
-            for bundle, receivers in self._current:
-                self._hub.hand_over(bundle, receivers)
-                handed += len(receivers)
-                written += len(receivers) * bundle.publication.size
+            for bundle, start, stop in self._current:
+                bundle.section.hand_over(bundle, start, stop, self._hub)
+                handed += stop - start
+                written += (stop - start) * bundle.publication.size
                 if handed >= _CHECK_RECEIVERS or written >= _CHECK_BYTES:
                     handed = written = 0
                     if self._seconds() >= end:
@@ -139,7 +140,7 @@ class Fanout:
                 break
             batch.append(following)
             self._waiting.popleft()
-        return bundle_up(batch, self._hub.listeners)
+        return bundle_up(batch, self._hub)
 
     def _call(self, function: Any) -> None:
         try:
@@ -153,9 +154,9 @@ def _receivers_per_check(publication: Publication) -> int:
     return max(1, min(_CHECK_RECEIVERS, _CHECK_BYTES // publication.size))
 
 
-def _portions(bundles: Iterator[Bundle]) -> Iterator[tuple[Bundle, Sequence[IListener]]]:
-    """Each bundle with a portion of its receivers that takes little time."""
+def _portions(bundles: Iterator[Bundle]) -> Iterator[tuple[Bundle, int, int]]:
+    """Each bundle, with the indices of a portion of its receivers that takes little time."""
     for bundle in bundles:
-        receivers, portion = bundle.receivers, _receivers_per_check(bundle.publication)
-        for start in range(0, len(receivers), portion):
-            yield bundle, receivers[start : start + portion]
+        number, portion = len(bundle.section.receivers), _receivers_per_check(bundle.publication)
+        for start in range(0, number, portion):
+            yield bundle, start, min(start + portion, number)

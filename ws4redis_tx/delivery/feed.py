@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from ws4redis_tx.core.limits import CLOSE
 from ws4redis_tx.core.messages import Joined, PersistedMessage, Publication
+from ws4redis_tx.delivery.direct import CAREFUL, IDirect
 from ws4redis_tx.delivery.outbox import Outbox
 from ws4redis_tx.delivery.queues import Entry, IQueue, cost
+from ws4redis_tx.delivery.sections import settle_all
 
 
 class Feed:
@@ -16,7 +18,7 @@ class Feed:
     channels.
     """
 
-    __slots__ = ("_live", "_outbox", "_replayed", "_waiting", "_written")
+    __slots__ = ("_live", "_outbox", "_replayed", "_waiting", "direct", "written")
 
     takes_joined = True
 
@@ -27,13 +29,16 @@ class Feed:
         self._replayed: list[Entry] = []
         # Live messages that arrived during the replay. Made for the first one.
         self._waiting: IQueue | None = None
-        # Messages that went straight to the writer.
-        self._written = 0
+        self.direct: IDirect = CAREFUL
+        """The outbox, if messages can go straight to its socket."""
+        self.written = 0
+        """Number of messages that went straight out, without those that a section has to add."""
 
     @property
     def sent(self) -> int:
         """Number of messages that were written."""
-        return self._written + self._outbox.drained
+        settle_all()
+        return self.written + self._outbox.drained
 
     @property
     def closed(self) -> bool:
@@ -57,11 +62,10 @@ class Feed:
         if publication.sender is self:
             return
         outbox = self._outbox
-        flowing = outbox.flowing
-        if flowing is not None and self._live:
+        if outbox.flows and self._live:
             codec = outbox.codec
-            self._written += publication.number
-            flowing.write(publication.forms.get(codec) or publication.form(codec))
+            self.written += publication.number
+            outbox.write(publication.forms.get(codec) or publication.form(codec))
             return
         for each in publication.parts:
             if outbox.closed:
@@ -112,6 +116,8 @@ class Feed:
         first = [each for each in self._replayed if each[0] is None or each not in waiting]
         self._live = True
         self._replayed, self._waiting = [], None
+        if self._outbox.can_be_direct:
+            self.direct = self._outbox
         self._outbox.take_over(first, queue)
 
     def close(self) -> None:

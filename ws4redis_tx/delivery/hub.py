@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
-from ws4redis_tx.core.interfaces import IListener
+from ws4redis_tx.core.interfaces import IListener, takes_nothing
 from ws4redis_tx.core.messages import Publication
-from ws4redis_tx.delivery.bundles import Bundle
+from ws4redis_tx.delivery.direct import CAREFUL, CHANGES
+from ws4redis_tx.delivery.sections import Bundle, Listeners, Section, divide
+
+# Dividing fewer listeners costs more than it saves.
+_FEW = 8
 
 
 class Hub:
@@ -21,6 +26,8 @@ class Hub:
         self._listeners: dict[bytes, dict[IListener, None]] = {}
         self.listeners: Mapping[bytes, Mapping[IListener, None]] = self._listeners
         """The listeners of each channel, in the order in which they were added."""
+        # Of channels on which something was published: with the ``CHANGES`` that they know of.
+        self._sections: dict[bytes, tuple[int, Sequence[Section]]] = {}
 
     @property
     def channels(self) -> Collection[bytes]:
@@ -33,6 +40,8 @@ class Hub:
             self._listeners[channel] = {listener: None}
             return True
         listeners[listener] = None
+        if channel in self._sections:
+            self._drop(channel)
         return False
 
     def discard(self, channel: bytes, listener: IListener) -> bool:
@@ -41,6 +50,9 @@ class Hub:
         if listeners is None or listener not in listeners:
             return False
         del listeners[listener]
+        if channel in self._sections:
+            self._drop(channel)
+        CHANGES.number += 1
         if listeners:
             return False
         del self._listeners[channel]
@@ -50,47 +62,91 @@ class Hub:
         return listener in self._listeners.get(channel, ())
 
     def dispatch(self, publication: Publication) -> None:
-        """Hand ``publication`` to every listener of its channel, in the order of ``add``.
+        """Hand ``publication`` to every listener of its channel, in the order of ``add`` within
+        each section.
 
         A listener may meanwhile add and discard listeners, including itself.
         """
         assert publication.channel is not None
         listeners = self._listeners.get(publication.channel, {})
-        for listener in tuple(listeners):
-            if listener in listeners:
-                try:
+        if len(listeners) <= _FEW:
+            self._hand_over_to_few(listeners, publication)
+            return
+        for section in self.sections(publication.channel):
+            bundle = Bundle(publication, section, (listeners,))
+            section.hand_over(bundle, 0, len(section.receivers), self)
+
+    def _hand_over_to_few(self, listeners: Listeners, publication: Publication) -> None:
+        receivers: tuple[Any, ...] = tuple(listeners)
+        for listener in receivers:
+            direct = getattr(listener, "direct", CAREFUL)
+            if listener not in listeners:
+                continue
+            try:
+                if direct.send is takes_nothing or publication.sender is listener:
                     listener.deliver(publication)
-                except Exception:
-                    self.on_failure()
+                    continue
+                codec = direct.codec
+                frame = publication.forms.get(codec) or publication.form(codec)
+                listener.written += 1
+                try:
+                    sent = direct.send(frame)
+                except OSError:
+                    sent = 0  # full, or lost: the transport finds out which
+                if sent != len(frame):
+                    direct.leave(frame, sent)
+            except Exception:
+                self.on_failure()
+
+    def sections(self, channel: bytes) -> Sequence[Section]:
+        """The listeners to ``channel``, divided."""
+        stamp, sections = self._sections.get(channel, (None, ()))
+        if stamp != CHANGES.number:
+            self._drop(channel)
+            listeners = self._listeners.get(channel, {})
+            sections = divide(listeners, kept=True)
+            if sections:
+                self._sections[channel] = CHANGES.number, sections
+        return sections
+
+    def _drop(self, channel: bytes) -> None:
+        _, sections = self._sections.pop(channel, (None, ()))
+        for section in sections:
+            section.drop()
 
     def count(self, channel: bytes | None) -> int:
         """The number of listeners to ``channel``."""
         return 0 if channel is None else len(self._listeners.get(channel, ()))
 
-    def hand_over(self, bundle: Bundle, receivers: Iterable[IListener]) -> None:
-        """Give ``receivers`` their ``bundle``, without the messages of channels that they have left
-        meanwhile.
+    def hand_over_to(self, listener: IListener, bundle: Bundle) -> None:
+        """Give ``listener`` the message of ``bundle``, or of several joined ones those of channels
+        that it has not left meanwhile.
         """
-        publication, listening = bundle.publication, bundle.listening
-        for listener in receivers:
-            try:
-                for listeners in listening:
-                    if listener not in listeners:
-                        self._one_by_one(listener, publication.parts)
-                        break
-                else:
-                    listener.deliver(publication)
-            except Exception:
-                self.on_failure()
+        publication = bundle.publication
+        for listeners in bundle.listening:
+            if listener not in listeners:
+                self._one_by_one(listener, publication.parts)
+                return
+        self._deliver(listener, publication)
 
     def _one_by_one(self, listener: IListener, publications: Sequence[Publication]) -> None:
         for publication in publications:
             assert publication.channel is not None
             if self.has(publication.channel, listener):
-                try:
-                    listener.deliver(publication)
-                except Exception:
-                    self.on_failure()
+                self._deliver(listener, publication)
+
+    def _deliver(self, listener: IListener, publication: Any) -> None:
+        try:
+            listener.deliver(publication)
+        except Exception:
+            self.on_failure()
+
+    def leave_to(self, listener: Any, frame: bytes, sent: int) -> None:
+        """Leave the rest of ``frame`` to a listener whose socket took ``sent`` bytes of it."""
+        try:
+            listener.direct.leave(frame, sent)
+        except Exception:
+            self.on_failure()
 
 
 class EchoNotes:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
-from ws4redis_tx.core.interfaces import IWriter
+from ws4redis_tx.core.interfaces import IWriter, takes_nothing
 from ws4redis_tx.core.limits import CLOSE
 from ws4redis_tx.core.messages import ICodec, Publication
+from ws4redis_tx.delivery.direct import CHANGES
 from ws4redis_tx.delivery.queues import Entry, IQueue, cost, make_queue
 
 
@@ -33,8 +34,8 @@ class Outbox:
     """
 
     __slots__ = (
-        "_first", "_owner", "_queue", "_writer", "closed", "codec", "drained", "dropped",
-        "flowing", "max_pending", "paused", "policy",
+        "_first", "_owner", "_queue", "_writer", "can_be_direct", "closed", "codec", "drained",
+        "dropped", "flows", "max_pending", "paused", "policy", "send",
     )  # fmt: skip
 
     def __init__(
@@ -54,9 +55,15 @@ class Outbox:
         """Number of messages that were dropped in favour of newer ones."""
         self.drained = 0
         """Number of messages that were written after they had waited."""
-        self.flowing: IWriter | None = writer
-        """The writer, while no message has to wait: a message may then go straight to it."""
-        self._writer = writer
+        self.flows = True
+        """Whether no message has to wait: ``write`` may be called."""
+        self.send: Callable[[bytes], int] = takes_nothing
+        """The socket's own ``send`` while a message may go straight to the socket, else
+        ``takes_nothing``. If it takes less than all, ``leave`` must be called.
+        """
+        self._writer: Any = writer
+        self.can_be_direct = hasattr(writer, "direct")
+        """Whether ``send`` can ever be the socket's own."""
         self._owner = owner
         # Both are rarely needed, so they are made on first use.
         self._queue: IQueue | None = None
@@ -108,12 +115,31 @@ class Outbox:
         """That many bytes more wait elsewhere."""
         self._owner.grew(size)
 
+    def write(self, data: bytes) -> None:
+        """Write a message, while it ``flows``."""
+        writer = self._writer
+        writer.write(data)
+        if self.can_be_direct and self.send is not writer.direct:
+            self._update()
+
+    def leave(self, data: bytes, sent: int) -> None:
+        """Take the rest of ``data``, of which ``send`` has taken the first ``sent`` bytes."""
+        self._writer.leave(data, sent)
+        self._update()
+
+    def _update(self) -> None:
+        """Set ``send``, after anything that decides about it."""
+        send = self._writer.direct if self.can_be_direct and self.flows else takes_nothing
+        if send is not self.send:
+            self.send = send
+            CHANGES.number += 1
+
     def write_control(self, data: bytes) -> None:
         """Write at once something other than a message, such as a ping. While the client does not
         read, it is dropped so that it cannot pile up.
         """
         if not self.closed and not self.paused:
-            self._writer.write(data)
+            self.write(data)
 
     def take_over(self, first: Iterable[Entry], queue: IQueue | None) -> None:
         """Send ``first``, then the messages in ``queue``.
@@ -128,7 +154,8 @@ class Outbox:
 
     def pause(self) -> None:
         self.paused = True
-        self.flowing = None
+        self.flows = False
+        self._update()
 
     def resume(self) -> None:
         self.paused = False
@@ -138,7 +165,8 @@ class Outbox:
     def close(self) -> None:
         """Final. Idempotent."""
         self.closed = True
-        self.flowing = None
+        self.flows = False
+        self._update()
         self._queue = self._first = None
 
     def _drain(self) -> None:
@@ -155,4 +183,6 @@ class Outbox:
             self.drained += 1
         if not self.closed and not self.paused:
             self._queue = self._first = None
-            self.flowing = self._writer
+            self.flows = True
+            if self.can_be_direct:
+                self._update()

@@ -12,7 +12,7 @@ from typing import Any
 
 from twisted.internet import tcp
 
-from ws4redis_tx.core.interfaces import IWriter
+from ws4redis_tx.core.interfaces import IWriter, takes_nothing
 
 
 def immediate_writer(transport: Any) -> IWriter:
@@ -70,34 +70,35 @@ def tcp_connection(transport: Any) -> Any:
 
 
 class _ImmediateWriter:
-    # Few objects, since each is another cache miss in a fan-out: the transport is not looked at as
-    # long as it has nothing to send.
-    __slots__ = ("_clear", "_socket", "_transport")
+    """An ``IDirectWriter``."""
+
+    # The transport is not looked at as long as it has nothing to send.
+    __slots__ = ("_send", "_transport", "direct")
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
-        self._socket = transport.socket
-        self._clear = False
+        self._send = transport.socket.send
+        self.direct = takes_nothing
 
     def write(self, data: bytes) -> None:
-        if not self._clear:
+        if self.direct is takes_nothing:
             transport = self._transport
             if transport.dataBuffer or transport._tempDataBuffer:
                 transport.write(data)
                 return
-            self._clear = True
+            self.direct = self._send
         try:
-            sent = self._socket.send(data)
+            sent = self.direct(data)
         except OSError:
             sent = 0  # full, or lost: the transport finds out which
         if sent < len(data):
-            self._clear = False
-            self._leave(data, sent)
+            self.leave(data, sent)
 
-    def _leave(self, data: bytes, sent: int) -> None:
+    def leave(self, data: bytes, sent: int) -> None:
         """Leave the rest to the transport, as its ``write`` does, but without a copy: other clients
         may keep the same bytes.
         """
+        self.direct = takes_nothing
         transport = self._transport
         if transport.connected and not transport._writeDisconnected:
             transport.dataBuffer, transport.offset = data, sent

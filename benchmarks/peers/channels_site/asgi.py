@@ -1,4 +1,9 @@
-"""The usual stack of Channels: each visitor's websocket joins the group named by its path."""
+"""The usual stack of Channels: each visitor's websocket joins the group named by its path.
+
+If there is a database with visitors, only they may.
+"""
+
+import os
 
 from channels.auth import AuthMiddlewareStack
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -8,10 +13,16 @@ from django.urls import path
 
 get_asgi_application()  # sets Django up
 
+VISITORS_ONLY = "WS4REDIS_BENCHMARK_DB" in os.environ
+
 
 class Listener(AsyncWebsocketConsumer):
     async def connect(self):
         self.group = self.scope["url_route"]["kwargs"]["group"]
+        # AuthMiddlewareStack has looked up the session and its user.
+        if VISITORS_ONLY and not self.scope["user"].is_authenticated:
+            await self.close()
+            return
         await self.channel_layer.group_add(self.group, self.channel_name)
         await self.accept()
 

@@ -56,8 +56,8 @@ class BatchTests(SynchronousTestCase):
         self.hand_over([Publication(*message) for message in messages])
 
     def hand_over(self, publications: list[Publication]) -> None:
-        for bundle in bundle_up(publications, self.hub.listeners):
-            self.hub.hand_over(bundle, bundle.receivers)
+        for bundle in bundle_up(publications, self.hub):
+            bundle.section.hand_over(bundle, 0, len(bundle.section.receivers), self.hub)
 
     def test_one_piece_for_all_of_a_listeners_channels_in_their_order(self) -> None:
         both, one = self.listen(b"b", b"a"), self.listen(b"a")
@@ -72,10 +72,10 @@ class BatchTests(SynchronousTestCase):
         bundles = list(
             bundle_up(
                 [Publication(b"a", b"1"), Publication(b"b", b"2"), Publication(b"b", b"3")],
-                self.hub.listeners,
+                self.hub,
             )
         )
-        self.assertEqual(sorted(len(bundle.receivers) for bundle in bundles), [1, 3])
+        self.assertEqual(sorted(len(bundle.section.receivers) for bundle in bundles), [1, 3])
         self.assertTrue(all(isinstance(bundle.publication, Joined) for bundle in bundles))
 
     def test_who_did_not_ask_for_it_is_given_one_after_the_other(self) -> None:

@@ -23,6 +23,11 @@ from ws4redis_tx.redis.wire.protocol import PubSubProtocol
 from ws4redis_tx.scheduling.immediate_writer import immediate_writer
 from ws4redis_tx.websocket.frames import DEFLATED, PLAIN, server_frame
 
+# Calls for 64 receivers together, after which the clock is read.
+MOST_FOR_A_PORTION = 5
+
+ACCEPTED = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+
 
 def python_calls(function: Callable[[], object]) -> int:
     """The number of Python functions that ``function`` calls, without those in C and those that the
@@ -82,6 +87,8 @@ class FanoutCostTests(SynchronousTestCase):
             transport = tcp.Connection(ours, Protocol(), reactor)
             transport.connected = True
             writer = immediate_writer(transport)
+            writer.write(ACCEPTED)
+            theirs.recv(99)
             delivery = FedOutbox(writer, self.fail, 1 << 20, CLOSE, codec=codec)
             delivery.go_live()
             for channel in channels:
@@ -93,11 +100,12 @@ class FanoutCostTests(SynchronousTestCase):
         received = from_redis(*messages)
         return python_calls(lambda: self.redis.dataReceived(received))
 
-    def test_a_receiver_costs_two_calls(self) -> None:
-        first = self.listen(64, b"broadcast:x")
+    def test_a_receiver_costs_no_call_not_even_for_its_first_message(self) -> None:
+        first = self.listen(65, b"broadcast:x")
         before = self.calls((b"broadcast:x", b"1"))
         second = self.listen(64, b"broadcast:x")
-        self.assertEqual((self.calls((b"broadcast:x", b"2")) - before) // 64, 2)
+        calls = self.calls((b"broadcast:x", b"2")) - before
+        self.assertLessEqual(calls, MOST_FOR_A_PORTION)
         for client in first:
             self.assertEqual(client.recv(99), server_frame(b"1") + server_frame(b"2"))
         for client in second:
@@ -110,7 +118,7 @@ class FanoutCostTests(SynchronousTestCase):
         before = self.calls(*both)
         first = self.listen(32, b"broadcast:x", b"group:g:x")
         second = self.listen(32, b"broadcast:x")
-        self.assertEqual((self.calls(*both) - before) // 64, 2)
+        self.assertLessEqual(self.calls(*both) - before, MOST_FOR_A_PORTION)
         for client in first:
             frames = b"".join(server_frame(payload) for _, payload in both)
             self.assertEqual(client.recv(1 << 20), frames)
@@ -122,14 +130,14 @@ class FanoutCostTests(SynchronousTestCase):
 
     def test_one_who_takes_it_compressed_costs_no_more(self) -> None:
         message = (b"broadcast:x", b"compressible " * 50)
-        self.listen(64, b"broadcast:x", codec=DEFLATED)
+        self.listen(65, b"broadcast:x", codec=DEFLATED)
         before = self.calls(message)
         clients = self.listen(64, b"broadcast:x", codec=DEFLATED)
-        self.assertEqual((self.calls(message) - before) // 64, 2)
+        self.assertLessEqual(self.calls(message) - before, MOST_FOR_A_PORTION)
         for client in clients:
             self.assertEqual(client.recv(99), Publication(*message).form(DEFLATED))
 
     def test_a_message_to_one_client_costs_few_calls(self) -> None:
         for number in range(100):
             self.listen(1, b"user:%d:x" % number)
-        self.assertLessEqual(self.calls((b"user:50:x", b"hello")), 14)
+        self.assertLessEqual(self.calls((b"user:50:x", b"hello")), 12)
