@@ -128,7 +128,9 @@ def fetch_together(sessions: Sequence[SessionBase]) -> list[SessionBase]:
 
 def _fetch_from_cache(sessions: Sequence[Any], last: bool) -> list[SessionBase]:
     """Return those that need no database: all of them, if the cache has the ``last`` word."""
-    cache = sessions[0]._cache.cache if sessions else None
+    if not sessions:
+        return []
+    cache = sessions[0]._cache.cache
     if any(each._cache.cache is not cache for each in sessions):
         return []
     try:

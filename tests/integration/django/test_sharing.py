@@ -11,11 +11,12 @@ from datetime import datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 from twisted.internet import reactor
-from twisted.internet.defer import inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -27,6 +28,7 @@ from tests.support.wires import handshake_bytes
 from ws4redis_tx.core.errors import Outage
 from ws4redis_tx.core.handshake import Handshake, judge_request
 from ws4redis_tx.core.http import read_request
+from ws4redis_tx.revocation.recheck_queue import RecheckQueue
 from ws4redis_tx.scheduling.deferreds import gather
 
 set_up_django()
@@ -504,3 +506,31 @@ class ThreadTests(TestCase):
         self.assertEqual({each.identity.username for each in answers}, {"john"})
         selected = [each for each in found if each.startswith("SELECT ")]
         self.assertLessEqual(len(selected), 3)
+
+    @inlineCallbacks
+    def test_rechecks_that_wait_together_share_their_queries(self) -> Any:
+        authorizer = DjangoAuthorizer(reactor)
+        self.addCleanup(authorizer.stop)
+        key = make_session(User.objects.get(username="john"))
+        rechecked: list[int] = []
+        done: Deferred[None] = Deferred()
+
+        def check(member: int) -> Deferred[None]:
+            answer = authorizer.authorize(handshake(key), RIGHTS)
+            return answer.addCallback(lambda _: finish(member))
+
+        def finish(member: int) -> None:
+            rechecked.append(member)
+            if len(rechecked) == 62:
+                reactor.callLater(0, done.callback, None)
+
+        # However busy the machine is, answers are quick.
+        timeless = SimpleNamespace(callLater=reactor.callLater, seconds=lambda: 0.0)
+        queue: RecheckQueue[int] = RecheckQueue(check, timeless)
+        with statements() as found:
+            for member in range(62):
+                queue.eventually(member)
+            yield done.addTimeout(TIMEOUT, reactor)
+        self.assertEqual(sorted(rechecked), list(range(62)))
+        selected = [each for each in found if each.startswith("SELECT ")]
+        self.assertEqual(len(selected), 3 * 5)  # 2, 4, 8, 16 and 32 together
