@@ -77,7 +77,7 @@ class Visitor:
         if self.request is None:
             self.request = make_request(self.handshake)
         else:
-            set_script_prefix(get_script_name(self.request.environ))  # this thread's
+            set_script_prefix(self.request.META["SCRIPT_NAME"])  # of this thread
         with denials("WS4REDIS_TENANT"):
             tenant = django_settings.tenant_of(self.request)
         if tenant != self.tenant:
