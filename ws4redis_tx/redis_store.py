@@ -193,12 +193,16 @@ class RedisStore:
         return channels, payload, max(0, expire)
 
 
-def identity_of(request: Any) -> Identity:
-    """The sender of ``request``, as Django knows it. May query the database for the groups."""
+def identity_of(request: Any, groups: tuple[str, ...] | None = None) -> Identity:
+    """The sender of ``request``, as Django knows it. Queries the database for the names of the
+    user's groups, unless they are given.
+    """
     user, session_key = _logged_in(request), session_key_of(getattr(request, "session", None))
     if user is None:
         return Identity(session_key)
-    return Identity(session_key, user.get_username() or None, _groups_of(user), user_id_of(user))
+    if groups is None:
+        groups = _groups_of(user)
+    return Identity(session_key, user.get_username() or None, groups, user_id_of(user))
 
 
 def user_id_of(user: Any) -> str | None:

@@ -134,6 +134,13 @@ def redeem(handshake: Handshake, tenant: str) -> Ticket | None:
     return ticket
 
 
+def will_ask_redis(handshake: Handshake) -> bool:
+    """Whether ``redeem`` has to use up a ticket."""
+    return not handshake.redeemed and any(
+        word.startswith(_TICKET_PREFIX) for word in handshake.subprotocols
+    )
+
+
 def read_ticket(text: bytes | str) -> Ticket:
     found = json.loads(text)
     rights = found["rights"]

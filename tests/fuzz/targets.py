@@ -43,6 +43,7 @@ from django.core.exceptions import SuspiciousOperation
 from django.test import Client, override_settings
 
 from ws4redis_tx.django.authorizer import DjangoAuthorizer
+from ws4redis_tx.django.visitors import Visitor
 
 # The possible answers to the bytes of a handshake. 500 and 503 need a fault in the server itself.
 STATUSES = frozenset({400, 401, 403, 404, 405, 426})
@@ -110,7 +111,7 @@ class DjangoAtOnce:
 
     def authorize(self, handshake: Any, rights: Any) -> Admission:
         with override_settings(WS4REDIS_ALLOWED_CHANNELS=curious):
-            return self._authorizer._authorize(handshake, rights)
+            return self._authorizer._authorize(Visitor(handshake, rights))
 
 
 class Tapped(MemoryClient):

@@ -1,8 +1,12 @@
-"""Closes Django's database connections in worker threads, where no request does."""
+"""Django's database in worker threads: closing connections, and reading several rows together."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 from django.db import close_old_connections, connections
+from django.db.models import Manager, QuerySet
 
 
 def tidy(ending: bool) -> None:
@@ -25,3 +29,26 @@ def close_broken() -> None:
         as_configured = connection.settings_dict["AUTOCOMMIT"]
         if connection.errors_occurred or connection.autocommit != as_configured:
             connection.close_if_unusable_or_obsolete()
+
+
+def is_plain(manager: Any) -> bool:
+    """Whether ``manager.get`` finds what ``manager.filter`` finds, as Django's own do."""
+    rows = manager.all()
+    return all(
+        getattr(type(manager), name) is getattr(Manager, name)
+        and getattr(type(rows), name) is getattr(QuerySet, name)
+        for name in ("get", "filter")
+    )
+
+
+def read_rows(
+    manager: Any, field: str, values: Collection[Any], **conditions: Any
+) -> dict[Any, Any] | None:
+    """The rows whose ``field`` has one of ``values``, by that value, in one query.
+
+    ``None`` if the rows do not tell which value each of them is for: a database may take two texts
+    for equal that differ. Ask for each value by itself then.
+    """
+    rows = list(manager.filter(**{f"{field}__in": values}, **conditions))
+    found = {getattr(row, field): row for row in rows}
+    return found if len(found) == len(rows) and found.keys() <= set(values) else None

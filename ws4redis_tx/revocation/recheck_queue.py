@@ -9,10 +9,15 @@ from twisted.internet.defer import Deferred
 
 Member = TypeVar("Member")
 
-AT_ONCE = 2
-"""How many are rechecked at the same time: a handshake waits for that many at most."""
+FEWEST, MOST = 2, 64
+"""How many are rechecked at the same time: a few if answers are slow, as handshakes wait for them,
+and as many as an authorizer looks up together if they are quick.
+"""
 
-_A_TURN = 50  # an authorizer that answers at once would keep the reactor busy
+QUICK = 0.05
+"""Seconds. An answer within them lets one more be rechecked at the same time."""
+
+_A_TURN = MOST  # an authorizer that answers at once would keep the reactor busy
 
 
 class RecheckQueue(Generic[Member]):
@@ -29,6 +34,7 @@ class RecheckQueue(Generic[Member]):
         self._urgent: dict[Member, None] = {}
         self._routine: dict[Member, None] = {}
         self._running: dict[Member, Deferred[None] | None] = {}
+        self._at_once = FEWEST
         self._turn: Any = None
 
     def soon(self, member: Member) -> None:
@@ -68,11 +74,11 @@ class RecheckQueue(Generic[Member]):
                 return
             self._running[member] = None
             checking = self._running[member] = self._check(member)
-            checking.addBoth(self._done, member)
+            checking.addBoth(self._done, member, self._reactor.seconds())
         self._wake()
 
     def _next(self) -> Member | None:
-        if len(self._running) < AT_ONCE:
+        if len(self._running) < self._at_once:
             for queue in (self._urgent, self._routine):
                 for member in queue:
                     if member not in self._running:
@@ -80,7 +86,9 @@ class RecheckQueue(Generic[Member]):
                         return member
         return None
 
-    def _done(self, _: object, member: Member) -> None:
+    def _done(self, _: object, member: Member, since: float) -> None:
         del self._running[member]
+        quick = self._reactor.seconds() - since <= QUICK
+        self._at_once = min(self._at_once + 1, MOST) if quick else FEWEST
         if self._urgent or self._routine:
             self._wake()

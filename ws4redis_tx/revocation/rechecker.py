@@ -66,8 +66,8 @@ class Rechecker:
         self._queue: RecheckQueue[IRevocable] = RecheckQueue(self._recheck, reactor)
         self._sweep: PeriodicSweep[IRevocable] | None = None
         if period:
-            # Some together, as the first of a row opens the connection to the database.
-            tick = max(min(1.0, period), period / 1000)
+            # Many together, as they share queries and a connection to the database.
+            tick = max(min(1.0, period), min(5.0, period / 60), period / 1000)
             self._sweep = PeriodicSweep(period, self._queue.eventually, reactor, random, tick=tick)
         # When a session's rechecks began to fail, and the timer of the next try.
         self._failures: dict[IRevocable, tuple[float, Any]] = {}

@@ -3,6 +3,10 @@
 One thread does them in FIFO order. Other threads help only while it is slow, because it waits for a
 database or hangs: two threads that compute take longer than one.
 
+Lookups that can share work are handed over together, at the end of the reactor's turn in which
+they were asked for. A thread prepares up to ``TOGETHER`` of them at once, and then does them one by
+one: a helper takes over those that wait behind one that hangs.
+
 Under load a thread does not wake the reactor for each answer, because the two would wait for each
 other thousands of times a second. It wakes the reactor when it has nothing left to do. Until then
 the reactor collects the answers every few milliseconds.
@@ -11,10 +15,10 @@ the reactor collects the answers every few milliseconds.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Thread
 from time import monotonic
 from typing import Any
@@ -28,8 +32,13 @@ _log = Logger()
 COLLECT = 0.01
 """Seconds between two collections of answers under load."""
 
-SLOW = 3
-"""If a collection finds fewer answers than this while lookups are waiting, another thread helps."""
+SLOW, SLOW_COLLECTIONS = 3, 3
+"""If so many collections in a row find fewer answers than this while lookups are waiting, another
+thread helps. Preparing alone takes as long as a collection or two on a busy machine.
+"""
+
+TOGETHER = 64
+"""The most lookups that are prepared at once. Their answers come together, so that others wait."""
 
 _TIDY_INTERVAL = 1.0  # seconds, for a thread that is never idle
 
@@ -39,21 +48,34 @@ class Lookups:
 
     :param tidy: called in a thread before and after a series of lookups, and now and then during a
         long series. Its argument tells whether the thread is about to end.
+    :param prepare: called in a thread with the arguments of each of several waiting lookups, before
+        the first of them is done. It only makes them cheaper: if it raises, they are done as if
+        they had not been prepared, and so is a lookup that waits alone.
     """
 
     def __init__(
-        self, reactor: Any, threads: int, name: str, tidy: Callable[[bool], object]
+        self,
+        reactor: Any,
+        threads: int,
+        name: str,
+        tidy: Callable[[bool], object],
+        prepare: Callable[[Sequence[tuple[Any, ...]]], object] | None = None,
     ) -> None:
         self._reactor = reactor
         self._max_threads = threads
         self._name = name
         self._tidy_up = tidy
+        self._prepare = prepare
         self._threads = 0
-        self._requests: SimpleQueue[_Lookup | None] = SimpleQueue()
+        self._waiting: deque[_Lookup] = deque()
+        self._prepared: deque[_Lookup] = deque()
         self._answers: deque[tuple[_Lookup, Any]] = deque()
+        # Wakes the thread that stays. What is waiting may be gone by then.
+        self._wakes: SimpleQueue[None] = SimpleQueue()
+        self._hand_over: Any = None
         self.outstanding = 0
         """Number of lookups whose answers have not been collected yet."""
-        self._collected = 0
+        self._collected = self._slow_collections = 0
         self._timer: Any = None
         self._stopped = False
 
@@ -63,59 +85,97 @@ class Lookups:
         """
         lookup = _Lookup(look_up, arguments)
         self.outstanding += 1
-        self._requests.put(lookup)
-        if not self._threads:
-            self._start_thread(self._serve)
-        if self._timer is None:
-            self._collected = 0
-            self._timer = self._reactor.callLater(COLLECT, self._poll)
+        self._waiting.append(lookup)
+        if self._prepare is None:
+            self._begin()
+        elif self._hand_over is None:
+            self._hand_over = self._reactor.callLater(0, self._begin)
         return lookup.answer
 
     def stop(self) -> None:
         """Make the threads end after their current lookups. Does not wait for them."""
         self._stopped = True
-        self._requests.put(None)
+        self._wakes.put(None)
         self._end_timer()
+        if self._hand_over is not None:
+            self._hand_over.cancel()
 
     # In the threads
 
     def _serve(self) -> None:
         """Runs in the thread that stays."""
         while not self._stopped:
-            self._answer_all(self._requests.get())
+            self._wakes.get()
+            self._answer_all()
         self._tidy(True)
 
     def _help(self) -> None:
         """Runs in a helper, which ends when no lookup is waiting."""
-        with suppress(Empty):
-            self._answer_all(self._requests.get_nowait())
+        self._answer_all()
         self._tidy(True)
         self._reactor.callFromThread(self._helper_ended)
-        if self._stopped:
-            self._requests.put(None)  # this thread may have taken the one for the thread that stays
 
-    def _answer_all(self, lookup: _Lookup | None) -> None:
+    def _answer_all(self) -> None:
+        if not self._waiting and not self._prepared:
+            return
         self._tidy(False)
         tidied = monotonic()
-        with suppress(Empty):
-            while lookup is not None and not self._stopped:
-                self._answers.append((lookup, lookup.look_up()))
-                if monotonic() - tidied > _TIDY_INTERVAL:
-                    self._tidy(False)
-                    tidied = monotonic()
-                lookup = self._requests.get_nowait()
+        while not self._stopped:
+            lookup = self._next()
+            if lookup is None:
+                break
+            self._answers.append((lookup, lookup.look_up()))
+            if monotonic() - tidied > _TIDY_INTERVAL:
+                self._tidy(False)
+                tidied = monotonic()
         self._reactor.callFromThread(self._collect)
         self._tidy(False)
+
+    def _next(self) -> _Lookup | None:
+        """The lookup whose turn it is. Two threads may call this at the same time."""
+        while True:
+            with suppress(IndexError):
+                return self._prepared.popleft()
+            together: list[_Lookup] = []
+            with suppress(IndexError):
+                while len(together) < TOGETHER:
+                    together.append(self._waiting.popleft())
+            if not together:
+                return None
+            self._prepare_all(together)
+            self._prepared.extend(together)
+
+    def _prepare_all(self, together: list[_Lookup]) -> None:
+        wanted = [each.arguments for each in together]
+        arguments = [each for each in wanted if each is not None]  # the others were cancelled
+        if self._prepare is None or len(arguments) < 2:
+            return
+        try:
+            self._prepare(arguments)
+        except BaseException:
+            self._log_failure("Preparing lookups failed; they are done one by one")
 
     def _tidy(self, ending: bool) -> None:
         """Tidy up. A failure, such as a connection that fails to close, must not end the thread."""
         try:
             self._tidy_up(ending)
         except Exception:
-            log = partial(_log.failure, "Tidying after lookups failed", failure=Failure())
-            self._reactor.callFromThread(log)
+            self._log_failure("Tidying after lookups failed")
+
+    def _log_failure(self, text: str) -> None:
+        self._reactor.callFromThread(partial(_log.failure, text, failure=Failure()))
 
     # In the reactor thread
+
+    def _begin(self) -> None:
+        """See that a thread takes what is waiting."""
+        self._hand_over = None
+        self._wakes.put(None)
+        if not self._threads:
+            self._start_thread(self._serve)
+        if self._timer is None:
+            self._collected = self._slow_collections = 0
+            self._timer = self._reactor.callLater(COLLECT, self._poll)
 
     def _start_thread(self, work: Callable[[], None]) -> None:
         self._threads += 1
@@ -128,13 +188,12 @@ class Lookups:
     def _poll(self) -> None:
         self._timer = self._reactor.callLater(COLLECT, self._poll)
         self._collect()
-        if (
-            self._collected < SLOW
-            and self.outstanding > self._threads
-            and self._threads < self._max_threads
-        ):
-            self._start_thread(self._help)
+        slow = self._collected < SLOW and self.outstanding > self._threads
+        self._slow_collections = self._slow_collections + 1 if slow else 0
         self._collected = 0
+        if self._slow_collections >= SLOW_COLLECTIONS and self._threads < self._max_threads:
+            self._slow_collections = 0
+            self._start_thread(self._help)
 
     def _collect(self) -> None:
         while self._answers:

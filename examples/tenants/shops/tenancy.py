@@ -19,7 +19,7 @@ _current: ContextVar[str | None] = ContextVar("tenant", default=None)
 
 
 def tenant_of(request: HttpRequest) -> str:
-    """The websocket server asks this in a worker thread, once a handshake, before it looks up the
+    """The websocket server asks this in a worker thread, in each handshake, before it looks up the
     session, so that session, user and groups come from the tenant's own database. A publisher in a
     view asks it too.
     """

@@ -16,7 +16,7 @@ from ws4redis_tx.core.handshake import Handshake, judge_request
 from ws4redis_tx.core.http import read_request
 from ws4redis_tx.revocation.index import Index
 from ws4redis_tx.revocation.packing import Packer, unpack
-from ws4redis_tx.revocation.recheck_queue import RecheckQueue
+from ws4redis_tx.revocation.recheck_queue import FEWEST, MOST, QUICK, RecheckQueue
 
 
 class PartsTests(SynchronousTestCase):
@@ -152,10 +152,35 @@ class RechecksTests(SynchronousTestCase):
         self.assertEqual(self.checked, ["a", "b"])
         self.rechecks.soon("d")
         self.finish("a")
-        self.assertEqual(self.checked, ["a", "b", "d"])
-        self.finish("b")
-        self.finish("d")
         self.assertEqual(self.checked, ["a", "b", "d", "c"])
+
+    def test_while_answers_are_quick_more_and_more_are_asked_about_together(self) -> None:
+        rounds: list[int] = []
+        for member in range(2 * MOST):
+            self.rechecks.eventually(str(member))
+        self.clock.advance(0)
+        while self.checked:
+            rounds.append(len(self.checked))
+            self.checked.clear()
+            self.clock.advance(QUICK / 2)
+            for member in list(self.running):
+                self.running.pop(member).callback(None)
+            self.clock.advance(0)
+        self.assertEqual(rounds, [2, 4, 8, 16, 32, 64, 2])
+
+    def test_after_a_slow_answer_few_are_again(self) -> None:
+        for member in "abcdef":
+            self.rechecks.eventually(member)
+        self.clock.advance(0)
+        self.finish("a")
+        self.assertEqual(self.checked, ["a", "b", "c", "d"])
+        self.clock.advance(QUICK + 0.01)
+        for member in "bcd":
+            self.finish(member)
+        self.assertEqual(self.checked, ["a", "b", "c", "d", "e", "f"][: 4 + FEWEST])
+        self.rechecks.eventually("g")
+        self.clock.advance(0)
+        self.assertNotIn("g", self.checked)
 
     def test_each_waits_once(self) -> None:
         for _ in range(3):
@@ -206,7 +231,7 @@ class RechecksTests(SynchronousTestCase):
         others: list[int] = []
         self.clock.callLater(0, lambda: others.append(len(checked)))
         self.clock.advance(0)
-        self.assertEqual(others, [50])
+        self.assertEqual(others, [MOST])
         self.assertEqual(checked, list(range(1000)))
 
 

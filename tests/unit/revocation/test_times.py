@@ -33,6 +33,21 @@ class TimeTests(RevocationTests):
         self.clock.pump([0.25] * 4 * 60)
         self.assertEqual(sorted(self.site.asked), ["john", "john", "mary"])
 
+    def test_those_whose_turn_comes_together_are_asked_about_together(self) -> None:
+        self.use(recheck=300)
+        for _ in range(300):
+            self.connect("john")
+        self.site.asked.clear()
+        rounds = []
+        for _ in range(300):
+            self.clock.advance(1)
+            self.clock.advance(0)
+            rounds.append(len(self.site.asked))
+            self.site.asked.clear()
+        self.assertEqual(sum(rounds), 300)
+        self.assertLessEqual(sum(map(bool, rounds)), 60)
+        self.assertLess(max(rounds), 30)
+
     def test_what_is_found_then_closes_with_1008(self) -> None:
         self.use(recheck=300)
         client = self.connect("john")

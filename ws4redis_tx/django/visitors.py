@@ -1,0 +1,249 @@
+"""One visitor, from the handshake to the session, the user and the groups.
+
+Looking one up is read-only: it never saves, flushes, cycles or deletes a session. Django's own
+``get_user`` does so when the password has changed or a fallback key signed the session. Merely
+connecting would then log the browser out.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from django.conf import settings
+from django.contrib.auth import (
+    BACKEND_SESSION_KEY,
+    HASH_SESSION_KEY,
+    SESSION_KEY,
+    get_user_model,
+    load_backend,
+)
+from django.contrib.auth.models import AnonymousUser
+from django.contrib.sessions.backends import signed_cookies
+from django.contrib.sessions.backends.base import SessionBase
+from django.core.exceptions import PermissionDenied
+from django.core.handlers.wsgi import WSGIRequest, get_script_name
+from django.urls import set_script_prefix
+from django.utils.crypto import constant_time_compare
+
+from ws4redis_tx.config import django_settings
+from ws4redis_tx.core.admission import Identity
+from ws4redis_tx.core.errors import Denied
+from ws4redis_tx.core.handshake import Handshake
+from ws4redis_tx.django import memberof
+from ws4redis_tx.django.session_stores import read_only_store
+from ws4redis_tx.redis_store import identity_of, session_key_of, user_id_of
+from ws4redis_tx.tickets import Ticket, redeem
+
+
+class Visitor:
+    """A visitor who is being looked up, about some ``rights``.
+
+    ``session``, ``found`` and ``groups`` may be fetched for several visitors together
+    (``sharing``). What was not fetched is looked up when it is needed.
+    """
+
+    __slots__ = (
+        "found", "groups", "handshake", "request", "rights", "session", "tenant", "ticket",
+    )  # fmt: skip
+
+    def __init__(self, handshake: Handshake, rights: Sequence[str]) -> None:
+        self.handshake = handshake
+        self.rights = rights
+        self.request: Any = None
+        self.tenant = ""
+        self.ticket: Ticket | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget what was fetched."""
+        self.session: SessionBase | None = None
+        self.found: tuple[Any, Any] | None = None
+        """The authentication backend and the user that it has found, whether or not the user may
+        log in.
+        """
+        self.groups: tuple[str, ...] | None = None
+        """Names of the groups of ``found``."""
+
+    def ask_tenant(self) -> None:
+        """Make the request, and ask whose site it is for. The site's callable may choose the
+        database or the schema, in this thread and until it is asked about another request.
+        """
+        if self.request is None:
+            self.request = make_request(self.handshake)
+        else:
+            set_script_prefix(self.request.META["SCRIPT_NAME"])  # of this thread
+        with denials("WS4REDIS_TENANT"):
+            tenant = django_settings.tenant_of(self.request)
+        if tenant != self.tenant:
+            self.forget()
+            self.tenant = tenant
+
+    def identify(self) -> Identity:
+        """Look up who it is. Loads the request's ``user`` and ``session`` fully, so that no later
+        access queries the database.
+
+        Raises ``Denied`` for an invalid ticket, or if the ticket's session or user is gone, or the
+        user is another one.
+        """
+        self.ask_tenant()
+        if self.ticket is None:
+            self.ticket = redeem(self.handshake, self.tenant)
+        ticket = self.ticket
+        identity = replace(self._identify(), tenant=self.tenant)
+        if ticket is not None and (identity.username is None or identity.user_id != ticket.user_id):
+            raise Denied(
+                403, "The ticket is not good any more.", detail="its session or user is gone"
+            )
+        self.request.ws4redis_identity = identity
+        return identity
+
+    def _identify(self) -> Identity:
+        request, ticket = self.request, self.ticket
+        process_request = django_settings.get_callable("WS4REDIS_PROCESS_REQUEST")
+        if ticket is not None and ticket.session is not None:
+            request.COOKIES = {**request.COOKIES, settings.SESSION_COOKIE_NAME: ticket.session}
+        if process_request is None:
+            request.session, request.user = self._load_session_and_user()
+            return identity_of(request, self.groups)
+        with denials("WS4REDIS_PROCESS_REQUEST"):
+            process_request(request)
+            if getattr(request, "session", None) is None:
+                request.session = session_store()(None)
+            if getattr(request, "user", None) is None:
+                request.user = AnonymousUser()
+            return _identity_by_session(request)
+
+    def make_session(self) -> SessionBase:
+        """The session that the ticket or the cookie names, not loaded."""
+        named = None if self.ticket is None else self.ticket.session
+        return session_store()(named or self.request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+
+    def _load_session_and_user(self) -> tuple[SessionBase, Any]:
+        if self.ticket is not None and self.ticket.session is None:
+            return session_store()(None), self._load_user(self.ticket.user) or AnonymousUser()
+        session = self.make_session() if self.session is None else self.session
+        session.get(SESSION_KEY)  # loads the session, if there is one
+        user = self._load_user(session)
+        if user is None:
+            # get_user would have flushed this session, so it belongs to nobody.
+            return session_store()(None), AnonymousUser()
+        return session, user
+
+    def _load_user(self, session: SessionBase | Mapping[str, str]) -> Any:
+        """The session's user, or an anonymous one; ``None`` when the session is not valid now."""
+        if self.found is not None:
+            backend, user = self.found
+            user = user if backend.user_can_authenticate(user) else None
+        else:
+            named = user_of(session)
+            if named is None:
+                return AnonymousUser()
+            path, primary_key = named
+            user = load_backend(path).get_user(primary_key)
+        if user is None:
+            return AnonymousUser()
+        if hasattr(user, "get_session_auth_hash"):
+            signed = session.get(HASH_SESSION_KEY)
+            hashes = _auth_hashes(user)
+            if not signed or not any(constant_time_compare(signed, each) for each in hashes):
+                return None
+        return user
+
+
+def _auth_hashes(user: Any) -> Iterator[str]:
+    yield user.get_session_auth_hash()
+    if hasattr(user, "get_session_auth_fallback_hash"):
+        yield from user.get_session_auth_fallback_hash()
+
+
+def user_of(session: SessionBase | Mapping[str, str]) -> tuple[str, Any] | None:
+    """The path of the backend and the primary key of the session's user, if it names one."""
+    path = session.get(BACKEND_SESSION_KEY)
+    if SESSION_KEY not in session or path not in settings.AUTHENTICATION_BACKENDS:
+        return None
+    primary_key = get_user_model()._meta.pk
+    assert primary_key is not None
+    return str(path), primary_key.to_python(session[SESSION_KEY])
+
+
+@contextmanager
+def denials(setting: str) -> Iterator[None]:
+    """Turn ``PermissionDenied`` into a refusal. A recheck that is refused closes the websocket."""
+    try:
+        yield
+    except PermissionDenied as error:
+        detail = f"{setting} raised PermissionDenied ({error})"
+        raise Denied(403, "This is not allowed.", detail=detail) from error
+
+
+def make_request(handshake: Handshake) -> WSGIRequest:
+    """The request that Django would have made from this handshake."""
+    headers = handshake.headers
+    host, _, port = headers["host"].rpartition(":")
+    if not port.isdigit():
+        host, port = headers["host"], "443" if handshake.secure else "80"
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        # WSGI wants percent-decoded bytes, decoded as latin-1.
+        "PATH_INFO": unquote_to_bytes(handshake.path.encode("latin-1")).decode("latin-1"),
+        "QUERY_STRING": handshake.query,
+        "SERVER_NAME": host,
+        "SERVER_PORT": port,
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": handshake.peer,
+        "wsgi.url_scheme": "https" if handshake.secure else "http",
+        "wsgi.input": io.BytesIO(),
+    }
+    for name, value in headers.items():
+        # A name with "_" would shadow the same name with "-".
+        if "_" not in name:
+            environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
+    script_name = get_script_name(environ)
+    set_script_prefix(script_name)  # for reverse(), as Django's own handlers do
+    request = WSGIRequest(environ)
+    if script_name and request.path_info.startswith(f"{script_name.rstrip('/')}/"):
+        request.path = request.path_info  # WEBSOCKET_URL begins with the script name itself
+    return request
+
+
+def _identity_by_session(request: WSGIRequest) -> Identity:
+    if not hasattr(request.session, "session_key"):
+        raise TypeError(
+            f"WS4REDIS_PROCESS_REQUEST set request.session to a {type(request.session).__name__}. "
+            "Set it to a session, or to None."
+        )
+    session_key = session_key_of(request.session)
+    if not request.user.is_authenticated:
+        return Identity(session_key)
+    groups = tuple(request.session.get(memberof.KEY, ()))
+    return Identity(
+        session_key, request.user.get_username() or None, groups, user_id_of(request.user)
+    )
+
+
+def expiry_of(session: Any) -> float | None:
+    """When the session expires, in seconds since the epoch.
+
+    The date comes from its row, or from the session if an expiry date was set there. Other engines
+    know at most an age, hence ``None``. Does not query the database.
+    """
+    if isinstance(session, signed_cookies.SessionStore):
+        return None  # Django accepts a signed cookie even after its session's expiry
+    when = getattr(session, "_ws4redis_expires", None)
+    if when is None and isinstance(session, SessionBase) and session.session_key:
+        when = session.get("_session_expiry")
+        if isinstance(when, str):  # from the JSON serializer
+            with suppress(ValueError):
+                when = datetime.fromisoformat(when)
+    return when.timestamp() if isinstance(when, datetime) else None
+
+
+def session_store() -> type[SessionBase]:
+    return read_only_store(settings.SESSION_ENGINE)
