@@ -9,6 +9,7 @@ from twisted.logger import Logger
 
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.scheduling.clock import use_monotonic_clock
+from ws4redis_tx.scheduling.polling import poll_directly
 from ws4redis_tx.system.announcements import versions
 from ws4redis_tx.twistd.options import Options
 
@@ -33,6 +34,7 @@ def makeService(options: Options) -> IService:
     from ws4redis_tx.twistd.assembly import make_parent, make_server
 
     use_monotonic_clock(reactor)
+    poll_directly(reactor)
     try:
         return make_parent(options) if options["workers"] > 1 else make_server(options)
     except ConfigError as error:

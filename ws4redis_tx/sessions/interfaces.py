@@ -57,6 +57,10 @@ class ITransport(Protocol):
         """What was written and is kept, because the system has not taken it yet."""
 
     @property
+    def silent(self) -> bool:
+        """Whether the client has given no sign of life since ``check_liveness``."""
+
+    @property
     def connection(self) -> Any:
         """Twisted's transport."""
 
@@ -95,7 +99,7 @@ class ITransport(Protocol):
         """Ask the client for a sign of life. ``drop_if_silent`` looks for it later."""
 
     def drop_if_silent(self) -> None:
-        """End the connection if the client gave no sign of life since ``check_liveness``."""
+        """End the connection of a client that is ``silent``, unless it is merely slow."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter, methodcaller
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -29,7 +30,7 @@ from ws4redis_tx.scheduling.timeouts import Timeouts
 from ws4redis_tx.scheduling.waiters import Waiters
 from ws4redis_tx.sessions.authorization import Authorization
 from ws4redis_tx.sessions.descriptors import Descriptors
-from ws4redis_tx.sessions.interfaces import ISessionObserver, must_implement
+from ws4redis_tx.sessions.interfaces import ISessionObserver, ITransport, must_implement
 from ws4redis_tx.sessions.log import ClientLog
 from ws4redis_tx.sessions.pending_total import PendingTotal
 from ws4redis_tx.sessions.session import Session
@@ -96,13 +97,14 @@ class Server:
         """The sessions whose clients have sent more than a little at once."""
         self.random = random.Random()
         """Chooses the time of a session's first sweep. A test may seed it."""
-        self._liveness: PeriodicSweep[Session] = PeriodicSweep(
+        self._liveness: PeriodicSweep[ITransport] = PeriodicSweep(
             PING_INTERVAL,
-            lambda session: session.transport.check_liveness(),
+            methodcaller("check_liveness"),
             reactor,
             self.random,
             check_after=PING_TIMEOUT,
-            check=lambda session: session.transport.drop_if_silent(),
+            check=methodcaller("drop_if_silent"),
+            check_if=attrgetter("silent"),
         )
         self.heartbeat = None if config.heartbeat is None else config.heartbeat.encode()
         self._heartbeats: PeriodicSweep[Session] | None = None
@@ -184,7 +186,7 @@ class Server:
         self.timeouts.discard(session)
         self.opening.discard(session)
         self.sessions.add(session)
-        self._liveness.add(session)
+        self._liveness.add(session.transport)
         if self._heartbeats is not None:
             self._heartbeats.add(session)
 
@@ -192,7 +194,7 @@ class Server:
         self.timeouts.discard(session)
         self.opening.discard(session)
         self.sessions.discard(session)
-        self._liveness.discard(session)
+        self._liveness.discard(session.transport)
         self.revocations.closed(session)
         self.pending_total.forget(session)
         if self._heartbeats is not None:

@@ -54,7 +54,8 @@ class WebSocketTransport(TurnTaking):
 
     codec: ICodec = PLAIN
     writer: IWriter
-    _silent = False
+    silent = False
+    # While the client is paused and silent: as it was at the ping, or at the pause after it.
     _unsent = 0
     _close_frame: tuple[Any, Any] | None = None
     _drop_timer: Any = None
@@ -83,9 +84,14 @@ class WebSocketTransport(TurnTaking):
         return name
 
     def dataReceived(self, data: bytes) -> None:
-        if self._silent:
-            self._silent = False
-            if len(data) == _PONG_SIZE and data.startswith(_PONG) and not self._within_frame():
+        if self.silent:
+            self.silent = False
+            if (
+                len(data) == _PONG_SIZE
+                and data.startswith(_PONG)
+                and not self.data  # not within a frame
+                and self.current_frame is None
+            ):
                 return  # the answer to our ping: all that an idle client sends
         if self._within_rate(size=len(data)):
             self._dataReceived(data)
@@ -178,12 +184,13 @@ class WebSocketTransport(TurnTaking):
     def check_liveness(self) -> None:
         if self.state == self.STATE_OPEN:
             outbox = self.session.outbox
-            self._silent = True
-            self._unsent = unsent(self.transport) if outbox.paused else 0
+            self.silent = True
+            if outbox.paused:
+                self._unsent = unsent(self.transport)
             outbox.write_control(PING)
 
     def drop_if_silent(self) -> None:
-        if not self._silent or self.state != self.STATE_OPEN:
+        if not self.silent or self.state != self.STATE_OPEN:
             return
         paused = self.session.outbox.paused
         # While the server does not read from a client, it cannot see the pong. A client that reads
@@ -192,18 +199,14 @@ class WebSocketTransport(TurnTaking):
             self.wasNotCleanReason = "it did not answer a ping"
             self.dropConnection(abort=True)
 
-    def _within_frame(self) -> bool:
-        """Whether the client's next byte continues a frame."""
-        return bool(self.data) or self.current_frame is not None
-
     def pauseProducing(self) -> None:
-        if self._silent:
+        if self.silent:
             # The ping may be behind bytes that the client has yet to read.
             self._unsent = unsent(self.transport)
         self.session.pause()
 
     def resumeProducing(self) -> None:
-        self._silent = False
+        self.silent = False
         self.session.resume()
 
     def stopProducing(self) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import sys
 from collections import Counter
 from random import Random
+from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -91,3 +95,52 @@ class PeriodicSweepTests(SynchronousTestCase):
             sweep.add(member)
         self.clock.pump([0.25] * 16)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_check_is_left_out_where_it_is_not_needed(self) -> None:
+        needed = {1, 2}
+        sweep: PeriodicSweep[int] = PeriodicSweep(
+            4,
+            lambda member: None,
+            self.clock,
+            Random(1),
+            check_after=1,
+            check=lambda member: self.checked.update([member]),
+            check_if=needed.__contains__,
+        )
+        for member in range(5):
+            sweep.add(member)
+        self.clock.pump([0.25] * 40)
+        self.assertEqual(set(self.checked), needed)
+
+    def test_a_visit_that_fails_is_not_the_last(self) -> None:
+        def fail(member: int) -> None:
+            self.visited.update([member])
+            raise ZeroDivisionError
+
+        sweep: PeriodicSweep[int] = PeriodicSweep(4, fail, self.clock, Random(1))
+        sweep.add(1)
+        for _ in range(48):
+            with contextlib.suppress(ZeroDivisionError):
+                self.clock.advance(0.25)
+        self.assertEqual(self.visited[1], 3)
+
+    def test_a_tick_costs_two_calls(self) -> None:
+        calls: Counter[str] = Counter()
+
+        def count(frame: Any, event: str, argument: object) -> None:
+            if event == "call":
+                calls[frame.f_code.co_qualname] += 1
+
+        self.sweep.add(1)
+        before = sys.getprofile()
+        gc.disable()
+        sys.setprofile(count)
+        try:
+            for _ in range(100):
+                self.clock.advance(0.25)
+        finally:
+            sys.setprofile(before)
+            gc.enable()
+        fakes = ("Clock.", "DelayedCall.", "PeriodicSweepTests.", "Counter.", "ABC")
+        ours = {name: number for name, number in calls.items() if not name.startswith(fakes)}
+        self.assertLessEqual(sum(ours.values()), 200, ours)

@@ -7,11 +7,13 @@ import os
 import sys
 from typing import Any
 
+from twisted.internet import reactor
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.django import SETTINGS
 from tests.support.programs import python, write_file
+from ws4redis_tx import tap
 from ws4redis_tx.config.kinds import Flag
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.config.table import BY_FIELD
@@ -167,12 +169,19 @@ class PlainTests(OptionsTestCase):
         self.assertEqual(len(self.parse()["doubts"]), 1)
 
     def test_what_shows_only_at_the_start_is_told_under_the_option_too(self) -> None:
+        self.patch(tap, "poll_directly", lambda reactor: None)
         for argument, expected in (
             ("--listen=udp:1", "--listen is 'udp:1', which Twisted cannot listen on"),
             ("--redis=rediss://h?ssl_ca_certs=/no/such", "--redis has a ssl_ca_certs that cannot"),
         ):
             error = self.assertRaises(SystemExit, makeService, self.parse(argument))
             self.assertIn(f"twistd ws4redis: {expected}", str(error))
+
+    def test_events_go_straight_to_their_connections(self) -> None:
+        told: list[object] = []
+        self.patch(tap, "poll_directly", told.append)
+        self.assertRaises(SystemExit, makeService, self.parse("--listen=udp:1"))
+        self.assertEqual(told, [reactor])
 
 
 class DjangoTests(SynchronousTestCase):
@@ -183,6 +192,7 @@ import django, json, sys
 django.setup()
 from dataclasses import fields
 from django.test import override_settings
+from twisted.internet import reactor
 from twisted.python.usage import UsageError
 from ws4redis_tx.twistd.options import Options
 

@@ -177,7 +177,6 @@ class PubSubProtocol(_InStep):
     def __init__(self, on_messages: Callable[[list[tuple[bytes, bytes]]], None]) -> None:
         super().__init__()
         self._on_messages = on_messages
-        self._messages: list[tuple[bytes, bytes]] = []
         self._expected: deque[tuple[bytes, bytes | None, Deferred[None]]] = deque()
         self.reads = 0
         """How often something has arrived."""
@@ -200,26 +199,39 @@ class PubSubProtocol(_InStep):
         return answered
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
+        # As the base's, but a message costs no call.
         self.reads += 1
-        super().dataReceived(data, unpause)
-        if self._messages:
-            messages, self._messages = self._messages, []
+        messages: list[tuple[bytes, bytes]] = []
+        replies = self._replies
+        if self._in_step:
+            replies.feed(data)
+        while self._in_step:
+            try:
+                reply = replies.gets()
+            except Exception:
+                self._out_of_step()
+                break
+            if (
+                type(reply) is list
+                and len(reply) == 3
+                and reply[0] == b"message"
+                and type(reply[1]) is type(reply[2]) is bytes
+            ):
+                messages.append((reply[1], reply[2]))
+            elif reply is _NO_MORE:
+                break
+            else:
+                if messages:
+                    self._on_messages(messages)
+                    messages = []
+                self.replyReceived(reply)
+        if messages:
             self._on_messages(messages)
 
     def replyReceived(self, reply: Any) -> None:
-        if (
-            type(reply) is list
-            and len(reply) == 3
-            and reply[0] == b"message"
-            and type(reply[1]) is type(reply[2]) is bytes
-        ):
-            self._messages.append((reply[1], reply[2]))
-        elif self.replyQueue.waiting:  # AUTH and SELECT, before anything else; also if that fails
+        if self.replyQueue.waiting:  # AUTH and SELECT, before anything else; also if that fails
             self.replyQueue.put(reply)
         else:
-            if self._messages:
-                messages, self._messages = self._messages, []
-                self._on_messages(messages)
             self._answered(reply)
 
     def _answered(self, reply: Any) -> None:

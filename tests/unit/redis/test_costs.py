@@ -1,0 +1,89 @@
+"""The cost of a message from Redis in calls, from the bytes of one read to the fan-out."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from ws4redis_tx.core.messages import Joined, Publication
+from ws4redis_tx.core.redis_address import RedisAddress
+from ws4redis_tx.redis.commands import Commands
+from ws4redis_tx.redis.dispatcher import Dispatcher
+from ws4redis_tx.redis.wire.protocol import PubSubProtocol
+
+
+def message(channel: bytes, payload: bytes) -> bytes:
+    return b"*3\r\n$7\r\nmessage\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n" % (
+        len(channel),
+        channel,
+        len(payload),
+        payload,
+    )
+
+
+def calls_in_redis(work: Callable[[], object]) -> Counter[str]:
+    """The number of calls of each Python function in the rooms that know Redis."""
+    counted: Counter[str] = Counter()
+
+    def count(frame: Any, event: str, _: Any) -> None:
+        if event == "call" and "/ws4redis_tx/redis/" in frame.f_code.co_filename:
+            counted[frame.f_code.co_qualname] += 1
+
+    before = sys.getprofile()
+    gc.disable()
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+        gc.enable()
+    return counted
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []
+
+    def deliver(self, publication: Publication | Joined) -> None:
+        self.heard += [each.payload for each in publication.parts]
+
+
+class ArrivalCostTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        address, clock = RedisAddress(), MemoryReactorClock()
+        dispatcher = Dispatcher(
+            address,
+            "",
+            clock,
+            Commands(address, "", clock, timeout=1),
+            on_up=lambda: None,
+            on_down=lambda problem: None,
+        )
+        self.redis = PubSubProtocol(dispatcher.receive)
+        self.listener = Listener()
+        dispatcher.hub.add(b"user:mary:x", self.listener)
+
+    def calls(self, number: int) -> Counter[str]:
+        data = b"".join(message(b"user:mary:x", b"%d" % each) for each in range(number))
+        self.listener.heard.clear()
+        counted = calls_in_redis(lambda: self.redis.dataReceived(data))
+        self.assertEqual(self.listener.heard, [b"%d" % each for each in range(number)])
+        return counted
+
+    def test_one_message_costs_three_calls(self) -> None:
+        counted = self.calls(1)
+        self.assertLessEqual(counted.total(), 3, counted)
+
+    def test_one_more_of_the_same_read_costs_one(self) -> None:
+        counted = self.calls(51) - self.calls(1)
+        self.assertLessEqual(counted.total(), 50, counted)
+
+    def test_one_that_nobody_hears_costs_none(self) -> None:
+        data = message(b"user:john:x", b"1") * 50
+        self.assertLessEqual(calls_in_redis(lambda: self.redis.dataReceived(data)).total(), 2)
