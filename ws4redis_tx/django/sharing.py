@@ -17,6 +17,7 @@ from typing import Any
 
 from django.contrib.auth import get_user_model, load_backend
 from django.contrib.auth.backends import ModelBackend
+from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import FieldDoesNotExist
 from django.db import router
 from django.db.models.fields.related_descriptors import ManyToManyDescriptor
@@ -87,17 +88,18 @@ def _fetch_for_one_tenant(visitors: Sequence[Visitor]) -> None:
 
 def _known_items(visitors: Sequence[Visitor]) -> Iterator[tuple[Visitor, Any]]:
     """Visitors with the items of their sessions, or their tickets', as far as these are fetched."""
+    made: list[tuple[Visitor, SessionBase]] = []
     for visitor in visitors:
         visitor.ticket = ticket = redeem(visitor.handshake, visitor.tenant)
-        if ticket is None or ticket.session is not None:
-            visitor.session = visitor.make_session()
-    loading = [each.session for each in visitors if each.session is not None]
-    fetched = set(map(id, fetch_together(loading)))
-    for visitor in visitors:
-        if id(visitor.session) in fetched:
-            yield visitor, visitor.session
-        elif visitor.session is None and visitor.ticket is not None:
-            yield visitor, visitor.ticket.user
+        if ticket is not None and ticket.session is None:
+            yield visitor, ticket.user
+        else:
+            made.append((visitor, visitor.make_session()))
+    fetched = set(map(id, fetch_together([session for _, session in made])))
+    for visitor, session in made:
+        if id(session) in fetched:  # another one may need its own thread's connection to a cache
+            visitor.session = session
+            yield visitor, session
 
 
 def _plain_backend(path: str) -> Any:
