@@ -43,7 +43,7 @@ class Schedule:
         self._chance = random.Random(self.seed)
         # Nothing but departures and arrivals disturbs a large crowd.
         self._calm = theme == "plain" and self._chance.random() < 0.6
-        self._crowd = 150 if self._calm else self._chance.choice([40, 100, 150])
+        self._crowd = 150 if self._calm else self._chance.choice([6, 40, 100, 150])
         self.tick = self._chance.choice([0.0015, 0.005, 0.005, 0.005])
         self._narrow = 0.0 if self._calm else self._chance.choice([0.1, 0.5])
         self._joined = 0
