@@ -50,7 +50,7 @@ class Schedule:
         self.steps: list[Step] = []
         for _ in range(self._crowd):
             self.steps.append(self._join())
-            if theme == "meddled" and self._chance.random() < 0.05:
+            if theme == "meddled" and self._chance.random() < max(0.05, 3 / self._crowd):
                 self.steps.append(self._meddler())
         self.steps.append(("settle",))
         for _ in range(length):
