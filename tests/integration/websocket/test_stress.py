@@ -31,7 +31,7 @@ AMID = ["join", "leave", "close", "mode", "send", "say", "subscribe", "unsubscri
 class StreamTests(TestCase):
     """Each client gets byte for byte what the model says, and the counts at its end are exact."""
 
-    timeout = 120 if SEEDS < 10 else 1800
+    timeout = 300 if SEEDS < 10 else 3600
 
     @inlineCallbacks
     def check(self, theme: str, *happens: str) -> Any:

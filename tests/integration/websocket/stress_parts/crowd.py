@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet import reactor, tcp, unix
 from twisted.internet.address import IPv4Address
@@ -64,15 +64,26 @@ class SlicedClock(ReactorClock, Reactor):
         return any(call.getTime() <= self.rightNow for call in self.getDelayedCalls())
 
 
-class Closings(ClientLog):
-    """A log that keeps the counts of those that have ended."""
+class End(NamedTuple):
+    """The end of a client's connection, as the server saw it."""
 
-    def __init__(self, clock: Clock) -> None:
-        super().__init__(clock)
-        self.closings: dict[Any, Any] = {}
+    closing: Any
+    kept: bool
+    """Whether something was never sent: messages that waited, or bytes that the transport kept."""
+    completed: int
+    arrived: int
+
+
+class Ends(ClientLog):
+    """A log that keeps the ends of all connections."""
+
+    def __init__(self, crowd: Crowd) -> None:
+        super().__init__(crowd.timers)
+        self._crowd = crowd
 
     def ended(self, session: Any, closing: Any) -> None:
-        self.closings[session] = closing
+        kept = session.outbox.paused or bool(session.transport.outgoing)
+        self._crowd.ends[session] = End(closing, kept, *self._crowd.progress)
 
 
 class Hooks(NullHooks):
@@ -141,6 +152,7 @@ class Crowd:
         self.happened: Counter[str] = Counter()
         self.failures = 0
         self.visitors: list[Visitor] = []
+        self.ends: dict[Any, End] = {}
         self._schedule = schedule
         self._certificates = certificates
         self._servers = [self._server(**each) for each in THEMES[schedule.theme]]
@@ -162,7 +174,7 @@ class Crowd:
             hooks=observer,
             reactor=self.timers,
         )
-        factory.session_server.log = Closings(self.timers)
+        factory.session_server.log = Ends(self)
         return factory, observer
 
     @inlineCallbacks
@@ -190,6 +202,13 @@ class Crowd:
         """The number of the first message that has not arrived."""
         waiting = (each.number for _, each in self.world.pubsub.answers if each is not None)
         return next(waiting, len(self.history))
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """All messages before the first number were handed to all who listened; none from the
+        second one on.
+        """
+        return self._completed, self._arrived
 
     def _publish(self, channel: bytes, size: int, binary: bool, persist: bool) -> None:
         if self._size > 300_000:
@@ -433,9 +452,10 @@ class Crowd:
         yield gatherResults(drained)
         for visitor in self.visitors:
             factory, hooks = self._servers[visitor.kind.server]
-            visitor.closing = factory.session_server.log.closings.get(visitor.session)
+            end = self.ends.get(visitor.session)
+            visitor.closing = end and end.closing
             visitor.told = hooks and hooks.closings.get(visitor.session)
-            self._judge(visitor, factory.config)
+            self._judge(visitor, end, factory.config)
         remembered = {**self.world.remembered(), "messages": self.world.redis.lost}
         assert not any(remembered.values()), remembered
 
@@ -449,7 +469,7 @@ class Crowd:
             visitor.sock.close()
         yield later()
 
-    def _judge(self, visitor: Visitor, config: ServerConfig) -> None:
+    def _judge(self, visitor: Visitor, end: End | None, config: ServerConfig) -> None:
         """Its end, and the counts that the server keeps."""
         bounded = config.max_pending < 1 << 20 or config.max_pending_total < 1 << 20
         may_drop = config.max_pending_total < 1 << 20
@@ -458,7 +478,7 @@ class Crowd:
         if visitor.status not in (0, 101):
             assert bounded and visitor.status == 503, f"{visitor}: {visitor.status}"
             return
-        if visitor.closing is None:
+        if end is None:
             assert visitor.left and not visitor.messages, f"{visitor}: it has no end"
             return
         allowed = {1001, *([1013] if bounded else []), *([1000] if visitor.left else [])}
@@ -466,17 +486,22 @@ class Crowd:
             assert visitor.left or may_drop, f"{visitor} was ended without a close frame"
         else:
             assert visitor.code in allowed | {visitor.closed_by}, f"{visitor}: {visitor.code}"
-        closing = visitor.closing
+        closing = end.closing
         connection = visitor.session.transport.connection
         obeyed = visitor.kind.socket == "tls" or not connection.disobeyed
         assert obeyed, f"{visitor}: more was written while it was paused"
         assert visitor.told in (None, closing), f"{visitor}: {visitor.told}, {closing}"
         assert visitor.lossy or not closing.dropped, f"{visitor}: {closing}"
         number = len(visitor.messages)
-        if visitor.code is None or visitor.broken:
-            assert closing.sent >= number, f"{visitor}: {number} came, {closing}"
-        else:
+        if visitor.whole and not end.kept:
             assert closing.sent == number, f"{visitor}: {number} came, {closing}"
+            self.happened[f"counted with {visitor.code}"] += 1
+        least, most = self.ledger.bounds(visitor, end.completed, end.arrived)
+        if end.kept or visitor.lossy or closing.clean or closing.by_server:
+            least = number
+        assert max(least, number) <= closing.sent <= most, (
+            f"{visitor}: {number} came, {least} to {most} were handed over, {closing}"
+        )
         if visitor.stayed:
             assert closing.received == visitor.said, f"{visitor}: {visitor.said}, {closing}"
         assert visitor.pongs == sorted(set(visitor.pongs)), f"{visitor}: {visitor.pongs}"

@@ -38,6 +38,18 @@ class Ledger:
         numbers = [n for each in visitor.messages for n in self._numbers.get(each, ())]
         return max((n for n in numbers if self.history[n].channel == channel), default=-1)
 
+    def bounds(self, visitor: Visitor, completed: int, arrived: int) -> tuple[int, int]:
+        """How many messages a client was given that read them all, as long as it was there."""
+        least = most = 0
+        for interval in visitor.intervals:
+            for n in self.on(interval.channel):
+                if not self._is_hidden(visitor, n):
+                    least += interval.must_from <= n < min(interval.must_until, completed)
+                    most += interval.may_from <= n < min(interval.may_until, arrived)
+        if visitor.live_at is None:
+            least = 0
+        return least, most + len(visitor.own) + len(visitor.kind.channels)
+
     def check(self, visitor: Visitor, *, complete: bool) -> None:
         """Compare what ``visitor`` has received with what it had to. ``complete``: nothing is on
         its way any more.

@@ -41,14 +41,16 @@ class Schedule:
         self.seed = f"{theme} {seed}"
         self.theme = theme
         self._chance = random.Random(self.seed)
-        self._crowd = self._chance.choice([40, 100, 150])
+        # Nothing but departures and arrivals disturbs a large crowd.
+        self._calm = theme == "plain" and self._chance.random() < 0.6
+        self._crowd = 150 if self._calm else self._chance.choice([6, 40, 100, 150])
         self.tick = self._chance.choice([0.0015, 0.005, 0.005, 0.005])
-        self._narrow = self._chance.choice([0.1, 0.5])
+        self._narrow = 0.0 if self._calm else self._chance.choice([0.1, 0.5])
         self._joined = 0
         self.steps: list[Step] = []
         for _ in range(self._crowd):
             self.steps.append(self._join())
-            if theme == "meddled" and self._chance.random() < 0.05:
+            if theme == "meddled" and self._chance.random() < max(0.05, 3 / self._crowd):
                 self.steps.append(self._meddler())
         self.steps.append(("settle",))
         for _ in range(length):
@@ -96,11 +98,24 @@ class Schedule:
     def _amid(self) -> Step:
         """Something that may happen in the middle of a fan-out."""
         chance = self._chance
+        if self._calm and chance.random() < 0.5:
+            return self._change()
         if chance.random() < 0.25:
             return ("io",)
         if chance.random() < 0.15:
             return self._join()
         return self._at_once()
+
+    def _change(self) -> Step:
+        """Somebody leaves or joins a channel."""
+        who = self._chance.randrange(10_000)
+        match self._chance.randrange(6):
+            case 0:
+                return ("close", who, 4000)
+            case 1 | 2 | 3:
+                return ("unsubscribe", who, self._chance.choice([A, A, B]))
+            case _:
+                return ("subscribe", who, self._chance.choice([A, B]))
 
     def _at_once(self) -> Step:
         """Something that takes no turn of the reactor: it may happen within a delivery."""
@@ -143,7 +158,7 @@ class Schedule:
                 server=chance.randrange(len(THEMES[self.theme])),
                 channels=channels,
                 socket=socket,
-                choppy=chance.random() < (0.3 if narrow else 0.05),
+                choppy=chance.random() < (0.3 if narrow else 0.0 if self._calm else 0.05),
                 buffers=4096 if narrow else 1 << 18,
                 high_water=chance.choice([300, 1000, 8000]) if narrow else 1 << 16,
                 speaks=speaks,

@@ -149,10 +149,14 @@ class Visitor:
     """That of the server's close frame."""
     ended: bool = False
     """Whether nothing more can come: the connection is over."""
+    whole: bool = False
+    """Whether it has read everything, up to the end of the connection."""
     left: bool = False
     """Whether it ended the connection itself, or asked for that."""
     broken: bool = False
     """Whether the connection ended without a close handshake, perhaps within a frame."""
+    reset: bool = False
+    """Whether bytes on their way may have been lost with the connection."""
     stayed: bool = False
     """Whether it was there, and everything had arrived, when the server was stopped."""
     said: int = 0
@@ -239,7 +243,7 @@ class Visitor:
             except _NOT_NOW:
                 break
             except OSError:  # the server has aborted
-                data, self.broken = b"", True
+                data, self.broken, self.reset = b"", True, True
             size += len(data)
             self._take(data)
         self.flush()
@@ -291,6 +295,7 @@ class Visitor:
         if not data:
             self.ended = True
             self.sock.close()
+            self.whole = not self._received and not self.reset
             if self._received:
                 assert self.broken or self.code is None, f"{self}: a frame was cut off"
                 self.broken = True
