@@ -41,6 +41,9 @@ HANDSHAKE_TIMEOUT = 5
 PING_INTERVAL, PING_TIMEOUT = 25.0, 10.0
 """Seconds between two checks that a client is alive, and from a check to its sign of life."""
 
+PINGS_TOGETHER = 100
+"""Pings that may be sent at once. They take about a millisecond."""
+
 HEARTBEAT_INTERVAL = 4.0
 """Seconds between two heartbeats. The contract allows 5 s of silence."""
 
@@ -105,6 +108,7 @@ class Server:
             check_after=PING_TIMEOUT,
             check=methodcaller("drop_if_silent"),
             check_if=attrgetter("silent"),
+            together=PINGS_TOGETHER,
         )
         self.heartbeat = None if config.heartbeat is None else config.heartbeat.encode()
         self._heartbeats: PeriodicSweep[Session] | None = None
