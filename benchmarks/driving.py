@@ -59,7 +59,7 @@ class Audience:
     def grow(self, number: int) -> None:
         """Open more websockets, until there are ``number``."""
         more = number - self.number
-        self.load.open(self.server.port, self._targets, more, cookies=self.server.cookies)
+        self.server.open(self.load, self._targets, more, cookies=self.server.cookies)
         self.number = number
 
     def idle(self, seconds: float) -> float:

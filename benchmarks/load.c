@@ -1,12 +1,20 @@
 /* Holds very many websockets and reports the messages that they receive: one thread, one epoll.
  *
  * It implements as much of RFC 6455 as a client in a measurement needs: the handshake, unfragmented
- * frames, and pings. It does not check Sec-WebSocket-Accept. load.py sends it commands on standard
- * input, and it answers each command with one line:
+ * frames, and pings. It does not check Sec-WebSocket-Accept. On top of that it can speak a
+ * dialect: a protocol whose clients subscribe with frames of their own, and whose messages arrive
+ * inside its frames. load.py sends it commands on standard input, and it answers each command with
+ * one line:
  *
  *   open PORT NUMBER AT_ONCE MILLISECONDS FILE
  *                                   open websockets, at most AT_ONCE handshakes at a time (0: all);
- *                                   a line of FILE is a target and header lines, separated by tabs
+ *                                   a line of FILE is a target and header lines, separated by tabs;
+ *                                   a last one that starts with > has the bytes to say once the
+ *                                   handshake is answered, in hexadecimal digits
+ *   speak MARKER READY PING PONG    speak a dialect from now on; each word is > and hexadecimal
+ *                                   digits: what precedes the number of each message, what a frame
+ *                                   contains when the websocket is ready (nothing: it is at once),
+ *                                   a ping, and the frame that answers it
  *   start SEQUENCE ORDERED          reset the counts; if ORDERED, each message starts with a sequence
  *                                   number, which begins at SEQUENCE for every connection
  *   every FRAMES MILLISECONDS       wait until every connection has FRAMES messages
@@ -17,10 +25,14 @@
  *                                   and how often the request was resent because the kernel dropped it
  *   close                           close all websockets
  *
+ * In a dialect, a message is what follows the marker if that is a digit. A ping is the whole of a
+ * frame or of a line of it.
+ *
  * If the second word of a message is a number, it is the CLOCK_MONOTONIC time in ns at which the
  * message was sent.
  */
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <stdint.h>
@@ -33,9 +45,10 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST = 65536, READ = 65536, KEPT = 1024, PREFIX = 48, HEAD = 8192, EVENTS = 512 };
+enum { MOST = 65536, READ = 65536, KEPT = 65536, PREFIX = 48, HEAD = 8192, COMMAND = 8192 };
+enum { EVENTS = 512 };
 
-enum state { CONNECTING, OPENING, OPEN, GONE };
+enum state { CONNECTING, OPENING, SPEAKING, OPEN, GONE };
 
 struct connection {
     int socket, status;
@@ -46,7 +59,12 @@ struct connection {
     int64_t begun, asked, took;
     int resent;
     const char *line;
-    char bytes[KEPT];
+    char *bytes; /* the kept ones: room for KEPT, once there are any */
+};
+
+struct words {
+    size_t size;
+    char bytes[HEAD];
 };
 
 static struct connection *all;
@@ -54,6 +72,9 @@ static unsigned opened, number, at_once, handshaking, failed, gone, line_count;
 static char **lines;
 static struct sockaddr_in server = {.sin_family = AF_INET};
 static int poll_set;
+
+/* The dialect. Without a marker, there is none. */
+static struct words marker, ready, ping, answer;
 
 /* The condition that the current command waits for. */
 static enum what { NOTHING, HANDSHAKES, EVERY, TOTAL } waiting;
@@ -119,7 +140,7 @@ static int retransmissions(const struct connection *c) {
 }
 
 static void end(struct connection *c) {
-    if (c->state == CONNECTING || c->state == OPENING) {
+    if (c->state < OPEN) {
         handshaking--;
         failed++;
         if (c->state == OPENING) c->resent += retransmissions(c);
@@ -154,8 +175,10 @@ static void ask(struct connection *c) {
                         "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
                         target, c->line, ntohs(server.sin_port));
-    for (const char *each = headers; each && size < HEAD; each = strchr(each + 1, '\t'))
+    for (const char *each = headers; each && size < HEAD; each = strchr(each + 1, '\t')) {
+        if (each[1] == '>') break;
         size += snprintf(head + size, HEAD - size, "%.*s\r\n", (int)strcspn(each + 1, "\t"), each + 1);
+    }
     if (size < HEAD) size += snprintf(head + size, HEAD - size, "\r\n");
     if (size >= HEAD) {
         errno = EMSGSIZE;
@@ -170,6 +193,39 @@ static void ask(struct connection *c) {
         end(c);
 }
 
+static void succeed(struct connection *c) {
+    c->state = OPEN;
+    c->status = 101;
+    c->took = now() - c->begun;
+    handshaking--;
+}
+
+/* Decodes hexadecimal digits after a ">" up to the end of the word. */
+static void decode(struct words *words, const char *digits) {
+    words->size = 0;
+    for (digits++; isxdigit(digits[0]) && isxdigit(digits[1]); digits += 2) {
+        char both[] = {digits[0], digits[1], 0};
+        if (words->size == HEAD) die("too much to say");
+        words->bytes[words->size++] = strtol(both, NULL, 16);
+    }
+}
+
+static void say(struct connection *c, const struct words *words) {
+    if (c->state == GONE) return;
+    if (send(c->socket, words->bytes, words->size, MSG_NOSIGNAL) != (ssize_t)words->size) end(c);
+}
+
+/* Subscribes. The status stays 0 until the websocket is ready. */
+static void speak(struct connection *c) {
+    static struct words words;
+    const char *said = strstr(c->line, "\t>");
+    c->state = SPEAKING;
+    c->status = 0;
+    decode(&words, said ? said + 1 : ">");
+    say(c, &words);
+    if (c->state == SPEAKING && !ready.size) succeed(c);
+}
+
 /* Returns the size of the answer to the handshake, or 0 if it is incomplete. */
 static size_t answered(struct connection *c, const char *data, size_t size) {
     if (size < 13) return 0; /* the status and its delimiter */
@@ -177,10 +233,11 @@ static size_t answered(struct connection *c, const char *data, size_t size) {
     const char *rest = memmem(data, size, "\r\n\r\n", 4);
     if (c->status != 101 || (!rest && size >= KEPT)) end(c);
     if (c->state == GONE || !rest) return 0;
-    c->state = OPEN;
-    c->took = now() - c->begun;
     c->resent += retransmissions(c);
-    handshaking--;
+    if (marker.size)
+        speak(c);
+    else
+        succeed(c);
     return rest + 4 - data;
 }
 
@@ -212,10 +269,34 @@ static void pong(struct connection *c, const unsigned char *ping, unsigned size)
     send(c->socket, frame, 6 + size, MSG_NOSIGNAL);
 }
 
+static void count(struct connection *c, const char *message, unsigned known, int64_t at) {
+    frames++;
+    if (message) heard(c, message, known, at);
+    if (++c->frames == wanted) complete++;
+}
+
+/* Understands a frame of the dialect. */
+static void understand(struct connection *c, const char *text, size_t size, int64_t at) {
+    const char *end = text + size, *p;
+    if (c->state == SPEAKING && memmem(text, size, ready.bytes, ready.size)) succeed(c);
+    for (p = text; ping.size && (p = memmem(p, end - p, ping.bytes, ping.size));) {
+        int begins = p == text || p[-1] == '\n';
+        p += ping.size;
+        if (begins && (p == end || *p == '\n' || p[-1] == '\n')) {
+            pings++;
+            say(c, &answer);
+        }
+    }
+    for (p = text; (p = memmem(p, end - p, marker.bytes, marker.size));) {
+        p += marker.size;
+        if (p < end && *p >= '0' && *p <= '9') count(c, p, end - p < PREFIX ? end - p : PREFIX, at);
+    }
+}
+
 /* Returns the number of bytes consumed: whole frames, and ignored parts of messages. */
 static size_t parse(struct connection *c, const char *data, size_t size, int64_t at) {
     size_t used = 0;
-    while (c->state == OPEN) {
+    while (c->state == OPEN || c->state == SPEAKING) {
         if (c->skip) {
             size_t skipped = c->skip < size - used ? c->skip : size - used;
             c->skip -= skipped;
@@ -232,20 +313,28 @@ static size_t parse(struct connection *c, const char *data, size_t size, int64_t
         if (extended) length = 0;
         for (unsigned i = 0; i < extended; i++) length = length << 8 | frame[2 + i];
         int control = frame[0] & 8;
-        size_t needed = control || length < PREFIX ? length : PREFIX;
-        if (left < head + needed) break;
+        size_t needed = control || length < PREFIX || marker.size ? length : PREFIX;
+        if (left < head + needed) {
+            if (head + needed > KEPT) {
+                errno = EMSGSIZE;
+                die("a frame of a dialect");
+            }
+            break;
+        }
         if (frame[0] == 0x89 && length < 126) {
             pong(c, frame + head, length);
         } else if (frame[0] == 0x88) {
             end(c);
         } else if (!control) {
-            frames++;
             bytes += length;
-            if (frame[0] & 0x40)
+            if (marker.size) {
+                understand(c, (const char *)frame + head, length, at);
+            } else if (frame[0] & 0x40) {
                 compressed++;
-            else
-                heard(c, (const char *)frame + head, needed, at);
-            if (++c->frames == wanted) complete++;
+                count(c, NULL, 0, at);
+            } else {
+                count(c, (const char *)frame + head, needed, at);
+            }
         }
         used += head + needed;
         c->skip = length - needed;
@@ -262,12 +351,14 @@ static void receive(struct connection *c) {
     }
     char *data = arrival - c->kept;
     size_t size = got + c->kept;
-    memcpy(data, c->bytes, c->kept);
+    if (c->kept) memcpy(data, c->bytes, c->kept);
     c->kept = 0;
     size_t used = c->state == OPENING ? answered(c, data, size) : 0;
-    if (c->state == OPEN) used += parse(c, data + used, size - used, now());
+    if (c->state == OPEN || c->state == SPEAKING) used += parse(c, data + used, size - used, now());
     if (c->state == GONE) return;
     c->kept = size - used;
+    if (!c->kept) return;
+    if (!c->bytes && !(c->bytes = malloc(KEPT))) die("kept bytes");
     memcpy(c->bytes, data + used, c->kept);
 }
 
@@ -328,6 +419,7 @@ static void wait_for(enum what what, uint64_t count, long milliseconds) {
 }
 
 static void obey(char *command) {
+    static char words[4][COMMAND];
     char path[4096];
     unsigned port, more;
     uint64_t count;
@@ -339,6 +431,12 @@ static void obey(char *command) {
         if (number > MOST) die("too many websockets");
         if (!at_once) at_once = MOST;
         wait_for(HANDSHAKES, 0, milliseconds);
+    } else if (sscanf(command, "speak %s %s %s %s", words[0], words[1], words[2], words[3]) == 4) {
+        decode(&marker, words[0]);
+        decode(&ready, words[1]);
+        decode(&ping, words[2]);
+        decode(&answer, words[3]);
+        tell(0);
     } else if (sscanf(command, "start %lu %d", &count, &ordered) == 2) {
         for (unsigned i = 0; i < opened; i++) {
             all[i].frames = 0;
@@ -361,8 +459,10 @@ static void obey(char *command) {
                    all[i].asked, all[i].took, all[i].resent);
         printf("]\n");
     } else if (!strcmp(command, "close")) {
-        for (unsigned i = 0; i < opened; i++)
+        for (unsigned i = 0; i < opened; i++) {
             if (all[i].state != GONE) close(all[i].socket);
+            free(all[i].bytes);
+        }
         memset(all, 0, opened * sizeof *all);
         opened = number = failed = gone = handshaking = 0;
         tell(0);
@@ -374,7 +474,7 @@ static void obey(char *command) {
 
 static void turn(void) {
     static struct epoll_event events[EVENTS];
-    static char command[8192];
+    static char command[COMMAND];
     int64_t left = deadline - now();
     int ready = epoll_wait(poll_set, events, EVENTS, waiting ? left / 1000000 + 1 : -1);
     for (int i = 0; i < ready; i++) {

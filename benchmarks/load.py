@@ -70,7 +70,9 @@ class Undelivered(AssertionError):
 
 @dataclass(frozen=True)
 class Opened:
-    """One handshake: its status (0 means no answer) and its times in ns."""
+    """One handshake: its status (0 means no answer, or none that says that it is subscribed) and
+    its times in ns.
+    """
 
     status: int
     begun: int
@@ -80,6 +82,24 @@ class Opened:
     """The time until it was answered."""
     resent: int
     """How often the request was resent because the server's kernel had no room for it."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What the clients of a protocol on top of the websocket understand."""
+
+    marker: bytes
+    """What precedes each message in a frame. A message starts with its number, as everywhere; the
+    marker before anything but a digit is no message. A frame may hold several.
+    """
+    ready: bytes = b""
+    """What a frame contains when the client is subscribed. Its handshake ends with it; without it,
+    the handshake ends as usual.
+    """
+    ping: bytes = b""
+    """A ping of the protocol: a whole frame, or a whole line of a frame."""
+    pong: bytes = b""
+    """The answer to ``ping``, as a masked frame."""
 
 
 class Load:
@@ -102,6 +122,8 @@ class Load:
         *,
         cookies: Sequence[str] = (),
         headers: Sequence[str] = (),
+        dialect: Dialect | None = None,
+        said: Sequence[bytes] = (),
         at_once: int = 100,
         patience: float | None = None,
         refusals: bool = False,
@@ -109,14 +131,21 @@ class Load:
         """Open ``number`` more websockets, with at most ``at_once`` handshakes at a time; 0 means
         all at the same time.
 
-        The websockets use the targets and cookies in turn, in the order of their opening. Raise if
-        a handshake fails, unless ``refusals`` are expected.
+        The websockets use the targets and cookies in turn, in the order of their opening. With a
+        ``dialect``, which is that of all websockets, they also take turns at what is ``said``: the
+        masked frames, in one string, that each sends as soon as it is accepted. Raise if a
+        handshake fails, unless ``refusals`` are expected.
         """
+        if dialect is not None:
+            words = (dialect.marker, dialect.ready, dialect.ping, dialect.pong)
+            self._tell("speak " + " ".join(f">{each.hex()}" for each in words))
         lines = []
-        for index in range(max(len(targets), len(cookies))):
+        for index in range(max(len(targets), len(cookies), len(said))):
             line = [targets[index % len(targets)], *headers]
             if cookies:
                 line.append(f"Cookie: {cookies[index % len(cookies)]}")
+            if said:
+                line.append(f">{said[index % len(said)].hex()}")
             lines.append("\t".join(line))
         with tempfile.NamedTemporaryFile("w", prefix="ws4redis-tx-") as file:
             file.write("\n".join(lines))

@@ -86,8 +86,8 @@ class Opening:
         Raise if one fails, unless ``refusals`` are expected.
         """
         before = self.server.cpu()
-        self.load.open(
-            self.server.port,
+        self.server.open(
+            self.load,
             self._targets,
             number,
             cookies=self._cookies,

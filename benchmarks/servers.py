@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import socket
 import subprocess
@@ -15,9 +16,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from benchmarks.build import compiled
-from ws4redis_tx.twistd.embedded_redis import find_server, free_port, server_command, watched
+from benchmarks.load import Load
+from ws4redis_tx.twistd.embedded_redis import find_server, server_command, watched
 
 ROOT = Path(__file__).resolve().parent.parent
 FACILITY = "load"
@@ -25,6 +28,10 @@ SETTINGS = "benchmarks.site.settings"
 
 # Linux: the number of the clock for the CPU time of a process with all of its threads, in ns.
 _SCHEDULED = 2
+_CLIENT_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_LOWEST_PORT = 10_000
+# Ten a second.
+_TRIES = 100
 
 
 def cpu_seconds(pid: int) -> float:
@@ -47,6 +54,19 @@ def family(pid: int) -> list[int]:
             for child in (task / "children").read_text().split():
                 found += family(int(child))
     return found
+
+
+def free_port() -> int:
+    """Return a port that nobody uses, and that the kernel gives to no client.
+
+    Thousands of clients may open a connection before the server listens on it.
+    """
+    lowest_of_clients = int(_CLIENT_PORTS.read_text().split()[0])
+    while True:
+        port = random.randrange(_LOWEST_PORT, lowest_of_clients)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Program:
@@ -114,6 +134,17 @@ class Program:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
         self._process.stdout.close()
+
+
+def wait_until_it_listens(port: int) -> None:
+    """Wait for a server that does not say when it listens, or only in a log with a line for every
+    connection.
+    """
+    for _ in range(_TRIES):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.1)
+    raise SystemExit(f"Nothing listens on port {port}.")
 
 
 class Redis(Program):
@@ -194,6 +225,12 @@ class Server:
     def targets(self) -> list[str]:
         """Return the paths that its clients request to receive the messages of ``publish``."""
         return [f"/ws/{FACILITY}?subscribe-broadcast"]
+
+    def open(self, load: Load, targets: Sequence[str], number: int, **how: Any) -> None:
+        """Let ``load`` open ``number`` websockets that receive the messages of ``publish``. ``how``
+        are further arguments of ``Load.open``.
+        """
+        load.open(self.port, targets, number, **how)
 
     def publish(self, messages: Sequence[bytes]) -> None:
         """Send ``messages`` to all clients of ``targets()``."""

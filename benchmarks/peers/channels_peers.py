@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.peers.environments import python_with_channels
-from benchmarks.servers import FACILITY, Program, Redis, RedisServer, Site
-
-_TRIES = 100
+from benchmarks.servers import FACILITY, Program, Redis, RedisServer, Site, wait_until_it_listens
 
 _PEERS = Path(__file__).resolve().parent
 
@@ -37,7 +32,7 @@ class Channels(RedisServer):
             self._environment["WS4REDIS_BENCHMARK_DB"] = site.database
         folder = Path(environment.program).parent
         self.run(self.command(folder), self.ready, **self._environment)
-        _wait_until_it_listens(self.port)
+        wait_until_it_listens(self.port)
         publish = str(_PEERS / "channels_site" / "publish.py")
         self._publisher = Program([environment.program, publish], "ready", **self._environment)
 
@@ -56,15 +51,6 @@ class Channels(RedisServer):
     def end(self) -> None:
         self._publisher.end()
         super().end()
-
-
-def _wait_until_it_listens(port: int) -> None:
-    """Wait for a server that would report it only in a log with a line for every connection."""
-    for _ in range(_TRIES):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            return
-        time.sleep(0.1)
-    raise SystemExit(f"Nothing listens on port {port}.")
 
 
 class DaphnePubSub(Channels):

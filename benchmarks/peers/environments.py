@@ -1,7 +1,7 @@
-"""Installs other people's servers in subfolders that git ignores.
+"""Installs the Python and Node packages of other people's servers in subfolders that git ignores.
 
 This neither touches the machine's own Python nor starts a service. Each server is installed on
-demand, and again when its requirements change. Only nginx needs one empty folder elsewhere.
+demand, and again when its requirements change.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -21,10 +20,6 @@ from tests.support.environments import clean_variables, succeeds
 
 _HERE = Path(__file__).resolve().parent
 _PACKAGES = _HERE / "package.json"
-_DEBIAN = ("nginx", "libnginx-mod-nchan")
-# With nchan, nginx also makes its default folders in this one, whatever the configuration says.
-_NGINX_FOLDER = Path("/var/lib/nginx")
-
 # For one command, in seconds.
 _PATIENCE = 900
 
@@ -117,61 +112,6 @@ def _npm_versions(folder: Path, *packages: str) -> dict[str, str]:
         name: json.loads((folder / name / "package.json").read_text())["version"]
         for name in packages
     }
-
-
-@dataclass(frozen=True)
-class Nginx:
-    program: str
-    module: str
-    """The path of the nchan module."""
-    versions: Mapping[str, str]
-    """The versions of the Debian packages."""
-
-
-@cache
-def nginx_with_nchan() -> Nginx:
-    """Unpack Debian's packages without installing them."""
-    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        raise Unavailable(
-            "nginx and nchan come from Debian's packages, and this system is not Debian"
-        )
-    folder = BUILD / "nginx"
-    nginx = folder / "usr/sbin/nginx"
-    module = folder / "usr/lib/nginx/modules/ngx_nchan_module.so"
-    label = folder / "made-from.txt"
-    if not label.is_file():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        label.write_text("".join(_unpack_debian_packages(folder)))
-    _check_that_it_runs(nginx, module)
-    versions = (line.split() for line in label.read_text().splitlines())
-    return Nginx(str(nginx), str(module), dict(versions))
-
-
-def _unpack_debian_packages(folder: Path) -> list[str]:
-    """Return a line with the name and version of each package."""
-    with tempfile.TemporaryDirectory(prefix="ws4redis-tx-") as packages:
-        try:
-            make("sh", "-c", 'cd "$0" && exec apt-get download "$@"', packages, *_DEBIAN)
-        except Unavailable as error:
-            raise Unavailable(f"{error} ('apt-get update' may help)") from error
-        found = sorted(map(str, Path(packages).glob("*.deb")))
-        for package in found:
-            make("dpkg-deb", "--extract", package, str(folder))
-        show = "${Package} ${Version}\n"
-        return [make("dpkg-deb", "--show", f"--showformat={show}", each) for each in found]
-
-
-def _check_that_it_runs(nginx: Path, module: Path) -> None:
-    try:
-        _NGINX_FOLDER.mkdir(exist_ok=True)
-    except OSError as error:
-        reason = f"nginx needs the folder {_NGINX_FOLDER}, which cannot be made ({error.strerror})"
-        raise Unavailable(reason) from error
-    with tempfile.TemporaryDirectory(prefix="ws4redis-tx-") as folder:
-        settings = Path(folder) / "nginx.conf"
-        settings.write_text(f"load_module {module}; pid {folder}/pid; events {{}}\n")
-        make(str(nginx), "-e", "stderr", "-t", "-q", "-c", str(settings))
 
 
 def _python_versions(python: str, requirements: Path) -> dict[str, str]:

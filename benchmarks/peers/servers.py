@@ -14,16 +14,21 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.peers.centrifugo import CentrifugoHistory, CentrifugoInMemory, CentrifugoRedis
 from benchmarks.peers.channels_peers import (
     Channels,
     DaphneCoreLayer,
     DaphnePubSub,
     UvicornPubSub,
 )
-from benchmarks.peers.environments import Unavailable, nginx_with_nchan
+from benchmarks.peers.environments import Unavailable
+from benchmarks.peers.mosquitto import Mosquitto
+from benchmarks.peers.nats import Nats
 from benchmarks.peers.plain_peers import Aiohttp, Bun, Picows, Tornado, Websockets, Ws
-from benchmarks.servers import FACILITY, Program, Redis, Server, Site
-from ws4redis_tx.twistd.embedded_redis import free_port
+from benchmarks.peers.programs import nginx_with_nchan
+from benchmarks.peers.pushpin import Pushpin
+from benchmarks.peers.socketio_peer import SocketIO
+from benchmarks.servers import FACILITY, Program, Redis, Server, Site, free_port
 
 __all__ = [
     "PEERS",
@@ -90,7 +95,7 @@ class NchanInMemory(Server):
 
     def __init__(self, site: Site | None = None) -> None:  # it does not know visitors
         nginx = nginx_with_nchan()
-        self.versions = nginx.versions
+        self.versions = nginx.unpacked.versions
         self.port = free_port()
         self._folder = tempfile.TemporaryDirectory(prefix="ws4redis-tx-")
         settings = Path(self._folder.name) / "nginx.conf"
@@ -107,7 +112,7 @@ class NchanInMemory(Server):
             )
         )
         command = [nginx.program, "-e", "stderr", "-p", self._folder.name, "-c", str(settings)]
-        self.program = Program(command, self.ready)
+        self.program = Program(command, self.ready, **nginx.unpacked.environment)
         self._publisher = socket.create_connection(("127.0.0.1", self.port))
         self._answers = self._publisher.makefile("rb")
 
@@ -204,6 +209,13 @@ PEERS: tuple[type[Server], ...] = (
     Ws,
     Websockets,
     Tornado,
+    Nats,
+    Mosquitto,
+    CentrifugoInMemory,
+    CentrifugoRedis,
+    CentrifugoHistory,
+    SocketIO,
+    Pushpin,
     NchanRedis,
     NchanInMemory,
     DaphnePubSub,

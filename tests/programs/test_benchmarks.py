@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import random
 import shutil
 import socket
 import sys
@@ -20,60 +22,22 @@ from benchmarks import load as load_module
 from benchmarks import report
 from benchmarks.handshakes import overtakings
 from benchmarks.load import Heard, Load, Opened, Undelivered
-from benchmarks.peers.environments import Unavailable, make, nginx_with_nchan
+from benchmarks.peers.environments import Unavailable, make
+from benchmarks.peers.programs import debian_packages
 from benchmarks.report import Figure, Report, Scale, judged
-from benchmarks.servers import Redis, cpu_seconds, family, resident_bytes
+from benchmarks.servers import Redis, cpu_seconds, family, free_port, resident_bytes
 from tests.support.programs import python
+from tests.support.scripted_server import (
+    ACCEPT,
+    CLOSE,
+    PATIENCE,
+    Script,
+    ScriptedServer,
+    receive,
+    sends,
+)
 from tests.support.sizes import BENCHMARKS
-from ws4redis_tx.websocket.frames import PING, server_frame
-
-ACCEPT = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
-CLOSE = b"\x88\x02\x03\xe8"
-
-# Seconds; later messages count as lost.
-PATIENCE = 10
-
-Script = Callable[[socket.socket], None]
-
-
-class ScriptedServer:
-    """Answers each client's handshake and then runs ``script``, one client after another."""
-
-    def __init__(self, script: Script) -> None:
-        self._script = script
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self.requests: list[bytes] = []
-        self._clients: list[socket.socket] = []
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        while True:
-            client, _ = self._listener.accept()
-            client.settimeout(PATIENCE)
-            self._clients.append(client)
-            request = b""
-            while not request.endswith(b"\r\n\r\n"):
-                data = client.recv(65536)
-                if not data:
-                    return  # ``end``
-                request += data
-            self.requests.append(request)
-            self._script(client)
-
-    def end(self) -> None:
-        with socket.create_connection(("127.0.0.1", self.port)):
-            pass
-        self._thread.join()
-        for each in (self._listener, *self._clients):
-            each.close()
-
-
-def sends(*messages: bytes) -> Script:
-    """A script that accepts, and sends text messages or raw frames."""
-    frames = [each if each in (PING, CLOSE) else server_frame(each) for each in messages]
-    return lambda client: client.sendall(ACCEPT + b"".join(frames))
+from ws4redis_tx.websocket.frames import server_frame
 
 
 class LoadTests(SynchronousTestCase):
@@ -184,7 +148,7 @@ class LoadTests(SynchronousTestCase):
 
         def script(client: socket.socket) -> None:
             client.sendall(ACCEPT + b"\x89\x03abc")
-            pongs.append(client.recv(9, socket.MSG_WAITALL))
+            pongs.append(receive(client, 9))
             client.sendall(server_frame(b"0"))
 
         server = self.serve(script)
@@ -277,6 +241,15 @@ class LoadTests(SynchronousTestCase):
 
 
 class UsageTests(SynchronousTestCase):
+    def test_a_server_gets_a_free_port_that_no_client_gets(self) -> None:
+        with socket.create_server(("127.0.0.1", free_port())) as server:
+            taken = server.getsockname()[1]
+            with socket.create_connection(("127.0.0.1", taken)) as client:
+                self.assertLess(taken, client.getsockname()[1])
+            drawn = itertools.count(taken)
+            self.patch(random, "randrange", lambda *_: next(drawn))
+            self.assertLess(taken, free_port())
+
     def test_the_cpu_of_a_process_is_that_of_all_its_threads_those_that_ended_too(self) -> None:
         def work() -> None:
             while time.thread_time() < 0.02:
@@ -416,7 +389,7 @@ class OrderTests(SynchronousTestCase):
 class PeerTests(SynchronousTestCase):
     def test_a_server_that_cannot_be_installed_says_why(self) -> None:
         self.patch(os, "environ", {**os.environ, "PATH": ""})
-        why = self.assertRaises(Unavailable, nginx_with_nchan.__wrapped__)
+        why = self.assertRaises(Unavailable, debian_packages.__wrapped__, "nginx")
         self.assertIn("this system is not Debian", str(why))
 
     def test_a_command_that_fails_is_named_with_what_it_said(self) -> None:

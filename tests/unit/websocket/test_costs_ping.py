@@ -26,7 +26,7 @@ PEER = IPv4Address("TCP", "127.0.0.1", 1)
 PONG = b"\x8a\x80\0\0\0\0"
 
 # `check_liveness`, the outbox's `write_control`, and `dataReceived` for the pong.
-MOST_CALLS = 3
+MOST_CALLS = 4
 
 
 class Answering(StringTransport):
