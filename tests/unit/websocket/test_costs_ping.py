@@ -25,7 +25,7 @@ from ws4redis_tx.testing import MemoryBroker, make_memory_factory
 PEER = IPv4Address("TCP", "127.0.0.1", 1)
 PONG = b"\x8a\x80\0\0\0\0"
 
-# `check_liveness`, the outbox's `write_control`, and `dataReceived` for the pong.
+# `check_liveness`, the outbox's `write_control` and `write`, and `dataReceived` for the pong.
 MOST_CALLS = 4
 
 
