@@ -56,6 +56,7 @@ class IDirectWriter(IWriter, Protocol):
     """The socket's own ``send`` while nothing waits for the socket, else ``takes_nothing``.
 
     After a call that took less than all, or raised ``OSError``, the caller must call ``leave``.
+    An open outbox keeps a copy: until the outbox is closed, everything must be written through it.
     """
 
     def leave(self, data: bytes, sent: int) -> None:

@@ -1,4 +1,4 @@
-"""Sending without a Python call for each receiver: the parts that all of this room share."""
+"""Sending without a Python call for each receiver: the parts that this room's modules share."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from ws4redis_tx.core.interfaces import takes_nothing
 
 
 class IDirect(Protocol):
-    """The attribute ``direct`` of a listener. Such a listener also counts what it was sent, in its
-    attribute ``written``.
-    """
+    """What a ``Feed`` says about its client's socket."""
 
     codec: Any
     """The ``ICodec`` of its messages; ``None``: they must be handed to the listener itself."""
@@ -39,8 +37,8 @@ CAREFUL = _Careful()
 
 
 class _Changes:
-    """Counts whatever may make a ``send`` that was looked up earlier the wrong one to call: in this
-    process, a ``send`` was set, or a listener left a channel.
+    """Counts the events of this process that can make a ``send`` that was looked up earlier the
+    wrong one to call: a ``send`` or a feed's ``direct`` was set, or a listener left a channel.
     """
 
     __slots__ = ("number",)
@@ -50,3 +48,21 @@ class _Changes:
 
 
 CHANGES = _Changes()
+
+
+class IUnsettled(Protocol):
+    """Counts messages of its receivers that are not in their ``written`` yet."""
+
+    def settle(self) -> None:
+        """Bring the ``written`` of each receiver up to date."""
+
+
+UNSETTLED: set[IUnsettled] = set()
+
+
+def settle_all() -> None:
+    """Bring every feed's ``written`` up to date. Not exact while a listener is being called: those
+    who were served just before it are counted a moment later.
+    """
+    for each in tuple(UNSETTLED):
+        each.settle()

@@ -104,7 +104,10 @@ class Fanout:
         handed = written = 0
         while True:
             for bundle, start, stop in self._current:
-                bundle.section.hand_over(bundle, start, stop, self._hub)
+                try:
+                    bundle.section.hand_over(bundle, start, stop, self._hub)
+                except Exception:  # it must not stop the fan-out
+                    self._hub.on_failure()
                 handed += stop - start
                 written += (stop - start) * bundle.publication.size
                 if handed >= _CHECK_RECEIVERS or written >= _CHECK_BYTES:

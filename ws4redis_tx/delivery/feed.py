@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from ws4redis_tx.core.limits import CLOSE
 from ws4redis_tx.core.messages import Joined, PersistedMessage, Publication
-from ws4redis_tx.delivery.direct import CAREFUL, IDirect
+from ws4redis_tx.delivery.direct import CAREFUL, CHANGES, IDirect, settle_all
 from ws4redis_tx.delivery.outbox import Outbox
 from ws4redis_tx.delivery.queues import Entry, IQueue, cost
-from ws4redis_tx.delivery.sections import settle_all
 
 
 class Feed:
@@ -36,7 +35,7 @@ class Feed:
 
     @property
     def sent(self) -> int:
-        """Number of messages that were written."""
+        """Number of messages that were written. As exact as ``settle_all``."""
         settle_all()
         return self.written + self._outbox.drained
 
@@ -118,6 +117,7 @@ class Feed:
         self._replayed, self._waiting = [], None
         if self._outbox.can_be_direct:
             self.direct = self._outbox
+            CHANGES.number += 1
         self._outbox.take_over(first, queue)
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from ws4redis_tx.core.interfaces import IListener, takes_nothing
 from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.delivery.direct import CAREFUL, CHANGES
+from ws4redis_tx.delivery.feed import Feed
 from ws4redis_tx.delivery.sections import Bundle, Listeners, Section, divide
 
 # Dividing fewer listeners costs more than it saves.
@@ -18,7 +19,7 @@ _FEW = 8
 class Hub:
     """Channel → listeners. Reports when a channel gains its first or loses its last listener.
 
-    ``on_failure`` is called inside the ``except`` block when a listener raises.
+    ``on_failure`` is called inside the ``except`` block when a listener or a codec raises.
     """
 
     def __init__(self, on_failure: Callable[[], object]) -> None:
@@ -26,7 +27,7 @@ class Hub:
         self._listeners: dict[bytes, dict[IListener, None]] = {}
         self.listeners: Mapping[bytes, Mapping[IListener, None]] = self._listeners
         """The listeners of each channel, in the order in which they were added."""
-        # Of channels on which something was published: with the ``CHANGES`` that they know of.
+        # By channel, its sections and the value of ``CHANGES`` when they were made.
         self._sections: dict[bytes, tuple[int, Sequence[Section]]] = {}
 
     @property
@@ -79,7 +80,7 @@ class Hub:
     def _hand_over_to_few(self, listeners: Listeners, publication: Publication) -> None:
         receivers: tuple[Any, ...] = tuple(listeners)
         for listener in receivers:
-            direct = getattr(listener, "direct", CAREFUL)
+            direct = listener.direct if isinstance(listener, Feed) else CAREFUL
             if listener not in listeners:
                 continue
             try:

@@ -118,14 +118,18 @@ class Outbox:
     def write(self, data: bytes) -> None:
         """Write a message, while it ``flows``."""
         writer = self._writer
-        writer.write(data)
-        if self.can_be_direct and self.send is not writer.direct:
-            self._update()
+        try:
+            writer.write(data)
+        finally:
+            if self.can_be_direct and self.send is not writer.direct:
+                self._update()
 
     def leave(self, data: bytes, sent: int) -> None:
         """Take the rest of ``data``, of which ``send`` has taken the first ``sent`` bytes."""
-        self._writer.leave(data, sent)
-        self._update()
+        try:
+            self._writer.leave(data, sent)
+        finally:
+            self._update()
 
     def _update(self) -> None:
         """Set ``send``, after anything that decides about it."""

@@ -11,20 +11,13 @@ from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
 from ws4redis_tx.core.interfaces import IListener, takes_nothing
-from ws4redis_tx.delivery.direct import CAREFUL, CHANGES
+from ws4redis_tx.delivery.direct import CHANGES, UNSETTLED
+from ws4redis_tx.delivery.feed import Feed
 
 if TYPE_CHECKING:
     from ws4redis_tx.delivery.hub import Hub
 
 Listeners = Mapping[IListener, None]
-
-_unsettled: set[Section] = set()
-
-
-def settle_all() -> None:
-    """Bring every receiver's ``written`` up to date."""
-    for section in tuple(_unsettled):
-        section.settle()
 
 
 class Section:
@@ -55,7 +48,7 @@ class Section:
         # Messages that all receivers have got, and that are not in their ``written`` yet.
         self._passed = 0
         # Of the current publication, if any: how many messages are in it, how many receivers have
-        # had their turn, and of how many that is in their ``written``.
+        # had their turn, and how many of those have it in their ``written``.
         self._number = self._portion = self._settled = 0
 
     def hand_over(self, bundle: Bundle, start: int, stop: int, hub: Hub) -> None:
@@ -64,23 +57,31 @@ class Section:
             for receiver in self.receivers[start:stop]:
                 hub.hand_over_to(receiver, bundle)
             return
-        publication, codec = bundle.publication, self.codec
-        try:
-            frame = publication.forms.get(codec) or publication.form(codec)
-        except Exception:
-            hub.on_failure()
+        if bundle.frame is None:
+            bundle.frame = self._encode(bundle, hub)
+        if not bundle.frame:
             return
-        self._number = publication.number
-        _unsettled.add(self)
-        self._send(frame, bundle, start, stop, hub)
+        self._number = bundle.publication.number
+        UNSETTLED.add(self)
+        self._send(bundle.frame, bundle, start, stop, hub)
         self._portion = stop
         if stop == len(self.receivers):
             self._finish()
 
+    def _encode(self, bundle: Bundle, hub: Hub) -> bytes:
+        """The form for the codec; ``b""`` if the codec fails."""
+        publication, codec = bundle.publication, self.codec
+        form: bytes = b""
+        try:
+            form = publication.forms.get(codec) or publication.form(codec)
+        except Exception:
+            hub.on_failure()
+        return form
+
     def _send(self, frame: bytes, bundle: Bundle, start: int, stop: int, hub: Hub) -> None:
         size = sent = len(frame)
-        while start < stop:
-            sends = iter(self._sends_of(bundle, start, stop))
+        sends, changes = iter(self._sends_of(bundle, start, stop)), CHANGES.number
+        while True:
             try:
                 for send in sends:
                     sent = send(frame)
@@ -98,6 +99,8 @@ class Section:
                 hub.hand_over_to(receiver, bundle)
             else:
                 hub.leave_to(receiver, frame, sent)
+            if CHANGES.number != changes:
+                sends, changes = iter(self._sends_of(bundle, start, stop)), CHANGES.number
 
     def _sends_of(self, bundle: Bundle, start: int, stop: int) -> Sequence[Callable[[bytes], int]]:
         """What to call for each of these receivers: ``takes_nothing`` if it needs care."""
@@ -122,7 +125,7 @@ class Section:
             self._passed += self._number
         else:
             self.settle()
-            _unsettled.discard(self)
+            UNSETTLED.discard(self)
         self._number = self._portion = self._settled = 0
 
     def settle(self) -> None:
@@ -135,7 +138,7 @@ class Section:
             receiver.written += self._number
         self._settled = self._portion
         if not self._number:
-            _unsettled.discard(self)
+            UNSETTLED.discard(self)
 
     def drop(self) -> None:
         """It is not used for another message."""
@@ -150,18 +153,20 @@ class Bundle:
         its turn.
     """
 
-    __slots__ = ("listening", "publication", "section")
+    __slots__ = ("frame", "listening", "publication", "section")
 
     def __init__(self, publication: Any, section: Section, listening: Sequence[Listeners]) -> None:
         self.publication = publication
         self.section = section
         self.listening = listening
+        self.frame: bytes | None = None
+        """What all of the section are sent, once that is made."""
 
 
 def divide(listeners: Iterable[IListener], *, kept: bool = False) -> list[Section]:
     """The sections of ``listeners``, each in their order."""
     receivers = tuple(listeners)
-    codecs = [getattr(each, "direct", CAREFUL).codec for each in receivers]
+    codecs = [each.direct.codec if isinstance(each, Feed) else None for each in receivers]
     different = dict.fromkeys(codecs)
     if len(different) == 1:
         return [Section(codecs[0], receivers, kept=kept)]

@@ -50,7 +50,7 @@ class Dispatcher:
         on_up: Callable[[], None],
         on_down: Callable[[Trouble], None],
     ) -> None:
-        self.hub = Hub(lambda: _log.failure("A listener failed; the others get the message"))
+        self.hub = Hub(lambda: _log.failure("A listener or codec failed; others get the message"))
         self.table = ChannelTable(self.hub, self._subscribe, self._unsubscribe)
         self.notes = EchoNotes()
         self._pubsub = PubSub(

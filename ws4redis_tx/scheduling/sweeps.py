@@ -23,7 +23,7 @@ class PeriodicSweep(Generic[Member]):
     :param check_if: called with the member before; the check is left out when this is false. An
         ``attrgetter`` costs next to nothing.
     :param together: that many members may be visited at once. While a few ticks have no more, they
-        are waited for together: to wake up costs as much as several visits.
+        are waited for together: waking up costs as much as several visits.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class PeriodicSweep(Generic[Member]):
         self._together = together
         # Ticks are counted from when the first member came.
         self._begun = 0.0
-        self._ticks = self._due = 0
+        self._ticks = self._due = self._check_from = 0
         self._timer: Any = None
 
     def add(self, member: Member) -> None:
@@ -60,7 +60,7 @@ class PeriodicSweep(Generic[Member]):
         self._slot_of[member] = slot
         self._slots[slot].add(member)
         if self._timer is None:
-            self._begun, self._ticks = self._clock.seconds(), 0
+            self._begun, self._ticks, self._check_from = self._clock.seconds(), 0, 0
             self._wait(self._begun)
 
     def discard(self, member: Member) -> None:
@@ -75,8 +75,8 @@ class PeriodicSweep(Generic[Member]):
     def _wait(self, now: float) -> None:
         """Until the next tick, or the next few."""
         most = self._together * len(self._slots) // max(1, len(self._slot_of))
-        number = max(1, min(_AT_ONCE, most))
-        # A multiple, so that visits and checks stay as far apart as they should be.
+        # A power of two divides `_check_after`: a check comes as long after a visit as it should.
+        number = 1 << min(_AT_ONCE, most or 1).bit_length() - 1
         self._due = (self._ticks // number + 1) * number
         due = self._begun + self._due * self._tick
         self._timer = self._clock.callLater(max(0.0, due - now), self._look)
@@ -86,17 +86,20 @@ class PeriodicSweep(Generic[Member]):
         before, due = self._ticks, self._due
         # At least the one that is due, however the seconds are rounded.
         self._ticks = max(due, int((now - self._begun) / self._tick))
+        if self._ticks - due >= _LATE:
+            self._check_from = self._ticks + self._check_after
         # Before the visits: one that fails must not be the last.
         self._wait(now)
-        self._turn(self._ticks - before, punctual=self._ticks - due < _LATE)
+        self._turn(self._ticks - before)
 
-    def _turn(self, ticks: int, *, punctual: bool) -> None:
+    def _turn(self, ticks: int) -> None:
         """Go on by ``ticks``.
 
-        No visit is left out. Checks are, if the process was busy for long: the answers may have
-        arrived and not been read yet. They are made in the next period.
+        No visit is left out. Checks are, if the process was busy for long: answers may have arrived
+        and not been read yet, and members that are visited late need their time to answer. Both are
+        checked in the next period.
         """
-        check = self._check if punctual else None
+        check = self._check if self._ticks >= self._check_from else None
         for _ in range(min(ticks, len(self._slots))):
             self._now = (self._now + 1) % len(self._slots)
             for member in tuple(self._slots[self._now]):

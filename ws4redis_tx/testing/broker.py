@@ -43,7 +43,7 @@ class MemoryBroker:
     def __init__(self, clock: Any = None) -> None:
         self.available = True
         self.generation = 0
-        self.hub = Hub(lambda: _log.failure("A listener failed; the others get the message"))
+        self.hub = Hub(lambda: _log.failure("A listener or codec failed; others get the message"))
         # The channels between servers. ``hub`` has the channels of websockets.
         self.control = Hub(lambda: _log.failure("A listener of a control channel failed"))
         hubs = (self.hub, self.control)

@@ -171,7 +171,8 @@ class WebSocketTransport(TurnTaking):
         self._within_rate(messages=1)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
-        # Autobahn sends everything through this method.
+        # Autobahn sends everything through this method, and nothing before the outbox is closed:
+        # pings and pongs are ours.
         self.writer.write(data)
 
     def _within_rate(self, *, messages: int = 0, size: int = 0) -> bool:

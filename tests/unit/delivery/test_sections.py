@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from ws4redis_tx.core.messages import ICodec, Publication
 from ws4redis_tx.delivery import fanout
 from ws4redis_tx.delivery.fanout import SLICE, Fanout
 from ws4redis_tx.delivery.hub import Hub
+from ws4redis_tx.delivery.sections import Section
 from ws4redis_tx.websocket.frames import DEFLATED, PLAIN
 
 PAUSE_AT = 100
@@ -23,9 +25,8 @@ PAUSE_AT = 100
 
 
 class Socket:
-    """An ``IDirectWriter`` over a socket that takes ``room`` bytes, and a transport for the rest.
-
-    ``on_send`` is called before each direct send.
+    """An ``IDirectWriter`` over a socket that takes ``room`` bytes, and a transport for the rest,
+    which calls ``on_pause`` when it has too much.
     """
 
     def __init__(self) -> None:
@@ -34,7 +35,8 @@ class Socket:
         self.waiting = b""
         self.directly = 0
         """Number of frames that were sent past the writer."""
-        self.direct: Callable[[bytes], int] = self._send
+        self._sends = self._send  # one object, as the real writer's
+        self.direct: Callable[[bytes], int] = self._sends
         self.on_pause: Callable[[], object] = lambda: None
 
     def _send(self, data: bytes) -> int:
@@ -50,7 +52,7 @@ class Socket:
         if self.waiting:
             self.leave(data, 0)
             return
-        self.direct = self._send
+        self.direct = self._sends
         try:
             sent = self._send(data)
             self.directly -= 1
@@ -72,13 +74,14 @@ class Socket:
 
 
 class Client:
-    def __init__(self, codec: ICodec = PLAIN) -> None:
+    def __init__(self, codec: ICodec = PLAIN, *, live: bool = True) -> None:
         self.socket = Socket()
         self.overflown = False
         self.fed = FedOutbox(self.socket, self._overflow, 1 << 20, codec=codec)
         self.socket.on_pause = self.fed.pause
         self.feed = self.fed.feed
-        self.fed.go_live()
+        if live:
+            self.fed.go_live()
 
     def _overflow(self) -> None:
         self.overflown = True
@@ -248,6 +251,74 @@ class SectionTests(SectionTestCase):
         self.assertEqual([each.socket.taken for each in good], [frames(PLAIN, b"1")] * 2)
         self.assertEqual([each.feed.sent for each in (*bad, alone)], [0] * 3)
         self.assertEqual(len(failures), 2)
+
+    def test_a_listener_may_have_any_attributes(self) -> None:
+        for number in (1, 9):
+            for listener in (Mock(), Mock(direct=True), Mock(direct=None, written="")):
+                listener.takes_joined = False
+                self.hub.add(b"a", listener)
+                clients = [self.join(b"a") for _ in range(number)]
+                self.publish((b"a", b"1"))
+                self.publish((b"a", b"2"), (b"a", b"3"))
+                self.run_all()
+                self.assertEqual(listener.deliver.call_count, 3)
+                for client in clients:
+                    self.assertEqual(client.socket.taken, frames(PLAIN, b"1", b"2", b"3"))
+                    self.hub.discard(b"a", client.feed)
+                self.hub.discard(b"a", listener)
+
+    def test_a_writer_that_fails_is_not_passed_by_while_something_waits(self) -> None:
+        def fail() -> None:
+            raise ZeroDivisionError
+
+        failures: list[int] = []
+        self.hub.on_failure = lambda: failures.append(1)
+        for number in (2, 9):
+            clients = [self.join(b"a") for _ in range(number)]
+            clients[1].socket.room = 5
+            clients[1].socket.on_pause = fail
+            self.publish((b"a", b"x" * 120))
+            clients[1].socket.room = 1 << 30
+            self.publish((b"a", b"next"))
+            self.run_all()
+            for client in clients:
+                self.assertEqual(client.read_all(), frames(PLAIN, b"x" * 120, b"next"))
+                self.hub.discard(b"a", client.feed)
+        self.assertGreaterEqual(len(failures), 2)
+
+    def test_one_that_was_pinged_before_it_was_live_is_passed_by_once_it_is(self) -> None:
+        others = [self.join(b"a") for _ in range(9)]
+        late = Client(live=False)
+        self.hub.add(b"a", late.feed)
+        late.fed.outbox.write_control(b"pong")
+        self.publish((b"a", b"1"))
+        self.run_all()
+        late.fed.go_live()
+        self.publish((b"a", b"2"))
+        self.run_all()
+        self.assertEqual(late.socket.directly, 1)
+        self.assertEqual(late.socket.taken, b"pong" + frames(PLAIN, b"1", b"2"))
+        self.assertEqual(others[0].socket.directly, 2)
+
+    def test_those_who_wait_are_not_looked_for_one_by_one(self) -> None:
+        self.patch(fanout, "_CHECK_RECEIVERS", 64)
+        clients = [self.join(b"a") for _ in range(60)]
+        self.publish((b"a", b"1"))
+        self.run_all()
+        for client in clients[1:]:
+            client.fed.pause()
+        looks: list[object] = []
+        look = Section._sends_of
+
+        def counted(section: Section, *arguments: Any) -> Any:
+            looks.append(section)
+            return look(section, *arguments)
+
+        self.patch(Section, "_sends_of", counted)
+        clients[0].socket.room = 1
+        self.publish((b"a", b"2"))
+        self.run_all()
+        self.assertLessEqual(len(looks), 2)
 
 
 class RandomTests(SectionTestCase):

@@ -23,6 +23,15 @@ from ws4redis_tx.scheduling.polling import poll_directly
 MOST_CALLS = 5
 
 
+def close(reactor: Any) -> None:
+    """Close the descriptors of a reactor that never ran, or has stopped."""
+    for reader in tuple(reactor._internalReaders):
+        reactor.removeReader(reader)
+        reader.connectionLost(None)
+    if hasattr(reactor, "_poller"):
+        reactor._poller.close()
+
+
 class Told(Protocol):
     """Tells ``received`` and ``lost`` what happens to its connection."""
 
@@ -44,14 +53,8 @@ class PollDirectlyTests(SynchronousTestCase):
             raise SkipTest("only Linux has epoll") from None
         self.reactor: Any = EPollReactor()
         self.reactor._registerAsIOThread = False  # the test's own reactor stays Twisted's
-        self.addCleanup(self.close)
+        self.addCleanup(close, self.reactor)
         poll_directly(self.reactor)
-
-    def close(self) -> None:
-        for reader in tuple(self.reactor._internalReaders):
-            self.reactor.removeReader(reader)
-            reader.connectionLost(None)
-        self.reactor._poller.close()
 
     def run_reactor(self) -> None:
         """Until a test stops it. A test that hangs fails."""
@@ -229,8 +232,9 @@ class PollDirectlyTests(SynchronousTestCase):
         self.assertEqual([type(each) for each in protocol.lost], [ConnectionFdescWentAway])
 
     def test_no_other_reactor_is_touched(self) -> None:
-        others: list[Any] = [MemoryReactorClock(), SelectReactor()]
-        self.addCleanup(others[1].removeAll)
+        selecting = SelectReactor()
+        self.addCleanup(close, selecting)
+        others: list[Any] = [MemoryReactorClock(), selecting]
         for other in others:
             before = set(vars(other))
             poll_directly(other)
@@ -238,10 +242,9 @@ class PollDirectlyTests(SynchronousTestCase):
 
     def test_nor_one_whose_parts_have_other_names(self) -> None:
         other: Any = type(self.reactor)()
+        self.addCleanup(close, other)
+        calls = other._newTimedCalls
+        self.addCleanup(setattr, other, "_newTimedCalls", calls)
         del other._newTimedCalls
         poll_directly(other)
         self.assertNotIn("mainLoop", vars(other))
-        other._newTimedCalls = []
-        self.reactor, mine = other, self.reactor
-        self.close()
-        self.reactor = mine

@@ -111,8 +111,8 @@ class Own:
 
     payload: bytes
     after: int
-    """All messages that come before it in the stream, have lower numbers than ``before``; all that
-    come after it, have this one or higher ones.
+    """Messages before it in the stream have lower numbers than ``before``; those after it have this
+    number or a higher one.
     """
     before: int
 
