@@ -43,24 +43,35 @@ class IWriter(Protocol):
         """Take all of ``data``, in order. Must not raise; data for a lost connection is dropped."""
 
 
-takes_nothing: Callable[[bytes], int] = ().__contains__
-"""Takes none of the bytes that it is given, and returns ``False``. A builtin, so that calling it
-costs as little as calling a socket's ``send``.
-"""
+class ISocket(Protocol):
+    """What is needed of a socket."""
+
+    send: Callable[[bytes], int]
+
+
+class _NoSocket:
+    """Takes no bytes, and returns ``False``. A builtin does, so that calling it costs as little as
+    calling a socket's ``send``.
+    """
+
+    send: Callable[[bytes], int] = ().__contains__
+
+
+NO_SOCKET = _NoSocket()
 
 
 class IDirectWriter(IWriter, Protocol):
     """A writer whose socket may be written to past it."""
 
-    direct: Callable[[bytes], int]
-    """The socket's own ``send`` while nothing waits for the socket, else ``takes_nothing``.
+    direct: ISocket
+    """The socket while nothing waits for it, else ``NO_SOCKET``.
 
-    After a call that took less than all, or raised ``OSError``, the caller must call ``leave``.
+    After a ``send`` that took less than all, or raised ``OSError``, the caller must call ``leave``.
     An open outbox keeps a copy: until the outbox is closed, everything must be written through it.
     """
 
     def leave(self, data: bytes, sent: int) -> None:
-        """Take the rest of ``data``, of which ``direct`` has taken the first ``sent`` bytes."""
+        """Take the rest of ``data``, of which the socket has taken the first ``sent`` bytes."""
 
 
 class IBroker(Protocol):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
-from ws4redis_tx.core.interfaces import takes_nothing
+from ws4redis_tx.core.interfaces import NO_SOCKET, ISocket
 
 
 class IDirect(Protocol):
@@ -14,20 +13,20 @@ class IDirect(Protocol):
     codec: Any
     """The ``ICodec`` of its messages; ``None``: they must be handed to the listener itself."""
 
-    send: Callable[[bytes], int]
-    """The socket's own ``send``, or ``takes_nothing`` while messages must be handed to the
-    listener. ``CHANGES`` counts each time that it is set.
+    socket: ISocket
+    """The client's socket, or ``NO_SOCKET`` while messages must be handed to the listener.
+    ``CHANGES`` counts each time that it is set.
     """
 
     def leave(self, data: bytes, sent: int) -> None:
-        """Take the rest of ``data``, of which ``send`` took ``sent`` bytes."""
+        """Take the rest of ``data``, of which the socket took ``sent`` bytes."""
 
 
 class _Careful:
     """Of a listener that must be handed all messages itself."""
 
     codec: Any = None
-    send = staticmethod(takes_nothing)
+    socket: ISocket = NO_SOCKET
 
     def leave(self, data: bytes, sent: int) -> None:
         raise AssertionError("nothing was sent")
@@ -37,8 +36,9 @@ CAREFUL = _Careful()
 
 
 class _Changes:
-    """Counts the events of this process that can make a ``send`` that was looked up earlier the
-    wrong one to call: a ``send`` or a feed's ``direct`` was set, or a listener left a channel.
+    """Counts the events of this process that can make a socket that was looked up earlier the
+    wrong one to write to: an outbox's ``socket`` or a feed's ``direct`` was set, or a listener left
+    a channel.
     """
 
     __slots__ = ("number",)

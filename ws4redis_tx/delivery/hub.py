@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from ws4redis_tx.core.interfaces import IListener, takes_nothing
+from ws4redis_tx.core.interfaces import NO_SOCKET, IListener
 from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.delivery.direct import CAREFUL, CHANGES
 from ws4redis_tx.delivery.feed import Feed
@@ -84,14 +84,14 @@ class Hub:
             if listener not in listeners:
                 continue
             try:
-                if direct.send is takes_nothing or publication.sender is listener:
+                if direct.socket is NO_SOCKET or publication.sender is listener:
                     listener.deliver(publication)
                     continue
                 codec = direct.codec
                 frame = publication.forms.get(codec) or publication.form(codec)
                 listener.written += 1
                 try:
-                    sent = direct.send(frame)
+                    sent = direct.socket.send(frame)
                 except OSError:
                     sent = 0  # full, or lost: the transport finds out which
                 if sent != len(frame):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Protocol
 
-from ws4redis_tx.core.interfaces import IWriter, takes_nothing
+from ws4redis_tx.core.interfaces import NO_SOCKET, ISocket, IWriter
 from ws4redis_tx.core.limits import CLOSE
 from ws4redis_tx.core.messages import ICodec, Publication
 from ws4redis_tx.delivery.direct import CHANGES
@@ -35,7 +35,7 @@ class Outbox:
 
     __slots__ = (
         "_first", "_owner", "_queue", "_writer", "can_be_direct", "closed", "codec", "drained",
-        "dropped", "flows", "max_pending", "paused", "policy", "send",
+        "dropped", "flows", "max_pending", "paused", "policy", "socket",
     )  # fmt: skip
 
     def __init__(
@@ -57,13 +57,13 @@ class Outbox:
         """Number of messages that were written after they had waited."""
         self.flows = True
         """Whether no message has to wait: ``write`` may be called."""
-        self.send: Callable[[bytes], int] = takes_nothing
-        """The socket's own ``send`` while a message may go straight to the socket, else
-        ``takes_nothing``. If it takes less than all, ``leave`` must be called.
+        self.socket: ISocket = NO_SOCKET
+        """The client's socket while a message may go straight to it, else ``NO_SOCKET``. If it
+        takes less than all, ``leave`` must be called.
         """
         self._writer: Any = writer
         self.can_be_direct = hasattr(writer, "direct")
-        """Whether ``send`` can ever be the socket's own."""
+        """Whether ``socket`` can ever be the client's."""
         self._owner = owner
         # Both are rarely needed, so they are made on first use.
         self._queue: IQueue | None = None
@@ -121,21 +121,21 @@ class Outbox:
         try:
             writer.write(data)
         finally:
-            if self.can_be_direct and self.send is not writer.direct:
+            if self.can_be_direct and self.socket is not writer.direct:
                 self._update()
 
     def leave(self, data: bytes, sent: int) -> None:
-        """Take the rest of ``data``, of which ``send`` has taken the first ``sent`` bytes."""
+        """Take the rest of ``data``, of which ``socket`` has taken the first ``sent`` bytes."""
         try:
             self._writer.leave(data, sent)
         finally:
             self._update()
 
     def _update(self) -> None:
-        """Set ``send``, after anything that decides about it."""
-        send = self._writer.direct if self.can_be_direct and self.flows else takes_nothing
-        if send is not self.send:
-            self.send = send
+        """Set ``socket``, after anything that decides about it."""
+        socket = self._writer.direct if self.can_be_direct and self.flows else NO_SOCKET
+        if socket is not self.socket:
+            self.socket = socket
             CHANGES.number += 1
 
     def write_control(self, data: bytes) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
-from ws4redis_tx.core.interfaces import IListener, takes_nothing
+from ws4redis_tx.core.interfaces import NO_SOCKET, IListener
 from ws4redis_tx.delivery.direct import CHANGES, UNSETTLED
 from ws4redis_tx.delivery.feed import Feed
 
@@ -44,7 +44,7 @@ class Section:
         self._stamp = CHANGES.number if kept else -1
         self._sends: Sequence[Callable[[bytes], int]] = ()
         if kept and codec is not None:
-            self._sends = tuple([each.direct.send for each in receivers])
+            self._sends = tuple([each.direct.socket.send for each in receivers])
         # Messages that all receivers have got, and that are not in their ``written`` yet.
         self._passed = 0
         # Of the current publication, if any: how many messages are in it, how many receivers have
@@ -103,20 +103,23 @@ class Section:
                 sends, changes = iter(self._sends_of(bundle, start, stop)), CHANGES.number
 
     def _sends_of(self, bundle: Bundle, start: int, stop: int) -> Sequence[Callable[[bytes], int]]:
-        """What to call for each of these receivers: ``takes_nothing`` if it needs care."""
+        """What to call for each of these receivers: that of ``NO_SOCKET`` if it needs care."""
         sender = bundle.publication.sender
         changed = self._stamp != CHANGES.number
         if not changed and sender is None:
             return self._sends[start:stop]
         portion = self.receivers[start:stop]
-        sends = [each.direct.send for each in portion] if changed else [*self._sends[start:stop]]
+        if changed:
+            sends = [each.direct.socket.send for each in portion]
+        else:
+            sends = [*self._sends[start:stop]]
         for listeners in bundle.listening if changed else ():
             sends = [
-                send if each in listeners else takes_nothing
+                send if each in listeners else NO_SOCKET.send
                 for each, send in zip(portion, sends, strict=True)
             ]
         if sender in portion:
-            sends[portion.index(sender)] = takes_nothing
+            sends[portion.index(sender)] = NO_SOCKET.send
         return sends
 
     def _finish(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from twisted.internet import tcp
 
-from ws4redis_tx.core.interfaces import IWriter, takes_nothing
+from ws4redis_tx.core.interfaces import NO_SOCKET, ISocket, IWriter
 
 
 def immediate_writer(transport: Any) -> IWriter:
@@ -73,22 +73,22 @@ class _ImmediateWriter:
     """An ``IDirectWriter``."""
 
     # The transport is not looked at as long as it has nothing to send.
-    __slots__ = ("_send", "_transport", "direct")
+    __slots__ = ("_socket", "_transport", "direct")
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
-        self._send = transport.socket.send
-        self.direct = takes_nothing
+        self._socket: ISocket = transport.socket
+        self.direct: ISocket = NO_SOCKET
 
     def write(self, data: bytes) -> None:
-        if self.direct is takes_nothing:
+        if self.direct is NO_SOCKET:
             transport = self._transport
             if transport.dataBuffer or transport._tempDataBuffer:
                 transport.write(data)
                 return
-            self.direct = self._send
+            self.direct = self._socket
         try:
-            sent = self.direct(data)
+            sent = self._socket.send(data)
         except OSError:
             sent = 0  # full, or lost: the transport finds out which
         if sent < len(data):
@@ -98,7 +98,7 @@ class _ImmediateWriter:
         """Leave the rest to the transport, as its ``write`` does, but without a copy: other clients
         may keep the same bytes.
         """
-        self.direct = takes_nothing
+        self.direct = NO_SOCKET
         transport = self._transport
         if transport.connected and not transport._writeDisconnected:
             transport.dataBuffer, transport.offset = data, sent

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.outboxes import FedOutbox
-from ws4redis_tx.core.interfaces import takes_nothing
+from ws4redis_tx.core.interfaces import NO_SOCKET, ISocket
 from ws4redis_tx.core.messages import ICodec, Publication
 from ws4redis_tx.delivery import fanout
 from ws4redis_tx.delivery.fanout import SLICE, Fanout
@@ -35,11 +35,10 @@ class Socket:
         self.waiting = b""
         self.directly = 0
         """Number of frames that were sent past the writer."""
-        self._sends = self._send  # one object, as the real writer's
-        self.direct: Callable[[bytes], int] = self._sends
+        self.direct: ISocket = self
         self.on_pause: Callable[[], object] = lambda: None
 
-    def _send(self, data: bytes) -> int:
+    def send(self, data: bytes) -> int:
         if not self.room:
             raise BlockingIOError
         self.directly += 1
@@ -52,9 +51,9 @@ class Socket:
         if self.waiting:
             self.leave(data, 0)
             return
-        self.direct = self._sends
+        self.direct = self
         try:
-            sent = self._send(data)
+            sent = self.send(data)
             self.directly -= 1
         except BlockingIOError:
             sent = 0
@@ -62,7 +61,7 @@ class Socket:
             self.leave(data, sent)
 
     def leave(self, data: bytes, sent: int) -> None:
-        self.direct = takes_nothing
+        self.direct = NO_SOCKET
         self.waiting += data[sent:]
         if len(self.waiting) > PAUSE_AT:
             self.on_pause()
