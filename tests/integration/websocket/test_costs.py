@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import socket
-import sys
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import reactor, unix
@@ -14,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.calls import counted_calls
 from tests.support.small_redis import ADDRESS, RedisWorld
 from tests.support.stories import Authorizer
 from tests.support.wires import handshake_bytes
@@ -79,7 +77,7 @@ class FanoutTests(SynchronousTestCase):
         """Python calls for messages that one read brings, until all are sent."""
         for channel, payload in messages:
             self.world.redis.publish(channel, payload, persist=False)
-        return python_calls(self.world.pubsub.arrive_together)
+        return counted_calls(self.world.pubsub.arrive_together).total()
 
     def further(self, *messages: tuple[bytes, bytes], **options: Any) -> int:
         """Python calls that the further clients of the larger crowd cost, once for each of which it
@@ -136,25 +134,3 @@ class FanoutTests(SynchronousTestCase):
         self.assertLess(self.further((CHANNEL, b"hello")), FURTHER // 4)
         for end in self.ends:
             self.assertTrue(end.recv(999).endswith(server_frame(b"hello")))
-
-
-def python_calls(function: Callable[[], object]) -> int:
-    """The number of Python functions that ``function`` calls, without those in C and those that the
-    garbage collector would call.
-    """
-    calls = 0
-
-    def count(frame: Any, event: str, argument: object) -> None:
-        nonlocal calls
-        if event == "call":
-            calls += 1
-
-    before = sys.getprofile()
-    gc.disable()
-    sys.setprofile(count)
-    try:
-        function()
-    finally:
-        sys.setprofile(before)
-        gc.enable()
-    return calls

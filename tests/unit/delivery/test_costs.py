@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import socket
-import sys
-from collections.abc import Callable
-from typing import Any
 
 from twisted.internet import reactor, tcp
 from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.calls import counted_calls
 from tests.support.outboxes import FedOutbox
 from ws4redis_tx.core.limits import CLOSE
 from ws4redis_tx.core.messages import ICodec, Publication
@@ -27,28 +24,6 @@ from ws4redis_tx.websocket.frames import DEFLATED, PLAIN, server_frame
 MOST_FOR_A_PORTION = 5
 
 ACCEPTED = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
-
-
-def python_calls(function: Callable[[], object]) -> int:
-    """The number of Python functions that ``function`` calls, without those in C and those that the
-    garbage collector would call.
-    """
-    calls = 0
-
-    def count(frame: Any, event: str, argument: object) -> None:
-        nonlocal calls
-        if event == "call":
-            calls += 1
-
-    before = sys.getprofile()
-    gc.disable()
-    sys.setprofile(count)
-    try:
-        function()
-    finally:
-        sys.setprofile(before)
-        gc.enable()
-    return calls - 1  # itself
 
 
 def from_redis(*messages: tuple[bytes, bytes]) -> bytes:
@@ -98,7 +73,7 @@ class FanoutCostTests(SynchronousTestCase):
     def calls(self, *messages: tuple[bytes, bytes]) -> int:
         """Python calls for the messages of one read, until all are handed over."""
         received = from_redis(*messages)
-        return python_calls(lambda: self.redis.dataReceived(received))
+        return counted_calls(lambda: self.redis.dataReceived(received)).total()
 
     def test_a_receiver_costs_no_call_not_even_for_its_first_message(self) -> None:
         first = self.listen(65, b"broadcast:x")

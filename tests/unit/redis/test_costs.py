@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
 
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.calls import counted_calls
 from ws4redis_tx.core.messages import Joined, Publication
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis.commands import Commands
@@ -25,25 +22,6 @@ def message(channel: bytes, payload: bytes) -> bytes:
         len(payload),
         payload,
     )
-
-
-def calls_in_redis(work: Callable[[], object]) -> Counter[str]:
-    """The number of calls of each Python function in the rooms that know Redis."""
-    counted: Counter[str] = Counter()
-
-    def count(frame: Any, event: str, _: Any) -> None:
-        if event == "call" and "/ws4redis_tx/redis/" in frame.f_code.co_filename:
-            counted[frame.f_code.co_qualname] += 1
-
-    before = sys.getprofile()
-    gc.disable()
-    sys.setprofile(count)
-    try:
-        work()
-    finally:
-        sys.setprofile(before)
-        gc.enable()
-    return counted
 
 
 class Listener:
@@ -72,7 +50,7 @@ class ArrivalCostTests(SynchronousTestCase):
     def calls(self, number: int) -> Counter[str]:
         data = b"".join(message(b"user:mary:x", b"%d" % each) for each in range(number))
         self.listener.heard.clear()
-        counted = calls_in_redis(lambda: self.redis.dataReceived(data))
+        counted = counted_calls(lambda: self.redis.dataReceived(data), within="/ws4redis_tx/redis/")
         self.assertEqual(self.listener.heard, [b"%d" % each for each in range(number)])
         return counted
 
@@ -86,4 +64,5 @@ class ArrivalCostTests(SynchronousTestCase):
 
     def test_one_that_nobody_hears_costs_none(self) -> None:
         data = message(b"user:john:x", b"1") * 50
-        self.assertLessEqual(calls_in_redis(lambda: self.redis.dataReceived(data)).total(), 2)
+        counted = counted_calls(lambda: self.redis.dataReceived(data), within="/ws4redis_tx/redis/")
+        self.assertLessEqual(counted.total(), 2, counted)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import gc
-import sys
 from collections import Counter
 from random import Random
-from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.calls import counted_calls
 from ws4redis_tx.scheduling.sweeps import PeriodicSweep
 
 
@@ -210,22 +208,10 @@ class PeriodicSweepTests(SynchronousTestCase):
         self.assertEqual(self.visited[1], 3)
 
     def test_a_second_costs_three_calls(self) -> None:
-        calls: Counter[str] = Counter()
-
-        def count(frame: Any, event: str, argument: object) -> None:
-            if event == "call":
-                calls[frame.f_code.co_qualname] += 1
-
-        self.sweep_together().add(1)
-        before = sys.getprofile()
-        gc.disable()
-        sys.setprofile(count)
-        try:
+        def advance() -> None:
             for _ in range(100):
                 self.clock.advance(0.25)
-        finally:
-            sys.setprofile(before)
-            gc.enable()
-        fakes = ("Clock.", "DelayedCall.", "PeriodicSweepTests.", "Counter.", "ABC")
-        ours = {name: number for name, number in calls.items() if not name.startswith(fakes)}
-        self.assertLessEqual(sum(ours.values()), 3 * 25, ours)
+
+        self.sweep_together().add(1)
+        calls = counted_calls(advance, within="/ws4redis_tx/")
+        self.assertLessEqual(calls.total(), 3 * 25, calls)

@@ -7,9 +7,6 @@ much lower than its bound, lower the bound.
 from __future__ import annotations
 
 import gc
-import sys
-from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -18,6 +15,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.calls import counted_calls
 from tests.support.wires import handshake_bytes
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
@@ -77,26 +75,6 @@ class Everybody:
         return Admission(identity, tuple(rights), PlainRequest(handshake.path_info, identity))
 
 
-def calls(work: Callable[[], object]) -> Counter[str]:
-    """The number of calls of each Python function."""
-    counted: Counter[str] = Counter()
-
-    def count(frame: Any, event: str, _: Any) -> None:
-        if event == "call":
-            code = frame.f_code
-            counted[f"{code.co_filename.rpartition('/')[2]}:{code.co_qualname}"] += 1
-
-    before = sys.getprofile()
-    gc.disable()
-    sys.setprofile(count)
-    try:
-        work()
-    finally:
-        sys.setprofile(before)
-        gc.enable()
-    return counted
-
-
 class HandshakeCostTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.websockets: list[Any] = []
@@ -120,7 +98,7 @@ class HandshakeCostTests(SynchronousTestCase):
         self.serve(Everybody(), f"/ws/foobar?{rights}")
 
     def assert_calls(self, most: int) -> None:
-        counted = calls(self.open)
+        counted = counted_calls(self.open)
         self.assertIn(b"101", self.websockets[-1].transport.value()[:13])
         self.assertFalse(self.websockets[-1].session.feed.replaying)
         ours = counted.total() - sum(
@@ -138,10 +116,10 @@ class HandshakeCostTests(SynchronousTestCase):
 
     def test_a_handshake_costs_the_same_however_many_websockets_there_are(self) -> None:
         self.visitors()
-        few = calls(self.open).total()
+        few = counted_calls(self.open).total()
         for _ in range(500):
             self.open()
-        self.assertLessEqual(abs(calls(self.open).total() - few), 8)
+        self.assertLessEqual(abs(counted_calls(self.open).total() - few), 8)
 
     def test_an_open_websocket_is_made_of_few_objects(self) -> None:
         self.visitors()

@@ -6,10 +6,6 @@ much lower than its bound, lower the bound.
 
 from __future__ import annotations
 
-import gc
-import sys
-from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -17,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.calls import counted_calls
 from tests.support.wires import handshake_bytes
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.sessions.server import PING_INTERVAL
@@ -46,26 +43,6 @@ class Answering(StringTransport):
             super().write(data)
 
 
-def calls(work: Callable[[], object]) -> Counter[str]:
-    """The number of calls of each Python function, but those of the fakes."""
-    counted: Counter[str] = Counter()
-
-    def count(frame: Any, event: str, _: Any) -> None:
-        name = frame.f_code.co_filename
-        if event == "call" and name != __file__ and "/testing" not in name:
-            counted[f"{name.rpartition('/')[2]}:{frame.f_code.co_qualname}"] += 1
-
-    before = sys.getprofile()
-    gc.disable()
-    sys.setprofile(count)
-    try:
-        work()
-    finally:
-        sys.setprofile(before)
-        gc.enable()
-    return counted
-
-
 class PingCostTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
@@ -89,9 +66,9 @@ class PingCostTests(SynchronousTestCase):
 
     def test_a_ping_and_its_pong_cost_few_calls(self) -> None:
         self.open(10)
-        few = calls(self.period)
+        few = counted_calls(self.period, within="/ws4redis_tx/", besides=("/testing/",))
         self.open(100)
         before = sum(each.pings for each in self.wires)
-        many = calls(self.period)
+        many = counted_calls(self.period, within="/ws4redis_tx/", besides=("/testing/",))
         self.assertEqual(sum(each.pings for each in self.wires) - before, 110)
         self.assertLessEqual((many - few).total(), 100 * MOST_CALLS, (many - few).most_common())
