@@ -174,9 +174,7 @@ class Report:
         self.goals.append(Goal(text, figure, limit, least))
 
     def goal_not_measured(self, text: str, limit: float, name: str) -> None:
-        """Record that a figure should be at most ``limit``, and that ``name``, with which it would have
-        been measured, is missing.
-        """
+        """Record a goal, ``limit`` at most, that needed the server ``name``, which is missing."""
         why = "only our servers were measured"
         if self.scale.peers:
             why = f"{name}: {self.missing.get(name, 'there is no such server')}"
