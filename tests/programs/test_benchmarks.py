@@ -285,7 +285,7 @@ class ReportTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ws4redis-tx-"))
         self.addCleanup(shutil.rmtree, self.folder)
-        self.report = Report("example", Scale(), clients=2)
+        self.report = Report("example", Scale(), watch=Machine(0.0).watch(), clients=2)
 
     def written(self) -> dict[str, object]:
         content: dict[str, object] = json.loads(self.report.write(self.folder).read_text())
