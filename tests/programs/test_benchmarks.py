@@ -414,6 +414,12 @@ class ReportTests(SynchronousTestCase):
             self.assertEqual(self.report.attempt("b", measure), {})
             self.assertEqual(self.report.missing.pop("b"), why)
 
+    def test_a_program_that_did_not_read_everything_can_be_ended(self) -> None:
+        program = Program([sys.executable, "-c", "print('ready')"], "ready")
+        os.waitid(os.P_PID, program.pid, os.WEXITED | os.WNOWAIT)
+        self.assertRaises(BrokenPipeError, program.tell, "x")
+        program.end()
+
     def test_what_is_no_failure_of_another_server_ends_the_program(self) -> None:
         for error in (SystemExit(143), KeyboardInterrupt(), ZeroDivisionError()):
 
