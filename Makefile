@@ -33,7 +33,7 @@ help:
 	@echo "make docs               the documentation as HTML, in docs/_build/html"
 	@echo "make bench              all benchmarks, and docs/performance.md; about an hour; needs Linux, a"
 	@echo "                        C compiler and a machine on which nothing else runs"
-	@echo "                        (OPTIONS=--quick: a few minutes, to see that they run)"
+	@echo "                        (OPTIONS=--quick: a few minutes, to see that they run; no page)"
 	@echo "make lint               style, types, layers, spelling, and a draft of the next changelog"
 
 $(VENV)/.installed: setup.py $(CONSTRAINTS)
@@ -81,7 +81,7 @@ fuzz: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m benchmarks $(OPTIONS)
-	$(BIN)/python -m benchmarks.page
+	$(if $(filter --quick,$(OPTIONS)),,$(BIN)/python -m benchmarks.page)
 
 # .pre-commit-config.yaml runs these targets.
 lint: style types layers spelling changelog hooks

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.conditions import LIMIT, percent, said
+from benchmarks.processes import no_descendants_left
 from benchmarks.report import folder_of, judged, make_parser
 
 PROGRAMS = (
@@ -27,7 +28,8 @@ PROGRAMS = (
 
 def summarized(result: dict[str, Any]) -> list[str]:
     program = f"{result['program']:12}"
-    lines = [f"{program} {judged(goal)}" for goal in result["goals"]]
+    goals = [*result["goals"], *result.get("goals not measured", ())]
+    lines = [f"{program} {judged(goal)}" for goal in goals]
     lines += [
         f"{program}        {name} not measured: {reason}"
         for name, reason in result["not measured"].items()
@@ -67,4 +69,6 @@ def run_all(folder: Path, options: list[str]) -> int:
 
 if __name__ == "__main__":
     given = make_parser(__doc__).parse_args()
-    sys.exit(run_all(folder_of(given), sys.argv[1:]))
+    with no_descendants_left():
+        status = run_all(folder_of(given), sys.argv[1:])
+    sys.exit(status)

@@ -22,20 +22,23 @@ BURST = 150
 SHARE = 0.4
 
 
-def bursts(audience: Audience, number: int) -> dict[str, float]:
-    """Publish ``number`` bursts, each when the previous one has reached all clients."""
+def bursts(audience: Audience, number: int, least: float = 0.0) -> dict[str, float]:
+    """Publish ``number`` bursts, each when the previous one has reached all clients, or more until
+    that has taken ``least`` seconds.
+    """
     audience.load.start()
     clock = Clock(audience.server)
-    seconds = 0.0
-    for burst in range(number):
+    burst, seconds = 0, 0.0
+    while burst < number or seconds < least:
         messages = [payload(burst * BURST + index) for index in range(BURST)]
         begun = time.monotonic()
         audience.server.publish(messages)
-        heard = audience.load.total((burst + 1) * BURST * audience.number)
+        burst += 1
+        heard = audience.load.total(burst * BURST * audience.number)
         seconds += time.monotonic() - begun
-    deliveries = number * BURST * audience.number
+    deliveries = burst * BURST * audience.number
     cpu, redis = clock.per(deliveries)
-    heard.check(number * BURST)
+    heard.check(burst * BURST)
     return {"cpu": cpu, "redis": redis, "rate": deliveries / seconds}
 
 
@@ -80,7 +83,7 @@ def run(scale: Scale) -> Report:
         found = report.interleave(
             {
                 "single": lambda: one_by_one.fan_out(scale.pick(5, 1), 20.0),
-                "bursts": lambda: bursts(bursting, scale.pick(20, 5)),
+                "bursts": lambda: bursts(bursting, scale.pick(20, 5), scale.pick(1, 0)),
             }
         )
         rate = statistics.median(found["bursts"]["rate"]) * SHARE / clients

@@ -5,7 +5,11 @@ descendants, and the kernel's threads, which work for the measured programs too)
 virtual machines took (steal). Both are shares of the machine: of the interval's wall time, times
 the number of CPUs. If they are more than ``LIMIT``, the interval is measured again once the machine
 is quiet. If it does not get quiet, or if that happens too often, the results say so, and
-``benchmarks.page`` refuses them.
+``benchmarks.page`` refuses them. Two ticks of the kernel's clock are allowed in any case, because
+it does not count more finely.
+
+In a container, its own processes are all that can be seen. Work outside shows only as steal, if the
+machine is a virtual one and reports it.
 
 Linux only: everything comes from ``/proc``.
 """
@@ -35,8 +39,8 @@ _PROC = Path("/proc")
 _GLANCE = 2.0
 _SCANS = 10
 _TICKS = os.sysconf("SC_CLK_TCK")
-# The kernel counts in ticks, so the share of a shorter interval would be too coarse.
-_SHORTEST = 1.0
+# The kernel counts in ticks, so others may take this much of any interval, however short.
+_ALLOWED = 2 / _TICKS
 _MENTIONED = 0.0005
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD
 _SET_CHILD_SUBREAPER = 36
@@ -82,7 +86,7 @@ class Interval:
 
     @property
     def quiet(self) -> bool:
-        return self.others <= LIMIT
+        return round(self.others, 6) <= LIMIT
 
 
 def look(proc: Path = _PROC) -> Look:
@@ -136,7 +140,7 @@ def between(name: str, before: Look, after: Look, ours: int, cpus: int) -> Inter
         if key not in excluded and not process.kernel:
             takers[process.name] = takers.get(process.name, 0.0) + max(0.0, cpu)
     seconds = after.when - before.when
-    whole = max(seconds, _SHORTEST) * cpus
+    whole = max(seconds * cpus, _ALLOWED / LIMIT)
     largest_first = sorted(takers.items(), key=lambda taker: -taker[1])
     return Interval(name, seconds, {who: cpu / whole for who, cpu in largest_first if cpu > 0})
 

@@ -15,8 +15,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.driving import Audience, audiences
-from benchmarks.load import Undelivered
-from benchmarks.peers.servers import PEERS, Unavailable
+from benchmarks.peers.servers import PEERS
 from benchmarks.report import Figure, Report, Scale, main
 from benchmarks.servers import CLoop, PythonLoop, Server, Site, Twistd
 
@@ -47,11 +46,8 @@ def start_peers(
     """Start those of ``peers`` that are available here."""
     started = {}
     for peer in peers:
-        try:
+        with report.tries(peer.name):
             audience = make(partial(peer, site=site), number)
-        except (Unavailable, Undelivered) as error:
-            report.miss(peer.name, str(error).removeprefix(f"{peer.name}: "))
-        else:
             report.describe(audience.server)
             started[peer.name] = audience
     return started
@@ -98,11 +94,13 @@ def with_goals(report: Report, site: Site, peers: Sequence[Any], number: int) ->
     report.goal("fan-out: ratio to the Python loop", cpu[OURS].over(cpu[PythonLoop.name]), 1.15)
     report.goal("fan-out: ratio to the C loop", cpu[OURS].over(cpu[CLoop.name]), 1.35)
     for name, (which, limit) in GOALS.items():
+        text = f"fan-out{which.removeprefix(OURS)}: ratio to {name}"
         if name in cpu:
-            text = f"fan-out{which.removeprefix(OURS)}: ratio to {name}"
             report.goal(text, cpu[which].over(cpu[name]), limit)
-        elif report.scale.peers and name not in report.missing:
-            report.miss(name, "there is no such server in benchmarks/peers")
+        else:
+            report.goal_not_measured(text, limit, name)
+    ratios = [cpu[OURS].over(other) for name, other in cpu.items() if name != OURS]
+    report.add(*(ratio for ratio in ratios if ratio not in report.figures))
 
 
 def beside_others(report: Report, site: Site, peers: Sequence[Any], number: int) -> None:

@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 
-from benchmarks.load import Opened, Undelivered
+from benchmarks.load import Opened
 from benchmarks.memory import AT_ONCE
 from benchmarks.opening import ALL_AT_ONCE, Opening
-from benchmarks.peers.servers import DaphnePubSub, PlainAutobahn, Unavailable
-from benchmarks.report import Figure, Report, Scale, main
+from benchmarks.peers.servers import DaphnePubSub, PlainAutobahn
+from benchmarks.report import NEVER_IDLE, Figure, Report, Scale, main
 from benchmarks.servers import Site, Twistd
 
 _LOOKUPS = 2000
@@ -53,20 +53,19 @@ def overtakings(handshakes: Sequence[Opened]) -> list[int]:
 def opened_anew(opening: Opening, number: int, at_once: int = AT_ONCE) -> dict[str, float]:
     """Return the µs of CPU per handshake, with few other open websockets that would be pinged."""
     opening.close()
-    return {"cpu": opening.open(number, at_once)}
+    cpu = opening.open(number, at_once)
+    return {"cpu": cpu, NEVER_IDLE: opening.never_idle()}
 
 
 def start_peer(report: Report, stack: ExitStack, site: Site) -> Opening | None:
     """Start the other server that looks up visitors too, if it is available here."""
     if not report.scale.peers:
         return None
-    try:
+    with report.tries(DaphnePubSub.name):
         server = DaphnePubSub(site)
         report.describe(server)
         return stack.enter_context(Opening(server))
-    except (Unavailable, Undelivered) as error:
-        report.miss(DaphnePubSub.name, str(error))
-        return None
+    return None
 
 
 def handshakes(report: Report, site: Site, number: int) -> None:
@@ -97,10 +96,11 @@ def handshakes(report: Report, site: Site, number: int) -> None:
         cpu[ours].over(cpu[bare]),
         2.5,
     )
+    text, limit = f"handshake with a session: ratio to {daphne}", 0.5
     if daphne in cpu:
-        report.goal(
-            f"handshake with a session: ratio to {daphne}", cpu[ours].over(cpu[daphne]), 0.5
-        )
+        report.goal(text, cpu[ours].over(cpu[daphne]), limit)
+    else:
+        report.goal_not_measured(text, limit, daphne)
     both = [a + b for a, b in zip(cpu[bare].values, cpu[lookup].values, strict=True)]
     allowed = Figure("(without a site + lookup)", "µs/handshake", both)
     report.goal(
@@ -121,6 +121,7 @@ def reconnect(opening: Opening, number: int) -> dict[str, float]:
         "rate": number / (ended - begun) * 1e9,
         "resent": sum(each.resent > 0 for each in handshakes),
         "overtaken": overtakings(handshakes)[-1],
+        NEVER_IDLE: opening.never_idle(),
     }
 
 

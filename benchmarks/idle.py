@@ -13,7 +13,7 @@ import time
 from benchmarks.driving import Clock
 from benchmarks.memory import EVERYTHING
 from benchmarks.opening import Opening
-from benchmarks.report import Figure, Report, Scale, main
+from benchmarks.report import NEVER_IDLE, Figure, Report, Scale, main
 from benchmarks.servers import Site, Twistd
 
 PING_PERIOD = 25
@@ -27,7 +27,11 @@ def idle(opening: Opening, number: int, seconds: float) -> dict[str, float]:
     used, _ = clock.per(1)
     passed = time.monotonic() - begun
     heard = opening.load.heard().check_total(0)
-    return {"cpu": used / 1000 / passed, "pings": heard.pings / number}
+    return {
+        "cpu": used / 1000 / passed,
+        "pings": heard.pings / number,
+        NEVER_IDLE: opening.never_idle(),
+    }
 
 
 def run(scale: Scale) -> Report:

@@ -40,7 +40,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -493,10 +492,6 @@ static void turn(void) {
 }
 
 int main(void) {
-    struct rlimit files;
-    getrlimit(RLIMIT_NOFILE, &files);
-    files.rlim_cur = files.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &files);
     setvbuf(stdout, NULL, _IOLBF, 1 << 20);
     inet_pton(AF_INET, "127.0.0.1", &server.sin_addr);
     poll_set = epoll_create1(0);

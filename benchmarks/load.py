@@ -6,6 +6,7 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,12 @@ class Heard:
 
 class Undelivered(AssertionError):
     """The server lost, repeated or reordered messages, or it lost websockets."""
+
+
+class Failed(SystemExit):
+    """A program did not start, has ended, or did not do what it was told. This ends the benchmark,
+    unless the program is another server or belongs to one.
+    """
 
 
 @dataclass(frozen=True)
@@ -187,7 +194,8 @@ class Load:
 
     def end(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):  # it has ended
+            self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait()
 
@@ -200,7 +208,7 @@ class Load:
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
-            raise SystemExit(f"The load client ended at the command: {command}")
+            raise Failed(f"The load client ended at the command: {command}")
         return json.loads(answer)
 
 

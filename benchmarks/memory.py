@@ -14,7 +14,7 @@ from functools import partial
 
 from benchmarks.opening import Opening
 from benchmarks.peers.servers import PEERS
-from benchmarks.report import Figure, Report, Scale, main
+from benchmarks.report import NEVER_IDLE, Figure, Report, Scale, main
 from benchmarks.servers import FACILITY, Server, Site, Twistd
 
 # The result hardly varies between rounds.
@@ -31,7 +31,8 @@ def kept(make: Callable[[], Server], number: int, targets: Sequence[str] = ()) -
     with Opening(make(), targets) as opening:
         before = opening.server.memory()
         cpu = opening.open(number, AT_ONCE)
-        return {"kept": (opening.server.memory() - before) / number / 1024, "cpu": cpu}
+        kept = (opening.server.memory() - before) / number / 1024
+        return {"kept": kept, "cpu": cpu, NEVER_IDLE: opening.never_idle()}
 
 
 def made(report: Report, peer: Callable[[Site], Server], site: Site) -> Server:

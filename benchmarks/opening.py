@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from benchmarks.load import Load
+from benchmarks.report import PATIENCE
 from benchmarks.servers import Server
 
 # Websockets that are opened before the measurement, to warm up.
@@ -16,8 +17,6 @@ ALL_AT_ONCE = 0
 # A server has finished the work of its handshakes when it uses less than this share of a core, for
 # this many seconds, this many times in a row.
 _QUIET, _PAUSE, _TIMES = 0.01, 0.05, 4
-# A server that is never idle has finished it after so many seconds.
-_PATIENCE = 20.0
 
 _HEADERS = (
     "Origin: http://127.0.0.1:{port}",
@@ -38,15 +37,16 @@ def browser_headers(port: int) -> list[str]:
     return [header.format(port=port) for header in _HEADERS]
 
 
-def settle(server: Server) -> None:
-    """Wait until ``server`` is idle, for a bounded time."""
+def settle(server: Server) -> bool:
+    """Wait until ``server`` is idle, for a bounded time. Return whether it is."""
     quiet, before = 0, server.cpu()
-    end = time.monotonic() + _PATIENCE
+    end = time.monotonic() + PATIENCE
     while quiet < _TIMES and time.monotonic() < end:
         time.sleep(_PAUSE)
         now = server.cpu()
         quiet = quiet + 1 if now - before < _QUIET * _PAUSE else 0
         before = now
+    return quiet == _TIMES
 
 
 class Opening:
@@ -60,6 +60,7 @@ class Opening:
         self.load = Load()
         self._targets = targets or server.targets()
         self._cookies = [f"{_COOKIE}; {cookie}" for cookie in server.cookies] or [_COOKIE]
+        self._never_idle = 0
 
     def __enter__(self) -> Opening:
         try:
@@ -78,7 +79,15 @@ class Opening:
 
     def close(self) -> None:
         self.load.close()
-        settle(self.server)
+        self._settle()
+
+    def _settle(self) -> None:
+        self._never_idle += not settle(self.server)
+
+    def never_idle(self) -> int:
+        """Return how often the server has not become idle since the last call."""
+        times, self._never_idle = self._never_idle, 0
+        return times
 
     def open(self, number: int, at_once: int = 100, *, refusals: bool = False) -> float:
         """Open ``number`` more, ``at_once`` at a time. Return the µs of the server's CPU for each.
@@ -95,5 +104,5 @@ class Opening:
             at_once=at_once,
             refusals=refusals,
         )
-        settle(self.server)
+        self._settle()
         return (self.server.cpu() - before) / number * 1e6

@@ -1,9 +1,10 @@
 """Writes docs/performance.md and its plots from the results of the benchmarks.
 
-Every number on that page comes from ``benchmarks/results``. If one of the results is missing, or if
-others took too much of the machine while it was measured, nothing is written: the program says
-which and by how much, and ends with status 1. If a goal was missed and ``benchmarks.notes`` does
-not explain it, the program names the goal and also ends with status 1.
+Every number on that page comes from ``benchmarks/results``. Nothing is written if one of them is
+missing or not good enough: if others took too much of the machine while it was measured, if it has
+too few rounds or no other servers, or if it is of another revision than the rest. The program says
+which and why, and ends with status 1. If a goal was missed and ``benchmarks.notes`` does not say
+why, the program names the goal and also ends with status 1.
 """
 
 from __future__ import annotations
@@ -15,12 +16,17 @@ from pathlib import Path
 
 from benchmarks.__main__ import PROGRAMS, disturbed
 from benchmarks.conditions import LIMIT, percent
+from benchmarks.memory import MOST_ROUNDS
 from benchmarks.notes import REASONS
-from benchmarks.report import RESULTS, missed_by
+from benchmarks.report import NEVER_IDLE, RESULTS, ROUNDS, missed_by, restless
 from benchmarks.servers import ROOT
-from benchmarks.summary import Result, Results, beside, capacity, short, wrapped
+from benchmarks.summary import OURS, Result, Results, beside, capacity, short, wrapped
 
 DOCS = ROOT / "docs"
+ROUNDS_OF = {"memory": MOST_ROUNDS}
+"""The rounds of the programs that do not have ``ROUNDS``."""
+COMPARING = ("fanout", "memory", "handshakes")
+"""The programs that also measure other people's servers."""
 INTRODUCTION = """\
 # Performance
 
@@ -33,8 +39,9 @@ METHOD = """\
 
 The costs are the CPU time of the server's processes as counted by the kernel, on one machine that
 also runs the clients and Redis. Compare figures only within a table, and rely on the ratios,
-because the microseconds differ between machines. A figure is the median of its rounds, and each
-round measures all of the compared servers in turn.
+because the microseconds differ between machines. A figure is the median of its rounds. Each round
+measures the compared servers in turn. There are so many that `benchmarks.fanout` measures them in
+groups, with ours in each.
 
 "Ours" is the server as its users run it: `twistd ws4redis --settings …`, with Django's sessions,
 users and authorization, and with rechecks and pings. The clients are a small C program
@@ -61,15 +68,30 @@ def load(program: str, folder: Path = RESULTS) -> Result | None:
     return None if found is None or found["quick"] else found
 
 
+def rounds(result: Result) -> int:
+    return max(len(figure["values"]) for figure in result["figures"])
+
+
 def refusals(results: Results) -> list[str]:
-    """Say which results are missing or were not measured on a quiet machine, and what else ran."""
-    return [
-        f"{program} is not measured"
-        if program not in results
-        else f"{program} was not measured on a quiet machine: {disturbed(results[program])}"
-        for program in PROGRAMS
-        if program not in results or not results[program].get("quiet")
-    ]
+    """Say which results are missing or are not good enough for the page, and why."""
+    found = []
+    revisions: dict[str, list[str]] = {}
+    for program in PROGRAMS:
+        result = results.get(program)
+        if result is None:
+            found.append(f"{program} is not measured")
+            continue
+        if not result.get("quiet"):
+            found.append(f"{program} was not measured on a quiet machine: {disturbed(result)}")
+        if rounds(result) < (needed := ROUNDS_OF.get(program, ROUNDS)):
+            found.append(f"{program} has {rounds(result)} rounds and not {needed}")
+        if program in COMPARING and not result["peers"] and not result["not measured"]:
+            found.append(f"{program} was measured without other servers")
+        revisions.setdefault(result["versions"].get(OURS, ""), []).append(program)
+    if len(revisions) > 1:
+        said = ", ".join(f"{each} ({', '.join(of)})" for each, of in revisions.items())
+        found.append(f"the results are of different revisions of {OURS}: {said}")
+    return found
 
 
 def bound(goal: Result) -> str:
@@ -83,6 +105,10 @@ def goals_table(results: Results) -> str:
             f"| {goal['text']} | {short(goal['median'])} | {bound(goal)} | "
             f"{'met' if goal['met'] else '**missed**'} |"
             for goal in result["goals"]
+        ]
+        rows += [
+            f"| {goal['text']} | not measured: {goal['why']} | {bound(goal)} | |"
+            for goal in result.get("goals not measured", ())
         ]
     return "\n".join(rows)
 
@@ -116,9 +142,8 @@ def conditions(results: Results) -> str:
     for program, result in results.items():
         found = result["conditions"]
         first, last = found["load average"]
-        rounds = len(result["figures"][0]["values"])
         rows.append(
-            f"| `benchmarks.{program}` | {rounds} | {first:.2f} to {last:.2f} | "
+            f"| `benchmarks.{program}` | {rounds(result)} | {first:.2f} to {last:.2f} | "
             f"{percent(found['steal'])} | {percent(found['most that others took'])} |"
         )
     return "\n".join([*rows, ""])
@@ -137,6 +162,7 @@ def figures_table(result: Result) -> str:
     rows += [
         f"| {name} | not measured: {why} | | | |" for name, why in result["not measured"].items()
     ]
+    rows += ["\n" + wrapped(text) for text in restless(result.get(NEVER_IDLE, {}))]
     return "\n".join(rows)
 
 

@@ -34,14 +34,18 @@ MESSAGE = b"x" * 128
 CHANNEL = "broadcast:load"
 
 
-def timed(publish: Callable[[], object], number: int) -> dict[str, float]:
-    """Return the µs of time and of CPU per call, for ``number`` calls."""
+def timed(publish: Callable[[], object], number: int, seconds: float) -> dict[str, float]:
+    """Return the µs of time and of CPU per call, for ``number`` calls or more: for those that fill
+    ``seconds``.
+    """
     started, cpu = time.perf_counter(), time.process_time()
-    for _ in range(number):
+    calls = 0
+    while calls < number or time.perf_counter() < started + seconds:
         publish()
+        calls += 1
     return {
-        "time": (time.perf_counter() - started) / number * 1e6,
-        "cpu": (time.process_time() - cpu) / number * 1e6,
+        "time": (time.perf_counter() - started) / calls * 1e6,
+        "cpu": (time.process_time() - cpu) / calls * 1e6,
     }
 
 
@@ -89,11 +93,13 @@ def redis_and_django() -> Iterator[Any]:
 
 def run(scale: Scale) -> Report:
     number, rounds_of_users = scale.pick(2000, 200), scale.pick(10, 2)
+    seconds = scale.pick(1, 0)
     names = [f"user{i}" for i in range(USERS)]
     report = Report(
         "publishing",
         scale,
         messages=number,
+        seconds_at_least=seconds,
         bytes=len(MESSAGE),
         users=USERS,
         client=f"{client.__name__} {version(client.__name__)}",
@@ -110,7 +116,9 @@ def run(scale: Scale) -> Report:
         }
         for publish, _ in calls.values():  # warm up
             publish()
-        found = report.interleave({name: partial(timed, *call) for name, call in calls.items()})
+        found = report.interleave(
+            {name: partial(timed, *call, seconds) for name, call in calls.items()}
+        )
     times = {name: Figure(name, "µs", values["time"]) for name, values in found.items()}
     cpu = {name: Figure(f"CPU: {name}", "µs", values["cpu"]) for name, values in found.items()}
     report.add(*times.values(), *cpu.values())

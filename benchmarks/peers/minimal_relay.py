@@ -6,7 +6,6 @@ messages it receives (``…&user=NAME``). There is no authorization, no queue an
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Callable
 
@@ -65,9 +64,6 @@ class Clients(Factory):
 
 
 def serve(port: int, redis_port: int) -> None:
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
     def connected(relay: Relay) -> None:
         reactor.listenTCP(port, Clients(relay), backlog=2048, interface="127.0.0.1")
         print("ready", flush=True)

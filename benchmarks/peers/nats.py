@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.load import Dialect
+from benchmarks.load import Dialect, Failed
 from benchmarks.peers.programs import go_program
 from benchmarks.peers.protocol_peers import OneProgram, ProtocolPeer
 from benchmarks.servers import FACILITY, Program, Site, free_port
@@ -68,7 +68,10 @@ class Nats(ProtocolPeer, OneProgram):
     def _answer_pings(self) -> None:
         """Otherwise the server would close the publisher's connection after some minutes."""
         while select.select([self._publisher], [], [], 0)[0]:
-            if b"PING" in self._publisher.recv(65536):
+            said = self._publisher.recv(65536)
+            if not said:
+                raise Failed("It has closed the connection of the publisher.")
+            if b"PING" in said:
                 self._publisher.sendall(b"PONG\r\n")
 
     def end(self) -> None:

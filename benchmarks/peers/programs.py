@@ -11,11 +11,10 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from benchmarks.build import BUILD
-from benchmarks.peers.environments import Unavailable, make
+from benchmarks.peers.environments import Unavailable, make, once
 
 # Go's own installation puts it here, and not everybody adds that to PATH.
 _GO_FOLDER = "/usr/local/go/bin"
@@ -23,7 +22,7 @@ _GO_FOLDER = "/usr/local/go/bin"
 _NGINX_FOLDER = Path("/var/lib/nginx")
 
 
-@cache
+@once
 def go_program(module: str, version: str) -> str:
     """Compile the program of a Go module and return its path. This takes minutes, once."""
     go = shutil.which("go", path=f"{os.environ['PATH']}{os.pathsep}{_GO_FOLDER}")
@@ -47,7 +46,7 @@ class Unpacked:
     """The variables with which its programs find its libraries."""
 
 
-@cache
+@once
 def debian_packages(*names: str) -> Unpacked:
     """Unpack Debian packages, with those that they depend on and the system does not have."""
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
@@ -84,7 +83,7 @@ class Nginx:
     unpacked: Unpacked
 
 
-@cache
+@once
 def nginx_with_nchan() -> Nginx:
     unpacked = debian_packages("nginx", "libnginx-mod-nchan")
     nginx = unpacked.folder / "usr/sbin/nginx"

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.load import Dialect, Load
+from benchmarks.load import Dialect, Failed, Load
 from benchmarks.servers import Program, Server
 
 
@@ -58,7 +58,7 @@ class JsonApi:
         self._headers = {"Content-Type": "application/json", **headers}
 
     def post(self, content: object) -> None:
-        """Raise if the server does not answer with 200, or answers with an error."""
+        """Raise ``Failed`` if the server does not answer with 200, or answers with an error."""
         try:
             answer = self._ask(json.dumps(content))
         except ConnectionError:  # the server has closed a connection that was idle for long
@@ -66,7 +66,7 @@ class JsonApi:
             answer = self._ask(json.dumps(content))
         said = answer.read()
         if answer.status != 200 or b'"error"' in said:
-            raise SystemExit(f"{self._path} answered {answer.status}: {said.decode()}")
+            raise Failed(f"{self._path} answered {answer.status}: {said.decode()}")
 
     def _ask(self, body: str) -> http.client.HTTPResponse:
         self._connection.request("POST", self._path, body, self._headers)

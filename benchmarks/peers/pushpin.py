@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.load import Load
+from benchmarks.load import Failed, Load
 from benchmarks.peers.programs import debian_packages
 from benchmarks.peers.protocol_peers import JsonApi, OneProgram
 from benchmarks.servers import FACILITY, Program, Site, free_port, wait_until_it_listens
@@ -105,7 +105,7 @@ class Pushpin(OneProgram):
                 if connection.getresponse().status == http.HTTPStatus.OK:
                     return
             time.sleep(0.1)
-        raise SystemExit("pushpin does not ask its website.")
+        raise Failed("pushpin does not ask its website.")
 
     @staticmethod
     def _copy_library(source: Path, target: Path) -> None:

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.load import Failed
 from benchmarks.peers.centrifugo import CentrifugoHistory, CentrifugoInMemory, CentrifugoRedis
 from benchmarks.peers.channels_peers import (
     Channels,
@@ -21,7 +22,6 @@ from benchmarks.peers.channels_peers import (
     DaphnePubSub,
     UvicornPubSub,
 )
-from benchmarks.peers.environments import Unavailable
 from benchmarks.peers.mosquitto import Mosquitto
 from benchmarks.peers.nats import Nats
 from benchmarks.peers.plain_peers import Aiohttp, Bun, Picows, Tornado, Websockets, Ws
@@ -42,7 +42,6 @@ __all__ = [
     "Picows",
     "PlainAutobahn",
     "Tornado",
-    "Unavailable",
     "UvicornPubSub",
     "Websockets",
     "Ws",
@@ -139,7 +138,7 @@ class NchanInMemory(Server):
                 length = int(line.split(b":")[1])
         self._answers.read(length)
         if not status.split()[1:2] or not status.split()[1].startswith(b"2"):
-            raise SystemExit(f"nchan did not publish: {status.decode()}")
+            raise Failed(f"nchan did not publish: {status.decode()}")
 
     def cpu(self) -> float:
         return self.program.cpu()

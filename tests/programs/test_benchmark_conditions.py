@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from benchmarks import conditions
 from benchmarks.conditions import STEAL, Interval, Look, Process, Watch, between, look, said
 from benchmarks.report import Figure, Report, Scale
+from tests.support.busy_machine import Machine
 
 TICKS = os.sysconf("SC_CLK_TCK")
 KERNEL = 0x00200000
@@ -195,9 +196,18 @@ class IntervalTests(SynchronousTestCase):
         )
         self.assertEqual(interval.takers, {"init": 0.05})
 
-    def test_a_short_interval_is_no_finer_than_the_ticks_of_the_kernel(self) -> None:
-        interval = taken(at(0, (20, "sh", 1, 0.0)), at(0.01, (20, "sh", 1, 0.01)))
+    def test_others_may_have_two_ticks_of_an_interval_however_short(self) -> None:
+        for ticks, quiet in ((1, True), (2, True), (3, False), (6, False)):
+            for seconds in (0.001, 0.2):
+                interval = taken(
+                    at(0, (20, "sh", 1, 7.0)), at(seconds, (20, "sh", 1, 7.0 + ticks / TICKS))
+                )
+                self.assertIs(interval.quiet, quiet, (ticks, seconds))
+
+    def test_three_percent_of_a_longer_interval_are_more_than_two_ticks(self) -> None:
+        interval = taken(at(0, (20, "sh", 1, 0.0)), at(5, (20, "sh", 1, 0.25)))
         self.assertTrue(interval.quiet)
+        self.assertEqual(interval.takers, {"sh": 0.025})
 
     def test_the_largest_taker_is_named_first_and_no_arguments(self) -> None:
         interval = taken(
@@ -224,39 +234,6 @@ class IntervalTests(SynchronousTestCase):
         )
         done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
         self.assertEqual(done.stdout, "True\n")
-
-
-class Machine:
-    """A machine on which others take the ``shares`` one after another: each time that something is
-    measured or waited for, the next one, and in the end the last one for ever.
-    """
-
-    def __init__(self, *shares: float) -> None:
-        self._shares = list(shares)
-        self._now = 0.0
-        self._used = 0.0
-        self.waits = 0
-        self.measured: list[int] = []
-
-    def look(self) -> Look:
-        return Look(self._now, 0.0, {(20, 0): Process("pytest", 1, self._used, False)})
-
-    def sleep(self, seconds: float) -> None:
-        self.waits += 1
-        self.go_on(seconds)
-
-    def measure(self) -> int:
-        self.go_on(5.0)
-        self.measured.append(len(self.measured))
-        return self.measured[-1]
-
-    def go_on(self, seconds: float) -> None:
-        share = self._shares.pop(0) if len(self._shares) > 1 else self._shares[0]
-        self._now += seconds
-        self._used += share * seconds * (os.cpu_count() or 1)
-
-    def watch(self, **options: Any) -> Watch:
-        return Watch(look=self.look, sleep=self.sleep, load=lambda: 1.5, **options)
 
 
 class WatchTests(SynchronousTestCase):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import shutil
+import subprocess
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,8 +17,10 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from benchmarks import page
 from benchmarks.__main__ import PROGRAMS, summarized
-from benchmarks.notes import lacks
+from benchmarks.notes import lacked
 from benchmarks.peers import servers
+from benchmarks.summary import BARE, OURS
+from tests.support import ROOT
 
 
 def result(program: str, *figures: tuple[str, str, float], **more: Any) -> dict[str, Any]:
@@ -33,8 +37,13 @@ def result(program: str, *figures: tuple[str, str, float], **more: Any) -> dict[
             "during": "ours",
             "programs": {"cron": 0.011},
         },
-        "parameters": {"visitors": 2000},
-        "versions": {"CPU": "2 x Example"},
+        "parameters": {
+            "visitors": 2000,
+            "clients": 1000,
+            "handshakes": 1500,
+            "simultaneous_reconnects": 10_000,
+        },
+        "versions": {"CPU": "2 x Example", "ws4redis_tx": "abc"},
         "figures": [
             {
                 "name": name,
@@ -58,7 +67,11 @@ NOISY = {
     "programs": {"pytest": 0.1, "cc1": 0.023},
 }
 MISSED = {"text": "g", "figure": "f", "median": 1.5, "at most": 1.2, "met": False}
-PEERS = {"Bun + ioredis": {"Bun": "1.2", "zlib": "3"}, "Channels, Daphne": {"daphne": "4"}}
+PEERS = {
+    "Bun + ioredis": {"Bun": "1.2", "zlib": "3"},
+    "Channels, Daphne": {"daphne": "4"},
+    "picows": {"picows": "5"},
+}
 
 
 class PageTests(SynchronousTestCase):
@@ -72,6 +85,9 @@ class PageTests(SynchronousTestCase):
             ("ws4redis_tx, without a site", "µs/delivery", 7.0),
             ("Bun + ioredis", "µs/delivery", 6.0),
             ("Channels, Daphne", "µs/delivery", 300.0),
+            ("picows", "µs/delivery", 8.1),
+            ("ws4redis_tx / picows", "times", 1.25),
+            ("ws4redis_tx / Channels, Daphne", "times", 0.025),
             ("ws4redis_tx, latency", "ms, median", 3.0),
             peers=PEERS,
             **{"not measured": {"pushpin": "no package"}},
@@ -92,6 +108,18 @@ class PageTests(SynchronousTestCase):
             ("Redis of ws4redis_tx", "µs/message", 35.0),
         )
         self.results["idle"] = result("idle", ("2,000 idle visitors", "ms/s", 3.0))
+        self.results["bursts"] = result(
+            "bursts",
+            ("bursts", "µs/delivery", 0.1),
+            ("bursts, rate", "deliveries/s", 5_742_361.0),
+        )
+        self.results["handshakes"] = result(
+            "handshakes",
+            ("ws4redis_tx, with a session", "µs/handshake", 1000.0),
+            ("simultaneous reconnects", "µs/handshake", 500.0),
+            ("simultaneous reconnects", "handshakes/s", 436.0),
+            peers=PEERS,
+        )
 
     def write(self) -> tuple[int, str]:
         """Write the page from the results. Return the status and what was printed."""
@@ -126,6 +154,40 @@ class PageTests(SynchronousTestCase):
         self.assertEqual(status, 1)
         self.assertEqual(said, "no page: growth is not measured\nno page: idle is not measured\n")
 
+    def refused(self) -> str:
+        status, said = self.write()
+        self.assertEqual(status, 1)
+        self.assertFalse((self.folder / "performance.md").exists())
+        return said
+
+    def test_no_page_is_written_from_too_few_rounds(self) -> None:
+        for program in ("growth", "memory"):
+            for figure in self.results[program]["figures"]:
+                figure["values"] = figure["values"][:3]
+        self.assertEqual(self.refused(), "no page: growth has 3 rounds and not 7\n")
+        for figure in self.results["memory"]["figures"]:
+            figure["values"] = figure["values"][:2]
+        self.assertIn("no page: memory has 2 rounds and not 3\n", self.refused())
+
+    def test_no_page_is_written_without_other_servers(self) -> None:
+        for program in ("fanout", "memory", "handshakes"):
+            self.results[program].update({"peers": {}, "not measured": {}})
+        said = "no page: {} was measured without other servers\n"
+        self.assertEqual(
+            self.refused(), "".join(map(said.format, ("fanout", "memory", "handshakes")))
+        )
+
+    def test_other_servers_that_failed_were_measured(self) -> None:
+        self.results["handshakes"].update({"peers": {}, "not measured": {"a": "it failed"}})
+        self.assertEqual(page.refusals(self.results), [])
+
+    def test_no_page_is_written_from_different_revisions(self) -> None:
+        self.results["idle"]["versions"]["ws4redis_tx"] = "def"
+        said = self.refused()
+        self.assertIn("no page: the results are of different revisions of ws4redis_tx: ", said)
+        self.assertIn("abc (fanout, bursts, ", said)
+        self.assertIn("def (idle)", said)
+
     def test_a_page_is_written_from_what_was_measured_on_a_quiet_machine(self) -> None:
         if find_spec("matplotlib") is None:
             raise SkipTest("matplotlib draws the plots, and it is not installed")
@@ -157,24 +219,77 @@ class PageTests(SynchronousTestCase):
         text, _ = page.page(self.results, {})
         opening = text[: text.index("## Beside other servers")]
         self.assertIn("2 x Example", opening)
-        self.assertIn("| messages a second, each to one client | 20,000 |", opening)
-        self.assertIn("| clients that receive a message every second | 120,000 |", opening)
-        self.assertIn("| CPU of 10,000 idle visitors | 1.5 % of a core |", opening)
-        self.assertIn("| memory of 10,000 idle visitors | 59 MiB |", opening)
+        for row in (
+            "messages a second, each to one client | 20,000 | "
+            "computed from the CPU of a message; measured with 1,000 clients",
+            "clients that receive a message every second | 120,000 | "
+            "computed from the CPU of a delivery; measured with 1,000 clients",
+            "deliveries a second, in bursts of 150 messages | 5,700,000 | "
+            "measured, to 1,000 clients",
+            "new visitors a second | 1,000 | "
+            "computed from the CPU of a handshake; measured with 1,500 visitors, 64 at a time",
+            "visitors a second, if all return at once | 440 | measured, with 10,000 visitors",
+            "CPU of 10,000 idle visitors | 1.5 % of a core | "
+            "computed from the CPU of 2,000 visitors",
+            "memory of 10,000 idle visitors | 59 MiB | computed from the memory of 1,000 visitors",
+        ):
+            self.assertIn(f"| {row} |\n", opening)
+
+    def test_a_rate_that_was_not_measured_is_left_out(self) -> None:
+        self.results["bursts"] = result("bursts", ("bursts", "µs/delivery", 0.1))
+        self.assertNotIn("in bursts of 150", page.page(self.results, {})[0])
+
+    def test_the_page_opens_with_the_tables(self) -> None:
+        text, _ = page.page(self.results, {})
         self.assertLess(text.index("## Beside other servers"), text.index("## Goals"))
 
     def test_all_servers_are_in_one_table_the_better_ones_in_bold(self) -> None:
         text, _ = page.page(self.results, {})
-        rows = [line for line in text.splitlines() if line.count("|") == 7]
+        rows = [line for line in text.splitlines() if line.count("|") == 8]
         self.assertEqual(
             [row.split("|")[1].strip() for row in rows[2:]],
-            ["ws4redis_tx", "ws4redis_tx, without a site", "Bun + ioredis", "Channels, Daphne"],
+            [OURS, BARE, "Bun + ioredis", "picows", "Channels, Daphne"],
         )
-        self.assertTrue(rows[2].startswith("| ws4redis_tx | 8.00 | 6.00 | 1,000 |"))
-        self.assertTrue(rows[4].startswith("| Bun + ioredis | **6.00** | — | **90.00** | a lib"))
+        kept = "kept nothing for those who reconnect"
+        self.assertEqual(rows[2], f"| {OURS} | 8.00 | 1.00 | 6.00 | 1,000 | {kept} |  |")
+        self.assertTrue(rows[3].startswith(f"| {BARE} | 7.00 | 0.88 | — | — | knew no visitors; "))
+        self.assertIn(kept, rows[3])
+        bun = "| Bun + ioredis | **6.00** | **0.75** | — | **90.00** | a library"
+        self.assertTrue(rows[4].startswith(bun), rows[4])
         self.assertTrue(rows[4].endswith("| Bun 1.2 |"))
-        self.assertTrue(rows[5].startswith("| Channels, Daphne | 300 | 43.00 | — |"))
+        daphne = "| Channels, Daphne | 300 | 40.00 | 43.00 | — |"
+        self.assertTrue(rows[6].startswith(daphne), rows[6])
+
+    def test_a_server_is_better_if_it_was_in_the_rounds_of_its_own_group(self) -> None:
+        """Our own figure is that of another group, in which the machine was faster."""
+        text, _ = page.page(self.results, {})
+        self.assertIn("\n| picows | **8.10** | **0.8** | — | — |", text)
+        ratio = self.results["fanout"]["figures"][-3]
+        self.assertEqual(ratio["name"], "ws4redis_tx / picows")
+        ratio["median"] = 0.8
+        text, _ = page.page(self.results, {})
+        self.assertIn("\n| picows | 8.10 | 1.25 | — | — |", text)
+
+    def test_what_was_not_measured_is_told(self) -> None:
+        text, _ = page.page(self.results, {})
         self.assertIn("A delivery of pushpin was not measured: no package", text)
+
+    def test_goals_that_were_not_measured_are_told_with_the_reason(self) -> None:
+        goal = {"text": "ratio to x", "at most": 0.9, "why": "x: no package"}
+        self.results["fanout"]["goals not measured"] = [goal]
+        text, unexplained = page.page(self.results, {})
+        self.assertIn("| ratio to x | not measured: x: no package | ≤ 0.9 | |\n", text)
+        self.assertEqual(unexplained, [])
+        self.assertIn(
+            "fanout              ratio to x: not measured: x: no package; target ≤ 0.9",
+            summarized(self.results["fanout"]),
+        )
+
+    def test_servers_that_never_became_idle_are_named(self) -> None:
+        self.results["memory"]["never idle"] = {"pushpin": 3}
+        text, _ = page.page(self.results, {})
+        self.assertIn("pushpin was not idle within 20 s", text)
+        self.assertIn("(this often: 3)", text)
 
     def test_missed_goals_are_explained_or_named(self) -> None:
         self.results["growth"]["goals"] = [MISSED]
@@ -187,5 +302,27 @@ class PageTests(SynchronousTestCase):
         self.assertIn("- **g**: missed by 25 %. It is hard.", text)
         self.assertEqual(unexplained, [])
 
-    def test_each_server_is_told_with_what_it_does_not_do(self) -> None:
-        self.assertEqual([peer.name for peer in servers.PEERS if lacks(peer.name) is None], [])
+    def test_each_server_is_told_with_what_it_did_not_do(self) -> None:
+        self.assertEqual([peer.name for peer in servers.PEERS if lacked(peer.name) is None], [])
+
+
+class MakeTests(SynchronousTestCase):
+    def commands(self, *options: str) -> str:
+        if shutil.which("make") is None:
+            raise SkipTest("there is no make")
+        outside = {name: value for name, value in os.environ.items() if "MAKE" not in name}
+        done = subprocess.run(
+            ["make", "--dry-run", "bench", *options],
+            cwd=ROOT,
+            env=outside,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    def test_make_bench_writes_the_page_unless_it_is_quick(self) -> None:
+        self.assertIn("python -m benchmarks.page", self.commands())
+        quick = self.commands("OPTIONS=--quick")
+        self.assertIn("python -m benchmarks --quick", quick)
+        self.assertNotIn("benchmarks.page", quick)

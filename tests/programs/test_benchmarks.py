@@ -7,25 +7,31 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from http.client import BadStatusLine
 from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from benchmarks import load as load_module
-from benchmarks import report
+from benchmarks import opening, report
 from benchmarks.handshakes import overtakings
-from benchmarks.load import Heard, Load, Opened, Undelivered
-from benchmarks.peers.environments import Unavailable, make
-from benchmarks.peers.programs import debian_packages
-from benchmarks.report import Figure, Report, Scale, judged
-from benchmarks.servers import Redis, cpu_seconds, family, free_port, resident_bytes
+from benchmarks.load import Failed, Heard, Load, Opened, Undelivered
+from benchmarks.opening import Opening
+from benchmarks.peers.environments import Unavailable, make, once
+from benchmarks.processes import family
+from benchmarks.report import NEVER_IDLE, Figure, Report, Scale, judged
+from benchmarks.servers import Program, Redis, Server, cpu_seconds, free_port, resident_bytes
+from tests.support import ROOT
+from tests.support.busy_machine import Machine
 from tests.support.programs import python
 from tests.support.scripted_server import (
     ACCEPT,
@@ -279,7 +285,7 @@ class ReportTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ws4redis-tx-"))
         self.addCleanup(shutil.rmtree, self.folder)
-        self.report = Report("example", Scale(), clients=2)
+        self.report = Report("example", Scale(), watch=Machine(0.0).watch(), clients=2)
 
     def written(self) -> dict[str, object]:
         content: dict[str, object] = json.loads(self.report.write(self.folder).read_text())
@@ -326,6 +332,34 @@ class ReportTests(SynchronousTestCase):
         self.assertIn("another server not measured: it is not installed", self.report.table())
         self.assertEqual(self.written()["not measured"], {"another server": "it is not installed"})
 
+    def test_a_goal_that_was_not_measured_is_told_with_the_reason(self) -> None:
+        self.report.miss("b", "it is not installed")
+        self.report.goal_not_measured("ratio to b", 0.9, "b")
+        self.report.goal_not_measured("ratio to c", 0.9, "c")
+        self.report.scale = Scale(peers=False)
+        self.report.goal_not_measured("ratio to d", 0.9, "d")
+        table = self.report.table()
+        told = "ratio to b: not measured: b: it is not installed; target ≤ 0.9"
+        self.assertIn(told, table)
+        self.assertIn("ratio to c: not measured: c: there is no such server", table)
+        self.assertIn("ratio to d: not measured: only our servers were measured", table)
+        written = self.written()
+        self.assertEqual(written["goals"], [])
+        self.assertEqual(
+            written["goals not measured"][0],
+            {"text": "ratio to b", "at most": 0.9, "why": "b: it is not installed"},
+        )
+
+    def test_a_server_that_did_not_become_idle_is_named(self) -> None:
+        measures = {
+            "a": lambda: {"cpu": 1.0, NEVER_IDLE: 2},
+            "b": lambda: {"cpu": 1.0, NEVER_IDLE: 0},
+        }
+        found = self.report.interleave(measures, 3)
+        self.assertEqual(found, {"a": {"cpu": [1.0] * 3}, "b": {"cpu": [1.0] * 3}})
+        self.assertEqual(self.written()["never idle"], {"a": 6})
+        self.assertIn("a was not idle within 20 s", self.report.table())
+
     def test_results_tell_what_they_were_measured_with(self) -> None:
         versions = self.written()["versions"]
         self.assertLessEqual({"Python", "Twisted", "kernel", "CPU", "ws4redis_tx"}, versions.keys())
@@ -333,18 +367,87 @@ class ReportTests(SynchronousTestCase):
     def test_another_server_that_fails_beside_others_has_failed_only_if_it_fails_again(
         self,
     ) -> None:
-        outcomes = iter([Undelivered("too late"), {"cpu": 1.0}])
+        machine = Machine(0.5, 0.0, 0.0, 0.5, 0.0, 0.0)
+        self.report.watch = machine.watch()
+        outcomes: list[BaseException | None] = [Undelivered("too late"), None, OSError(), OSError()]
 
         def measure() -> dict[str, float]:
-            outcome = next(outcomes)
-            if isinstance(outcome, Undelivered):
+            machine.go_on(5.0)
+            if (outcome := outcomes.pop(0)) is not None:
                 raise outcome
-            return outcome
+            return {"cpu": 1.0}
 
-        self.assertEqual(self.report.attempt("b", measure), {})
-        self.assertEqual(self.report.missing, {"b": "too late"})
-        self.assertEqual(self.report.attempt("b", measure), {"cpu": 1.0})
+        measures = {"b": partial(self.report.attempt, "b", measure)}
+        self.assertEqual(self.report.interleave(measures, 1), {"b": {"cpu": [1.0]}})
         self.assertEqual(self.report.missing, {})
+        self.assertEqual(self.report.interleave(measures, 1), {"b": {}})
+        self.assertEqual(self.report.missing, {"b": "OSError"})
+        self.assertEqual(self.report.watch.repeated, 2)
+
+    def test_another_server_may_fail_in_any_way(self) -> None:
+        def start() -> dict[str, float]:
+            Program([sys.executable, "-c", "print('no such | option')"], "ready")
+            return {}
+
+        def tell() -> dict[str, float]:
+            program = Program([sys.executable, "-c", "print('ready')"], "ready")
+            try:
+                os.waitid(os.P_PID, program.pid, os.WEXITED | os.WNOWAIT)
+                program.tell("x")
+            finally:
+                program.end()
+            return {}
+
+        def fail(error: BaseException) -> dict[str, float]:
+            raise error
+
+        name = Path(sys.executable).name
+        for measure, why in (
+            (start, f"{name} did not start: no such | option"),
+            (tell, "[Errno 32] Broken pipe"),
+            (partial(fail, ConnectionRefusedError(111, "refused")), "[Errno 111] refused"),
+            (partial(fail, FileNotFoundError(2, "none")), "[Errno 2] none"),
+            (partial(fail, BadStatusLine("?")), "?"),
+            (partial(fail, Failed("b: nothing\nlistens")), "nothing listens"),
+            (partial(fail, Unavailable("x" * 1000)), "… " + "x" * 300),
+        ):
+            self.assertEqual(self.report.attempt("b", measure), {})
+            self.assertEqual(self.report.missing.pop("b"), why)
+
+    def test_a_program_that_did_not_read_everything_can_be_ended(self) -> None:
+        program = Program([sys.executable, "-c", "print('ready')"], "ready")
+        os.waitid(os.P_PID, program.pid, os.WEXITED | os.WNOWAIT)
+        self.assertRaises(BrokenPipeError, program.tell, "x")
+        program.end()
+
+    def test_what_is_no_failure_of_another_server_ends_the_program(self) -> None:
+        for error in (SystemExit(143), KeyboardInterrupt(), ZeroDivisionError()):
+
+            def end(error: BaseException = error) -> dict[str, float]:
+                raise error
+
+            self.assertRaises(type(error), self.report.attempt, "b", end)
+        self.assertEqual(self.report.missing, {})
+
+    def test_another_server_that_fails_leaves_no_process(self) -> None:
+        def start() -> dict[str, float]:
+            read, write = os.pipe()
+            self.addCleanup(os.close, read)
+            command = "(sleep 60 & echo started; wait) & wait"
+            program = subprocess.Popen(
+                ["sh", "-c", command], stdout=subprocess.PIPE, pass_fds=[write]
+            )
+            os.close(write)
+            self.addCleanup(program.wait)
+            self.addCleanup(program.stdout.close)
+            started.append((read, program.stdout.readline()))
+            raise ConnectionRefusedError(111, "refused")
+
+        started: list[tuple[int, bytes]] = []
+        self.report.attempt("b", start)
+        ((read, said),) = started
+        self.assertEqual(said, b"started\n")
+        self.assertEqual(os.read(read, 1), b"")  # all who had it open have ended
 
     def test_each_is_measured_in_each_round(self) -> None:
         called: list[str] = []
@@ -386,11 +489,79 @@ class OrderTests(SynchronousTestCase):
         self.assertEqual(self.overtaken((1, 13), (2, 11), (3, 12), resent=1), [0, 0])
 
 
+class Working(Server):
+    """Uses ``seconds`` of CPU between two looks. Nothing can connect to it."""
+
+    name = "working"
+    port = 1
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._used = 0.0
+
+    def cpu(self) -> float:
+        self._used += self._seconds
+        return self._used
+
+    def end(self) -> None:
+        pass
+
+
+class SettlingTests(SynchronousTestCase):
+    def never_idle(self, seconds: float) -> list[int]:
+        self.patch(opening, "_PAUSE", 1e-6)
+        found = Opening(Working(seconds))
+        self.addCleanup(found.end)
+        for _ in range(2):
+            found.close()
+        return [found.never_idle(), found.never_idle()]
+
+    def test_a_server_that_goes_on_working_is_noticed(self) -> None:
+        self.patch(opening, "PATIENCE", 0.0)
+        self.assertEqual(self.never_idle(1.0), [2, 0])
+
+    def test_a_server_that_becomes_idle_is_all_right(self) -> None:
+        self.assertEqual(self.never_idle(0.0), [0, 0])
+
+
+class EndTests(SynchronousTestCase):
+    def test_no_process_outlives_a_benchmark_that_is_terminated(self) -> None:
+        script = (
+            "import subprocess, time\n"
+            "from benchmarks.processes import no_descendants_left\n"
+            "with no_descendants_left():\n"
+            "    subprocess.Popen(['sh', '-c', '(sleep 60 & echo started) & exec sleep 60'])\n"
+            "    while True:\n"
+            "        time.sleep(0.01)\n"
+        )
+        benchmark = subprocess.Popen(
+            [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE
+        )
+        self.addCleanup(benchmark.wait)
+        self.addCleanup(benchmark.kill)
+        assert benchmark.stdout is not None
+        self.addCleanup(benchmark.stdout.close)
+        self.assertEqual(benchmark.stdout.readline(), b"started\n")
+        benchmark.send_signal(signal.SIGTERM)
+        self.assertEqual(benchmark.stdout.read(), b"")  # all who had it open have ended
+        self.assertEqual(benchmark.wait(), 128 + signal.SIGTERM)
+
+
 class PeerTests(SynchronousTestCase):
-    def test_a_server_that_cannot_be_installed_says_why(self) -> None:
-        self.patch(os, "environ", {**os.environ, "PATH": ""})
-        why = self.assertRaises(Unavailable, debian_packages.__wrapped__, "nginx")
-        self.assertIn("this system is not Debian", str(why))
+    def test_what_could_not_be_installed_is_not_tried_again(self) -> None:
+        tried: list[str] = []
+
+        @once
+        def install(name: str) -> str:
+            tried.append(name)
+            if name == "b":
+                raise Unavailable("no b")
+            return f"/{name}"
+
+        for _ in range(2):
+            self.assertEqual(install("a"), "/a")
+            self.assertEqual(str(self.assertRaises(Unavailable, install, "b")), "no b")
+        self.assertEqual(tried, ["a", "b"])
 
     def test_a_command_that_fails_is_named_with_what_it_said(self) -> None:
         script = "import sys; print('no such package'); sys.exit(1)"

@@ -45,8 +45,8 @@ class DeliveryTests(SynchronousTestCase):
     the clients offer compression as browsers do.
     """
 
-    def check(self, peer: type[Server], *, heavy: bool = False) -> None:
-        if heavy and not FULL:
+    def check(self, peer: type[Server]) -> None:
+        if not FULL:
             raise SkipTest(HEAVY)
         self.assertIn(peer, PEERS)
         server = start(peer)
@@ -87,19 +87,19 @@ class DeliveryTests(SynchronousTestCase):
         self.check(Tornado)
 
     def test_nchan_in_memory(self) -> None:
-        self.check(NchanInMemory, heavy=True)
+        self.check(NchanInMemory)
 
     def test_nchan_with_redis(self) -> None:
-        self.check(NchanRedis, heavy=True)
+        self.check(NchanRedis)
 
     def test_channels_on_daphne(self) -> None:
-        self.check(DaphnePubSub, heavy=True)
+        self.check(DaphnePubSub)
 
     def test_channels_on_daphne_with_the_core_layer(self) -> None:
-        self.check(DaphneCoreLayer, heavy=True)
+        self.check(DaphneCoreLayer)
 
     def test_channels_on_uvicorn(self) -> None:
-        self.check(UvicornPubSub, heavy=True)
+        self.check(UvicornPubSub)
 
 
 class VisitorTests(SynchronousTestCase):

@@ -8,6 +8,7 @@ import hmac
 import json
 import os
 import shutil
+import socket
 import tempfile
 import threading
 import time
@@ -18,7 +19,7 @@ from typing import Any, ClassVar
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from benchmarks.driving import payload
-from benchmarks.load import Undelivered
+from benchmarks.load import Failed, Undelivered
 from benchmarks.opening import Opening
 from benchmarks.peers import centrifugo, mosquitto, programs, pushpin_origin, socketio_peer
 from benchmarks.peers.centrifugo import CentrifugoHistory, CentrifugoInMemory, CentrifugoRedis
@@ -134,6 +135,15 @@ class WordTests(SynchronousTestCase):
         self.assertTrue(answer.endswith(b"Content-Length: 0\r\n\r\n"))
 
 
+class PublisherTests(SynchronousTestCase):
+    def test_nats_that_has_closed_the_connection_is_noticed(self) -> None:
+        nats = Nats.__new__(Nats)  # without a server
+        nats._publisher, server = socket.socketpair()
+        self.addCleanup(nats._publisher.close)
+        server.close()
+        self.assertRaises(Failed, nats.publish, [b"0"])
+
+
 class Api(BaseHTTPRequestHandler):
     """Answers each request with the next of ``answers`` and closes the connection unannounced."""
 
@@ -178,7 +188,7 @@ class JsonApiTests(SynchronousTestCase):
     def test_a_refusal_ends_the_benchmark_with_what_the_server_said(self) -> None:
         for answer in ((401, b"no such key"), (200, b'{"error":{"message":"no such channel"}}')):
             self.patch(Api, "answers", [answer])
-            said = str(self.assertRaises(SystemExit, self.api.post, {"data": 1}))
+            said = str(self.assertRaises(Failed, self.api.post, {"data": 1}))
             self.assertIn(answer[1].decode(), said)
             self.assertIn("/publish answered", said)
 

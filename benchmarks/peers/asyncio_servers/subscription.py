@@ -1,6 +1,5 @@
 """What the servers in this folder have in common: Redis, and their start."""
 
-import resource
 import sys
 
 import uvloop
@@ -14,8 +13,6 @@ BACKLOG = 2048
 
 def run(serve):
     """Run ``serve(port, redis_port)`` on uvloop. The program's arguments are the two ports."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     uvloop.run(serve(*map(int, sys.argv[1:])))
 
 
