@@ -53,7 +53,9 @@ class DjangoAuthorizer:
 
     def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
         if self._lookups is None:
-            self._lookups = Lookups(self._reactor, _THREADS, "ws4redis-authorizer", tidy)
+            self._lookups = Lookups(
+                self._reactor, _THREADS, "ws4redis-authorizer", tidy, sharing=True
+            )
             self._at_shutdown = self._reactor.addSystemEventTrigger(
                 "during", "shutdown", self._end_threads
             )

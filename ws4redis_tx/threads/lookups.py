@@ -3,9 +3,9 @@
 One thread does them in FIFO order. Other threads help only while it is slow, because it waits for a
 database or hangs: two threads that compute take longer than one.
 
-They are handed over at the end of the reactor's turn in which they were asked for. A lookup may see
-which others wait behind it (``waiting``) and do a part of their work with its own. They stay in the
-queue meanwhile, so that a helper takes them if it hangs.
+A lookup may see which others wait behind it (``waiting``) and do a part of their work with its own.
+They stay in the queue meanwhile, so that a helper takes them if it hangs. Lookups that share work
+are handed over together, at the end of the reactor's turn in which they were asked for.
 
 Under load a thread does not wake the reactor for each answer, because the two would wait for each
 other thousands of times a second. It wakes the reactor when it has nothing left to do. Until then
@@ -45,15 +45,22 @@ class Lookups:
 
     :param tidy: called in a thread before and after a series of lookups, and now and then during a
         long series. Its argument tells whether the thread is about to end.
+    :param sharing: whether to hand over together what is asked for in one turn of the reactor.
     """
 
     def __init__(
-        self, reactor: Any, threads: int, name: str, tidy: Callable[[bool], object]
+        self,
+        reactor: Any,
+        threads: int,
+        name: str,
+        tidy: Callable[[bool], object],
+        sharing: bool = False,
     ) -> None:
         self._reactor = reactor
         self._max_threads = threads
         self._name = name
         self._tidy_up = tidy
+        self._sharing = sharing
         self._threads = 0
         self._waiting: deque[_Lookup] = deque()
         self._answers: deque[tuple[_Lookup, Any]] = deque()
@@ -73,7 +80,9 @@ class Lookups:
         lookup = _Lookup(look_up, arguments)
         self.outstanding += 1
         self._waiting.append(lookup)
-        if self._hand_over is None:
+        if not self._sharing:
+            self._begin()
+        elif self._hand_over is None:
             self._hand_over = self._reactor.callLater(0, self._begin)
         return lookup.answer
 

@@ -43,8 +43,8 @@ class LookupsTests(TestCase):
     def setUp(self) -> None:
         self.tidied: list[bool] = []
 
-    def make(self, on: Any = reactor, threads: int = 2) -> Lookups:
-        lookups = Lookups(on, threads, "test", self.tidied.append)
+    def make(self, on: Any = reactor, threads: int = 2, sharing: bool = False) -> Lookups:
+        lookups = Lookups(on, threads, "test", self.tidied.append, sharing)
         self.addCleanup(lookups.stop)
         return lookups
 
@@ -210,6 +210,14 @@ class LookupsTests(TestCase):
         clock.wake()
         self.assertEqual(self.successResultOf(first), (None, True))
         self.assertNoResult(second)
+
+
+class SharingTests(LookupsTests):
+    """Lookups that are asked for in one turn are handed over together."""
+
+    def make(self, on: Any = reactor, threads: int = 2, sharing: bool = True) -> Lookups:
+        """All other tests of lookups hold for these too."""
+        return super().make(on, threads, sharing)
 
     def test_nothing_is_handed_over_before_the_turns_end(self) -> None:
         clock = Wakes()
