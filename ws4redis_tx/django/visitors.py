@@ -44,7 +44,7 @@ from ws4redis_tx.tickets import Ticket, redeem
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What was fetched for a visitor together with others, in the database or schema of ``tenant``.
+    """Answers fetched for a visitor together with others, in the database or schema of ``tenant``.
 
     Each part answers one question, and counts only for that question: which session has this
     ``key``, which ``user`` does the session name, whether or not they may log in, and what are the

@@ -64,7 +64,7 @@ class Lookups:
         self._threads = 0
         self._waiting: deque[_Lookup] = deque()
         self._answers: deque[tuple[_Lookup, Any]] = deque()
-        # Wakes the thread that stays. What is waiting may be gone by then.
+        # Wakes the thread that stays. A helper may have taken all lookups by then.
         self._wakes: SimpleQueue[None] = SimpleQueue()
         self._hand_over: Any = None
         self.outstanding = 0
