@@ -22,6 +22,9 @@ from ws4redis_tx.threads.lookups import Lookups
 
 _THREADS = 2
 
+TOGETHER = 64
+"""The most visitors who share their queries."""
+
 
 class DjangoAuthorizer:
     """An ``IAuthorizer`` that asks Django.
@@ -51,7 +54,7 @@ class DjangoAuthorizer:
     def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
         if self._lookups is None:
             self._lookups = Lookups(
-                self._reactor, _THREADS, "ws4redis-authorizer", tidy, self._fetch
+                self._reactor, _THREADS, "ws4redis-authorizer", tidy, sharing=True
             )
             self._at_shutdown = self._reactor.addSystemEventTrigger(
                 "during", "shutdown", self._end_threads
@@ -70,10 +73,6 @@ class DjangoAuthorizer:
         if lookups is not None:
             lookups.stop()
 
-    def _fetch(self, waiting: Sequence[tuple[Visitor]]) -> None:
-        with self._context():
-            fetch_for([visitor for (visitor,) in waiting])
-
     def _authorize(self, visitor: Visitor) -> Admission:
         with self._context():
             try:
@@ -82,6 +81,8 @@ class DjangoAuthorizer:
                 close_broken()
 
     def _look_up(self, visitor: Visitor) -> Admission:
+        visitor.ask_tenant()
+        fetch_for(visitor, self._waiting)
         identity, rights = visitor.identify(), visitor.rights
         request, ticket = visitor.request, visitor.ticket
         self._foreign_groups.look(request, identity, rights)
@@ -90,6 +91,10 @@ class DjangoAuthorizer:
             return Admission(identity, self._granted(request, rights), request, expires)
         granted = ticket.narrow(self._granted(request, ticket.narrow(rights)))
         return Admission(identity, granted, request, expires, redeemed=ticket.text)
+
+    def _waiting(self) -> list[Visitor]:
+        lookups = self._lookups  # None once it has ended
+        return [] if lookups is None else [each for (each,) in lookups.waiting(TOGETHER - 1)]
 
     def _granted(self, request: WSGIRequest, rights: Sequence[str]) -> tuple[str, ...]:
         callback = django_settings.get_callable("WS4REDIS_ALLOWED_CHANNELS")

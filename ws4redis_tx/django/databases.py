@@ -46,8 +46,9 @@ def read_rows(
 ) -> dict[Any, Any] | None:
     """The rows whose ``field`` has one of ``values``, by that value, in one query.
 
-    ``None`` if the rows do not tell which value each of them is for: a database may take two texts
-    for equal that differ. Ask for each value by itself then.
+    A database may take two texts for equal that differ, as ``john`` and ``JOHN``. So a value
+    without a row here may have one if it is asked for alone; and if a row has none of ``values``,
+    or two rows have the same, the answer is ``None``.
     """
     rows = list(manager.filter(**{f"{field}__in": values}, **conditions))
     found = {getattr(row, field): row for row in rows}

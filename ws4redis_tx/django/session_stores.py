@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 import re
-from collections.abc import Sequence
-from copy import deepcopy
-from dataclasses import dataclass
-from functools import cache
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from importlib import import_module
 from typing import Any
 
@@ -19,16 +19,11 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.utils import timezone
 
 from ws4redis_tx.core.outages import is_outage
-from ws4redis_tx.django.databases import close_broken, is_plain, read_rows
+from ws4redis_tx.django.databases import is_plain, read_rows
 
-# Others may make a question about many fail, or be equal to another one in a database's eyes.
-_USUAL_KEY = re.compile(r"[A-Za-z0-9_-]{8,40}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Fetched:
-    value: Any
-    """``None`` if there is none."""
+# The alphabet of Django's own keys. Others may make a question about many fail, or differ in case
+# alone from one that a database takes for equal.
+_USUAL_KEY = re.compile(r"[a-z0-9]{8,40}")
 
 
 class _ReadOnlyCache:
@@ -42,13 +37,13 @@ class _ReadOnlyCache:
         self.cache = cache
         self.outage: Exception | None = None
         """The failure of a read, if the cache could not be reached."""
-        self.fetched: _Fetched | None = None
-        """What the next read returns."""
+        self.fetched: Callable[[], Any] | None = None
+        """Returns what the next read returns."""
 
     def get(self, *args: Any, **kwargs: Any) -> Any:
         fetched, self.fetched = self.fetched, None
         try:
-            return self.cache.get(*args, **kwargs) if fetched is None else fetched.value
+            return self.cache.get(*args, **kwargs) if fetched is None else fetched()
         except Exception as error:
             if is_outage(error):
                 self.outage = error
@@ -87,7 +82,7 @@ def read_only_store(engine: str) -> type[SessionBase]:
         if fetched is None:
             row = store._get_session_from_db(self)
         else:
-            row = fetched.value
+            row = fetched()
             if row is None:
                 self._session_key = None
         self._ws4redis_expires = getattr(row, "expire_date", None)
@@ -104,72 +99,70 @@ def read_only_store(engine: str) -> type[SessionBase]:
     return type(store.__name__, (store,), methods)
 
 
-def fetch_together(sessions: Sequence[SessionBase]) -> list[SessionBase]:
+def fetch_together(sessions: Sequence[Any]) -> list[Any]:
     """Fetch what these read-only sessions will load: they are of one engine, tenant and database,
-    and none of them is loaded yet. Return those that load without waiting for anybody now.
+    made in this thread, and not loaded yet. Return those that need no query to load now. Two of
+    them with one key will load the same, but no object twice.
 
-    Sessions of an engine that loads in a way of its own are left alone, and so are all if the
-    question fails.
+    Sessions of an engine that loads in a way of its own are not among them. Raises what the
+    question raises.
     """
     asking = [each for each in sessions if each.session_key]
-    if len(asking) < 2:
+    if not asking:
         return []
     engine: Any = type(asking[0]).__mro__[1]
-    if engine.load in (in_cookies.SessionStore.load, in_files.SessionStore.load):
+    if engine.load is in_cookies.SessionStore.load:
         return asking
-    asking = [each for each in asking if _USUAL_KEY.fullmatch(each.session_key or "")]
-    in_cache: list[SessionBase] = []
-    if engine.load in (cache_only.SessionStore.load, cached_db.SessionStore.load):
+    if engine.load is in_files.SessionStore.load:  # a second reading may find another content
+        return list({each.session_key: each for each in asking}.values())
+    asking = [each for each in asking if _USUAL_KEY.fullmatch(each.session_key)]
+    in_cache: list[Any] = []
+    if asking and engine.load in (cache_only.SessionStore.load, cached_db.SessionStore.load):
         in_cache = _fetch_from_cache(asking, last=engine.load is cache_only.SessionStore.load)
         known = set(map(id, in_cache))
         asking = [each for each in asking if id(each) not in known]
-    return in_cache + (_fetch_rows(asking, engine) if _reads_rows(engine) else [])
+    return in_cache + (_fetch_rows(asking) if asking and _reads_rows(asking[0], engine) else [])
 
 
-def _fetch_from_cache(sessions: Sequence[Any], last: bool) -> list[SessionBase]:
-    """Return those that need no database: all of them, if the cache has the ``last`` word."""
-    if not sessions:
-        return []
+def _fetch_from_cache(sessions: Sequence[Any], last: bool) -> list[Any]:
+    """Return those that need no database: all of them, if the cache has the ``last`` word. If it
+    has not, a cache that fails has nothing, as for Django.
+    """
     cache = sessions[0]._cache.cache
     if any(each._cache.cache is not cache for each in sessions):
         return []
+    tabs = Counter(each.cache_key for each in sessions)
     try:
-        found = cache.get_many({each.cache_key for each in sessions})
-        used = set[str]()
-        for each in sessions:
-            key = each.cache_key
-            value = found.get(key)
-            # A callback may change its request's session.
-            each._cache.fetched = _Fetched(deepcopy(value) if key in used else value)
-            used.add(key)
+        found = cache.get_many(list(tabs))
     except Exception:
-        return []
-    return [each for each in sessions if last or each._cache.fetched.value is not None]
+        if last:
+            raise
+        found = {}
+    # A callback may change its request's session.
+    copies = {key: pickle.dumps(value) for key, value in found.items() if tabs[key] > 1}
+    for each in sessions:
+        key = each.cache_key
+        read = partial(pickle.loads, copies[key]) if key in copies else partial(found.get, key)
+        each._cache.fetched = read
+    return [each for each in sessions if last or found.get(each.cache_key) is not None]
 
 
-def _reads_rows(engine: Any) -> bool:
-    """Whether it finds a session as Django's ``db`` does."""
+def _reads_rows(session: Any, engine: Any) -> bool:
+    """Whether its engine finds a session as Django's ``db`` does."""
     django: Any = database.SessionStore
     return (
         engine.load in (django.load, cached_db.SessionStore.load)
         and engine._get_session_from_db is django._get_session_from_db
-        and is_plain(engine.get_model_class().objects)
+        and is_plain(session.model.objects)
     )
 
 
-def _fetch_rows(sessions: Sequence[Any], engine: Any) -> list[SessionBase]:
-    if not sessions:
-        return []
+def _fetch_rows(sessions: Sequence[Any]) -> list[Any]:
     keys = {each.session_key for each in sessions}
-    try:
-        found = read_rows(
-            engine.get_model_class().objects, "session_key", keys, expire_date__gt=timezone.now()
-        )
-    except Exception:
-        close_broken()
-        return []
+    rows = sessions[0].model.objects
+    found = read_rows(rows, "session_key", keys, expire_date__gt=timezone.now())
     if found is None:
         return []
     for each in sessions:
-        each._ws4redis_fetched = _Fetched(found.get(each.session_key))
+        each._ws4redis_fetched = partial(found.get, each.session_key)
     return list(sessions)

@@ -1,16 +1,16 @@
 """Fetches for several visitors together what each of them would ask the database or a cache for.
 
 Three queries serve them all: for their sessions, their users, and their users' groups. Only what
-Django itself would look up by a key is fetched so. A visitor for whom the answer could differ (a
-backend or a manager of the site's own, a question that fails) is left as it was, and looked up
-alone. Nothing is decided here, and no callback of the site is called but ``WS4REDIS_TENANT``.
+Django itself would look up by a key is fetched so. Where the answer could differ (a backend or a
+manager of the site's own, a question that fails), nothing is fetched, and each visitor asks alone.
+Nothing is decided here, and no callback of the site is called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from copy import copy
+from copy import deepcopy
 from functools import cache
 from inspect import getattr_static
 from typing import Any
@@ -25,111 +25,109 @@ from django.db.models.fields.related_descriptors import ManyToManyDescriptor
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.django.databases import close_broken, is_plain, read_rows
 from ws4redis_tx.django.session_stores import fetch_together
-from ws4redis_tx.django.visitors import Visitor, user_of
+from ws4redis_tx.django.visitors import (
+    NOTHING,
+    Fetched,
+    Visitor,
+    session_key_in,
+    session_store,
+    user_of,
+)
 from ws4redis_tx.tickets import redeem, will_ask_redis
 
-# A visitor, the backend that finds their user, and the user's primary key.
-_Named = tuple[Visitor, Any, Any]
+# A visitor, their session and the key that it was found by, and what the session says of the user.
+_Known = tuple[Visitor, str | None, SessionBase | None, tuple[str, Any] | None]
 
 
-def fetch_for(visitors: Sequence[Visitor]) -> None:
-    """Fetch what these visitors have in common. Returns having fetched less if something fails:
-    whoever is looked up alone fails alone.
+def fetch_for(visitor: Visitor, waiting: Callable[[], Iterable[Visitor]]) -> None:
+    """Fetch for this visitor, whose tenant this thread has asked for, and for those ``waiting`` who
+    seem to be of the same tenant. They are asked for together once: if that fails, or while it
+    hangs, each of them asks alone.
     """
+    if visitor.fetched is not None or will_ask_redis(visitor.handshake):
+        return
     if django_settings.get_callable("WS4REDIS_PROCESS_REQUEST") is not None:
         return  # it finds session and user in its own way
-    for members in _by_tenant(visitors):
-        try:
-            with suppress(Exception):
-                _fetch_for_one_tenant(members)
-        finally:
-            close_broken()
-
-
-def _by_tenant(visitors: Iterable[Visitor]) -> Iterator[list[Visitor]]:
-    """Groups of visitors of one tenant, whose database or schema is chosen while a group is used.
-    Those who are left alone are in none.
-    """
-    tenants: dict[str, list[Visitor]] = {}
-    for visitor in visitors:
-        if not will_ask_redis(visitor.handshake):
-            with suppress(Exception):
-                visitor.ask_tenant()
-                tenants.setdefault(visitor.tenant, []).append(visitor)
-    for tenant, members in tenants.items():
-        if len(members) > 1 and (not tenant or _is_still(tenant, members[0])):
-            yield members
-
-
-def _is_still(tenant: str, visitor: Visitor) -> bool:
-    """Ask again: the site's callable may have chosen another tenant's database since."""
-    with suppress(Exception):
-        visitor.ask_tenant()
-        return visitor.tenant == tenant
-    return False
-
-
-def _fetch_for_one_tenant(visitors: Sequence[Visitor]) -> None:
-    named: list[_Named] = []
-    backends: dict[str, Any] = {}
-    for visitor, items in _known_items(visitors):
-        with suppress(Exception):
-            user = user_of(items)
-            if user is not None:
-                path, key = user
-                if path not in backends:
-                    backends[path] = _plain_backend(path)
-                if backends[path] is not None:
-                    named.append((visitor, backends[path], key))
-    if len(named) > 1:
-        _fetch_users(named)
-        _fetch_groups([visitor for visitor, _, _ in named if visitor.found is not None])
-
-
-def _known_items(visitors: Sequence[Visitor]) -> Iterator[tuple[Visitor, Any]]:
-    """Visitors with the items of their sessions, or their tickets', as far as these are fetched."""
-    made: list[tuple[Visitor, SessionBase]] = []
-    for visitor in visitors:
-        visitor.ticket = ticket = redeem(visitor.handshake, visitor.tenant)
-        if ticket is not None and ticket.session is None:
-            yield visitor, ticket.user
-        else:
-            made.append((visitor, visitor.make_session()))
-    fetched = set(map(id, fetch_together([session for _, session in made])))
-    for visitor, session in made:
-        if id(session) in fetched:  # another one may need its own thread's connection to a cache
-            visitor.session = session
-            yield visitor, session
-
-
-def _plain_backend(path: str) -> Any:
-    """The backend, if it finds users as Django's ``ModelBackend`` does."""
-    backend = load_backend(path)
-    plain = type(backend).get_user is ModelBackend.get_user
-    return backend if plain and is_plain(get_user_model()._default_manager) else None
-
-
-def _fetch_users(named: Sequence[_Named]) -> None:
-    """Somebody who is not found is left alone, as is everybody if the rows cannot be told apart."""
-    keys = {key for _, _, key in named}
-    found = read_rows(get_user_model()._default_manager, "pk", keys) or {}
-    used = set[Any]()
-    for visitor, backend, key in named:
-        user = found.get(key)
-        if user is not None:
-            # A callback may change its request's user.
-            visitor.found = backend, copy(user) if key in used else user
-            used.add(key)
-
-
-def _fetch_groups(visitors: Sequence[Visitor]) -> None:
-    users = {}
-    for visitor in visitors:
-        assert visitor.found is not None
-        users[visitor.found[1].pk] = visitor.found[1]
-    field = _plain_groups(get_user_model())
-    if field is None or not users:
+    together = [visitor, *(each for each in waiting() if _fits(each, visitor))]
+    if len(together) < 2:
         return
+    for each in together:
+        each.fetched = NOTHING
+    try:
+        _fetch(together, visitor.tenant)
+    except Exception:
+        close_broken()
+
+
+def _fits(other: Visitor, visitor: Visitor) -> bool:
+    """A guess, because only one visitor's tenant may have been asked for."""
+    ours, theirs = visitor.handshake, other.handshake
+    if other.fetched is not None or will_ask_redis(theirs):
+        return False
+    return not visitor.tenant or ours.headers["host"] == theirs.headers["host"]
+
+
+def _fetch(visitors: Sequence[Visitor], tenant: str) -> None:
+    known = list(_known(visitors, tenant))
+    users = _fetch_users({named[1] for *_, named in known if named is not None})
+    groups = _fetch_groups(users)
+    used = set[Any]()
+    fetched: list[tuple[Visitor, Fetched]] = []
+    for visitor, key, session, named in known:
+        primary_key = None if named is None else named[1]
+        user = users.get(primary_key)
+        if primary_key in used:
+            user = deepcopy(user)  # a callback may change its request's user
+        used.add(primary_key)
+        found = Fetched(tenant, key, session, named, user, groups.get(primary_key))
+        fetched.append((visitor, found))
+    for visitor, found in fetched:  # from now on, another thread may use it
+        visitor.fetched = found
+
+
+def _known(visitors: Sequence[Visitor], tenant: str) -> Iterator[_Known]:
+    """Those whose session, or ticket in its place, is at hand. A user whom a backend of the site's
+    own would find is left out.
+    """
+    made: list[tuple[Visitor, str | None, SessionBase]] = []
+    for visitor in visitors:
+        with suppress(Exception):
+            ticket = redeem(visitor.handshake, tenant)
+            if ticket is not None and ticket.session is None:
+                yield visitor, None, None, _plain_user(ticket.user)
+            else:
+                key = session_key_in(visitor.handshake) if ticket is None else ticket.session
+                made.append((visitor, key, session_store()(key)))
+    fetched = set(map(id, fetch_together([session for *_, session in made])))
+    users: dict[str | None, tuple[str, Any] | None] = {}
+    for visitor, key, session in made:
+        # Another session may need its own thread's connection to a cache.
+        if id(session) in fetched:
+            with suppress(Exception):
+                if key not in users:  # one of many tabs is decoded here
+                    users[key] = _plain_user(session)
+                yield visitor, key, session, users[key]
+
+
+def _plain_user(session: SessionBase | Mapping[str, str]) -> tuple[str, Any] | None:
+    """The session's user, if a backend finds them as Django's ``ModelBackend`` does."""
+    named = user_of(session)
+    if named is not None and type(load_backend(named[0])).get_user is ModelBackend.get_user:
+        return named
+    return None
+
+
+def _fetch_users(keys: Collection[Any]) -> dict[Any, Any]:
+    """Users by primary key. Nobody, if the rows cannot be told apart."""
+    manager = get_user_model()._default_manager
+    return (read_rows(manager, "pk", keys) or {}) if keys and is_plain(manager) else {}
+
+
+def _fetch_groups(users: Mapping[Any, Any]) -> dict[Any, tuple[str, ...]]:
+    """The names of users' groups, by the user's primary key."""
+    field = _plain_groups(get_user_model())
+    if field is None:
+        return {}
     model = field.remote_field.model
     databases: dict[str, list[Any]] = {}
     for key, user in users.items():
@@ -140,14 +138,14 @@ def _fetch_groups(visitors: Sequence[Visitor]) -> None:
         groups = model._default_manager.using(database).filter(**{f"{owner}__in": keys})
         for key, name in groups.values_list(owner, "name"):
             names[key].append(name)
-    for visitor in visitors:
-        assert visitor.found is not None
-        visitor.groups = tuple(names[visitor.found[1].pk])
+    return {key: tuple(found) for key, found in names.items()}
 
 
 @cache
 def _plain_groups(model: Any) -> Any:
-    """The user model's field ``groups``, if it leads to groups with names as Django's own does."""
+    """The user model's own field ``groups``, if it leads to groups with names as Django's does. One
+    that belongs to a parent model would be asked about the parent's primary keys.
+    """
     try:
         field = model._meta.get_field("groups")
         groups = field.remote_field.model
@@ -156,4 +154,5 @@ def _plain_groups(model: Any) -> Any:
         return None
     descriptor = getattr_static(model, "groups", None)
     plain = type(descriptor) is ManyToManyDescriptor and not descriptor.reverse
-    return field if plain and is_plain(groups._default_manager) else None
+    own = field.model._meta.concrete_model is model._meta.concrete_model
+    return field if plain and own and is_plain(groups._default_manager) else None

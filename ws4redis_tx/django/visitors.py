@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -28,6 +28,7 @@ from django.contrib.sessions.backends import signed_cookies
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import PermissionDenied
 from django.core.handlers.wsgi import WSGIRequest, get_script_name
+from django.http.cookie import parse_cookie
 from django.urls import set_script_prefix
 from django.utils.crypto import constant_time_compare
 
@@ -41,16 +42,30 @@ from ws4redis_tx.redis_store import identity_of, session_key_of, user_id_of
 from ws4redis_tx.tickets import Ticket, redeem
 
 
-class Visitor:
-    """A visitor who is being looked up, about some ``rights``.
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Answers fetched for a visitor together with others, in the database or schema of ``tenant``.
 
-    ``session``, ``found`` and ``groups`` may be fetched for several visitors together
-    (``sharing``). What was not fetched is looked up when it is needed.
+    Each part answers one question, and counts only for that question: which session has this
+    ``key``, which ``user`` does the session name, whether or not they may log in, and what are the
+    names of their ``groups``. A part that is ``None`` was not fetched.
     """
 
-    __slots__ = (
-        "found", "groups", "handshake", "request", "rights", "session", "tenant", "ticket",
-    )  # fmt: skip
+    tenant: str = ""
+    key: str | None = field(default=None, repr=False)
+    session: SessionBase | None = None
+    named: tuple[str, Any] | None = None
+    user: Any = None
+    groups: tuple[str, ...] | None = None
+
+
+NOTHING = Fetched()
+
+
+class Visitor:
+    """A visitor who is being looked up, about some ``rights``."""
+
+    __slots__ = ("fetched", "handshake", "request", "rights", "tenant", "ticket")
 
     def __init__(self, handshake: Handshake, rights: Sequence[str]) -> None:
         self.handshake = handshake
@@ -58,43 +73,25 @@ class Visitor:
         self.request: Any = None
         self.tenant = ""
         self.ticket: Ticket | None = None
-        self.forget()
-
-    def forget(self) -> None:
-        """Forget what was fetched."""
-        self.session: SessionBase | None = None
-        self.found: tuple[Any, Any] | None = None
-        """The authentication backend and the user that it has found, whether or not the user may
-        log in.
-        """
-        self.groups: tuple[str, ...] | None = None
-        """Names of the groups of ``found``."""
+        self.fetched: Fetched | None = None
+        """``None`` until somebody tries to fetch something. Any thread may set it at any time."""
 
     def ask_tenant(self) -> None:
-        """Make the request, and ask whose site it is for. The site's callable may choose the
-        database or the schema, in this thread and until it is asked about another request.
+        """Make the request, and ask whose site it is for. Comes first, once: the site's callable
+        may choose the database or the schema of this thread.
         """
-        if self.request is None:
-            self.request = make_request(self.handshake)
-        else:
-            set_script_prefix(self.request.META["SCRIPT_NAME"])  # of this thread
+        self.request = make_request(self.handshake)
         with denials("WS4REDIS_TENANT"):
-            tenant = django_settings.tenant_of(self.request)
-        if tenant != self.tenant:
-            self.forget()
-            self.tenant = tenant
+            self.tenant = django_settings.tenant_of(self.request)
 
     def identify(self) -> Identity:
-        """Look up who it is. Loads the request's ``user`` and ``session`` fully, so that no later
-        access queries the database.
+        """Look up who it is, as far as it was not fetched. Loads the request's ``user`` and
+        ``session`` fully, so that no later access queries the database.
 
         Raises ``Denied`` for an invalid ticket, or if the ticket's session or user is gone, or the
         user is another one.
         """
-        self.ask_tenant()
-        if self.ticket is None:
-            self.ticket = redeem(self.handshake, self.tenant)
-        ticket = self.ticket
+        self.ticket = ticket = redeem(self.handshake, self.tenant)
         identity = replace(self._identify(), tenant=self.tenant)
         if ticket is not None and (identity.username is None or identity.user_id != ticket.user_id):
             raise Denied(
@@ -109,8 +106,11 @@ class Visitor:
         if ticket is not None and ticket.session is not None:
             request.COOKIES = {**request.COOKIES, settings.SESSION_COOKIE_NAME: ticket.session}
         if process_request is None:
-            request.session, request.user = self._load_session_and_user()
-            return identity_of(request, self.groups)
+            fetched = self.fetched
+            if fetched is None or fetched.tenant != self.tenant:
+                fetched = NOTHING
+            request.session, request.user = self._load_session_and_user(fetched)
+            return identity_of(request, fetched.groups if request.user is fetched.user else None)
         with denials("WS4REDIS_PROCESS_REQUEST"):
             process_request(request)
             if getattr(request, "session", None) is None:
@@ -119,41 +119,41 @@ class Visitor:
                 request.user = AnonymousUser()
             return _identity_by_session(request)
 
-    def make_session(self) -> SessionBase:
-        """The session that the ticket or the cookie names, not loaded."""
-        named = None if self.ticket is None else self.ticket.session
-        return session_store()(named or self.request.COOKIES.get(settings.SESSION_COOKIE_NAME))
-
-    def _load_session_and_user(self) -> tuple[SessionBase, Any]:
+    def _load_session_and_user(self, fetched: Fetched) -> tuple[SessionBase, Any]:
         if self.ticket is not None and self.ticket.session is None:
-            return session_store()(None), self._load_user(self.ticket.user) or AnonymousUser()
-        session = self.make_session() if self.session is None else self.session
+            user = _load_user(self.ticket.user, fetched)
+            return session_store()(None), user or AnonymousUser()
+        key = self.request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+        session = fetched.session
+        if session is None or fetched.key != key:
+            session = session_store()(key)
         session.get(SESSION_KEY)  # loads the session, if there is one
-        user = self._load_user(session)
+        user = _load_user(session, fetched)
         if user is None:
             # get_user would have flushed this session, so it belongs to nobody.
             return session_store()(None), AnonymousUser()
         return session, user
 
-    def _load_user(self, session: SessionBase | Mapping[str, str]) -> Any:
-        """The session's user, or an anonymous one; ``None`` when the session is not valid now."""
-        if self.found is not None:
-            backend, user = self.found
-            user = user if backend.user_can_authenticate(user) else None
-        else:
-            named = user_of(session)
-            if named is None:
-                return AnonymousUser()
-            path, primary_key = named
-            user = load_backend(path).get_user(primary_key)
-        if user is None:
-            return AnonymousUser()
-        if hasattr(user, "get_session_auth_hash"):
-            signed = session.get(HASH_SESSION_KEY)
-            hashes = _auth_hashes(user)
-            if not signed or not any(constant_time_compare(signed, each) for each in hashes):
-                return None
-        return user
+
+def _load_user(session: SessionBase | Mapping[str, str], fetched: Fetched) -> Any:
+    """The session's user, or an anonymous one; ``None`` when the session is not valid now."""
+    named = user_of(session)
+    if named is None:
+        return AnonymousUser()
+    path, primary_key = named
+    backend: Any = load_backend(path)
+    if fetched.user is None or fetched.named != named:
+        user = backend.get_user(primary_key)
+    else:
+        user = fetched.user if backend.user_can_authenticate(fetched.user) else None
+    if user is None:
+        return AnonymousUser()
+    if hasattr(user, "get_session_auth_hash"):
+        signed = session.get(HASH_SESSION_KEY)
+        hashes = _auth_hashes(user)
+        if not signed or not any(constant_time_compare(signed, each) for each in hashes):
+            return None
+    return user
 
 
 def _auth_hashes(user: Any) -> Iterator[str]:
@@ -170,6 +170,12 @@ def user_of(session: SessionBase | Mapping[str, str]) -> tuple[str, Any] | None:
     primary_key = get_user_model()._meta.pk
     assert primary_key is not None
     return str(path), primary_key.to_python(session[SESSION_KEY])
+
+
+def session_key_in(handshake: Handshake) -> str | None:
+    """The session key in the cookie, as the handshake's request will have it."""
+    cookies = handshake.headers.get("cookie", "").encode("latin-1").decode(errors="replace")
+    return parse_cookie(cookies).get(settings.SESSION_COOKIE_NAME)
 
 
 @contextmanager

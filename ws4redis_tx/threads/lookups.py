@@ -3,9 +3,9 @@
 One thread does them in FIFO order. Other threads help only while it is slow, because it waits for a
 database or hangs: two threads that compute take longer than one.
 
-Lookups that can share work are handed over together, at the end of the reactor's turn in which
-they were asked for. A thread prepares up to ``TOGETHER`` of them at once, and then does them one by
-one: a helper takes over those that wait behind one that hangs.
+A lookup may see which others wait behind it (``waiting``) and do a part of their work with its own.
+They stay in the queue meanwhile, so that a helper takes them if it hangs. Lookups that share work
+are handed over together, at the end of the reactor's turn in which they were asked for.
 
 Under load a thread does not wake the reactor for each answer, because the two would wait for each
 other thousands of times a second. It wakes the reactor when it has nothing left to do. Until then
@@ -15,9 +15,9 @@ the reactor collects the answers every few milliseconds.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from queue import SimpleQueue
 from threading import Thread
 from time import monotonic
@@ -34,11 +34,8 @@ COLLECT = 0.01
 
 SLOW, SLOW_COLLECTIONS = 3, 3
 """If so many collections in a row find fewer answers than this while lookups are waiting, another
-thread helps. Preparing alone takes as long as a collection or two on a busy machine.
+thread helps. A lookup that works for those behind it takes as long as a collection or two.
 """
-
-TOGETHER = 64
-"""The most lookups that are prepared at once. Their answers come together, so that others wait."""
 
 _TIDY_INTERVAL = 1.0  # seconds, for a thread that is never idle
 
@@ -48,9 +45,7 @@ class Lookups:
 
     :param tidy: called in a thread before and after a series of lookups, and now and then during a
         long series. Its argument tells whether the thread is about to end.
-    :param prepare: called in a thread with the arguments of each of several waiting lookups, before
-        the first of them is done. It only makes them cheaper: if it raises, they are done as if
-        they had not been prepared, and so is a lookup that waits alone.
+    :param sharing: whether to hand over together what is asked for in one turn of the reactor.
     """
 
     def __init__(
@@ -59,18 +54,17 @@ class Lookups:
         threads: int,
         name: str,
         tidy: Callable[[bool], object],
-        prepare: Callable[[Sequence[tuple[Any, ...]]], object] | None = None,
+        sharing: bool = False,
     ) -> None:
         self._reactor = reactor
         self._max_threads = threads
         self._name = name
         self._tidy_up = tidy
-        self._prepare = prepare
+        self._sharing = sharing
         self._threads = 0
         self._waiting: deque[_Lookup] = deque()
-        self._prepared: deque[_Lookup] = deque()
         self._answers: deque[tuple[_Lookup, Any]] = deque()
-        # Wakes the thread that stays. What is waiting may be gone by then.
+        # Wakes the thread that stays. A helper may have taken all lookups by then.
         self._wakes: SimpleQueue[None] = SimpleQueue()
         self._hand_over: Any = None
         self.outstanding = 0
@@ -86,11 +80,18 @@ class Lookups:
         lookup = _Lookup(look_up, arguments)
         self.outstanding += 1
         self._waiting.append(lookup)
-        if self._prepare is None:
+        if not self._sharing:
             self._begin()
         elif self._hand_over is None:
             self._hand_over = self._reactor.callLater(0, self._begin)
         return lookup.answer
+
+    def waiting(self, most: int) -> list[tuple[Any, ...]]:
+        """The arguments of at most so many lookups that wait for their turn, the next one first.
+        Any thread may call it. A helper may begin one of them at any time.
+        """
+        waiting = islice(self._waiting.copy(), most)
+        return [found for each in waiting if (found := each.arguments) is not None]
 
     def stop(self) -> None:
         """Make the threads end after their current lookups. Does not wait for them."""
@@ -116,13 +117,14 @@ class Lookups:
         self._reactor.callFromThread(self._helper_ended)
 
     def _answer_all(self) -> None:
-        if not self._waiting and not self._prepared:
+        if not self._waiting:
             return
         self._tidy(False)
         tidied = monotonic()
         while not self._stopped:
-            lookup = self._next()
-            if lookup is None:
+            try:
+                lookup = self._waiting.popleft()
+            except IndexError:  # another thread may have taken the last one
                 break
             self._answers.append((lookup, lookup.look_up()))
             if monotonic() - tidied > _TIDY_INTERVAL:
@@ -131,39 +133,13 @@ class Lookups:
         self._reactor.callFromThread(self._collect)
         self._tidy(False)
 
-    def _next(self) -> _Lookup | None:
-        """The lookup whose turn it is. Two threads may call this at the same time."""
-        while True:
-            with suppress(IndexError):
-                return self._prepared.popleft()
-            together: list[_Lookup] = []
-            with suppress(IndexError):
-                while len(together) < TOGETHER:
-                    together.append(self._waiting.popleft())
-            if not together:
-                return None
-            self._prepare_all(together)
-            self._prepared.extend(together)
-
-    def _prepare_all(self, together: list[_Lookup]) -> None:
-        wanted = [each.arguments for each in together]
-        arguments = [each for each in wanted if each is not None]  # the others were cancelled
-        if self._prepare is None or len(arguments) < 2:
-            return
-        try:
-            self._prepare(arguments)
-        except BaseException:
-            self._log_failure("Preparing lookups failed; they are done one by one")
-
     def _tidy(self, ending: bool) -> None:
         """Tidy up. A failure, such as a connection that fails to close, must not end the thread."""
         try:
             self._tidy_up(ending)
         except Exception:
-            self._log_failure("Tidying after lookups failed")
-
-    def _log_failure(self, text: str) -> None:
-        self._reactor.callFromThread(partial(_log.failure, text, failure=Failure()))
+            failed = partial(_log.failure, "Tidying after lookups failed", failure=Failure())
+            self._reactor.callFromThread(failed)
 
     # In the reactor thread
 

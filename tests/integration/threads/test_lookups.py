@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.support import TIMEOUT
 from ws4redis_tx.scheduling.deferreds import gather
-from ws4redis_tx.threads.lookups import COLLECT, TOGETHER, Lookups
+from ws4redis_tx.threads.lookups import COLLECT, Lookups
 
 
 class Wakes(Clock):
@@ -43,8 +43,8 @@ class LookupsTests(TestCase):
     def setUp(self) -> None:
         self.tidied: list[bool] = []
 
-    def make(self, on: Any = reactor, threads: int = 2, prepare: Any = None) -> Lookups:
-        lookups = Lookups(on, threads, "test", self.tidied.append, prepare)
+    def make(self, on: Any = reactor, threads: int = 2, sharing: bool = False) -> Lookups:
+        lookups = Lookups(on, threads, "test", self.tidied.append, sharing)
         self.addCleanup(lookups.stop)
         return lookups
 
@@ -212,85 +212,32 @@ class LookupsTests(TestCase):
         self.assertNoResult(second)
 
 
-class PreparationTests(LookupsTests):
-    """Lookups that wait together are prepared together."""
+class SharingTests(LookupsTests):
+    """Lookups that are asked for in one turn are handed over together."""
 
-    def setUp(self) -> None:
-        super().setUp()
-        self.prepared: list[Any] = []
-
-    def prepare(self, arguments: Any) -> None:
-        self.prepared.append([each[0] for each in arguments])
-
-    def done_so_far(self, number: int) -> tuple[int, list[Any]]:
-        return number, list(self.prepared)
-
-    def make(self, on: Any = reactor, threads: int = 2, prepare: Any = None) -> Lookups:
+    def make(self, on: Any = reactor, threads: int = 2, sharing: bool = True) -> Lookups:
         """All other tests of lookups hold for these too."""
-        return super().make(on, threads, prepare or (lambda arguments: None))
-
-    @inlineCallbacks
-    def test_what_is_asked_for_in_one_turn_is_prepared_before_it_is_looked_up(self) -> Any:
-        lookups = self.make(threads=1, prepare=self.prepare)
-        answers = yield gather(lookups.ask(self.done_so_far, number) for number in range(50))
-        self.assertEqual(answers, [(number, [list(range(50))]) for number in range(50)])
+        return super().make(on, threads, sharing)
 
     def test_nothing_is_handed_over_before_the_turns_end(self) -> None:
         clock = Wakes()
-        lookups = self.make(on=clock, prepare=self.prepare)
-        first = lookups.ask(self.done_so_far, 1)
+        lookups = self.make(on=clock)
+        first = lookups.ask(int, "7")
         self.assertEqual(lookups._threads, 0)
-        second = lookups.ask(self.done_so_far, 2)
         clock.end_turn()
         clock.wake()
-        self.assertEqual(self.successResultOf(first), (1, [[1, 2]]))
-        self.assertEqual(self.successResultOf(second), (2, [[1, 2]]))
+        self.assertEqual(self.successResultOf(first), 7)
 
-    @inlineCallbacks
-    def test_what_arrives_meanwhile_is_prepared_next_and_so_many_at_once(self) -> Any:
-        lookups = self.make(threads=1, prepare=self.prepare)
-        number = 3 * TOGETHER + 5
-        yield gather(lookups.ask(self.done_so_far, each) for each in range(number))
-        self.assertEqual([len(each) for each in self.prepared], [TOGETHER] * 3 + [5])
-        order = [each for together in self.prepared for each in together]
-        self.assertEqual(order, list(range(number)))
-
-    @inlineCallbacks
-    def test_one_that_waits_alone_shares_nothing_and_is_not_prepared(self) -> Any:
-        lookups = self.make(prepare=self.prepare)
-        self.assertEqual((yield lookups.ask(self.done_so_far, 1)), (1, []))
-
-    def test_what_is_cancelled_is_not_prepared(self) -> None:
+    def test_each_sees_those_that_wait_behind_it(self) -> None:
         clock = Wakes()
-        lookups = self.make(on=clock, prepare=self.prepare)
-        asked = [lookups.ask(self.done_so_far, number) for number in range(4)]
+        lookups = self.make(on=clock, threads=1)
+        asked = [lookups.ask(lambda _: lookups.waiting(3), number) for number in range(6)]
         for each in asked[0], asked[2]:
             each.cancel()
             self.failureResultOf(each, CancelledError)
         clock.end_turn()
         clock.wake()
-        self.assertEqual(self.successResultOf(asked[3]), (3, [[1, 3]]))
+        seen = [self.successResultOf(asked[number]) for number in (1, 3, 4, 5)]
+        # The one that was cancelled still holds its place.
+        self.assertEqual(seen, [[(3,), (4,)], [(4,), (5,)], [(5,)], []])
         self.assertEqual(lookups.outstanding, 0)
-
-    @inlineCallbacks
-    def test_one_that_hangs_keeps_none_waiting_that_were_prepared_with_it(self) -> Any:
-        lookups = self.make(prepare=self.prepare)
-        gate = self.gate()
-        hanging = lookups.ask(lambda number: gate.wait(TIMEOUT), -1)
-        answers = yield gather(lookups.ask(self.done_so_far, number) for number in range(50))
-        self.assertEqual(answers, [(number, [list(range(-1, 50))]) for number in range(50)])
-        self.assertNoResult(hanging)
-        gate.set()
-        self.assertTrue((yield hanging))
-
-    @inlineCallbacks
-    def test_a_preparation_that_fails_harms_no_lookup(self) -> Any:
-        for error in (ValueError, SystemExit):
-
-            def fail(arguments: Any, error: type[BaseException] = error) -> None:
-                raise error("deliberate")
-
-            lookups = self.make(threads=1, prepare=fail)
-            answers = yield gather(lookups.ask(str, number) for number in range(5))
-            self.assertEqual(answers, ["0", "1", "2", "3", "4"])
-            self.assertEqual(len(self.flushLoggedErrors(error)), 1)

@@ -1,1 +1,1 @@
-"""A Django application with its own user model: users have an address and no groups."""
+"""A Django application with user models of its own."""
