@@ -231,8 +231,9 @@ class CountTests(SharingTestCase):
         """As a JSON field is one, which a callback may change."""
         from_db = User.from_db
 
-        def with_list(db: Any, names: Any, values: Any) -> Any:
-            user: Any = from_db(db, names, values)
+        @classmethod  # type: ignore[misc]
+        def with_list(cls: type[User], *arguments: Any, **options: Any) -> Any:
+            user: Any = from_db(*arguments, **options)
             user.options = {"seen": []}
             return user
 
