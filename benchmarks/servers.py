@@ -214,6 +214,8 @@ class Server:
 
     name: str
     port: int
+    program: Program
+    """The server's program, which may start others."""
     cookies: Sequence[str] = ()
     """The cookie headers that its clients use in turn."""
     versions: Mapping[str, str] = MappingProxyType({})
@@ -235,17 +237,17 @@ class Server:
 
     def cpu(self) -> float:
         """Return the CPU seconds of the server, without its Redis."""
-        raise NotImplementedError
+        return self.program.cpu()
 
     def redis_cpu(self) -> float:
         return 0.0
 
     def memory(self) -> int:
         """Return the resident bytes of the server, without its Redis."""
-        raise NotImplementedError
+        return self.program.memory()
 
     def end(self) -> None:
-        raise NotImplementedError
+        self.program.end()
 
 
 class RedisServer(Server):
@@ -266,17 +268,11 @@ class RedisServer(Server):
     def publish(self, messages: Sequence[bytes]) -> None:
         self.redis.publish([(f"broadcast:{FACILITY}", message) for message in messages])
 
-    def cpu(self) -> float:
-        return self.program.cpu()
-
     def redis_cpu(self) -> float:
         return self.redis.cpu()
 
-    def memory(self) -> int:
-        return self.program.memory()
-
     def end(self) -> None:
-        self.program.end()
+        super().end()
         if self._owned is not None:
             self._owned.end()
 

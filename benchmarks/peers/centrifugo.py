@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.load import Dialect
 from benchmarks.peers.programs import go_program
-from benchmarks.peers.protocol_peers import JsonApi, OneProgram, ProtocolPeer
+from benchmarks.peers.protocol_peers import JsonApi, ProtocolPeer
 from benchmarks.servers import FACILITY, Program, Redis, Site, free_port
 from ws4redis_tx.testing import client_frame
 
@@ -42,7 +42,7 @@ def token(user: str) -> str:
     return (signed + b"." + _encoded(digest)).decode()
 
 
-class CentrifugoInMemory(ProtocolPeer, OneProgram):
+class CentrifugoInMemory(ProtocolPeer):
     name = "Centrifugo, in memory"
     dialect = Dialect(
         marker=b'"data":"',

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.load import Dialect
 from benchmarks.peers.programs import debian_packages
-from benchmarks.peers.protocol_peers import OneProgram, ProtocolPeer
+from benchmarks.peers.protocol_peers import ProtocolPeer
 from benchmarks.servers import FACILITY, Program, Site, free_port
 from ws4redis_tx.testing import client_frame
 
@@ -50,7 +50,7 @@ _SUBSCRIBE = packet(0x82, b"\0\1" + _text(FACILITY) + b"\0")
 _SUBSCRIBED = b"\x90\x03\0\1\0"
 
 
-class Mosquitto(ProtocolPeer, OneProgram):
+class Mosquitto(ProtocolPeer):
     name = "mosquitto"
     dialect = Dialect(marker=_text(FACILITY), ready=_SUBSCRIBED)
     headers = ("Sec-WebSocket-Protocol: mqtt",)

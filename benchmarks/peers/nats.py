@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.load import Dialect, Failed
 from benchmarks.peers.programs import go_program
-from benchmarks.peers.protocol_peers import OneProgram, ProtocolPeer
+from benchmarks.peers.protocol_peers import ProtocolPeer
 from benchmarks.servers import FACILITY, Program, Site, free_port
 from ws4redis_tx.testing import client_frame
 
@@ -29,7 +29,7 @@ _CONNECT = (
 )
 
 
-class Nats(ProtocolPeer, OneProgram):
+class Nats(ProtocolPeer):
     name = "NATS"
     dialect = Dialect(
         marker=b"\r\n",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.load import Dialect, Failed, Load
-from benchmarks.servers import Program, Server
+from benchmarks.servers import Server
 
 
 class ProtocolPeer(Server):
@@ -32,21 +32,6 @@ class ProtocolPeer(Server):
         said = [self.subscribing(client) for client in range(first, self._clients)]
         how["headers"] = [*how.get("headers", ()), *self.headers]
         super().open(load, targets, number, dialect=self.dialect, said=said, **how)
-
-
-class OneProgram(Server):
-    """A server that is one program, which may start others."""
-
-    program: Program
-
-    def cpu(self) -> float:
-        return self.program.cpu()
-
-    def memory(self) -> int:
-        return self.program.memory()
-
-    def end(self) -> None:
-        self.program.end()
 
 
 class JsonApi:

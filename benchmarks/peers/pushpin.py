@@ -16,8 +16,8 @@ from typing import Any
 
 from benchmarks.load import Failed, Load
 from benchmarks.peers.programs import debian_packages
-from benchmarks.peers.protocol_peers import JsonApi, OneProgram
-from benchmarks.servers import FACILITY, Program, Site, free_port, wait_until_it_listens
+from benchmarks.peers.protocol_peers import JsonApi
+from benchmarks.servers import FACILITY, Program, Server, Site, free_port, wait_until_it_listens
 
 # Debian runs one zurl for the whole system, which asks no website on this machine.
 _SYSTEM_ZURL, _OWN_ZURL = "/var/run/zurl/", "{rundir}/{ipc_prefix}"
@@ -62,7 +62,7 @@ _AT_ONCE = 32
 _TRIES = 100
 
 
-class Pushpin(OneProgram):
+class Pushpin(Server):
     name = "pushpin"
 
     def __init__(self, site: Site | None = None) -> None:  # it does not know visitors

@@ -140,16 +140,10 @@ class NchanInMemory(Server):
         if not status.split()[1:2] or not status.split()[1].startswith(b"2"):
             raise Failed(f"nchan did not publish: {status.decode()}")
 
-    def cpu(self) -> float:
-        return self.program.cpu()
-
-    def memory(self) -> int:
-        return self.program.memory()
-
     def end(self) -> None:
         self._answers.close()
         self._publisher.close()
-        self.program.end()
+        super().end()
         self._folder.cleanup()
 
 
@@ -190,15 +184,6 @@ class PlainAutobahn(Server):
         self.port = free_port()
         program = ["-m", "benchmarks.peers.plain_autobahn", str(self.port)]
         self.program = Program([sys.executable, *program], "ready")
-
-    def cpu(self) -> float:
-        return self.program.cpu()
-
-    def memory(self) -> int:
-        return self.program.memory()
-
-    def end(self) -> None:
-        self.program.end()
 
 
 PEERS: tuple[type[Server], ...] = (

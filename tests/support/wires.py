@@ -1,4 +1,4 @@
-"""Bytes as clients send them, and a wire that keeps the bytes a server writes."""
+"""Bytes as clients and Redis send them, and a wire that keeps the bytes a server writes."""
 
 from __future__ import annotations
 
@@ -28,6 +28,15 @@ def handshake_bytes(target: str = "/ws/foobar?subscribe-broadcast", **headers: s
     fields.update({name.replace("_", "-"): value for name, value in headers.items()})
     lines = [f"{name}: {value}" for name, value in fields.items() if value is not None]
     return "\r\n".join([f"GET {target} HTTP/1.1", *lines, "", ""]).encode("latin-1")
+
+
+def from_redis(*messages: tuple[bytes, bytes]) -> bytes:
+    """Published messages, each a channel and a payload, as Redis sends them."""
+    return b"".join(
+        b"*3\r\n$7\r\nmessage\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n"
+        % (len(channel), channel, len(payload), payload)
+        for channel, payload in messages
+    )
 
 
 def status_of(response: bytes) -> int:

@@ -44,7 +44,7 @@ class IWriter(Protocol):
 
 
 class ISocket(Protocol):
-    """What is needed of a socket."""
+    """The part of a socket that is needed here."""
 
     send: Callable[[bytes], int]
 

@@ -8,7 +8,7 @@ from ws4redis_tx.core.interfaces import NO_SOCKET, ISocket
 
 
 class IDirect(Protocol):
-    """What a ``Feed`` says about its client's socket."""
+    """A client's socket, as its ``Feed`` shows it."""
 
     codec: Any
     """The ``ICodec`` of its messages; ``None``: they must be handed to the listener itself."""

@@ -27,8 +27,8 @@ class Hub:
         self._listeners: dict[bytes, dict[IListener, None]] = {}
         self.listeners: Mapping[bytes, Mapping[IListener, None]] = self._listeners
         """The listeners of each channel, in the order in which they were added."""
-        # By channel, its sections and the value of ``CHANGES`` when they were made.
-        self._sections: dict[bytes, tuple[int, Sequence[Section]]] = {}
+        # Of channels on which something was published.
+        self._sections: dict[bytes, Sequence[Section]] = {}
 
     @property
     def channels(self) -> Collection[bytes]:
@@ -101,18 +101,16 @@ class Hub:
 
     def sections(self, channel: bytes) -> Sequence[Section]:
         """The listeners to ``channel``, divided."""
-        stamp, sections = self._sections.get(channel, (None, ()))
-        if stamp != CHANGES.number:
+        sections = self._sections.get(channel, ())
+        if not sections or sections[0].outdated:
             self._drop(channel)
-            listeners = self._listeners.get(channel, {})
-            sections = divide(listeners, kept=True)
+            sections = divide(self._listeners.get(channel, {}), kept=True)
             if sections:
-                self._sections[channel] = CHANGES.number, sections
+                self._sections[channel] = sections
         return sections
 
     def _drop(self, channel: bytes) -> None:
-        _, sections = self._sections.pop(channel, (None, ()))
-        for section in sections:
+        for section in self._sections.pop(channel, ()):
             section.drop()
 
     def count(self, channel: bytes | None) -> int:

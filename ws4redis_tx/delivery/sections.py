@@ -39,8 +39,8 @@ class Section:
         self.codec = codec
         self.receivers = receivers
         self._kept = kept
-        # What to call for each receiver, and the ``CHANGES`` that this knows of. It is not kept for
-        # a section that is used once, whose receivers may have left before it was made.
+        # The ``send`` of each receiver, and the ``CHANGES`` that it knows of. It is not kept for a
+        # section that is used once, whose receivers may have left before it was made.
         self._stamp = CHANGES.number if kept else -1
         self._sends: Sequence[Callable[[bytes], int]] = ()
         if kept and codec is not None:
@@ -103,7 +103,7 @@ class Section:
                 sends, changes = iter(self._sends_of(bundle, start, stop)), CHANGES.number
 
     def _sends_of(self, bundle: Bundle, start: int, stop: int) -> Sequence[Callable[[bytes], int]]:
-        """What to call for each of these receivers: that of ``NO_SOCKET`` if it needs care."""
+        """The ``send`` to call for each of these receivers: ``NO_SOCKET``'s if it needs care."""
         sender = bundle.publication.sender
         changed = self._stamp != CHANGES.number
         if not changed and sender is None:
@@ -143,6 +143,11 @@ class Section:
         if not self._number:
             UNSETTLED.discard(self)
 
+    @property
+    def outdated(self) -> bool:
+        """Whether something has changed since it was made."""
+        return self._stamp != CHANGES.number
+
     def drop(self) -> None:
         """It is not used for another message."""
         self._kept = False
@@ -163,7 +168,7 @@ class Bundle:
         self.section = section
         self.listening = listening
         self.frame: bytes | None = None
-        """What all of the section are sent, once that is made."""
+        """The bytes that all of the section are sent, once they are made."""
 
 
 def divide(listeners: Iterable[IListener], *, kept: bool = False) -> list[Section]:

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.calls import counted_calls
 from tests.support.outboxes import FedOutbox
+from tests.support.wires import from_redis
 from ws4redis_tx.core.limits import CLOSE
 from ws4redis_tx.core.messages import ICodec, Publication
 from ws4redis_tx.core.redis_address import RedisAddress
@@ -24,15 +25,6 @@ from ws4redis_tx.websocket.frames import DEFLATED, PLAIN, server_frame
 MOST_FOR_A_PORTION = 5
 
 ACCEPTED = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
-
-
-def from_redis(*messages: tuple[bytes, bytes]) -> bytes:
-    """Published messages as Redis sends them."""
-    return b"".join(
-        b"*3\r\n$7\r\nmessage\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n"
-        % (len(channel), channel, len(payload), payload)
-        for channel, payload in messages
-    )
 
 
 class FanoutCostTests(SynchronousTestCase):

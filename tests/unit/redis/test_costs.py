@@ -8,20 +8,12 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.calls import counted_calls
+from tests.support.wires import from_redis
 from ws4redis_tx.core.messages import Joined, Publication
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis.commands import Commands
 from ws4redis_tx.redis.dispatcher import Dispatcher
 from ws4redis_tx.redis.wire.protocol import PubSubProtocol
-
-
-def message(channel: bytes, payload: bytes) -> bytes:
-    return b"*3\r\n$7\r\nmessage\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n" % (
-        len(channel),
-        channel,
-        len(payload),
-        payload,
-    )
 
 
 class Listener:
@@ -48,7 +40,7 @@ class ArrivalCostTests(SynchronousTestCase):
         dispatcher.hub.add(b"user:mary:x", self.listener)
 
     def calls(self, number: int) -> Counter[str]:
-        data = b"".join(message(b"user:mary:x", b"%d" % each) for each in range(number))
+        data = from_redis(*((b"user:mary:x", b"%d" % each) for each in range(number)))
         self.listener.heard.clear()
         counted = counted_calls(lambda: self.redis.dataReceived(data), within="/ws4redis_tx/redis/")
         self.assertEqual(self.listener.heard, [b"%d" % each for each in range(number)])
@@ -63,6 +55,6 @@ class ArrivalCostTests(SynchronousTestCase):
         self.assertLessEqual(counted.total(), 50, counted)
 
     def test_one_that_nobody_hears_costs_none(self) -> None:
-        data = message(b"user:john:x", b"1") * 50
+        data = from_redis((b"user:john:x", b"1")) * 50
         counted = counted_calls(lambda: self.redis.dataReceived(data), within="/ws4redis_tx/redis/")
         self.assertLessEqual(counted.total(), 2, counted)
