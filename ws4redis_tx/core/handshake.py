@@ -34,7 +34,8 @@ class Handshake:
     ``peer`` is the client's address or ``''``. ``redeemed`` never comes from a client: it is
     ``''`` at first, and later the value from the authorizer's earlier answer. ``credential`` is
     the proof of identity that a client sent after its websocket opened; ``''`` in protocols
-    without such a message.
+    without such a message. ``recheck`` tells that the websocket is open, and its rights are checked
+    again.
     """
 
     path: str
@@ -48,6 +49,7 @@ class Handshake:
     peer: str
     redeemed: str = field(default="", repr=False)
     credential: str = field(default="", repr=False)
+    recheck: bool = False
 
     @property
     def facility(self) -> str:

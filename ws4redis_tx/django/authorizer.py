@@ -59,7 +59,8 @@ class DjangoAuthorizer:
             self._at_shutdown = self._reactor.addSystemEventTrigger(
                 "during", "shutdown", self._end_threads
             )
-        answer = self._lookups.ask(self._authorize, Visitor(handshake, rights))
+        visitor = Visitor(handshake, rights)
+        answer = self._lookups.ask(self._authorize, visitor, behind=handshake.recheck)
         return answer.addErrback(self._outages.judge)
 
     def stop(self) -> None:

@@ -9,10 +9,9 @@ from twisted.internet.defer import Deferred
 
 Member = TypeVar("Member")
 
-FEWEST, MOST = 2, 16
-"""How many are rechecked at the same time: a few while answers are slow, as a handshake waits for
-them, and more while they are quick, as they share queries. As many may be ahead of a handshake when
-answers become slow.
+FEWEST, MOST = 2, 64
+"""How many are rechecked at the same time: a few while answers are slow, and more while they are
+quick, as they share queries.
 """
 
 QUICK = 0.05

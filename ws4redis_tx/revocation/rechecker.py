@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from random import Random
 from time import time
@@ -129,7 +130,7 @@ class Rechecker:
         admitted = session.admitted
         if admitted is None or session.ended or admitted.packed is None:
             return succeed(None)
-        handshake = unpack(admitted.packed)
+        handshake = replace(unpack(admitted.packed), recheck=True)
         answer: Deferred[Any] = self._authorize(handshake, admitted.asked)
         answer.addTimeout(RECHECK_TIMEOUT, self._reactor)
         answer.addCallback(self._judge, session, handshake)

@@ -1,6 +1,7 @@
 """Lookups that block, in threads of their own. Knows nothing about the data that they look up.
 
-One thread does them in FIFO order. Other threads help only while it is slow, because it waits for a
+One thread does them, in FIFO order in each of two lanes: those that somebody waits for, and behind
+them those that nobody waits for. Other threads help only while it is slow, because it waits for a
 database or hangs: two threads that compute take longer than one.
 
 A lookup may see which others wait behind it (``waiting``) and do a part of their work with its own.
@@ -16,8 +17,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from queue import SimpleQueue
 from threading import Thread
 from time import monotonic
@@ -36,6 +38,9 @@ SLOW, SLOW_COLLECTIONS = 3, 3
 """If so many collections in a row find fewer answers than this while lookups are waiting, another
 thread helps. A lookup that works for those behind it takes as long as a collection or two.
 """
+
+FROM_BEHIND = 4
+"""Each such turn belongs to the lane behind, so that a rush in front never stops it."""
 
 _TIDY_INTERVAL = 1.0  # seconds, for a thread that is never idle
 
@@ -62,7 +67,9 @@ class Lookups:
         self._tidy_up = tidy
         self._sharing = sharing
         self._threads = 0
-        self._waiting: deque[_Lookup] = deque()
+        self._in_front: deque[_Lookup] = deque()
+        self._behind: deque[_Lookup] = deque()
+        self._turns = 0
         self._answers: deque[tuple[_Lookup, Any]] = deque()
         # Wakes the thread that stays. A helper may have taken all lookups by then.
         self._wakes: SimpleQueue[None] = SimpleQueue()
@@ -73,13 +80,17 @@ class Lookups:
         self._timer: Any = None
         self._stopped = False
 
-    def ask(self, look_up: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+    def ask(
+        self, look_up: Callable[..., Any], *arguments: Any, behind: bool = False
+    ) -> Deferred[Any]:
         """Fire with the value that ``look_up`` returns, or fail with the exception that it raises.
         A lookup that is cancelled before its turn is skipped.
+
+        :param behind: nobody waits for it, so that the others go first.
         """
         lookup = _Lookup(look_up, arguments)
         self.outstanding += 1
-        self._waiting.append(lookup)
+        (self._behind if behind else self._in_front).append(lookup)
         if not self._sharing:
             self._begin()
         elif self._hand_over is None:
@@ -90,7 +101,7 @@ class Lookups:
         """The arguments of at most so many lookups that wait for their turn, the next one first.
         Any thread may call it. A helper may begin one of them at any time.
         """
-        waiting = islice(self._waiting.copy(), most)
+        waiting = islice(chain(self._in_front.copy(), self._behind.copy()), most)
         return [found for each in waiting if (found := each.arguments) is not None]
 
     def stop(self) -> None:
@@ -117,14 +128,13 @@ class Lookups:
         self._reactor.callFromThread(self._helper_ended)
 
     def _answer_all(self) -> None:
-        if not self._waiting:
+        if not self._in_front and not self._behind:
             return
         self._tidy(False)
         tidied = monotonic()
         while not self._stopped:
-            try:
-                lookup = self._waiting.popleft()
-            except IndexError:  # another thread may have taken the last one
+            lookup = self._take()
+            if lookup is None:
                 break
             self._answers.append((lookup, lookup.look_up()))
             if monotonic() - tidied > _TIDY_INTERVAL:
@@ -132,6 +142,14 @@ class Lookups:
                 tidied = monotonic()
         self._reactor.callFromThread(self._collect)
         self._tidy(False)
+
+    def _take(self) -> _Lookup | None:
+        self._turns += 1
+        lanes = self._in_front, self._behind
+        for lane in lanes if self._turns % FROM_BEHIND else reversed(lanes):
+            with suppress(IndexError):  # another thread may have taken the last one
+                return lane.popleft()
+        return None
 
     def _tidy(self, ending: bool) -> None:
         """Tidy up. A failure, such as a connection that fails to close, must not end the thread."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet import reactor
@@ -295,6 +296,20 @@ class QueueTests(AuthorizerTests):
         gate.set()
         yield gatherResults(lookups)
         self.assertEqual(sorted(looked_up), ["0", "1", "3"])
+
+    @inlineCallbacks
+    def test_handshakes_go_before_rechecks(self) -> Any:
+        looked_up: list[str] = []
+        self.override(
+            WS4REDIS_PROCESS_REQUEST=lambda request: looked_up.append(request.COOKIES["number"])
+        )
+        self.authorizer = one_thread(self)
+        handshakes = [handshake(f"number={number}") for number in range(4)]
+        rechecks = [replace(each, recheck=True) for each in handshakes[:2]]
+        yield gatherResults(
+            [self.authorizer.authorize(each, ALL) for each in rechecks + handshakes[2:]]
+        )
+        self.assertEqual(looked_up, ["2", "3", "0", "1"])
 
     @inlineCallbacks
     def test_stopping_waits_for_no_database(self) -> Any:

@@ -726,5 +726,5 @@ class ThreadTests(TestCase):
                 for _, done in together:
                     done.callback(None)
                 clock.advance(0)
-        self.assertEqual(rounds, [2, 4, 8, 16, 16, 16])
+        self.assertEqual(rounds, [2, 4, 8, 16, 32])
         self.assertEqual(len(found), 3 * len(rounds))

@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.support import TIMEOUT
 from ws4redis_tx.scheduling.deferreds import gather
-from ws4redis_tx.threads.lookups import COLLECT, Lookups
+from ws4redis_tx.threads.lookups import COLLECT, FROM_BEHIND, Lookups
 
 
 class Wakes(Clock):
@@ -71,6 +71,25 @@ class LookupsTests(TestCase):
         done: list[int] = []
         yield gather(lookups.ask(done.append, number) for number in range(1000))
         self.assertEqual(done, list(range(1000)))
+
+    def test_those_behind_wait_for_the_others_but_a_rush_never_stops_them(self) -> None:
+        clock = Wakes()
+        lookups = self.make(on=clock, threads=1)
+        begin, done = self.gate(), list[str]()
+        lookups.ask(begin.wait, TIMEOUT)
+        for number in range(3):
+            lookups.ask(done.append, f"behind {number}", behind=True)
+        for number in range(3 * FROM_BEHIND):
+            lookups.ask(done.append, f"in front {number}")
+        clock.end_turn()
+        begin.set()
+        clock.wake()
+        self.assertEqual(sorted(done[:2]), ["in front 0", "in front 1"])
+        places = [done.index(f"behind {number}") for number in range(3)]
+        self.assertEqual(places, [FROM_BEHIND - 2 + number * FROM_BEHIND for number in range(3)])
+        self.assertEqual(len(done), 3 + 3 * FROM_BEHIND)
+        rest = [each for each in done if each.startswith("in front")]
+        self.assertEqual(rest, [f"in front {number}" for number in range(3 * FROM_BEHIND)])
 
     @inlineCallbacks
     def test_one_that_hangs_keeps_nobody_else_waiting(self) -> Any:
@@ -227,6 +246,16 @@ class SharingTests(LookupsTests):
         clock.end_turn()
         clock.wake()
         self.assertEqual(self.successResultOf(first), 7)
+
+    def test_those_in_the_lane_behind_are_seen_after_the_others(self) -> None:
+        clock = Wakes()
+        lookups = self.make(on=clock, threads=1)
+        lookups.ask(int, "7", behind=True)
+        first = lookups.ask(lambda: lookups.waiting(3))
+        lookups.ask(int, "8")
+        clock.end_turn()
+        clock.wake()
+        self.assertEqual(self.successResultOf(first), [("8",), ("7",)])
 
     def test_each_sees_those_that_wait_behind_it(self) -> None:
         clock = Wakes()

@@ -166,7 +166,7 @@ class RechecksTests(SynchronousTestCase):
             for member in list(self.running):
                 self.running.pop(member).callback(None)
             self.clock.advance(0)
-        self.assertEqual(rounds, [2, 4, 8, 16, 16, 16, 2])
+        self.assertEqual(rounds, [2, 4, 8, 16, 32, 64, 64, 64, 2])
 
     def test_after_a_slow_answer_few_are_again(self) -> None:
         for member in "abcdef":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -133,11 +134,12 @@ class RecheckTests(RevocationTests):
         self.clock.advance(0)
         self.assertEqual(client.close_code, 1008)
 
-    def test_the_authorizer_sees_the_same_handshake(self) -> None:
+    def test_the_authorizer_sees_the_same_handshake_and_that_it_is_a_recheck(self) -> None:
         self.connect("john")
         self.recheck()
         before, after = self.site.handshakes
-        self.assertEqual(after, before)
+        self.assertIs(before.recheck, False)
+        self.assertEqual(after, replace(before, recheck=True))
 
     def test_what_a_credential_was_redeemed_for_is_in_the_handshake_from_then_on(self) -> None:
         self.site.redeemed = "john's"
