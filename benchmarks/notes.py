@@ -6,8 +6,8 @@ REASONS = {
     "Our server also pings its two thousand visitors every 25 s, and rechecks each one's session, "
     "user and groups every 300 s. The figure includes this work, divided among the messages. "
     "`python -m benchmarks.relay` also prints the ratio without it.",
-    "fan-out, without a site: ratio to Bun + ioredis": "The two are level: the ratio differs more from "
-    "round to round than it does from 1. Nine tenths of both is the kernel's work, as the C loop "
+    "fan-out, without a site: ratio to Bun + ioredis": "The two are level: the ratio differs more "
+    "from round to round than it does from 1. Nine tenths of both is the kernel's work, as the C loop "
     "over `send()` shows.",
 }
 
