@@ -7,11 +7,12 @@ REASONS = {
     "user and groups every 300 s. The figure includes this work, divided among the messages. "
     "`python -m benchmarks.relay` also prints the ratio without it.",
     "fan-out, without a site: ratio to Bun + ioredis": "The two are level: the ratio differs more "
-    "from round to round than it does from 1. Nine tenths of both is the kernel's work, as the C loop "
-    "over `send()` shows.",
-    "deviation: from 100 to 15,000 clients, deliveries alone (pings and rechecks subtracted)": "The "
-    "ratio to the C loop falls as clients come: reading a message and preparing its bytes is done "
-    "once, and the more clients it has, the less of that each delivery bears.",
+    "from round to round than it does from 1. Nine tenths of both is the kernel's work, as the C "
+    "loop over `send()` shows.",
+    "deviation: from 100 to 15,000 clients, deliveries alone (pings and rechecks subtracted)": (
+        "The ratio to the C loop falls as clients come: reading a message and preparing its bytes "
+        "is done once, and the more clients it has, the less of that each delivery bears."
+    ),
     "deviation: channels published to": "Each of many channels has few listeners, and each message "
     "is read, prepared and looked up for these alone. The figures stand in their table: the ratio "
     "rises with the number of channels, while a message to one channel has become cheap.",
