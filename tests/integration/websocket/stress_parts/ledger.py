@@ -95,7 +95,7 @@ class Ledger:
         return (
             self._order(visitor, stream[replayed:])
             or self._gaps(visitor, stream, replayed, complete)
-            or (self._replay(visitor, stream[:replayed]) if complete else None)
+            or (self._replay(visitor, stream[replayed:]) if complete else None)
         )
 
     def _order(self, visitor: Visitor, live: Sequence[int | Own]) -> str | None:
@@ -182,11 +182,13 @@ class Ledger:
             size = EVER  # so may be all before it, as far as one can tell
         return None
 
-    def _replay(self, visitor: Visitor, replayed: Sequence[int | Own]) -> str | None:
-        """Whether the last persisted message of a channel is missing."""
+    def _replay(self, visitor: Visitor, live: Sequence[int | Own]) -> str | None:
+        """Whether the last persisted message of a channel is missing. Of a replay that was cut off,
+        nothing is said.
+        """
         if visitor.live_at is None or visitor.opened_at is None or visitor.lossy:
             return None
-        if not visitor.there and not visitor.messages:
+        if not visitor.there and (not visitor.messages or (visitor.broken and not live)):
             return None
         for channel in visitor.kind.channels:
             persisted = [n for n in self.on(channel) if self.history[n].persisted]
