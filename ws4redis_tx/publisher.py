@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +15,12 @@ from asgiref.sync import sync_to_async
 from django.core import checks
 
 from ws4redis_tx.config import django_settings
-from ws4redis_tx.core.admission import Identity
-from ws4redis_tx.core.messages import payload_of
+from ws4redis_tx.core.messages import Published, payload_of
 from ws4redis_tx.core.names import (
     channels_to_publish_on,
-    check_facility,
     check_tenant,
-    facility_text,
 )
+from ws4redis_tx.core.positions import NOT_KEPT, Kept
 from ws4redis_tx.django.checks import check_settings
 from ws4redis_tx.redis_store import (
     NO_BROADCAST,
@@ -31,9 +28,9 @@ from ws4redis_tx.redis_store import (
     UNNAMED,
     Names,
     RedisMessage,
-    RedisStore,
 )
 from ws4redis_tx.threads import bridge
+from ws4redis_tx.threads.kept_messages import KeptMessages
 
 if TYPE_CHECKING:
     from ws4redis_tx.core.messages import PersistedMessage
@@ -45,16 +42,8 @@ _log = logging.getLogger(__name__)
 # An application that is not installed cannot register it, and one of its findings is just that.
 checks.register(check_settings)
 
-_AUDIENCES = {
-    "any": ("session", "user", "group", "broadcast"),
-    "session": ("session",),
-    "user": ("user",),
-    "group": ("group",),
-    "broadcast": ("broadcast",),
-}
 
-
-class RedisPublisher(RedisStore):
+class RedisPublisher(KeptMessages):
     """Publishes on one facility to an audience.
 
     :param request: the request whose user, session and groups ``SELF`` stands for.
@@ -71,8 +60,6 @@ class RedisPublisher(RedisStore):
     and a ``ValueError``) for an audience that is not an iterable of names and for ``SELF`` without
     a request, and ``TypeError`` for an argument that it does not take.
     """
-
-    _unresolved: Callable[[], None] | None = None
 
     def __init__(
         self,
@@ -107,14 +94,8 @@ class RedisPublisher(RedisStore):
     def _settle(self, request: Any, address: Callable[[], None]) -> None:
         """Name the channels, for the tenant whose site it is."""
         if self._tenant is None and request is not None:
-            self._tenant = _tenant_of(request)
+            self._tenant = django_settings.known_tenant(request)
         address()
-
-    def _resolve(self) -> None:
-        """Do what had to wait on the event loop."""
-        if self._unresolved is not None:
-            self._unresolved()
-            self._unresolved = None
 
     def publish_message(
         self,
@@ -122,14 +103,20 @@ class RedisPublisher(RedisStore):
         expire: int | None = None,
         *,
         on_commit: bool | None = None,
-    ) -> int:
+        idempotency_key: str = "",
+    ) -> Published:
         """Publish, and persist for ``expire`` seconds (default ``WS4REDIS_EXPIRE``).
 
         With ``expire=0`` the message is not persisted. Returns the number of subscribers that Redis
-        counted, summed over the channels; these are server processes, not browsers. Blocks until
+        counted, summed over the channels; these are server processes, not browsers. On a facility
+        of ``WS4REDIS_HISTORY`` its ``position`` is that of the message. Blocks until
         Redis answers, for at most ``WS4REDIS_TIMEOUT`` seconds. Raises ``BrokerUnavailable``, whose
         ``maybe_published`` says whether the message may have been published anyway. The message is
         never sent again.
+
+        ``idempotency_key``: if a message was published with the same key to the same audience
+        within ten minutes, publish nothing and return what was returned then. So a call whose
+        message may have been published can be repeated safely.
 
         ``on_commit`` (default ``WS4REDIS_ON_COMMIT``): publish when the current transaction of the
         default database commits, and not at all if it rolls back. The call then returns 0, and logs
@@ -138,17 +125,22 @@ class RedisPublisher(RedisStore):
         bridge.must_not_wait_on_event_loop()
         self._resolve()
         channels, payload, seconds = self._prepared(message, expire, django_settings.get_expire())
+        kept = self._kept(idempotency_key)
         if django_settings.get("WS4REDIS_ON_COMMIT") if on_commit is None else on_commit:
             from django.db import transaction
 
-            transaction.on_commit(lambda: self._publish_and_log(channels, payload, seconds))
-            return 0
-        receivers: int = self._connection.publish(channels, payload, seconds)
-        return receivers
+            transaction.on_commit(lambda: self._publish_and_log(channels, payload, seconds, kept))
+            return Published(0)
+        published: Published = self._connection.publish(channels, payload, seconds, kept)
+        return published
 
     async def apublish_message(
-        self, message: RedisMessage | bytes | str, expire: int | None = None
-    ) -> int:
+        self,
+        message: RedisMessage | bytes | str,
+        expire: int | None = None,
+        *,
+        idempotency_key: str = "",
+    ) -> Published:
         """``publish_message`` for async views: neither blocks the event loop nor holds a thread
         while it waits for Redis, and can be cancelled; the message may have been sent by then.
         Publishes at once, whatever ``WS4REDIS_ON_COMMIT`` says.
@@ -156,8 +148,9 @@ class RedisPublisher(RedisStore):
         if self._unresolved is not None:
             await sync_to_async(self._resolve)()
         prepared = self._prepared(message, expire, django_settings.get_expire())
-        receivers: int = await self._connection.apublish(*prepared)
-        return receivers
+        kept = self._kept(idempotency_key)
+        published: Published = await self._connection.apublish(*prepared, kept)
+        return published
 
     def pipeline_publish_message(
         self,
@@ -166,57 +159,30 @@ class RedisPublisher(RedisStore):
         transaction: bool = True,
         *,
         on_commit: bool | None = None,
-    ) -> int:
+        idempotency_key: str = "",
+    ) -> Published:
         """The same as ``publish_message``, which always takes a single round trip."""
-        return self.publish_message(message, expire, on_commit=on_commit)
+        return self.publish_message(
+            message, expire, on_commit=on_commit, idempotency_key=idempotency_key
+        )
 
-    def _publish_and_log(self, channels: Sequence[bytes], payload: bytes, expire: int) -> None:
+    def _kept(self, idempotency_key: str) -> Kept:
+        history = django_settings.get_history(self._facility)
+        if not isinstance(idempotency_key, str):
+            raise TypeError(
+                f"idempotency_key={idempotency_key!r} is not a string. Use a name of the event, "
+                "such as f'order-{order.pk}-paid'."
+            )
+        return Kept(history, idempotency_key) if history or idempotency_key else NOT_KEPT
+
+    def _publish_and_log(
+        self, channels: Sequence[bytes], payload: bytes, expire: int, kept: Kept
+    ) -> None:
         try:
-            self._connection.publish(channels, payload, expire)
+            self._connection.publish(channels, payload, expire, kept)
         except Exception:
             # The transaction is already committed, so the caller could not undo it.
             _log.exception("A message was not published after its transaction was committed")
-
-    def fetch_message(
-        self, request: Any, facility: str, audience: str = "any"
-    ) -> PersistedMessage | None:
-        """Return the first persisted message, in the order session, user, each group, broadcast.
-
-        ``audience`` limits the search to one of these. Without a request (``None``), only
-        broadcasts are found. With ``WS4REDIS_TENANT`` these are messages of the publisher's
-        ``tenant``, or else of the one whose site ``request`` is for. Raises ``ValueError`` for an
-        unknown audience, or a facility that the server would refuse.
-        """
-        if audience not in _AUDIENCES:
-            raise ValueError(
-                f"audience={audience!r} is unknown. Use one of {', '.join(map(repr, _AUDIENCES))}."
-            )
-        facility = facility_text(facility)
-        check_facility(facility, () if audience == "any" else _AUDIENCES[audience])
-        bridge.must_not_wait_on_event_loop()
-        self._resolve()
-        if request is not None and self._given_tenant is None and django_settings.has_tenants():
-            other = copy(self)
-            other._tenant = other._given_tenant = _tenant_of(request)
-            return other.fetch_message(request, facility, audience)
-        channels: list[str] = []
-        for each in _AUDIENCES[audience]:
-            if each != "broadcast" and (request is None or ":" in facility):
-                continue
-            wanted: dict[str, Any] = (
-                {"broadcast": True} if each == "broadcast" else {f"{each}s": [SELF]}
-            )
-            channels += self._get_message_channels(request=request, facility=facility, **wanted)
-        messages = self._connection.get_all(channels)
-        return next((message for message in messages if message is not None), None)
-
-
-def _tenant_of(request: Any) -> str:
-    """The tenant whose site ``request`` is for; ``""`` on a site without tenants."""
-    if not django_settings.has_tenants():
-        return ""
-    known: Identity | None = getattr(request, "ws4redis_identity", None)
-    return known.tenant if known else django_settings.tenant_of(request)
 
 
 def _repeatable(names: Any) -> Any:
@@ -243,14 +209,32 @@ def _names_alone(names: Any, request: Any) -> Any:
 class _BlockingConnection:
     """A connection to Redis whose calls block their thread. Old tests use it, too."""
 
-    def publish(self, channels: Sequence[bytes], message: bytes, expire: int | None = None) -> int:
+    def publish(
+        self,
+        channels: Sequence[bytes],
+        message: bytes,
+        expire: int | None = None,
+        kept: Kept = NOT_KEPT,
+    ) -> Published:
         names = channels_to_publish_on(channels, expire)
-        return bridge.redis().publish(names, payload_of(message), expire or 0) if names else 0
+        if not names:
+            return Published(0)
+        return bridge.redis().publish(names, payload_of(message), expire or 0, kept)
 
-    async def apublish(self, channels: Sequence[bytes], message: bytes, expire: int) -> int:
+    async def apublish(
+        self, channels: Sequence[bytes], message: bytes, expire: int, kept: Kept
+    ) -> Published:
         if not channels:
-            return 0
-        return await bridge.redis().apublish(channels, message, expire)
+            return Published(0)
+        return await bridge.redis().apublish(channels, message, expire, kept)
+
+    def forget(self, channels: Sequence[bytes]) -> None:
+        if channels:
+            bridge.redis().forget(channels)
+
+    async def aforget(self, channels: Sequence[bytes]) -> None:
+        if channels:
+            await bridge.redis().aforget(channels)
 
     def get(self, channel: str) -> PersistedMessage | None:
         return self.get_all([channel])[0]

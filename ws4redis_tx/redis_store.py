@@ -70,6 +70,7 @@ class RedisStore:
     _connection: Any = _SetByInit()
     _publishers: Any = _SetByInit()
     _audience_given = False
+    _facility = ""
     # Whose names these are; ``None`` if it is not known, or if the site has no tenants.
     _tenant: str | None = None
 
@@ -135,7 +136,7 @@ class RedisStore:
         self._audience_given |= any(each is not UNNAMED for each in (groups, users, sessions))
         if not (broadcast is NO_BROADCAST or broadcast is None or isinstance(broadcast, bool)):
             raise AudienceError(f"broadcast is a {type(broadcast).__name__}. Use True or False.")
-        text = "" if facility is None else facility_text(facility)
+        text = self._facility = "" if facility is None else facility_text(facility)
         channels = self._get_message_channels(
             request=request,
             facility=text,

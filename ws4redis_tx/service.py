@@ -30,6 +30,7 @@ from ws4redis_tx.core.interfaces import (
 )
 from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.names import Namespace, check_tenant, control_channel, known_rights, namespace
+from ws4redis_tx.core.positions import history_of
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
 from ws4redis_tx.protocols.classic import ClassicProtocol
 from ws4redis_tx.protocols.subscriber_connection import SubscriberConnection
@@ -41,6 +42,7 @@ from ws4redis_tx.sessions.hooks import HookObserver
 from ws4redis_tx.sessions.interfaces import ISessionObserver
 from ws4redis_tx.sessions.log import ClientLog
 from ws4redis_tx.sessions.server import Server
+from ws4redis_tx.sse.transport import EventStream
 from ws4redis_tx.websocket.factory import WebSocketFactory
 from ws4redis_tx.websocket.resource import WebSocketResource
 from ws4redis_tx.websocket.service import WebSocketService, make_endpoint
@@ -118,9 +120,11 @@ class Publisher(RedisStore):
         self, message: RedisMessage | bytes | str, expire: int | None = None
     ) -> Deferred[int]:
         """Fire with the sum of Redis' receiver counts, or fail with ``BrokerUnavailable``."""
-        published: Deferred[int] = self._connection.publish(
-            *self._prepared(message, expire, self._config.expire)
-        )
+        prepared = self._prepared(message, expire, self._config.expire)
+        history = history_of(self._config.history, self._facility)
+        # A broker of an application's own may not know histories.
+        kept = {} if history is None else {"history": history}
+        published: Deferred[int] = self._connection.publish(*prepared, **kept)
         return published
 
 
@@ -151,7 +155,7 @@ def make_broker(config: ServerConfig, *, reactor: Any = None) -> RedisBroker:
     """A broker for the Redis server of ``config``. Factories and the application's own code can
     share it. It is an ``IService``, which the caller starts and stops.
     """
-    return RedisBroker(config.redis, config.prefix, _reactor(reactor))
+    return RedisBroker(config.redis, config.prefix, _reactor(reactor), config.history)
 
 
 def make_factory(
@@ -180,7 +184,9 @@ def make_factory(
     log = ClientLog(reactor)
     protocols = [ClassicProtocol(config, broker, make_subscriber, reactor, log.note)]
     observers = _observers(hooks, reactor)
-    return WebSocketFactory(Server(config, broker, authorizer, protocols, reactor, log, observers))
+    return WebSocketFactory(
+        Server(config, broker, authorizer, protocols, reactor, log, observers, EventStream)
+    )
 
 
 def make_resource(factory: WebSocketFactory) -> WebSocketResource:

@@ -73,6 +73,9 @@ class RedisSubscriber(RedisStore):
         channels = self._subscription.channels
         return gather(self._connection.get(channel) for channel in channels).addCallback(send)
 
+    # Resuming replaces it, unless a subclass has overridden it.
+    send_persisted_messages.standard = True  # type: ignore[attr-defined]
+
     # Existing subclasses use this spelling. An override under either name works.
     send_persited_messages = send_persisted_messages
 

@@ -16,9 +16,10 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qs
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
@@ -50,7 +51,8 @@ def make_ticket(
     """Make a ticket for the user who sent ``request``, valid once within ``seconds``.
 
     The client offers it as the second subprotocol, after a name that the server may select:
-    ``new WebSocket(url, ["ws4redis", ticket])``.
+    ``new WebSocket(url, ["ws4redis", ticket])``. For server-sent events it is a parameter of the
+    URL: ``new EventSource(`${url}&ticket=${ticket}`)``.
 
     :param facility: the only facility that the ticket is valid for. The default is all of them.
     :param rights: the only rights that the ticket can grant, such as ``["subscribe-user"]``. It
@@ -116,10 +118,13 @@ def redeem(handshake: Handshake, tenant: str) -> Ticket | None:
     """
     if handshake.redeemed:
         return read_ticket(handshake.redeemed)
-    offered = [word for word in handshake.subprotocols if word.startswith(_TICKET_PREFIX)]
+    offered = _offered(handshake)
     if not offered:
         return None
-    if offered != [*handshake.subprotocols[1:2]]:
+    if handshake.events:
+        if len(offered) > 1:
+            raise Denied(400, "Offer one ticket.")
+    elif offered != [*handshake.subprotocols[1:2]]:
         # The response repeats the first subprotocol, and must not show a credential.
         raise Denied(
             400, "Offer the ticket as the second subprotocol, after a name such as ws4redis."
@@ -136,9 +141,15 @@ def redeem(handshake: Handshake, tenant: str) -> Ticket | None:
 
 def will_ask_redis(handshake: Handshake) -> bool:
     """Whether ``redeem`` has to use up a ticket."""
-    return not handshake.redeemed and any(
-        word.startswith(_TICKET_PREFIX) for word in handshake.subprotocols
-    )
+    return not handshake.redeemed and bool(_offered(handshake))
+
+
+def _offered(handshake: Handshake) -> list[str]:
+    """The tickets in the request. An EventSource can send one only in its URL."""
+    words: Sequence[str] = handshake.subprotocols
+    if handshake.events:
+        words = parse_qs(handshake.query).get("ticket", [])
+    return [word for word in words if word.startswith(_TICKET_PREFIX)]
 
 
 def read_ticket(text: bytes | str) -> Ticket:

@@ -20,20 +20,22 @@ ROOMS: dict[str, set[str]] = {
     "delivery": {"core"},
     "scheduling": {"core"},
     "redis.wire": {"core", "scheduling"},
-    "redis": {"core", "delivery", "scheduling", "redis.wire"},
+    "redis.history": {"core", "redis.wire"},
+    "redis": {"core", "delivery", "scheduling", "redis.wire", "redis.history"},
     "revocation": {"core", "config", "scheduling"},
     "protocols": {"core", "config", "delivery", "scheduling"},
     "sessions": {"core", "config", "delivery", "scheduling", "revocation", "protocols"},
     "websocket": {"core", "delivery", "scheduling", "sessions"},
-    "threads": {"core", "config", "redis"},
+    "sse": {"core", "delivery", "scheduling", "sessions"},
+    "threads": {"core", "config", "redis", "doors"},
     "django": {"core", "config", "revocation", "threads", "doors"},
     "system": {"core", "config", "doors"},
     "twistd": {
         "core", "config", "scheduling", "websocket", "threads", "django", "system", "doors",
     },
     "testing": {
-        "core", "config", "delivery", "scheduling", "redis", "threads", "django", "system",
-        "twistd", "doors",
+        "core", "config", "delivery", "scheduling", "redis", "redis.history", "threads", "django",
+        "system", "twistd", "doors",
     },
 }  # fmt: skip
 

@@ -20,12 +20,14 @@ from tests.support.redis import RawSubscriber, RedisServer
 from tests.support.servers import later
 from tests.support.sites import ContractTestCase
 from ws4redis_tx.core.errors import AudienceError, BrokerUnavailable
+from ws4redis_tx.core.positions import read_position
 from ws4redis_tx.redis_store import RedisStore
 
 set_up_django()
 
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.handlers.wsgi import WSGIRequest
+from django.core.signals import request_finished, request_started
 from django.template import engines
 from django.test import RequestFactory, override_settings
 
@@ -33,15 +35,17 @@ from ws4redis_tx import settings as old_settings
 from ws4redis_tx.publisher import SELF, RedisMessage, RedisPublisher
 
 
-class PublisherTests(ContractTestCase):
-    """4. Python API: ws4redis_tx.publisher.RedisPublisher"""
-
+class PublisherTestCase(ContractTestCase):
     @inlineCallbacks
     def setUp(self) -> Any:
         super().setUp()
         broker = start_broker(self, self.redis.address)
         self.share(broker)
         yield broker.when_available()
+
+
+class PublisherTests(PublisherTestCase):
+    """4. Python API: ws4redis_tx.publisher.RedisPublisher"""
 
     def request(self, username: str | None = None, key: str | None = None) -> WSGIRequest:
         request = RequestFactory().get("/chat/")
@@ -347,3 +351,98 @@ class JavaScriptTests(SynchronousTestCase):
             self.assertIn(name, script)
         self.assertNotIn("jquery", script.lower())
         self.assertNotIn("$", script)
+
+
+class HistoryTests(PublisherTestCase):
+    """4. Python API: positions, idempotency keys and forget; 6. A rendered page closes its gap"""
+
+    @inlineCallbacks
+    def setUp(self) -> Any:
+        yield super().setUp()
+        self.redis.command("FLUSHALL")
+        self.override(WS4REDIS_HISTORY={"foo*": (5, 60)})
+
+    @inlineCallbacks
+    def test_a_publish_returns_its_position_on_facilities_with_a_history_alone(self) -> Any:
+        first = yield self.publish("1", broadcast=True, users=["john"])
+        second = yield self.publish("2", broadcast=True)
+        self.assertLess(read_position(first.position), read_position(second.position))
+        other = yield self.publish("3", broadcast=True, facility="other")
+        self.assertEqual((other, other.position), (0, ""))
+        self.assertEqual(self.redis.command("EXISTS", "stream:broadcast:other"), 0)
+        self.assertEqual(self.redis.command("LLEN", "stream:broadcast:foobar"), 2)
+        self.assertEqual(self.redis.command("LLEN", "stream:user:john:foobar"), 1)
+
+    @inlineCallbacks
+    def test_async_views_have_the_same(self) -> Any:
+        async def view() -> Any:
+            publisher = RedisPublisher(facility="foobar", broadcast=True)
+            before = await RedisPublisher.aposition()
+            first = await publisher.apublish_message("hi", idempotency_key="a")
+            second = await publisher.apublish_message("hi", idempotency_key="a")
+            kept = self.redis.command("LLEN", "stream:broadcast:foobar")
+            await publisher.aforget()
+            return before, first, second, kept
+
+        before, first, second, kept = yield deferToThread(asyncio.run, view())
+        self.assertLess(read_position(before), read_position(first.position))
+        self.assertEqual((first.position, kept), (second.position, 1))
+        self.assertEqual(self.kept(), [b"0 0 0 "])
+
+    def kept(self) -> list[bytes]:
+        found: list[bytes] = self.redis.command("LRANGE", "stream:broadcast:foobar", 0, -1)
+        return found
+
+    @inlineCallbacks
+    def test_with_an_idempotency_key_a_message_is_published_once(self) -> Any:
+        publisher = RedisPublisher(facility="foobar", broadcast=True)
+        for _ in range(3):
+            yield in_thread(lambda: publisher.publish_message("hi", idempotency_key="order-7"))
+        yield in_thread(lambda: publisher.pipeline_publish_message("hi", idempotency_key="8"))
+        self.assertEqual(self.redis.command("LLEN", "stream:broadcast:foobar"), 2)
+        with self.assertRaises(TypeError) as caught:
+            yield in_thread(lambda: publisher.publish_message("hi", idempotency_key=7))
+        self.assertIn("idempotency_key", str(caught.exception))
+
+    @inlineCallbacks
+    def test_forget_deletes_what_is_persisted_and_kept_of_the_audience_alone(self) -> Any:
+        yield self.publish("hi", broadcast=True, users=["john"])
+        yield in_thread(RedisPublisher(facility="foobar", broadcast=True).forget)
+        names = ("broadcast:foobar", "at:broadcast:foobar")
+        self.assertEqual(self.redis.command("EXISTS", *names), 0)
+        self.assertEqual(self.kept(), [b"0 0 0 "])
+        self.assertEqual(self.redis.command("GET", "user:john:foobar"), b"hi")
+        self.assertEqual(self.redis.command("LLEN", "stream:user:john:foobar"), 1)
+
+    @inlineCallbacks
+    def test_a_page_has_the_position_at_which_its_request_began(self) -> Any:
+        template = engines["django"].from_string("{% load ws4redis %}{% ws4redis_position %}")
+
+        def view() -> Any:
+            before = RedisPublisher.position()
+            request_started.send(sender=None)
+            published = RedisPublisher(facility="foobar", broadcast=True).publish_message("hi")
+            rendered = template.render({})
+            request_finished.send(sender=None)
+            return before, published.position, rendered, template.render({})
+
+        yield in_thread(RedisPublisher.position)  # the data set has begun
+        yield later()
+        before, published, rendered, outside = yield in_thread(view)
+        self.assertTrue(read_position(before) <= read_position(rendered) < read_position(published))
+        self.assertTrue(read_position(published) <= read_position(outside))
+
+    @inlineCallbacks
+    def test_a_page_is_rendered_without_a_position_when_redis_is_down(self) -> Any:
+        redis = RedisServer()
+        self.addCleanup(redis.stop)
+        broker = start_broker(self, redis.address)
+        self.share(broker)
+        yield broker.when_available()
+        redis.stop()
+        while broker.commands.connected:
+            yield later()
+        self.override(WS4REDIS_TIMEOUT=0.5)
+        template = engines["django"].from_string("{% load ws4redis %}[{% ws4redis_position %}]")
+        with self.assertLogs("ws4redis_tx", "WARNING"):
+            self.assertEqual((yield in_thread(template.render, {})), "[]")

@@ -31,6 +31,7 @@ OFF: tuple[Any, ...] = (None, "", False)
 SETTINGS = (
     ("WS4REDIS_PREFIX", "prefix", ""),
     ("WS4REDIS_EXPIRE", "expire", 0),
+    ("WS4REDIS_HISTORY", "history", ()),
     ("WS4REDIS_HEARTBEAT", "heartbeat", None),
     ("WS4REDIS_ALLOWED_CHANNELS", "", None),
     ("WS4REDIS_PROCESS_REQUEST", "", None),

@@ -16,8 +16,10 @@ class FakeWebSocket {
   static CLOSING = 2;
   static CLOSED = 3;
 
-  constructor(uri) {
+  constructor(uri, protocols) {
     this.uri = uri;
+    this.protocols = protocols;
+    this.protocol = "";
     this.readyState = FakeWebSocket.CONNECTING;
     this.sent = [];
     world.sockets.push(this);
@@ -35,7 +37,8 @@ class FakeWebSocket {
   }
 
   // What the network does:
-  opens() {
+  opens(protocol = "") {
+    this.protocol = protocol;
     this.readyState = FakeWebSocket.OPEN;
     this.onopen?.({ type: "open" });
   }
@@ -430,4 +433,101 @@ test("coming online leaves an open connection and a running attempt alone", () =
   last().opens();
   goes_online();
   assert.equal(world.sockets.length, 1);
+});
+
+test("it offers to resume, and a server that does not sends messages as they are", () => {
+  client();
+  assert.equal(JSON.stringify(last().protocols), '["ws4redis","ws4redis.resume"]');
+  last().opens("ws4redis");
+  last().receives("1.1\nhi");
+  assert.deepEqual(world.calls.at(-1), ["receive_message", "1.1\nhi"]);
+  last().ends();
+  tick(1000);
+  assert.equal(last().uri, uri);
+});
+
+test("it resumes from the last position, whatever came with it", () => {
+  const resumed = [];
+  client({ resumed: (status) => resumed.push({ ...status }) });
+  assert.equal(last().uri, uri);
+  const status = (position, recovered, gap) => JSON.stringify({ position, recovered, gap });
+  const bytes = (text) => Uint8Array.from(text, (each) => each.charCodeAt(0)).buffer;
+  const frames = [
+    [status("1.a", null, []), "1.a"],
+    ["2.a,r\nold", "2.a"],
+    ["3.a\nnew\nline", "3.a"],
+    ["4.a", "4.a"],
+    ["5.a\n", "5.a"],
+    [bytes("6.a\n\xff\n"), "6.a"],
+    [status("7.a", false, ["user"]), "7.a"],
+  ];
+  for (const [frame, position] of frames) {
+    last().opens("ws4redis.resume");
+    last().receives(frame);
+    last().ends();
+    tick(60_000);
+    assert.equal(last().uri, `${uri}&since=${position}`);
+  }
+  const heard = world.calls.filter(([name]) => name === "receive_message");
+  const shown = heard.map(([, data, { position, replayed }]) => [
+    typeof data === "string" ? data : [...new Uint8Array(data)], position, replayed,
+  ]);
+  assert.deepEqual(shown, [
+    ["old", "2.a", true], ["new\nline", "3.a", false], ["", "5.a", false],
+    [[0xff, 10], "6.a", false],
+  ]);
+  assert.deepEqual(JSON.stringify(resumed), '[{"recovered":false,"gap":["user"]}]');
+});
+
+test("the position is kept before the callback, which may throw or close", () => {
+  const ws4redis = client({
+    receive_message: () => {
+      throw new Error("of the page");
+    },
+  });
+  last().opens("ws4redis.resume");
+  assert.throws(() => last().receives("3.a\nhi"), /of the page/);
+  last().ends();
+  tick(1000);
+  assert.equal(last().uri, `${uri}&since=3.a`);
+  ws4redis.close();
+});
+
+test("a storage keeps the position across page loads, if the browser lets it", () => {
+  const kept = new Map();
+  const storage = {
+    getItem: (key) => kept.get(key) ?? null,
+    setItem: (key, value) => kept.set(key, value),
+  };
+  client({ storage });
+  last().opens("ws4redis.resume");
+  last().receives("3.a\nhi");
+  client({ storage, uri: `${uri}&since=2.a` });
+  assert.equal(last().uri, `${uri}&since=2.a&since=3.a`);
+  const forbidden = () => {
+    throw new Error("forbidden");
+  };
+  client({ storage: { getItem: forbidden, setItem: forbidden } });
+  last().opens("ws4redis.resume");
+  last().receives("4.a\nhi");
+  last().ends();
+  tick(1000);
+  assert.equal(last().uri, `${uri}&since=4.a`);
+});
+
+test("after close() nothing is received, even if the rest of a replay still comes", () => {
+  const heard = [];
+  const ws4redis = client({
+    receive_message: (data) => {
+      heard.push(data);
+      if (heard.length === 3) {
+        ws4redis.close();
+      }
+    },
+  });
+  last().opens("ws4redis.resume");
+  for (let number = 1; number <= 10; number += 1) {
+    last().receives(`${number}.a,r\n${number}`);
+  }
+  assert.deepEqual(heard, ["1", "2", "3"]);
 });

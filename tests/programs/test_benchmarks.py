@@ -612,5 +612,8 @@ class ProgramTests(SynchronousTestCase):
     def test_handshakes_runs(self) -> None:
         self.check("handshakes", 6)
 
+    def test_history_runs(self) -> None:
+        self.check("history", goals=2)
+
     def test_workers_runs(self) -> None:
         self.check("workers", goals=1)

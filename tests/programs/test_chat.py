@@ -14,9 +14,11 @@ from twisted.internet.defer import gatherResults, inlineCallbacks
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from tests.support.browsers import WATCHED_SOCKETS, Page, start_browser
 from tests.support.clients import Client, open_websocket
 from tests.support.django import SETTINGS, cookies_of, environment, log_in
 from tests.support.programs import Program, twistd
+from tests.support.redis import RedisServer
 
 
 def page_from(path: str, request: bytes) -> Any:
@@ -156,3 +158,141 @@ class ChatTests(TestCase):
         self.assertIn("john", (yield get("/")))
         self.assertIn("WS4Redis", (yield get("/static/js/ws4redis.js")))
         self.assertIn(f"ws://{self.host}/ws/", (yield get("/broadcast/")))
+
+
+LIVE = "document.querySelector('[data-status]').dataset.status === 'live'"
+
+
+class BrowserTests(TestCase):
+    """The page in Chromium shows each line once, whatever is cut off. Other servers publish."""
+
+    timeout = 180
+
+    @inlineCallbacks
+    def setUp(self) -> Any:
+        browser = yield start_browser(self)
+        self.redis = RedisServer()
+        self.addCleanup(self.redis.stop)
+        self.server, self.other = self.start("0"), self.start("0")
+        self.port = yield self.port_of(self.server)
+        other = yield self.port_of(self.other)
+        self.publishing = f"http://127.0.0.1:{other}/broadcast/"
+        self.john = cookies_of((yield log_in("john")))
+        self.page: Page = yield browser.new_page()
+        # Without a pause before an attempt.
+        script = f"{WATCHED_SOCKETS}; Math.random = () => 0;"
+        yield self.page.call("Page.addScriptToEvaluateOnNewDocument", source=script)
+
+    def start(self, port: str) -> Program:
+        server = twistd(
+            f"--listen=tcp:{port}:interface=127.0.0.1",
+            "--settings=tests.projects.chat_settings",
+            "--serve-django",
+            WS4REDIS_CONNECTION=str(self.redis.address),
+            **environment(),
+        )
+        self.addCleanup(server.end)
+        return server
+
+    @inlineCallbacks
+    def port_of(self, server: Program) -> Any:
+        ready = yield server.wait_for(r"Ready: .*http://[^/]+:(\d+)/")
+        return ready[1]
+
+    @inlineCallbacks
+    def say(self, *lines: str) -> Any:
+        for line in lines:
+            yield post(self.publishing, self.john, message=line)
+
+    def open_chat(self) -> Any:
+        return self.page.open(f"http://127.0.0.1:{self.port}/broadcast/")
+
+    @inlineCallbacks
+    def assert_shown(self, *lines: str) -> Any:
+        """Each once, in this order, and nothing else: what is behind the last would be here."""
+        texts = "[...document.querySelectorAll('.log .text')].map((each) => each.textContent)"
+        yield self.page.until(f"{texts}.includes({lines[-1]!r})")
+        self.assertEqual((yield self.page.run(texts)), list(lines))
+
+    @inlineCallbacks
+    def test_a_line_that_was_said_before_is_shown_once_whatever_is_cut_off(self) -> Any:
+        yield self.say("long ago", "before")
+        yield self.open_chat()
+        yield self.page.until(LIVE)
+        yield self.assert_shown("before")
+        yield self.page.run("sockets.at(-1).close()")
+        yield self.page.until(f"sockets.length === 2 && {LIVE}")
+        yield self.say("after the connection was cut")
+        yield self.assert_shown("before", "after the connection was cut")
+
+    @inlineCallbacks
+    def test_what_is_said_while_the_server_is_down_is_shown_once(self) -> Any:
+        yield self.open_chat()
+        yield self.page.until(LIVE)
+        yield self.say("one")
+        yield self.assert_shown("one")
+        yield self.server.end()
+        yield self.page.until(f"!({LIVE})")
+        yield self.say("two", "three", "three")
+        yield self.port_of(self.start(self.port))
+        yield self.page.until(LIVE)
+        yield self.say("four")
+        yield self.assert_shown("one", "two", "three", "three", "four")
+
+    @inlineCallbacks
+    def test_what_is_said_while_the_connection_of_redis_is_down_is_shown_once(self) -> Any:
+        yield self.open_chat()
+        yield self.page.until(LIVE)
+        yield self.say("one")
+        yield self.assert_shown("one")
+        for number in range(5):
+            self.redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+            yield self.say(f"cut {number}")
+        yield self.say("five")
+        yield self.assert_shown("one", *(f"cut {number}" for number in range(5)), "five")
+
+    @inlineCallbacks
+    def test_a_page_that_is_reloaded_shows_the_same_and_what_was_said_meanwhile(self) -> Any:
+        yield self.say("before")
+        yield self.open_chat()
+        yield self.page.until(LIVE)
+        yield self.say("one", "one")
+        yield self.assert_shown("before", "one", "one")
+        yield self.page.open("about:blank")
+        yield self.say("two", "three")
+        yield self.open_chat()
+        yield self.assert_shown("before", "one", "one", "two", "three")
+        yield self.page.reload()
+        yield self.page.until(LIVE)
+        yield self.say("four")
+        yield self.assert_shown("before", "one", "one", "two", "three", "four")
+
+    @inlineCallbacks
+    def test_the_page_tells_where_something_may_be_missing(self) -> Any:
+        yield self.open_chat()
+        yield self.page.until(LIVE)
+        yield self.say("one")
+        yield self.assert_shown("one")
+        yield self.server.end()
+        yield self.page.until(f"!({LIVE})")
+        self.redis.command("DEL", "pos:broadcast:foobar", "stream:broadcast:foobar")
+        yield self.say("two", "three")
+        yield self.port_of(self.start(self.port))
+        yield self.assert_shown("one", "three")
+        kinds = "[...document.querySelectorAll('.log > *')].map((each) => each.className)"
+        found = yield self.page.run(kinds)
+        self.assertEqual([each.split()[0] for each in found], ["message", "missing", "message"])
+
+    @inlineCallbacks
+    def test_the_last_line_is_not_repeated_after_a_gap(self) -> Any:
+        yield self.open_chat()
+        yield self.page.until(LIVE)
+        yield self.say("one")
+        yield self.assert_shown("one")
+        yield self.server.end()
+        yield self.page.until(f"!({LIVE})")
+        self.redis.command("SET", "birth", "1")  # positions of before are of another data set
+        yield self.port_of(self.start(self.port))
+        yield self.page.until(LIVE)
+        yield self.say("two")
+        yield self.assert_shown("one", "two")

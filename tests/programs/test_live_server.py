@@ -12,6 +12,7 @@ DATABASES["default"] |= {"TEST": {"NAME": HERE + "/test.sqlite3"}, "CONN_MAX_AGE
 """
 
 TESTS = """
+import json
 import os
 import queue
 import threading
@@ -95,6 +96,49 @@ class IsolationTests(Live):
         client = self.open("subscribe-broadcast")
         publish("mine", broadcast=True)
         self.assertEqual(client.recv(), "mine")
+
+
+@override_settings(WS4REDIS_HISTORY={"news": (10, 60)})
+class ResumingTests(Live):
+    def resume(self, since=""):
+        client = websocket.create_connection(
+            self.websocket_url("news", "subscribe-broadcast") + f"&since={since}",
+            subprotocols=["ws4redis.resume"],
+            timeout=20,
+        )
+        self.addCleanup(client.shutdown)
+        return client, json.loads(client.recv())
+
+    def test_a_client_comes_back_to_what_it_missed(self):
+        client, first = self.resume()
+        self.assertIsNone(first["recovered"])
+        client.shutdown()
+        news = RedisPublisher(facility="news", broadcast=True)
+        for text in ("1", "2"):
+            published = news.publish_message(text)
+        client, first = self.resume(first["position"])
+        self.assertEqual((first["recovered"], first["gap"]), (True, []))
+        for text in ("1", "2"):
+            head, _, payload = client.recv().partition("\\n")
+            self.assertEqual(payload, text)
+        position, replayed = head.split(",")
+        self.assertEqual((position, replayed), (published.position, "r"))
+
+    def test_a_page_closes_its_own_gap(self):
+        position = RedisPublisher.position()
+        publish("meanwhile", broadcast=True)
+        client, first = self.resume(position)
+        self.assertIs(first["recovered"], True)
+        self.assertEqual(client.recv().partition("\\n")[2], "meanwhile")
+
+    def test_events(self):
+        publish("persisted", broadcast=True)
+        url = self.websocket_url("news", "subscribe-broadcast").replace("ws:", "http:")
+        request = Request(url, headers={"Accept": "text/event-stream"})
+        with urlopen(request, timeout=20) as response:
+            lines = iter(response.readline, b"")
+            data = [line for line, _ in zip(lines, range(12)) if line.startswith(b"data: ")]
+        self.assertIn(b"data: persisted\\n", data)
 
 
 class VisitorTests(Live):

@@ -27,7 +27,7 @@ def block(heading: str) -> str:
 
 class TextTests(SynchronousTestCase):
     def test_every_block_is_known_here(self) -> None:
-        self.assertEqual(re.findall(r"^```(\w+)$", GUIDE, re.M), ["python"] * 6)
+        self.assertEqual(re.findall(r"^```(\w+)$", GUIDE, re.M), ["python"] * 7)
 
     def test_its_links_lead_somewhere(self) -> None:
         self.assertEqual(broken_links(DOCS / "testing.md"), [])
@@ -42,7 +42,10 @@ class TextTests(SynchronousTestCase):
         for owner, names in (
             (testing.MemoryBroker(), "fail_next delay lose_connection restore publish_elsewhere"),
             (testing.MemoryBroker(), "available flush persisted publish get listen"),
-            (testing.MemoryClient, "send close lose_connection flush"),
+            (testing.MemoryBroker(), "forget_elsewhere missed"),
+            (testing.MemoryClient, "send close lose_connection flush position recovered gap"),
+            (testing.MemoryClient, "reconnect"),
+            (testing.MemoryEvents, "messages position retry lose_connection reconnect"),
             (testing.CapturedMessages(), "assert_published assert_not_published messages clear"),
             (testing.CapturedMessages(), "fail_next"),
             (testing.LiveServer, "websocket_url cookie_header"),
@@ -54,7 +57,9 @@ class TextTests(SynchronousTestCase):
                 self.assertIn(name, GUIDE)
 
     def test_signatures_are_those_of_the_code(self) -> None:
-        for name, signature in re.findall(r"`(connect|make_memory_factory)\(([^)]+)\)`", GUIDE):
+        for name, signature in re.findall(
+            r"`(connect|listen|make_memory_factory)\(([^)]+)\)`", GUIDE
+        ):
             written = [each.split("=")[0] for each in signature.split(", ") if each != "*"]
             self.assertEqual(
                 [each.strip() for each in written],
@@ -79,6 +84,9 @@ class BlockTests(SynchronousTestCase):
 
     def test_a_twisted_application(self) -> None:
         self.run_classes(block("A Twisted application"), 3)
+
+    def test_clients_that_resume(self) -> None:
+        self.run_classes(block("Clients that resume"), 3)
 
     def test_trouble_on_purpose(self) -> None:
         self.run_classes(block("Trouble on purpose"), 3)

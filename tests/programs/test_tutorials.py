@@ -28,6 +28,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support import ROOT
+from tests.support.browsers import WATCHED_SOCKETS, start_browser
 from tests.support.clients import exchange, open_websocket
 from tests.support.pages import DOCS, Block, blocks_of
 from tests.support.programs import Program
@@ -242,6 +243,32 @@ class ChatTests(TutorialTestCase):
             self.assertEqual((yield client.next()), "Hello <all>")
         (script,) = re.findall(r'src="([^"]+)"', page)
         self.assertIn("WS4Redis", (yield first.get(script)))
+
+    @inlineCallbacks
+    def test_no_line_appears_twice_and_none_is_missing_after_a_reconnect(self) -> Any:
+        browser = yield start_browser(self)
+        port = yield self.follow(tutorial("chat"))
+        site = f"http://127.0.0.1:{port}"
+        page = yield browser.new_page()
+        other = Browser(site)
+        # It reconnects only when it is told to be online.
+        script = f"{WATCHED_SOCKETS}; Math.random = () => 1000;"
+        yield page.call("Page.addScriptToEvaluateOnNewDocument", source=script)
+        yield page.open(f"{site}/")
+        yield page.until("sockets.at(-1).readyState === 1")
+        yield other.get("/")
+        yield other.post("/say/", message="one")
+        lines = "[...document.querySelectorAll('#said li')].map((each) => each.textContent)"
+        yield page.until(f"{lines}.length === 1")
+        yield page.run("sockets.at(-1).close()")
+        yield page.until("sockets.at(-1).readyState === 3")
+        for line in ("two", "three"):
+            yield other.post("/say/", message=line)
+        yield page.run("dispatchEvent(new Event('online'))")
+        yield page.until("sockets.length === 2 && sockets.at(-1).readyState === 1")
+        yield other.post("/say/", message="four")
+        yield page.until(f"{lines}.includes('four')")
+        self.assertEqual((yield page.run(lines)), ["one", "two", "three", "four"])
 
 
 class PublishingTests(TutorialTestCase):

@@ -56,11 +56,13 @@ from ws4redis_tx.testing import (
     LiveServer,
     MemoryBroker,
     MemoryClient,
+    MemoryEvents,
     RedisProcess,
     ServerProcess,
     capture_messages,
     client_frame,
     connect,
+    listen,
     make_memory_factory,
 )
 from ws4redis_tx.tickets import amake_ticket, make_ticket
@@ -72,11 +74,14 @@ def view(request: HttpRequest) -> HttpResponse:
     to_me = RedisPublisher(request, facility="orders", users=[SELF], groups={"staff"})
     receivers: int = to_me.publish_message("shipped", expire=60)
     to_me.publish_message(RedisMessage(b"\xff"), on_commit=True)
+    published = to_me.publish_message("paid", idempotency_key="order-7-paid")
+    position: str = published.position or RedisPublisher.position()
+    to_me.forget()
     last = to_me.fetch_message(request, "orders", audience="user")
     ticket: str = make_ticket(request, facility="orders", rights=["subscribe-user"])
     told: int = ws4redis_tx.disconnect(user="john") + ws4redis_tx.disconnect(facility="orders")
     context: dict[str, Any] = context_processors.default(request)
-    return HttpResponse(f"{receivers} {last!r} {ticket} {told} {context}")
+    return HttpResponse(f"{receivers} {position} {last!r} {ticket} {told} {context}")
 
 
 async def async_view(request: HttpRequest) -> HttpResponse:
@@ -218,6 +223,12 @@ def captured() -> Sequence[CapturedMessage]:
         all_of_them: CapturedMessages = found
         all_of_them.assert_published("hello", facility="x")
     return all_of_them.messages
+
+
+def resuming(factory: WebSocketFactory) -> tuple[str | None, bool | None, list[str]]:
+    client: MemoryClient = connect(factory, "ws://localhost/ws/x", since="").reconnect()
+    events: MemoryEvents = listen(factory, "http://localhost/ws/x").reconnect()
+    return client.position, client.recovered, [*client.gap, *events.messages, events.position]
 
 
 def processes(redis: RedisProcess, server: ServerProcess) -> tuple[str, str, type[LiveServer]]:

@@ -11,6 +11,7 @@ from twisted.trial.unittest import TestCase
 from tests.support import TIMEOUT
 from tests.support.redis import RedisServer
 from ws4redis_tx.core.messages import Publication
+from ws4redis_tx.core.positions import HistoryRules
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis.broker import RedisBroker
 from ws4redis_tx.threads import bridge
@@ -50,21 +51,24 @@ class BrokerTestCase(TestCase):
 
     timeout = 60
     channels: tuple[bytes, ...] = ()
+    history: HistoryRules = ()
 
     @inlineCallbacks
     def setUp(self) -> Any:
         self.redis = RedisServer()
         self.addCleanup(self.redis.stop)
-        self.broker = start_broker(self, self.redis.address)
+        self.broker = start_broker(self, self.redis.address, "", self.history)
         yield self.broker.when_available()
         self.listener = Listener()
         for channel in self.channels:
             yield self.broker.listen(channel, self.listener)
 
 
-def start_broker(test: TestCase, address: RedisAddress, prefix: str = "") -> RedisBroker:
+def start_broker(
+    test: TestCase, address: RedisAddress, prefix: str = "", history: HistoryRules = ()
+) -> RedisBroker:
     """A broker that is starting, and that stops at the end of the test."""
-    broker = RedisBroker(address, prefix, reactor)
+    broker = RedisBroker(address, prefix, reactor, history)
     broker.startService()
     test.addCleanup(broker.stopService)
     return broker

@@ -104,6 +104,7 @@ class WebSocketTests(SynchronousTestCase):
         broker: MemoryBroker | None = None,
         authorizer: Any = None,
         subscriber: Any = Counting,
+        hooks: Any = None,
         **config: Any,
     ) -> None:
         self.broker = broker or MemoryBroker()
@@ -112,6 +113,7 @@ class WebSocketTests(SynchronousTestCase):
             broker=self.broker,
             authorizer=authorizer or AllowAll(),
             subscriber=subscriber,
+            hooks=hooks,
             clock=self.clock,
         )
 

@@ -16,7 +16,7 @@ import valkey
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SkipTest, TestCase
 
 from tests.support import TIMEOUT
 from ws4redis_tx.core.redis_address import RedisAddress
@@ -35,11 +35,12 @@ class RedisServer:
         *options: str,
         port: int | None = None,
         environment: Mapping[str, str] | None = None,
+        program: str | None = None,
     ) -> None:
         self.port = port or free_port()
         self.address = RedisAddress(host="127.0.0.1", port=self.port)
         self._process = subprocess.Popen(
-            watched([*server_command(find_server(), self.port), *options]),
+            watched([*server_command(program or find_server(), self.port), *options]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **(environment or {})},
@@ -79,6 +80,14 @@ class RedisServer:
     def connections(self) -> int:
         """The number of connections, not counting the one used for this query."""
         return self.command("CLIENT", "LIST").count(b"\n") - 1
+
+
+def debians_redis() -> str:
+    """The path of ``redis-server``. Skips the test where it is not installed."""
+    path = shutil.which("redis-server")
+    if path is None:
+        raise SkipTest("redis-server is not installed")
+    return path
 
 
 _shared: RedisServer | None = None

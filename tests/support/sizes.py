@@ -24,6 +24,7 @@ BENCHMARKS = (
         "fanout",
         "growth",
         "handshakes",
+        "history",
         "idle",
         "memory",
         "relay",
@@ -34,6 +35,9 @@ BENCHMARKS = (
 )
 """The programs of ``benchmarks/`` that run."""
 
+
+PUBLISHED, CUTS = (18_000, 140) if FULL else (300, 8)
+"""The number of messages that are published while a client is cut off so many times."""
 
 CHAOS_LOAD = max(1, int(os.environ.get("WS4REDIS_CHAOS", "1")))
 """Multiplies the load in the tests of outages; ``make chaos`` sets it."""

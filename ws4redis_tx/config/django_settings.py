@@ -14,8 +14,10 @@ from django.conf import settings
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.config.setting import Setting
 from ws4redis_tx.config.table import BY_FIELD, BY_NAME, DEFAULT_LISTEN, SETTINGS
+from ws4redis_tx.core.admission import Identity
 from ws4redis_tx.core.errors import ConfigError, nearest
 from ws4redis_tx.core.names import Namespace, check_tenant, namespace
+from ws4redis_tx.core.positions import History, HistoryRules, history_of
 from ws4redis_tx.core.redis_address import RedisAddress, without_effect
 
 _UNSET = object()
@@ -86,6 +88,16 @@ def tenant_of(request: Any) -> str:
     return "" if callback is None else check_tenant(callback(request))
 
 
+def known_tenant(request: Any) -> str:
+    """The tenant whose site ``request`` is for, as its handshake has found out, or else as
+    ``tenant_of`` says; ``""`` on a site without tenants.
+    """
+    if not has_tenants():
+        return ""
+    known: Identity | None = getattr(request, "ws4redis_identity", None)
+    return known.tenant if known else tenant_of(request)
+
+
 def get_namespace(tenant: str | None) -> Namespace:
     """The beginning of all names of ``tenant``. Raises ``TypeError`` unless a tenant is given, or
     ``""`` or ``None`` on a site without tenants.
@@ -107,6 +119,12 @@ def get_namespace(tenant: str | None) -> Namespace:
 def get_expire() -> int:
     expire: int = get_checked("WS4REDIS_EXPIRE")
     return expire
+
+
+def get_history(facility: str) -> History | None:
+    """The history that the channels of ``facility`` keep, if any."""
+    rules: HistoryRules = get_checked("WS4REDIS_HISTORY")
+    return history_of(rules, facility)
 
 
 def get_redis_address() -> RedisAddress:

@@ -30,6 +30,7 @@ class ServerConfig:
     script_name: str = _default("script_name")
     prefix: str = _default("prefix")
     expire: int = _default("expire")
+    history: tuple[tuple[str, int, int], ...] = _default("history")
     heartbeat: str | None = _default("heartbeat")
     subscriber: str | Callable[..., object] = _default("subscriber")  # noqa: RUF009
     allowed_origins: tuple[str, ...] = _default("allowed_origins")

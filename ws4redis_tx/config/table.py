@@ -12,6 +12,7 @@ option; a setting that Django's code alone uses has neither option nor field.
 
 from __future__ import annotations
 
+from ws4redis_tx.config.history_patterns import HistoryPatterns
 from ws4redis_tx.config.importing import Importable
 from ws4redis_tx.config.kinds import (
     Address,
@@ -78,6 +79,14 @@ SETTINGS = (
         name="WS4REDIS_EXPIRE", field="expire", option="expire", check="E004",
         default=3600, kind=WholeSeconds("persist nothing", negative=True),
         help="seconds for which the last message of a channel is kept; `0` or `None`: not at all",
+    ),
+    Setting(
+        name="WS4REDIS_HISTORY", field="history", option="history", check="E032",
+        shared=True,
+        default=None, kind=HistoryPatterns(),
+        help="facilities whose channels [keep a history](../history.md): "
+        "`{'orders': (100, 3600), 'chat/*': (50, 86400)}` are the last 100 messages of 3600 s, and "
+        "so on; the first pattern that matches counts",
     ),
     Setting(
         name="WS4REDIS_SUBSCRIBER", field="subscriber", check="E005",

@@ -34,8 +34,9 @@ class Handshake:
     ``peer`` is the client's address or ``''``. ``redeemed`` never comes from a client: it is
     ``''`` at first, and later the value from the authorizer's earlier answer. ``credential`` is
     the proof of identity that a client sent after its websocket opened; ``''`` in protocols
-    without such a message. ``recheck`` tells that the websocket is open, and its rights are checked
-    again.
+    without such a message. ``events`` tells that the client asks for server-sent events in place of
+    a websocket; its ``key`` is ``""`` then. ``recheck`` tells that the websocket is open, and its
+    rights are checked again.
     """
 
     path: str
@@ -50,6 +51,7 @@ class Handshake:
     redeemed: str = field(default="", repr=False)
     credential: str = field(default="", repr=False)
     recheck: bool = False
+    events: bool = False
 
     @property
     def facility(self) -> str:
@@ -77,8 +79,16 @@ def asks_for_websocket(request: HttpRequest) -> bool:
     )
 
 
+def asks_for_events(request: HttpRequest) -> bool:
+    """Whether ``request`` asks for server-sent events, and not for a websocket."""
+    for name, value in request.headers:
+        if name == "accept" and "text/event-stream" in value.lower():
+            return not asks_for_websocket(request)
+    return False
+
+
 def judge_request(
-    request: HttpRequest, websocket_url: str, *, secure: bool, peer: str
+    request: HttpRequest, websocket_url: str, *, secure: bool, peer: str, events: bool = False
 ) -> Handshake:
     """Return ``request`` as a handshake. Raises ``Denied`` for the first check that fails."""
     path, _, query = request.target.partition("?")
@@ -95,15 +105,16 @@ def judge_request(
             malformed = malformed or "A header that may occur only once occurs twice."
         else:
             headers[name] += ("; " if name == "cookie" else ", ") + value
-    if "websocket" not in _words(headers.get("upgrade", "")) or (
-        "upgrade" not in _words(headers.get("connection", ""))
+    if not events and (
+        "websocket" not in _words(headers.get("upgrade", ""))
+        or "upgrade" not in _words(headers.get("connection", ""))
     ):
         raise Denied(
             426,
             _EXPLANATION,
             headers=(("Upgrade", "websocket"), ("Connection", "Upgrade, close")),
         )
-    if headers.get("sec-websocket-version") != "13":
+    if not events and headers.get("sec-websocket-version") != "13":
         raise Denied(
             426,
             "This server speaks only version 13 of the websocket protocol.",
@@ -119,8 +130,8 @@ def judge_request(
         raise Denied(400, "The request has no Host header.")
     if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
         raise Denied(400, "A handshake must not have a body.")
-    key = headers.get("sec-websocket-key", "")
-    if not _is_key(key):
+    key = "" if events else headers.get("sec-websocket-key", "")
+    if not events and not _is_key(key):
         raise Denied(400, "Sec-WebSocket-Key is missing or malformed.")
     subprotocols: Sequence[str] = ()
     if "sec-websocket-protocol" in headers:
@@ -137,6 +148,7 @@ def judge_request(
         subprotocols=tuple(subprotocols),
         secure=secure,
         peer=peer,
+        events=events,
     )
 
 

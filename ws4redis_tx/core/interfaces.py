@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
     from ws4redis_tx.core.admission import Admission, Identity
     from ws4redis_tx.core.handshake import Handshake
+    from ws4redis_tx.core.positions import History
 
-Published: TypeAlias = bytes | str | None
+Replacement: TypeAlias = bytes | str | None
 """A hook's replacement for a client's message; ``None`` publishes nothing."""
 
-Answer: TypeAlias = Union[Published, "Coroutine[Any, Any, Published]", "Deferred[Published]"]
+Answer: TypeAlias = Union[Replacement, "Coroutine[Any, Any, Replacement]", "Deferred[Replacement]"]
 """The same, or a coroutine or a Deferred that returns it later."""
 
 
@@ -109,9 +110,10 @@ class IBroker(Protocol):
         message: bytes,
         expire: int,
         sender: IListener | None = None,
+        history: History | None = None,
     ) -> Deferred[int]:
-        """Persist ``message`` for ``expire`` seconds (``0``: do not) and publish it on every
-        channel.
+        """Persist ``message`` for ``expire`` seconds (``0``: do not), add it to the ``history`` of
+        every channel, and publish it there.
 
         Atomic per channel, with one round trip for all. Calls reach Redis in the order in which
         they were made. ``sender``, if it listens, does not get the message back. Fires with the sum

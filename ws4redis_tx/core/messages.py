@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from ws4redis_tx.core.positions import Position
 
 # Bytes that a websocket frame of medium size adds to a message.
 _FRAMING = 4
@@ -37,6 +40,15 @@ class Publication:
     number = 1
     """Number of messages in it."""
 
+    position: Position | None = None
+    """The position of a client that has it, as far as that is known."""
+
+    marked = False
+    """Whether ``position`` is the message's own, and not that of an earlier one."""
+
+    replayed = False
+    """Whether it was published before the client that gets it was connected."""
+
     def __init__(self, channel: bytes | None, payload: bytes, sender: object = None) -> None:
         self.channel = channel
         self.payload = payload
@@ -50,8 +62,50 @@ class Publication:
         return form
 
     @property
+    def before(self) -> Position | None:
+        """A position of a client that has everything before it, if one is known."""
+        return None
+
+    @property
     def parts(self) -> Sequence[Publication]:
         return (self,)
+
+
+class PositionedPublication(Publication):
+    """A publication whose position is known."""
+
+    __slots__ = ("marked", "position", "replayed")
+
+    position: Position
+
+    def __init__(
+        self,
+        channel: bytes | None,
+        payload: bytes,
+        position: Position,
+        *,
+        sender: object = None,
+        marked: bool = True,
+        replayed: bool = False,
+    ) -> None:
+        super().__init__(channel, payload, sender)
+        self.position = position
+        self.marked = marked
+        self.replayed = replayed
+
+    @property
+    def before(self) -> Position:
+        position = self.position
+        return position._replace(stamp=position.stamp - 1) if self.marked else position
+
+
+class Notice(NamedTuple):
+    """Tells a client that keeps a position that the position has moved on, or that messages on the
+    channels of ``gap`` may be missing before it.
+    """
+
+    position: Position
+    gap: frozenset[bytes] = frozenset()
 
 
 class Joined:
@@ -95,6 +149,21 @@ def payload_of(message: Any) -> bytes:
     else:
         remedy = "Make it one first, with json.dumps(…) for example."
     raise TypeError(f"A message is str or bytes, and this is a {kind.__name__}. {remedy}")
+
+
+class Published(int):
+    """The number of subscribers that a message was published to, over all of its channels.
+
+    ``position`` is the position of the message, or of the last one of several channels. Whoever has
+    that position has the message. It is ``""`` where no history is kept.
+    """
+
+    position: str
+
+    def __new__(cls, receivers: int, position: str = "") -> Published:
+        published = super().__new__(cls, receivers)
+        published.position = position
+        return published
 
 
 class PersistedMessage(RedisMessage):

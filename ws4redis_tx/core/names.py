@@ -41,6 +41,9 @@ _OWN_WORDS = (
     "at", "ctl", "ticket", "t", "pos", "stream", "side", "last", "birth", "presence", "alive",
 )  # fmt: skip
 
+# The keys beside a channel with a history, in the order of the script.
+_BESIDE = (b"at", b"pos", b"stream")
+
 _MAX_TENANT_BYTES = 64
 
 Namespace = NewType("Namespace", str)
@@ -137,21 +140,69 @@ def channels_to_publish_on(channels: Iterable[str | bytes], expire: int | None) 
     return [each if isinstance(each, bytes) else each.encode() for each in channels]
 
 
+def beside(word: bytes, prefix: str, channel: bytes) -> bytes:
+    """The name of what stands beside a channel: ``{namespace:}word:{channel}``."""
+    start = f"{prefix}:".encode() if prefix else b""
+    if channel.startswith(start + b"t:"):  # a tenant's
+        start = channel[: channel.find(b":", len(start) + 2) + 1] or start
+    return b"%b%b:%b" % (start, word, channel)
+
+
 def stamp_key(prefix: str, channel: bytes) -> bytes:
     """The key that holds the time when the persisted message of ``channel`` was published:
     ``{namespace:}at:{channel}``.
 
     Its value is the time on Redis' own clock, in microseconds since the epoch, as decimal digits.
     """
-    start = f"{prefix}:".encode() if prefix else b""
-    if channel.startswith(start + b"t:"):  # a tenant's
-        start = channel[: channel.find(b":", len(start) + 2) + 1] or start
-    return start + b"at:" + channel
+    return beside(b"at", prefix, channel)
 
 
 def with_stamps(prefix: str, channels: Iterable[bytes]) -> list[bytes]:
     """Each channel, followed by the key of its stamp."""
     return [key for channel in channels for key in (channel, stamp_key(prefix, channel))]
+
+
+def with_history(prefix: str, channels: Iterable[bytes]) -> list[bytes]:
+    """Each channel, followed by the keys of its stamp, its position and its history."""
+    return [
+        key
+        for channel in channels
+        for key in (channel, *[beside(word, prefix, channel) for word in _BESIDE])
+    ]
+
+
+def side_channel(prefix: str, channel: bytes) -> bytes:
+    """The channel of the markers of ``channel``, each of which precedes its message there."""
+    return beside(b"side", prefix, channel)
+
+
+def data_set_keys(prefix: str) -> tuple[bytes, bytes]:
+    """The key of the highest stamp that was given out, and that of the stamp with which this data
+    set began.
+    """
+    start = f"{prefix}:".encode() if prefix else b""
+    return start + b"last", start + b"birth"
+
+
+def facility_of(prefix: str, channel: bytes) -> str | None:
+    """The facility in the name of a channel; ``None`` for a name that has none."""
+    _, inner = split_tenant(prefix, channel.decode(errors="surrogateescape"))
+    audience, _, rest = inner.partition(":")
+    if audience == "broadcast":
+        return rest
+    return rest.rpartition(":")[2] if audience in AUDIENCES else None
+
+
+def audience_of(channel: bytes) -> str:
+    """The audience in the name of a channel; ``""`` for a name that has none. No prefix is an
+    audience, or ``t``.
+    """
+    words = channel.decode(errors="surrogateescape").split(":", 4)
+    if words[0] not in (*AUDIENCES, "t"):
+        del words[0]
+    if words[:1] == ["t"]:
+        del words[:2]
+    return words[0] if words and words[0] in AUDIENCES else ""
 
 
 def read_stamp(value: bytes) -> int | None:

@@ -78,7 +78,15 @@ class OriginPolicy:
             )
         text = handshake.headers.get("origin")
         if text is None:
-            if self._require_origin:
+            site = handshake.headers.get("sec-fetch-site")
+            if site in ("same-site", "cross-site"):
+                raise Denied(
+                    403,
+                    "This origin may not connect.",
+                    detail=f"no Origin, Sec-Fetch-Site {site}, Host {shown(host_header)}",
+                )
+            # Browsers send no Origin with an EventSource to the page's own host.
+            if self._require_origin and site != "same-origin":
                 raise Denied(
                     403,
                     "This origin may not connect.",
@@ -97,6 +105,22 @@ class OriginPolicy:
                 detail=f"Origin {shown(text)} does not match Host {shown(host_header)}; to allow "
                 "it, add it to WS4REDIS_ALLOWED_ORIGINS (--origin)",
             )
+
+    def sharing(self, handshake: Handshake) -> list[tuple[str, str]]:
+        """The headers by which a page of an allowed foreign origin may read a response. Only an
+        origin that is named may send its visitors' cookies.
+        """
+        text = handshake.headers.get("origin")
+        origin = _parse(text or "")
+        if text is None or origin is None:
+            return []
+        if any(allowed.matches(origin) for allowed in self._origins):
+            return [
+                ("Access-Control-Allow-Origin", text),
+                ("Access-Control-Allow-Credentials", "true"),
+                ("Vary", "Origin"),
+            ]
+        return [("Access-Control-Allow-Origin", "*")] if self._any_origin else []
 
     def _is_ours(self, host: str) -> bool:
         if self._allowed_hosts is not None:

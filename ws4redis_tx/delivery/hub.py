@@ -85,7 +85,7 @@ class Hub:
                 continue
             try:
                 if direct.socket is NO_SOCKET or publication.sender is listener:
-                    listener.deliver(publication)
+                    self._deliver(listener, publication)
                     continue
                 codec = direct.codec
                 frame = publication.forms.get(codec) or publication.form(codec)
@@ -135,6 +135,8 @@ class Hub:
                 self._deliver(listener, publication)
 
     def _deliver(self, listener: IListener, publication: Any) -> None:
+        if not publication.number and not isinstance(listener, Feed):
+            return  # no message: it is for clients
         try:
             listener.deliver(publication)
         except Exception:

@@ -23,6 +23,18 @@ class IOwner(Protocol):
         """That many bytes more are waiting."""
 
 
+class IHoles(Protocol):
+    """Tells a client that keeps its position where messages were dropped."""
+
+    def note(self, entry: Entry) -> None:
+        """This one was dropped."""
+
+    def take(self, following: Entry | None) -> bytes:
+        """What to send before the entry that is written next, if one is waiting; ``b""`` if nothing
+        was dropped.
+        """
+
+
 class Outbox:
     """Writes to ``writer`` at once, or keeps messages while the transport has asked for a pause.
 
@@ -35,7 +47,7 @@ class Outbox:
 
     __slots__ = (
         "_first", "_owner", "_queue", "_writer", "can_be_direct", "closed", "codec", "drained",
-        "dropped", "flows", "max_pending", "paused", "policy", "socket",
+        "dropped", "flows", "holes", "max_pending", "paused", "policy", "socket",
     )  # fmt: skip
 
     def __init__(
@@ -46,7 +58,7 @@ class Outbox:
         max_pending: int,
         policy: str,
     ) -> None:
-        self.codec = codec
+        self.codec: Any = codec
         self.max_pending = max_pending
         self.policy = policy
         self.closed = False
@@ -65,13 +77,16 @@ class Outbox:
         self.can_be_direct = hasattr(writer, "direct")
         """Whether ``socket`` can ever be the client's."""
         self._owner = owner
+        self.holes: IHoles | None = None
+        """Where messages were dropped, for a client that keeps its position."""
         # Both are rarely needed, so they are made on first use.
         self._queue: IQueue | None = None
         self._first: deque[Entry] | None = None
 
     def make_queue(self) -> IQueue:
         """A queue with this outbox's policy and bound, for messages that wait elsewhere."""
-        return make_queue(self.policy, self.max_pending)
+        on_drop = None if self.holes is None else self.holes.note
+        return make_queue(self.policy, self.max_pending, on_drop)
 
     def keep(self, publication: Publication) -> None:
         """Keep a message that cannot be written yet. Does nothing once the outbox is closed."""
@@ -82,8 +97,10 @@ class Outbox:
 
     def keep_in(self, queue: IQueue, publication: Publication) -> None:
         """Put a message into ``queue``. Give up if the queue refuses it."""
-        codec, before = self.codec, queue.dropped
-        entry = (publication.channel, publication.forms.get(codec) or publication.form(codec))
+        codec, before, channel = self.codec, queue.dropped, publication.channel
+        entry: Entry = (channel, publication.forms.get(codec) or publication.form(codec))
+        if self.holes is not None and (position := publication.before) is not None:
+            entry = (*entry, position)
         if queue.append(entry):
             self.dropped += queue.dropped - before
             self._owner.grew(cost(entry))
@@ -107,9 +124,12 @@ class Outbox:
         queue = queue or self._queue
         if queue is None or self.policy == CLOSE:
             return []
-        dropped = [queue.popleft()[1] for _ in range((len(queue) + 1) // 2)]
+        dropped = [queue.popleft() for _ in range((len(queue) + 1) // 2)]
         self.dropped += len(dropped)
-        return dropped
+        if self.holes is not None:
+            for entry in dropped:
+                self.holes.note(entry)
+        return [entry[1] for entry in dropped]
 
     def grew(self, size: int) -> None:
         """That many bytes more wait elsewhere."""
@@ -156,6 +176,22 @@ class Outbox:
         self._queue = queue
         self._drain()
 
+    def replay(self, entries: Iterable[Entry]) -> None:
+        """Send ``entries`` after everything that waits already. They do not count towards
+        ``max_pending`` either, but the owner learns how much of them has to wait.
+        """
+        if self.closed:
+            return
+        waiting = [*(self._first or ())]
+        while self._queue:
+            entry = self._queue.popleft()
+            waiting += [(b"", self._holes_before(entry)), (entry[0] or b"", entry[1])]
+        waiting += [(b"", self._holes_before(None)), *entries]
+        self._first = deque([each for each in waiting if each[1]])
+        self._drain()
+        if self._first:
+            self._owner.grew(sum(map(cost, self._first)))
+
     def pause(self) -> None:
         self.paused = True
         self.flows = False
@@ -183,10 +219,19 @@ class Outbox:
             write(entry[1])
             self.drained += 1
         while self._queue and not self.paused:
-            write(self._queue.popleft()[1])
+            entry = self._queue.popleft()
+            if self.holes is not None and (told := self._holes_before(entry)):
+                write(told)
+            write(entry[1])
             self.drained += 1
+        if self.holes is not None and not self.paused and (told := self._holes_before(None)):
+            write(told)
         if not self.closed and not self.paused:
             self._queue = self._first = None
             self.flows = True
             if self.can_be_direct:
                 self._update()
+
+    def _holes_before(self, entry: Entry | None) -> bytes:
+        """What to write before ``entry``, the next one; ``b""`` if nothing was dropped."""
+        return b"" if self.holes is None else self.holes.take(entry)

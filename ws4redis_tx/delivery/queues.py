@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from itertools import count
 from typing import Protocol
 
 from ws4redis_tx.core.limits import DROP_OLDEST, LATEST
+from ws4redis_tx.core.positions import Position
 
 MESSAGE_COST = 160
 """Bytes of memory that a waiting message takes in addition to the bytes that are sent."""
 
-Entry = tuple[bytes | None, bytes]
-"""A waiting message: its channel (``None``: it did not come from Redis), and its encoded bytes."""
+Entry = tuple[bytes | None, bytes] | tuple[bytes | None, bytes, Position]
+"""A waiting message: its channel (``None``: it did not come from Redis), and its encoded bytes. For
+a client that keeps its position, also the position before it.
+"""
+
+OnDrop = Callable[[Entry], object]
 
 
 class IQueue(Protocol):
@@ -45,10 +51,11 @@ class IQueue(Protocol):
 class RefusingQueue:
     """Refuses a message that does not fit (the policy ``close``)."""
 
-    __slots__ = ("_entries", "_max_size", "dropped", "size")
+    __slots__ = ("_entries", "_max_size", "_on_drop", "dropped", "size")
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, on_drop: OnDrop | None = None) -> None:
         self._max_size = most
+        self._on_drop = on_drop
         self._entries: deque[Entry] = deque()
         self.size = 0
         self.dropped = 0
@@ -73,7 +80,7 @@ class RefusingQueue:
         return set(self._entries)
 
     def forms(self) -> list[bytes]:
-        return [form for _, form in self._entries]
+        return [entry[1] for entry in self._entries]
 
 
 class DropOldestQueue(RefusingQueue):
@@ -84,8 +91,10 @@ class DropOldestQueue(RefusingQueue):
     def append(self, entry: Entry) -> bool:
         room = self._max_size - cost(entry)
         while self._entries and self.size > room:
-            self.popleft()
+            oldest = self.popleft()
             self.dropped += 1
+            if self._on_drop is not None:
+                self._on_drop(oldest)
         return super().append(entry)
 
 
@@ -95,10 +104,11 @@ class LatestPerChannelQueue:
     while they fit.
     """
 
-    __slots__ = ("_entries", "_max_size", "_numbers", "dropped", "size")
+    __slots__ = ("_entries", "_max_size", "_numbers", "_on_drop", "dropped", "size")
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, on_drop: OnDrop | None = None) -> None:
         self._max_size = most
+        self._on_drop = on_drop
         self._entries: OrderedDict[object, Entry] = OrderedDict()
         self._numbers = count()
         self.size = 0
@@ -120,6 +130,8 @@ class LatestPerChannelQueue:
     def _drop(self, entry: Entry) -> None:
         self.size -= cost(entry)
         self.dropped += 1
+        if self._on_drop is not None:
+            self._on_drop(entry)
 
     def popleft(self) -> Entry:
         _, entry = self._entries.popitem(last=False)
@@ -133,15 +145,19 @@ class LatestPerChannelQueue:
         return set(self._entries.values())
 
     def forms(self) -> list[bytes]:
-        return [form for _, form in self._entries.values()]
+        return [entry[1] for entry in self._entries.values()]
 
 
 def cost(entry: Entry) -> int:
     return len(entry[1]) + MESSAGE_COST
 
 
-def make_queue(policy: str, most: int) -> IQueue:
-    """The queue for one of ``core.limits.SLOW_READER_POLICIES``."""
+def make_queue(policy: str, most: int, on_drop: OnDrop | None = None) -> IQueue:
+    """The queue for one of ``core.limits.SLOW_READER_POLICIES``. ``on_drop`` is told of each entry
+    that makes room for another.
+    """
     if policy == LATEST:
-        return LatestPerChannelQueue(most)
-    return DropOldestQueue(most) if policy == DROP_OLDEST else RefusingQueue(most)
+        return LatestPerChannelQueue(most, on_drop)
+    if policy == DROP_OLDEST:
+        return DropOldestQueue(most, on_drop)
+    return RefusingQueue(most, on_drop)

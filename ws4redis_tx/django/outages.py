@@ -7,8 +7,7 @@ from typing import Any
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ws4redis_tx.core.errors import Outage, WS4RedisError
-from ws4redis_tx.core.outages import is_outage
+from ws4redis_tx.core.errors import Outage, WS4RedisError, is_outage
 from ws4redis_tx.revocation.rechecker import PATIENCE
 
 _log = Logger()

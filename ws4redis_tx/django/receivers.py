@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from functools import partial, wraps
+from time import monotonic
 from typing import Any
 
 from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.core.exceptions import FieldDoesNotExist
+from django.core.signals import request_finished, request_started
 from django.db import transaction
 from django.db.models import Model
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_save
@@ -26,6 +29,8 @@ from ws4redis_tx.redis_store import session_key_of
 from ws4redis_tx.revocation.messages import LOGOUT, RECHECK, Revocation, digest
 
 _log = logging.getLogger(__name__)
+
+_request_started: ContextVar[float | None] = ContextVar("request_started", default=None)
 
 # Primary keys in one message.
 _MAX_VALUES = 1000
@@ -42,12 +47,29 @@ def _log_exceptions(receiver: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
+def _note_start(**kwargs: Any) -> None:
+    _request_started.set(monotonic())
+
+
+def _note_end(**kwargs: Any) -> None:
+    _request_started.set(None)
+
+
+def request_began() -> float | None:
+    """The time by ``time.monotonic()`` at which the request began that is being answered; ``None``
+    outside of a request.
+    """
+    return _request_started.get()
+
+
 def connect() -> None:
     """Connect all receivers. Call it once, after Django has loaded its models.
 
     Each receiver is connected to its own models: one for the deletions of every model would slow
     all of them down.
     """
+    request_started.connect(_note_start, dispatch_uid="ws4redis_tx.request_started")
+    request_finished.connect(_note_end, dispatch_uid="ws4redis_tx.request_finished")
     user_logged_in.connect(remember_groups, dispatch_uid="ws4redis_tx.remember_groups")
     user_logged_out.connect(logged_out, dispatch_uid="ws4redis_tx.logged_out")
     user_model = get_user_model()

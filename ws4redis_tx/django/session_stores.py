@@ -18,7 +18,7 @@ from django.contrib.sessions.backends import signed_cookies as in_cookies
 from django.contrib.sessions.backends.base import SessionBase
 from django.utils import timezone
 
-from ws4redis_tx.core.outages import is_outage
+from ws4redis_tx.core.errors import is_outage
 from ws4redis_tx.django.databases import is_plain, read_rows
 
 # The alphabet of Django's own keys. Others may make a question about many fail, or differ in case

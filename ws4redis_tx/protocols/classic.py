@@ -12,19 +12,28 @@ A client's subscriber decides about its channels and messages. An application ma
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, check_flags, check_granted
-from ws4redis_tx.core.errors import shown
+from ws4redis_tx.core.errors import BrokerUnavailable, Denied, shown, unavailable
 from ws4redis_tx.core.interfaces import IBroker
-from ws4redis_tx.core.messages import RedisMessage
+from ws4redis_tx.core.messages import ICodec, RedisMessage
 from ws4redis_tx.core.names import channel_name, known_rights
+from ws4redis_tx.core.positions import IHistory, history_of
+from ws4redis_tx.delivery.resuming import ResumingFeed
 from ws4redis_tx.protocols.client_quota import ClientQuota
 from ws4redis_tx.protocols.interfaces import ISession
 from ws4redis_tx.protocols.replay import Replay
+from ws4redis_tx.protocols.resume import (
+    SUBPROTOCOL,
+    PositionCodec,
+    Resume,
+    position_asked_for,
+)
 from ws4redis_tx.protocols.subscriber_connection import SubscriberConnection
 
 _GROUP_RIGHTS = frozenset({"subscribe-group", "publish-group"})
@@ -52,20 +61,59 @@ class ClassicProtocol:
         self._reactor = reactor
         self._quota = ClientQuota(config.client_quota, reactor)
         self._note = note
+        self._history: IHistory | None = None
+        if hasattr(broker, "missed"):  # an application's own broker may know no positions
+            self._history = cast(IHistory, broker)
+        self._codecs: dict[ICodec, PositionCodec] = {}
 
     def handshake(self, session: ISession) -> Deferred[Any]:
         flags = session.handshake.flags
         rights = [flag for flag in flags if flag in self._known_rights]
         if len(rights) != len(flags):
             check_flags(flags, self._known_rights)
+        if session.handshake.events:
+            self._check_events(rights)
         admitted = session.authorize(session.handshake, rights)
+        handshake, history = session.handshake, self._history
+        resumes = handshake.events or SUBPROTOCOL in handshake.subprotocols
+        if resumes and history is not None:
+            if not handshake.events:
+                session.outbox.codec = self._codec_over(session.outbox.codec)
+            session.feed = ResumingFeed(session.outbox, history)
+            admitted.addCallback(self._begin, session, history)
         return admitted.addCallback(self._subscribe, session, rights)
+
+    def _check_events(self, rights: Sequence[str]) -> None:
+        if self._history is None:
+            raise unavailable("its broker knows no positions, which server-sent events need")
+        if any(right.startswith("publish-") for right in rights):
+            raise Denied(400, "Server-sent events go one way. Publish over a websocket, or a view.")
+
+    def _codec_over(self, framing: ICodec) -> PositionCodec:
+        codec = self._codecs.get(framing)
+        if codec is None:
+            codec = self._codecs[framing] = PositionCodec(framing)
+        return codec
+
+    @inlineCallbacks
+    def _begin(self, admission: Admission, session: ISession, history: IHistory) -> Any:
+        """Find out at which position the client connects, before it is subscribed."""
+        handshake = session.handshake
+        if not handshake.events:
+            others = [each for each in handshake.subprotocols if each != SUBPROTOCOL]
+            session.handshake = replace(handshake, subprotocols=(SUBPROTOCOL, *others))
+        if not position_asked_for(handshake):
+            start = yield history.now()
+            if session.ended:
+                raise BrokerUnavailable("The client is gone.")
+            session.state = start
+        return admission
 
     def _subscribe(
         self, admission: Admission, session: ISession, requested: Sequence[str]
     ) -> Deferred[Any]:
         """Fire when all of the client's channels are subscribed."""
-        handshake = session.handshake
+        handshake, start, rules = session.handshake, session.state, self._config.history
         if not self._known_rights.issuperset(admission.rights):
             check_granted(admission.rights, self._known_rights)
         connection = session.state = SubscriberConnection(
@@ -76,7 +124,9 @@ class ClassicProtocol:
             handshake.peer,
             echo="echo" in handshake.flags,
             tenant=admission.identity.tenant,
+            history=history_of(rules, handshake.facility) if rules else None,
         )
+        connection.start = start
         subscriber = connection.subscriber = self._make_subscriber(connection)
         subscribed = maybeDeferred(
             subscriber.set_pubsub_channels, admission.request, list(admission.rights)
@@ -112,6 +162,11 @@ class ClassicProtocol:
 
     def opened(self, session: ISession) -> Deferred[None]:
         connection: SubscriberConnection = session.state
+        if isinstance(session.feed, ResumingFeed):
+            resume = connection.replay = Resume(
+                connection, session, session.feed, self._broker, self._reactor
+            )
+            return resume.run()
         replay = connection.replay = Replay(
             connection, session, session.feed, self._broker, self._reactor
         )

@@ -96,10 +96,10 @@ class ClientQuota:
             self._tells_again = now + TOLD_EVERY
             number, self._refused = self._refused, 0
             _log.warn(
-                "{number} messages of clients were published but not persisted, because their "
-                "address ({peer}) has persisted as much as WS4REDIS_CLIENT_QUOTA (--client-quota) "
-                "allows. If that is a proxy's, name it in WS4REDIS_TRUSTED_PROXIES "
-                "(--trusted-proxy)",
+                "{number} messages of clients were published but not persisted, or refused where a "
+                "history is kept, because their address ({peer}) has persisted as much as "
+                "WS4REDIS_CLIENT_QUOTA (--client-quota) allows. If that is a proxy's, name it in "
+                "WS4REDIS_TRUSTED_PROXIES (--trusted-proxy)",
                 number=number,
                 peer=peer or "a Unix socket",
             )

@@ -7,22 +7,27 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
+    from twisted.python.failure import Failure
 
     from ws4redis_tx.core.admission import Admission
     from ws4redis_tx.core.handshake import Handshake
     from ws4redis_tx.delivery.feed import Feed
+    from ws4redis_tx.delivery.outbox import Outbox
 
 
 class ISession(Protocol):
     """A client, as its protocol sees it."""
 
-    @property
-    def handshake(self) -> Handshake:
-        """The handshake, until ``opened`` has returned. A protocol may keep it for later."""
+    handshake: Handshake
+    """The handshake, until ``opened`` has returned. A protocol may keep it for later."""
 
-    @property
-    def feed(self) -> Feed:
-        """The listener through which messages from Redis reach the client."""
+    feed: Feed
+    """The listener through which messages from Redis reach the client. A protocol may replace it
+    before it is used.
+    """
+
+    outbox: Outbox
+    """The client's. A protocol may replace its codec until the client is accepted."""
 
     @property
     def ended(self) -> bool:
@@ -43,6 +48,9 @@ class ISession(Protocol):
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Begin the close handshake. Messages that were not written yet are dropped."""
+
+    def fail(self, failure: Failure, text: str) -> None:
+        """Log ``text`` with a failure of the server's, and close the session with 1011."""
 
 
 class IProtocol(Protocol):

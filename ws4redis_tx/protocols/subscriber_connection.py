@@ -13,12 +13,14 @@ from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.interfaces import IBroker
 from ws4redis_tx.core.messages import PersistedMessage, Publication, payload_of
 from ws4redis_tx.core.names import channels_to_publish_on, check_within, namespace
+from ws4redis_tx.core.positions import History, Position
 from ws4redis_tx.delivery.feed import Feed
 from ws4redis_tx.protocols.client_quota import ClientQuota
 from ws4redis_tx.scheduling.deferreds import gather, waits
 
 if TYPE_CHECKING:
     from ws4redis_tx.protocols.replay import Replay
+    from ws4redis_tx.protocols.resume import Resume
 
 
 class SubscriberConnection:
@@ -30,7 +32,8 @@ class SubscriberConnection:
     __slots__ = (
         "__dict__",  # for attributes of an application's own
         "_broker", "_feed", "_peer", "_published", "_quota", "_sender", "_subscribing",
-        "_subscriptions", "config", "namespace", "replay", "subscriber", "tenant",
+        "_subscriptions", "config", "history", "namespace", "replay", "start", "subscriber",
+        "tenant",
     )  # fmt: skip
 
     def __init__(
@@ -43,14 +46,19 @@ class SubscriberConnection:
         *,
         echo: bool,
         tenant: str = "",
+        history: History | None = None,
     ) -> None:
         self.config = config
         self.tenant = tenant
+        self.history = history
+        """The history that its facility keeps."""
         self.namespace = namespace(config.prefix, tenant)
         """The beginning of the names of all its channels, without the last ``:``."""
         self.subscriber: Any = None
-        self.replay: Replay | None = None
-        """The replay, while it runs."""
+        self.replay: Replay | Resume | None = None
+        """The replay, while it runs; or the way in which the client resumes, until the end."""
+        self.start: Position | None = None
+        """The position at which the client connected, if it keeps one and has asked for none."""
         self._broker = broker
         self._feed = feed
         self._quota = quota
@@ -104,7 +112,8 @@ class SubscriberConnection:
     def publish(
         self, channels: Iterable[str], message: bytes | str, expire: int | None = None
     ) -> Deferred[int]:
-        """Publish, and persist unless its address has persisted as much as it may. The websocket
+        """Publish, and persist unless its address has persisted as much as it may: a history may
+        have no holes, so the message is refused there with ``BrokerUnavailable``. The websocket
         does not get it back unless it asked for echo.
 
         ``expire`` is in seconds; without it, or for one channel alone, a ``TypeError`` tells how to
@@ -114,14 +123,20 @@ class SubscriberConnection:
         if self.tenant:
             check_within(self.namespace, [name.decode() for name in names])
         seconds = max(0, expire or 0)
-        if seconds and not self._quota.admits(self._peer, names, len(payload), seconds):
+        history = self.history
+        lasting = max(seconds, history.seconds) if history else seconds
+        if lasting and not self._quota.admits(self._peer, names, len(payload), lasting):
+            if history:
+                return fail(BrokerUnavailable("Its address has kept as much as it may."))
             seconds = 0
         if self._sender is None or not self._feed.replaying:
             self._published = None
         else:
             self._published = self._published or set()
             self._published.update((name, payload) for name in names)
-        return self._broker.publish(names, payload, seconds, self._sender)
+        if history is None:
+            return self._broker.publish(names, payload, seconds, self._sender)
+        return self._broker.publish(names, payload, seconds, self._sender, history)
 
     def fileno(self) -> int | None:
         return self._broker.fileno()

@@ -6,12 +6,20 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.interfaces import IListener
 from ws4redis_tx.core.messages import PersistedMessage
+from ws4redis_tx.core.positions import (
+    NOT_KEPT,
+    History,
+    HistoryRules,
+    Kept,
+    Position,
+)
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis.commands import Commands
 from ws4redis_tx.redis.dispatcher import Dispatcher
@@ -32,7 +40,9 @@ class RedisBroker(Service):
     in portions, each before what follows on its channel.
     """
 
-    def __init__(self, address: RedisAddress, prefix: str, reactor: Any) -> None:
+    def __init__(
+        self, address: RedisAddress, prefix: str, reactor: Any, history: HistoryRules = ()
+    ) -> None:
         self.address = address
         self.commands = Commands(
             address,
@@ -49,6 +59,7 @@ class RedisBroker(Service):
             self.commands,
             on_up=self._came_up,
             on_down=self._went_down,
+            history=history,
         )
         self.hub = self._dispatcher.hub
         self._notes = self._dispatcher.notes
@@ -105,6 +116,7 @@ class RedisBroker(Service):
         message: bytes,
         expire: int,
         sender: IListener | None = None,
+        history: History | None = None,
     ) -> Deferred[int]:
         noted = [channel for channel in channels if sender and self.hub.has(channel, sender)]
         for channel in noted:
@@ -115,7 +127,9 @@ class RedisBroker(Service):
                 self._notes.drop(channel, message, sender)
             return failure
 
-        return self.commands.publish(channels, message, expire).addErrback(not_published)
+        kept = NOT_KEPT if history is None else Kept(history)
+        published: Deferred[Any] = self.commands.publish(channels, message, expire, kept)
+        return published.addErrback(not_published)
 
     def get(self, channel: bytes) -> Deferred[PersistedMessage | None]:
         return self.commands.get([channel]).addCallback(self._got)
@@ -125,6 +139,40 @@ class RedisBroker(Service):
         if message is not None:
             self._dispatcher.read(message.channel, message)
         return message
+
+    # Positions
+
+    @property
+    def position(self) -> Position | None:
+        return self._dispatcher.markers.position
+
+    def when_handed_over(self, function: Callable[[], object]) -> None:
+        self._dispatcher.when_handed_over(function)
+
+    def on_lost(self, callback: Callable[[], object]) -> Callable[[], None]:
+        return self._dispatcher.on_lost.add(callback)
+
+    def now(self) -> Deferred[Position | None]:
+        return self._dispatcher.missed.now()
+
+    @inlineCallbacks
+    def missed(
+        self,
+        channels: Sequence[bytes],
+        since: Position | None,
+        *,
+        persisted: bool = False,
+        replayed: bool = True,
+    ) -> Any:
+        generation = self.generation
+        missed = yield self._dispatcher.missed.ask(
+            channels, since, persisted=persisted, replayed=replayed
+        )
+        yield self.fence(channels)
+        if self.generation != generation:
+            raise BrokerUnavailable("The connection to Redis was replaced.")
+        self._dispatcher.markers.advance(missed.until)
+        return missed
 
     def _went_down(self, trouble: Trouble) -> None:
         if not self._was_down and self.running:

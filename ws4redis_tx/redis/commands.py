@@ -10,10 +10,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
-from ws4redis_tx.core.messages import PersistedMessage
+from ws4redis_tx.core.messages import PersistedMessage, Published
 from ws4redis_tx.core.names import stamp_key
+from ws4redis_tx.core.positions import NOT_KEPT, Kept
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis import scripts
+from ws4redis_tx.redis.kept_commands import KeptCommands
 from ws4redis_tx.redis.wire.connection import RedisConnection
 from ws4redis_tx.redis.wire.protocol import LOST, Command, CommandProtocol, ResponseError
 from ws4redis_tx.redis.wire.refusals import Trouble, concerns_server, refuses_scripts
@@ -22,7 +24,7 @@ from ws4redis_tx.scheduling.timeouts import Timeouts
 _log = Logger()
 
 
-class Commands:
+class Commands(KeptCommands):
     """Publishes and reads over one connection, hence in order.
 
     When an answer does not come within ``timeout`` seconds, the command fails and the connection is
@@ -39,7 +41,7 @@ class Commands:
         on_up: Callable[[], None] = lambda: None,
         on_down: Callable[[Trouble], None] = lambda trouble: None,
     ) -> None:
-        self._prefix = prefix
+        self.prefix = prefix
         self._outstanding: Timeouts[Deferred[Any]] = Timeouts(timeout, Deferred.cancel, reactor)
         self._connection = RedisConnection(
             address,
@@ -67,15 +69,25 @@ class Commands:
         """Fire when there is a connection, or fail as the next attempt that fails."""
         return self._connection.when_connected()
 
-    def publish(self, channels: Sequence[bytes], message: bytes, expire: int) -> Deferred[int]:
-        """As ``IBroker.publish``, without a sender."""
+    def publish(
+        self, channels: Sequence[bytes], message: bytes, expire: int, kept: Kept = NOT_KEPT
+    ) -> Deferred[Published]:
+        """As ``IBroker.publish``, without a sender.
+
+        Without scripts there is no history. With an idempotency key it fails with
+        ``BrokerRefused`` then, as nothing would keep the message from being published twice.
+        """
         if not channels:
-            return succeed(0)
+            return succeed(Published(0))
+        if kept.once or (kept.history and self.scripts_permitted):
+            return self.publish_and_keep(channels, message, expire, kept)
+        if kept.history:
+            self.note_no_history("it may not run scripts")
         if expire and self.scripts_permitted:
-            outcomes = self._publish_atomically(channels, message, expire)
+            outcomes = self.publish_atomically(channels, message, expire)
         else:
-            outcomes = self._publish_plainly(channels, message, expire)
-        return outcomes.addCallback(scripts.receivers)
+            outcomes = self.publish_plainly(channels, message, expire)
+        return outcomes.addCallback(lambda answers: Published(scripts.receivers(answers)))
 
     def record(
         self, channel: bytes, message: bytes, entries: Mapping[bytes, bytes]
@@ -127,7 +139,7 @@ class Commands:
             lambda now: self.execute("PUBLISH", channel, now[0] + now[1].rjust(6, b"0"))
         )
 
-    def _publish_atomically(
+    def publish_atomically(
         self, channels: Sequence[bytes], message: bytes, expire: int
     ) -> Deferred[list[Any]]:
         parts = list(scripts.portions(channels))
@@ -137,24 +149,24 @@ class Commands:
             refused: list[bytes] = []
             for part, answer in zip(parts, answers, strict=True):
                 if isinstance(answer, list):
-                    outcomes += map(self._understood, answer)
+                    outcomes += map(self.understood, answer)
                 elif refuses_scripts(answer):
                     refused += part
-                    self._note_no_scripts(str(answer.__cause__))
+                    self.note_no_scripts(str(answer.__cause__))
                 else:
                     outcomes.append(answer)
             if not refused:
                 return outcomes
             return (
-                self._publish_plainly(refused, message, expire)
+                self.publish_plainly(refused, message, expire)
                 .addErrback(lambda failure: [failure.value])
                 .addCallback(lambda more: outcomes + more)
             )
 
-        commands = [scripts.atomic_command(self._prefix, part, message, expire) for part in parts]
+        commands = [scripts.atomic_command(self.prefix, part, message, expire) for part in parts]
         return self.ask(commands, scripts.atomic_answer_fits).addCallback(judge)
 
-    def _publish_plainly(
+    def publish_plainly(
         self, channels: Sequence[bytes], message: bytes, expire: int
     ) -> Deferred[list[Any]]:
         return self.ask(
@@ -173,8 +185,8 @@ class Commands:
         except ResponseError as error:
             if concerns_server(error):
                 raise
-            self._note_no_scripts(str(error))
-        stamp = stamp_key(self._prefix, b"")
+            self.note_no_scripts(str(error))
+        stamp = stamp_key(self.prefix, b"")
         try:
             # Two keys: a cluster has them in different places, and does not read them together.
             yield protocol.execute_command("MGET", stamp + b"a", stamp + b"b")
@@ -182,7 +194,7 @@ class Commands:
             if concerns_server(error):
                 raise
 
-    def _note_no_scripts(self, why: str) -> None:
+    def note_no_scripts(self, why: str) -> None:
         if self.scripts_permitted:
             self.scripts_permitted = False
             _log.warn(
@@ -223,7 +235,7 @@ class Commands:
 
         def judge(answers: list[Any]) -> list[Any]:
             self._outstanding.discard(asked)
-            understood = list(map(self._understood, answers))
+            understood = list(map(self.understood, answers))
             for command, answer in zip(commands, understood, strict=True):
                 if not isinstance(answer, BrokerRefused) and not fits(command, answer):
                     raise LOST("the answer is to something else")
@@ -237,7 +249,7 @@ class Commands:
         understood: Deferred[list[Any]] = asked.addCallback(judge)
         return understood.addErrback(self._lost, protocol, asked)
 
-    def _understood(self, answer: Any) -> Any:
+    def understood(self, answer: Any) -> Any:
         if not isinstance(answer, ResponseError):
             return answer
         if concerns_server(answer) and self._connection.protocol is not None:

@@ -13,16 +13,21 @@ from twisted.python.failure import Failure
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.interfaces import IListener
 from ws4redis_tx.core.messages import Publication
+from ws4redis_tx.core.positions import HistoryRules, read_position
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.delivery.fanout import Fanout
 from ws4redis_tx.delivery.hub import EchoNotes, Hub
-from ws4redis_tx.redis.arrivals import Arrivals, Reads
+from ws4redis_tx.delivery.resuming import mark_listeners
+from ws4redis_tx.redis.arrivals import MARK_DELAY, Arrivals, Markers, Reads
 from ws4redis_tx.redis.channel_table import ChannelTable
 from ws4redis_tx.redis.commands import Commands
+from ws4redis_tx.redis.missed import MissedMessages
 from ws4redis_tx.redis.persisted import PersistedMessages
 from ws4redis_tx.redis.pubsub import Probe, PubSub
 from ws4redis_tx.redis.recovery import Recovery
 from ws4redis_tx.redis.wire.refusals import Trouble, concerns_server
+from ws4redis_tx.scheduling.deferreds import gather
+from ws4redis_tx.scheduling.waiters import Callbacks
 
 _log = Logger()
 
@@ -49,10 +54,17 @@ class Dispatcher:
         *,
         on_up: Callable[[], None],
         on_down: Callable[[Trouble], None],
+        history: HistoryRules = (),
     ) -> None:
         self.hub = Hub(lambda: _log.failure("A listener or codec failed; others get the message"))
         self.table = ChannelTable(self.hub, self._subscribe, self._unsubscribe)
         self.notes = EchoNotes()
+        self._keeps_history = bool(history)
+        self.markers = Markers(
+            prefix, history, lambda: reactor.callLater(MARK_DELAY, self.probe.send)
+        )
+        self.on_lost = Callbacks()
+        """After each loss of the connection, when all that has arrived was handed over."""
         self._pubsub = PubSub(
             address,
             reactor,
@@ -64,12 +76,16 @@ class Dispatcher:
         )
         self._fanout = Fanout(self.hub, reactor.seconds, lambda run: reactor.callLater(0, run))
         self._commands = commands
+        self._reactor = reactor
         self._arrivals = Arrivals()
         self._reads = Reads()
+        self.missed = MissedMessages(commands, history, reactor)
         self._recovery = Recovery(
             self._pubsub,
             PersistedMessages(commands, prefix),
             self._arrivals,
+            self.markers,
+            self.missed,
             serve=self._serve,
             hand_over=self.receive,
             on_failure=self._pubsub.drop,
@@ -88,6 +104,7 @@ class Dispatcher:
 
     def stop(self) -> Deferred[Any]:
         self.probe.stop()
+        self.markers.drop()
         return self._pubsub.stop()
 
     @property
@@ -138,11 +155,21 @@ class Dispatcher:
             self._reads.add(channel, payload)
 
     def _subscribe(self, channel: bytes) -> Deferred[None]:
-        return self._pubsub.subscribe(channel).addErrback(self._not_subscribed)
+        side = self.markers.side_of(channel)
+        if side is None:
+            return self._pubsub.subscribe(channel).addErrback(self._not_subscribed)
+        # The markers first: no message must come without its own.
+        self.markers.listen(channel, side)
+        both: Deferred[Any] = gather(map(self._pubsub.subscribe, (side, channel)))
+        return both.addErrback(self._not_subscribed)
 
     def _unsubscribe(self, channel: bytes) -> None:
         self._arrivals.forget(channel)
         self._pubsub.unsubscribe(channel)
+        side = self.markers.side_of(channel)
+        if side is not None:
+            self.markers.forget(channel, side)
+            self._pubsub.unsubscribe(side)
 
     def _not_subscribed(self, failure: Failure) -> Failure:
         if concerns_server(failure.value) and not self.probe.out:
@@ -177,16 +204,21 @@ class Dispatcher:
             messages = self._recovery.hold(messages)
         self.probe.heard = True
         listeners, subscribing = self.hub.listeners, self.table.subscribing
-        arrivals, notes = self._arrivals, self.notes
+        arrivals, notes, markers = self._arrivals, self.notes, self.markers
         publications = []
         for channel, payload in messages:
             if channel not in listeners or channel in subscribing:
                 if channel == self.probe.channel:
                     self._proven(payload)
+                elif markers.sides:
+                    markers.take(channel, payload)
                 continue  # any other was on its way when the last listener left
             arrivals.note(channel, payload)
             sender = notes.take(channel, payload) if notes.senders else None
-            publications.append(Publication(channel, payload, sender))
+            if markers.position is None:
+                publications.append(Publication(channel, payload, sender))
+                continue
+            publications.append(markers.publication(channel, payload, sender))
         if publications:
             self._fanout.hand_over(publications)
         if self._fanout.busy and self._fanout.backlog > _MOST_BACKLOG:
@@ -213,27 +245,44 @@ class Dispatcher:
         if clock is not None:
             self._arrivals.prove(clock)
             self._reads.age()
+            if not self._recovery.holding:
+                unmarked = self.markers.advance_to(clock.now)
+                if unmarked:  # to be told behind the messages that came in the same read
+                    mark = partial(mark_listeners, self.hub, unmarked, self.markers.position)
+                    self._reactor.callLater(0, self._fanout.then, mark)
+                if self.markers.is_beyond(clock.now):  # it was set back
+                    self._find_position().addErrback(lambda _: None)  # or at the next probe
 
     def _probe_early(self) -> None:
         self.probe.send()
         if not self.probe.out:
-            # Without a proof: an outage now would bring the last ones once more.
-            self._arrivals.forget_recent()
+            self._arrivals.forget_recent()  # an outage now would bring the last ones once more
 
     # Outages
 
     @inlineCallbacks
     def _recover(self) -> Any:
         yield self._recovery.run(
-            list(self.hub.channels),
+            [*self.markers.sides, *self.hub.channels],
             partial(self.probe.subscribe, self._pubsub),
             self._commands.when_connected,
         )
+        if self._keeps_history:
+            yield self._find_position()
         self.probe.send()
 
+    @inlineCallbacks
+    def _find_position(self) -> Any:
+        """Advance to the present, in the data set that is there now."""
+        seen, heard = self.markers.position, self.markers.heard
+        found = yield self._commands.position(seen=seen, heard=heard)
+        yield self._pubsub.ping()  # all that was published before has arrived
+        position = read_position(found)
+        if position is not None and not self._recovery.holding:
+            self.markers.advance(position)
+
     def _serve(self) -> None:
-        # A client that published meanwhile may hear its own message: its note cannot be told from
-        # an old one.
+        # Who published meanwhile may hear their own message: its note could be an old one.
         self.notes.clear()
         self.probe.forget()
 
@@ -241,7 +290,9 @@ class Dispatcher:
         self.probe.paused = False
         self.notes.clear()
         self._reads.forget()
+        self.markers.drop()
         self._recovery.lost()
+        self._fanout.then(self.on_lost.call)
 
     def _deaf(self) -> None:
         if self._pubsub.up and not self._recovery.holding:  # a slow link is not deaf

@@ -6,19 +6,26 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
-from twisted.internet.defer import Deferred, inlineCallbacks, succeed
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, succeed
+from twisted.internet.error import ConnectionClosed
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ws4redis_tx.core.errors import BrokerUnavailable
-from ws4redis_tx.redis.arrivals import Arrivals
+from ws4redis_tx.redis.arrivals import Arrivals, Markers
+from ws4redis_tx.redis.missed import MissedMessages
 from ws4redis_tx.redis.persisted import Persisted, PersistedMessages, portions
 from ws4redis_tx.redis.pubsub import PubSub
-from ws4redis_tx.redis.wire.protocol import LOST
+from ws4redis_tx.redis.wire.protocol import LOST, ResponseError
 from ws4redis_tx.scheduling.deferreds import gather
 from ws4redis_tx.scheduling.waiters import Waiters
 
+_log = Logger()
+
 Message = tuple[bytes, bytes]
 """A channel and a payload."""
+
+_OF_THE_CONNECTION = (BrokerUnavailable, CancelledError, ConnectionClosed, LOST, ResponseError)
 
 _SUBSCRIBED_AT_ONCE = 5000
 
@@ -43,6 +50,8 @@ class Recovery:
         pubsub: PubSub,
         persisted: PersistedMessages,
         arrivals: Arrivals,
+        markers: Markers,
+        histories: MissedMessages,
         *,
         serve: Callable[[], object],
         hand_over: Callable[[list[Message]], object],
@@ -51,6 +60,8 @@ class Recovery:
         self._pubsub = pubsub
         self._persisted = persisted
         self._arrivals = arrivals
+        self._markers = markers
+        self._histories = histories
         self._serve = serve
         self._hand_over = hand_over
         self._on_failure = on_failure
@@ -58,6 +69,8 @@ class Recovery:
         self.holding = False
         """Whether arriving messages go through ``hold``."""
         self._behind: set[bytes] | None = None  # None: all
+        # Before the run that is under way.
+        self._were_behind: set[bytes] = set()
         self._held: list[Message] = []
         self._held_bytes = 0
         # Messages that unfinished recoveries had held.
@@ -73,18 +86,27 @@ class Recovery:
             self._pubsub.pause()
         return [] if behind is None else [each for each in messages if each[0] not in behind]
 
-    @inlineCallbacks
     def run(
         self,
         channels: Sequence[bytes],
         subscribe_probe: Callable[[], Deferred[Any]],
         when_connected: Callable[[], Deferred[Any]],
-    ) -> Any:
+    ) -> Deferred[Any]:
         """Fire when every channel is served that is not behind. The others follow in portions.
 
         Fails when the connection is lost, or brings nothing, or when Redis does not answer; another
         run goes on from there.
         """
+        running: Deferred[Any] = self._run(channels, subscribe_probe, when_connected)
+        return running.addErrback(_log_mistake)
+
+    @inlineCallbacks
+    def _run(
+        self,
+        channels: Sequence[bytes],
+        subscribe_probe: Callable[[], Deferred[Any]],
+        when_connected: Callable[[], Deferred[Any]],
+    ) -> Any:
         self._begin()
         asked = [subscribe_probe()]
         for start in range(0, len(channels) or 1, _SUBSCRIBED_AT_ONCE):
@@ -92,26 +114,34 @@ class Recovery:
             yield self._pubsub.unless_silent(gather([*asked, *map(self._pubsub.subscribe, part)]))
             asked = []
         missed: list[Message] = []
+        recovered: list[Message] = []
+        healed: set[bytes] = set()
         remaining: list[list[Persisted]] = []
         if channels:
             # Messages that come until then wait in Redis, not here.
             self._pubsub.pause()
             yield when_connected()
             self._pubsub.resume()
+            healed, recovered, until = yield self._read_histories(channels)
+            channels = [each for each in channels if each not in healed]
             clock, found = yield self._persisted.find(channels)
             if clock is not None:
                 self._arrivals.read_clock(clock)
             # Every message that was published before its stamp was read arrives before this answer.
             yield self._fence()
+            self._earlier = self._markers.later(self._earlier, healed, until)
+            self._held = self._markers.later(self._held, healed, until)
             remaining = list(portions(self._to_read(found)))
             if remaining:
                 missed = yield self._read(remaining.pop(0))
-        self._behind = {each.channel for portion in remaining for each in portion}
-        self.holding = bool(self._behind)
-        self._arrivals.fall_behind(self._behind)
-        self._arrivals.catch_up(set(channels) - self._behind)
+        behind = {each.channel for portion in remaining for each in portion}
+        self._were_behind = set()
+        self._behind = self._with_markers(behind)
+        self.holding = bool(behind)
+        self._arrivals.fall_behind(behind)
+        self._arrivals.catch_up(healed.union(channels) - behind)
         self._serve()
-        self._hand_over(self._take(missed))
+        self._hand_over(self._take(recovered + missed))
         if remaining:
             self._read_all(remaining).addErrback(self._failed, self._pubsub.generation)
 
@@ -139,6 +169,33 @@ class Recovery:
             missed = yield self._read(portion)
             self._catch_up([each.channel for each in portion], missed)
 
+    @inlineCallbacks
+    def _read_histories(self, channels: Sequence[bytes]) -> Any:
+        """Fire with the channels whose history has all that was missed; with those messages, each
+        behind its marker; and with the stamp until which they are complete.
+        """
+        since, sides = self._markers.position, self._markers.side_of
+        with_history = {channel: side for channel in channels if (side := sides(channel))}
+        if since is None or not with_history:
+            return set(), [], 0
+        # Redis may have lost what it gave out. Then nothing is whole.
+        yield self._histories.commands.position(seen=since, heard=self._markers.heard)
+        missed = yield self._histories.ask(list(with_history), since)
+        # Those that were behind have not got everything up to the position.
+        healed = with_history.keys() - missed.gaps - self._were_behind
+        until = missed.until.stamp
+        messages: list[Message] = []
+        for each in missed.messages:
+            if each.channel not in healed:
+                continue
+            messages.append((with_history[each.channel], b"%d" % each.position.stamp))
+            messages.append((each.channel, each.payload))
+        return set(healed), messages, until
+
+    def _with_markers(self, channels: Collection[bytes]) -> set[bytes]:
+        sides = map(self._markers.side_of, channels)
+        return {*channels, *(side for side in sides if side is not None)}
+
     def _failed(self, failure: Failure, generation: int) -> None:
         if self._pubsub.generation == generation and self._pubsub.connected:
             self._on_failure()
@@ -149,6 +206,7 @@ class Recovery:
             # The last message of each channel is persisted, and so is read again.
             self._earlier = []
         self._held, self._held_bytes = [], 0
+        self._were_behind |= self._behind or set()
         self._behind, self.holding = None, True
 
     def _to_read(self, found: Iterable[Persisted]) -> list[Persisted]:
@@ -183,7 +241,7 @@ class Recovery:
 
     def _catch_up(self, channels: Collection[bytes], missed: list[Message]) -> None:
         assert self._behind is not None
-        self._behind -= set(channels)
+        self._behind -= self._with_markers(channels)
         self.holding = bool(self._behind)
         self._arrivals.catch_up(channels)
         self._hand_over(self._take(missed))
@@ -204,3 +262,10 @@ class Recovery:
             *missed,
             *(each for each in held if each[0] not in behind),
         ]
+
+
+def _log_mistake(failure: Failure) -> Failure:
+    """Log what no outage explains: else the server would try again for ever, without a word."""
+    if not failure.check(*_OF_THE_CONNECTION):
+        _log.failure("Recovering from an outage of Redis failed; trying again", failure)
+    return failure

@@ -39,6 +39,7 @@ class Packer:
             tuple(headers),
             tuple([None if name in _OWN else value for name, value in headers.items()]),
             handshake.secure,
+            handshake.events,
             len(handshake.subprotocols),
         )
         own = (
@@ -52,9 +53,9 @@ class Packer:
 
     def _learn(self, common: tuple[Any, ...]) -> tuple[Any, ...]:
         """Remember the parts as well: one unusual header must not have all others kept again."""
-        *parts, values, secure, offered = common
+        *parts, values, secure, events, offered = common
         values = tuple([value and self._same(value) for value in values])
-        common = (*[self._same(part) for part in parts], values, secure, offered)
+        common = (*[self._same(part) for part in parts], values, secure, events, offered)
         if sum(map(_length, (*parts, values))) <= _LONGEST:
             self._remember(common)
         return common
@@ -80,7 +81,7 @@ class Packer:
 
 def unpack(packed: Packed) -> Handshake:
     common, (key, *own), peer = packed
-    path, query, websocket_url, flags, names, values, secure, offered = common
+    path, query, websocket_url, flags, names, values, secure, events, offered = common
     left = iter(own)
     subprotocols = tuple(islice(left, offered))
     headers = {
@@ -90,7 +91,7 @@ def unpack(packed: Packed) -> Handshake:
     redeemed, credential = next(left, ""), next(left, "")
     return Handshake(
         path, query, websocket_url, flags, headers, key, subprotocols, secure, peer, redeemed,
-        credential,
+        credential, events=events,
     )  # fmt: skip
 
 

@@ -23,12 +23,12 @@ from ws4redis_tx.core.errors import (
     Denied,
     Outage,
     is_bad_request,
+    is_outage,
     is_permission_denied,
     unavailable,
 )
-from ws4redis_tx.core.handshake import asks_for_websocket, judge_request
+from ws4redis_tx.core.handshake import asks_for_events, asks_for_websocket, judge_request
 from ws4redis_tx.core.http import MAX_HEAD_BYTES, HttpRequest, read_request
-from ws4redis_tx.core.outages import is_outage
 from ws4redis_tx.core.proxies import counted_address
 
 if TYPE_CHECKING:
@@ -100,16 +100,22 @@ class OpeningHandshake:
         server, session = self._server, self._session
         transport = session.transport
         self.path, self.peer = request.path, transport.peer_address
+        events = False
+        if server.make_stream is not None and asks_for_events(request):
+            events = True
+            transport = session.transport = server.make_stream(session)
         request, protocol = server.place(request)
         handshake = server.proxies.see_through(
-            judge_request(request, protocol.path, secure=transport.secure, peer=self.peer)
+            judge_request(
+                request, protocol.path, secure=transport.secure, peer=self.peer, events=events
+            )
         )
         self.peer = handshake.peer
+        session.handshake = handshake
         server.check_capacity()
         server.descriptors.check(transport.connection)
         session.claim(server.addresses, counted_address(handshake.peer))
         server.origins.check(handshake)
-        session.handshake = handshake
         session.outbox.codec = transport.negotiate(handshake)
         session.protocol = protocol
 

@@ -20,6 +20,7 @@ from ws4redis_tx.core.limits import Quota, make_rate
 from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.origins import OriginPolicy
 from ws4redis_tx.core.proxies import TrustedProxies
+from ws4redis_tx.delivery.resuming import ResumingFeed
 from ws4redis_tx.protocols.interfaces import IProtocol
 from ws4redis_tx.revocation.revocations import Revocations
 from ws4redis_tx.scheduling.deferreds import gather
@@ -47,6 +48,11 @@ PINGS_TOGETHER = 100
 HEARTBEAT_INTERVAL = 4.0
 """Seconds between two heartbeats. The contract allows 5 s of silence."""
 
+MARK_INTERVAL = 20.0
+"""Seconds between two marks for a client that keeps its position. The contract allows 25 s. With
+heartbeats, a mark takes the place of each.
+"""
+
 DRAIN_INTERVAL = 0.05
 """Seconds between the portions in which a drain closes sessions."""
 
@@ -69,6 +75,7 @@ class Server:
         reactor: Any,
         log: ClientLog,
         observers: Sequence[ISessionObserver] = (),
+        make_stream: Callable[[Session], ITransport] | None = None,
     ) -> None:
         self.config = config
         must_implement("broker", broker, _BROKER, "Use make_broker(config).")
@@ -77,6 +84,8 @@ class Server:
         self.protocols = protocols
         self.reactor = reactor
         self.observers = observers
+        self.make_stream = make_stream
+        """Makes the transport of server-sent events take a session's connection over."""
         self.log = log
         self.origins = OriginPolicy(
             config.allowed_origins, config.allowed_hosts, require_origin=config.require_origin
@@ -111,6 +120,12 @@ class Server:
             together=PINGS_TOGETHER,
         )
         self.heartbeat = None if config.heartbeat is None else config.heartbeat.encode()
+        self._marks: PeriodicSweep[Session] = PeriodicSweep(
+            MARK_INTERVAL if self.heartbeat is None else HEARTBEAT_INTERVAL,
+            self._send_mark,
+            reactor,
+            self.random,
+        )
         self._heartbeats: PeriodicSweep[Session] | None = None
         if self.heartbeat is not None:
             self._heartbeat_message = Publication(None, self.heartbeat)
@@ -177,6 +192,10 @@ class Server:
         ask: Callable[..., Any] = self.authorizer.authorize
         return maybeDeferred(ask, handshake, rights)
 
+    def _send_mark(self, session: Session) -> None:
+        assert isinstance(session.feed, ResumingFeed)
+        session.feed.mark_now()
+
     def _send_heartbeat(self, session: Session) -> None:
         message, codec = self._heartbeat_message, session.outbox.codec
         session.outbox.write_control(message.forms.get(codec) or message.form(codec))
@@ -191,7 +210,9 @@ class Server:
         self.opening.discard(session)
         self.sessions.add(session)
         self._liveness.add(session.transport)
-        if self._heartbeats is not None:
+        if isinstance(session.feed, ResumingFeed):
+            self._marks.add(session)
+        elif self._heartbeats is not None:
             self._heartbeats.add(session)
 
     def closed(self, session: Session) -> None:
@@ -201,6 +222,7 @@ class Server:
         self._liveness.discard(session.transport)
         self.revocations.closed(session)
         self.pending_total.forget(session)
+        self._marks.discard(session)
         if self._heartbeats is not None:
             self._heartbeats.discard(session)
         if not self.sessions and not self.opening:

@@ -1,10 +1,12 @@
-"""The template tag ``{% websocket_url %}``, after ``{% load ws4redis %}``.
+"""The template tags ``{% websocket_url %}`` and ``{% ws4redis_position %}``, after
+``{% load ws4redis %}``.
 
 Knows only templates. ``context_processors.websocket_uri`` builds the URI.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from django import template
@@ -15,10 +17,14 @@ from django.utils.safestring import SafeString, mark_safe
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.context_processors import websocket_uri
 from ws4redis_tx.core.admission import check_flags
-from ws4redis_tx.core.errors import Denied
+from ws4redis_tx.core.errors import BrokerUnavailable, Denied
 from ws4redis_tx.core.names import check_facility, known_rights
+from ws4redis_tx.django.receivers import request_began
+from ws4redis_tx.threads import bridge
 
 register = template.Library()
+
+_log = logging.getLogger(__name__)
 
 
 @register.simple_tag(takes_context=True)
@@ -53,6 +59,25 @@ def websocket_url(context: Context, facility: object, *flags: object) -> SafeStr
     names = [str(flag) for flag in flags]
     _check(str(facility), [name.lower() for name in names])
     return mark_safe(websocket_uri(request, str(facility), names))
+
+
+@register.simple_tag
+def ws4redis_position() -> SafeString:
+    """The position at which the request began, or the present outside of a request. A page that
+    connects with it gets everything that was published since, so also what was published between
+    the view's queries and the page's connecting:
+
+    ``{% websocket_url 'orders' 'subscribe-user' %}&since={% ws4redis_position %}``
+
+    It is empty if Redis is down, and a page that connects with that begins at the present. Asks
+    Redis, and so raises ``RuntimeError`` on an event loop; pass the template
+    ``await RedisPublisher.aposition()`` there.
+    """
+    try:
+        return mark_safe(bridge.redis().position(request_began()))
+    except BrokerUnavailable as error:
+        _log.warning("A page was rendered without a position: %s", error)
+        return mark_safe("")
 
 
 def _check(facility: str, flags: Sequence[str]) -> None:

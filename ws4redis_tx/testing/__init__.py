@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from ws4redis_tx.testing.broker import MemoryBroker
     from ws4redis_tx.testing.capture import CapturedMessages, capture_messages
     from ws4redis_tx.testing.captured import CapturedMessage
-    from ws4redis_tx.testing.client import MemoryClient, client_frame, connect, make_memory_factory
+    from ws4redis_tx.testing.client import MemoryClient, connect, make_memory_factory
+    from ws4redis_tx.testing.events import MemoryEvents, listen
     from ws4redis_tx.testing.live import LiveServer
     from ws4redis_tx.testing.processes import RedisProcess, ServerProcess
+    from ws4redis_tx.testing.wire import client_frame
 
 __all__ = [
     "CapturedMessage",
@@ -27,11 +29,13 @@ __all__ = [
     "LiveServer",
     "MemoryBroker",
     "MemoryClient",
+    "MemoryEvents",
     "RedisProcess",
     "ServerProcess",
     "capture_messages",
     "client_frame",
     "connect",
+    "listen",
     "make_memory_factory",
 ]
 
@@ -41,11 +45,13 @@ _MODULES = {
     "LiveServer": "live",
     "MemoryBroker": "broker",
     "MemoryClient": "client",
+    "MemoryEvents": "events",
     "RedisProcess": "processes",
     "ServerProcess": "processes",
     "capture_messages": "capture",
-    "client_frame": "client",
+    "client_frame": "wire",
     "connect": "client",
+    "listen": "events",
     "make_memory_factory": "client",
 }
 

@@ -19,12 +19,14 @@ from twisted.python.failure import Failure
 
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.interfaces import IListener
-from ws4redis_tx.core.messages import PersistedMessage, Publication
+from ws4redis_tx.core.messages import PersistedMessage, Publication, Published
 from ws4redis_tx.core.names import is_control_channel
+from ws4redis_tx.core.positions import History, HistoryRules, Missed, Position
 from ws4redis_tx.delivery.fanout import Fanout
 from ws4redis_tx.delivery.hub import EchoNotes, Hub
 from ws4redis_tx.redis.channel_table import ChannelTable
 from ws4redis_tx.scheduling.waiters import Callbacks, Waiters
+from ws4redis_tx.testing.history_store import Arrived, HandedOver, HistoryStore
 from ws4redis_tx.testing.in_flight import InFlight, Message
 from ws4redis_tx.testing.key_store import KeyStore
 
@@ -35,12 +37,13 @@ class MemoryBroker:
     """An ``IBroker`` in memory. All effects of a call are complete when it returns, unless there is
     a ``delay``.
 
-    :param clock: measures ``delay`` and the expiry of persisted messages. ``make_memory_factory``
-        adds its own if there is none. Without a clock nothing expires, and delayed messages and
-        answers wait for ``flush``.
+    :param clock: measures ``delay`` and the expiry of messages. ``make_memory_factory`` adds its
+        own if there is none. Without a clock nothing expires, no mark follows a message without a
+        position, and delayed messages and answers wait for ``flush``.
+    :param history: the histories, as in ``ServerConfig``. ``make_memory_factory`` adds its own.
     """
 
-    def __init__(self, clock: Any = None) -> None:
+    def __init__(self, clock: Any = None, history: HistoryRules = ()) -> None:
         self.available = True
         self.generation = 0
         self.hub = Hub(lambda: _log.failure("A listener or codec failed; others get the message"))
@@ -48,14 +51,21 @@ class MemoryBroker:
         self.control = Hub(lambda: _log.failure("A listener of a control channel failed"))
         hubs = (self.hub, self.control)
         self._tables = [ChannelTable(hub, self._subscribe, lambda channel: None) for hub in hubs]
-        # No time passes during a hand-over, so the fan-out never pauses.
+        # No time passes while they run, so they never pause.
         self._fanouts = [Fanout(hub, lambda: 0.0, lambda run: run()) for hub in hubs]
         self._in_flight = InFlight(clock, self._arrived)
         self._keys = KeyStore(lambda: self._in_flight.now)
         self._notes = EchoNotes()
         self._faults: deque[bool] = deque()
         self._available: Waiters[None] = Waiters()
-        self._restored = Callbacks()
+        self._restored, self._lost = Callbacks(), Callbacks()
+        self._history = HistoryStore(lambda: self._in_flight.now, self._keys)
+        self.use_history(history)
+
+    def use_history(self, rules: HistoryRules, prefix: str = "") -> None:
+        """Expect histories as a server with these settings does."""
+        self._history.rules, self._history.prefix = rules, prefix
+        self._handed_over = HandedOver(self._history, self._in_flight, self.hub, self._fanouts[0])
 
     @property
     def persisted(self) -> dict[bytes, bytes]:
@@ -84,8 +94,8 @@ class MemoryBroker:
         self._in_flight.delay = seconds
 
     def fail_next(self, count: int = 1, *, maybe_published: bool = False) -> None:
-        """Make the next ``count`` calls of ``publish``, ``get`` and ``listen`` fail with
-        ``BrokerUnavailable``.
+        """Make the next ``count`` calls of ``publish``, ``get``, ``listen`` and ``missed`` fail
+        with ``BrokerUnavailable``.
 
         With ``maybe_published`` the message is published anyway, and only the answer is lost.
         Otherwise nothing is published.
@@ -98,6 +108,7 @@ class MemoryBroker:
         """
         self.available = False
         self._notes.clear()
+        self._handed_over.markers.drop()
         for each in self._in_flight.lose():
             if isinstance(each, Message):
                 if each.persisted:
@@ -106,26 +117,35 @@ class MemoryBroker:
                 each.deferred.errback(
                     BrokerUnavailable("The connection was lost.", maybe_published=each.sent)
                 )
+        self.when_handed_over(self._lost.call)
 
     def restore(self) -> None:
-        """Deliver the missed persisted messages, then become ``available`` again, with a new
-        ``generation``.
+        """Deliver what was missed, from the histories or else the persisted messages; then become
+        ``available`` again, with a new ``generation``.
         """
         if self.available:
             return
         self.generation += 1
-        self._dispatch(self._keys.take_missed())
+        self._dispatch(self._history.take_missed(self.hub.channels, self.position))
         self.available = True
         self._available.fire(None)
         self._restored.call()
 
-    def publish_elsewhere(self, channels: Sequence[bytes], message: bytes, expire: int = 0) -> int:
+    def publish_elsewhere(
+        self, channels: Sequence[bytes], message: bytes, expire: int = 0, *, kept: bool = True
+    ) -> int:
         """Publish as another process would, even while this broker is unavailable. Return the
-        receiver count.
+        receiver count. ``kept``: that process has the same setting of histories.
         """
-        receivers = self._publish(channels, message, expire)
+        history = self._history.history_of if kept else lambda channel: None
+        receivers = self._publish(channels, message, expire, history)
         self._in_flight.hand_over()
         return receivers
+
+    def forget_elsewhere(self, channels: Iterable[bytes]) -> None:
+        """Delete what is persisted and kept, as ``RedisPublisher.forget`` does."""
+        for channel in channels:
+            self._history.forget(channel)
 
     def flush(self) -> None:
         """Deliver everything in flight now, and everything that this causes."""
@@ -146,6 +166,7 @@ class MemoryBroker:
         message: bytes,
         expire: int,
         sender: IListener | None = None,
+        history: History | None = None,
     ) -> Deferred[int]:
         fault = self._fault()
         if fault is not None and not fault.maybe_published:
@@ -153,7 +174,7 @@ class MemoryBroker:
         for channel in channels:
             if sender is not None and self.hub.has(channel, sender):
                 self._notes.note(channel, message, sender)
-        receivers = self._publish(channels, message, expire)
+        receivers = self._publish(channels, message, expire, lambda _: history)
         return self._in_flight.answer(receivers if fault is None else Failure(fault), sent=True)
 
     def get(self, channel: bytes) -> Deferred[PersistedMessage | None]:
@@ -161,9 +182,8 @@ class MemoryBroker:
         if fault is not None:
             return fail(fault)
         message = self._keys.read(channel)
-        return self._in_flight.answer(
-            None if message is None else PersistedMessage(message, channel)
-        )
+        found = None if message is None else PersistedMessage(message, channel)
+        return self._in_flight.answer(found)
 
     def fence(self, channels: Iterable[bytes] | None = None) -> Deferred[None]:
         return self._in_flight.answer(None) if self.available else fail(_unavailable())
@@ -180,6 +200,39 @@ class MemoryBroker:
     def generation_of(self, channels: Iterable[bytes]) -> int:
         return self.generation
 
+    # IHistory
+
+    @property
+    def position(self) -> Position | None:
+        if not self.available:
+            return self._handed_over.markers.position
+        return self._handed_over.position
+
+    def when_handed_over(self, function: Callable[[], object]) -> None:
+        self._fanouts[0].then(function)
+
+    def on_lost(self, callback: Callable[[], object]) -> Callable[[], None]:
+        return self._lost.add(callback)
+
+    def now(self) -> Deferred[Position | None]:
+        if not self.available:
+            return fail(_unavailable())
+        return self._in_flight.answer(self._history.position)
+
+    def missed(
+        self,
+        channels: Sequence[bytes],
+        since: Position | None,
+        *,
+        persisted: bool = False,
+        replayed: bool = True,
+    ) -> Deferred[Missed]:
+        fault = self._fault()
+        if fault is not None:
+            return fail(fault)
+        missed = self._history.missed(channels, since, persisted, replayed)
+        return self._in_flight.answer(missed).addCallback(self._handed_over.caught_up)
+
     def fileno(self) -> int | None:
         return None
 
@@ -195,37 +248,52 @@ class MemoryBroker:
         """The failure that a test has asked for, if any."""
         if not self.available:
             return _unavailable()
-        if self._faults:
-            text = "The test called MemoryBroker.fail_next."
-            return BrokerUnavailable(text, maybe_published=self._faults.popleft())
-        return None
+        if not self._faults:
+            return None
+        text = "The test called MemoryBroker.fail_next."
+        return BrokerUnavailable(text, maybe_published=self._faults.popleft())
 
-    def _publish(self, channels: Sequence[bytes], message: bytes, expire: int) -> int:
-        """Persist the message, send it to the listeners, and count them."""
-        receivers = 0
+    def _publish(
+        self,
+        channels: Sequence[bytes],
+        message: bytes,
+        expire: int,
+        history_of: Callable[[bytes], History | None],
+    ) -> Published:
+        """Persist and keep the message, send it to the listeners, and count them."""
+        receivers, position = 0, ""
         for channel in channels:
-            if expire:
-                self._keys.keep(channel, message, expire)
+            history = history_of(channel)
+            stamp = self._history.publish(channel, message, expire, history)
+            if history is not None:
+                position = str(self._history.at(stamp))
             if self.available:
                 receivers += channel in self._table(channel).hub.channels
-                self._in_flight.add(channel, message, persisted=bool(expire))
+                marker = stamp if history and self._history.history_of(channel) else None
+                self._in_flight.add(channel, message, persisted=bool(expire), stamp=marker)
             elif expire:
                 self._keys.miss(channel)
-        return receivers
+        return Published(receivers, position)
 
     def _arrived(self, messages: Iterable[Message]) -> None:
-        self._dispatch([(each.channel, each.payload) for each in messages])
+        self._dispatch([(each.channel, each.payload, each.stamp) for each in messages])
 
-    def _dispatch(self, messages: Iterable[tuple[bytes, bytes]]) -> None:
+    def _dispatch(self, messages: Iterable[Arrived]) -> None:
         for is_control, part in groupby(messages, lambda each: is_control_channel(each[0])):
             table = self._tables[is_control]
             publications = [
-                Publication(channel, payload, self._notes.take(channel, payload))
-                for channel, payload in part
-                if channel in table.hub.channels and channel not in table.subscribing
+                self._publication(*each)
+                for each in part
+                if each[0] in table.hub.channels and each[0] not in table.subscribing
             ]
             if publications:
                 self._fanouts[is_control].hand_over(publications)
+
+    def _publication(self, channel: bytes, payload: bytes, stamp: int | None) -> Publication:
+        if is_control_channel(channel):
+            return Publication(channel, payload)
+        sender = self._notes.take(channel, payload)
+        return self._handed_over.publication(channel, payload, stamp, sender)
 
 
 def _unavailable() -> BrokerUnavailable:

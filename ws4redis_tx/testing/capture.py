@@ -15,10 +15,12 @@ from django.db import transaction
 
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.errors import BrokerUnavailable
-from ws4redis_tx.core.messages import PersistedMessage
+from ws4redis_tx.core.messages import PersistedMessage, Published
 from ws4redis_tx.core.names import is_control_channel
+from ws4redis_tx.core.positions import NOT_KEPT, Kept, position
 from ws4redis_tx.testing.captured import CapturedMessage, Criteria, Wanted, captured_message
 from ws4redis_tx.threads import bridge
+from ws4redis_tx.threads.port import FORGET, POSITION
 
 
 class CapturedMessages:
@@ -29,6 +31,8 @@ class CapturedMessages:
         self._persisted: dict[bytes, bytes] = {}
         self._faults: list[bool] = []
         self._lock = Lock()
+        self._stamp = 1
+        self._once: dict[Any, Published] = {}
 
     def assert_published(
         self,
@@ -72,11 +76,18 @@ class CapturedMessages:
         with self._lock:
             self.messages.clear()
             self._persisted.clear()
+            self._once.clear()
 
-    def _keep(self, channels: Sequence[bytes], message: bytes, expire: int) -> None:
-        self.messages.append(
-            captured_message(channels, message, expire, django_settings.get_prefix())
-        )
+    def _position(self) -> str:
+        return str(position(self._stamp, birth=1))
+
+    def _next_position(self) -> str:
+        self._stamp += 1
+        return self._position()
+
+    def _keep(self, channels: Sequence[bytes], message: bytes, expire: int, position: str) -> None:
+        prefix = django_settings.get_prefix()
+        self.messages.append(captured_message(channels, message, expire, prefix, position))
         if expire:
             self._persisted |= dict.fromkeys(channels, message)
 
@@ -116,26 +127,62 @@ class _CapturingRedis:
         channels: Sequence[bytes],
         message: bytes,
         expire: int,
+        kept: Kept = NOT_KEPT,
         *,
         instead: bridge.Instead = bridge.PUBLISH,
-    ) -> int:
+    ) -> Published:
         """Returns one receiver for each channel."""
         bridge.must_not_wait_on_event_loop(instead[0])
-        return self._publish(channels, message, expire)
+        return self._publish(channels, message, expire, kept)
 
-    async def apublish(self, channels: Sequence[bytes], message: bytes, expire: int) -> int:
-        return self._publish(channels, message, expire)
+    async def apublish(
+        self, channels: Sequence[bytes], message: bytes, expire: int, kept: Kept = NOT_KEPT
+    ) -> Published:
+        return self._publish(channels, message, expire, kept)
 
-    def _publish(self, channels: Sequence[bytes], message: bytes, expire: int) -> int:
+    def _publish(
+        self, channels: Sequence[bytes], message: bytes, expire: int, kept: Kept
+    ) -> Published:
+        once = kept.once and (kept.once, *channels)
         with self.captured._lock:
+            if once in self.captured._once:
+                return self.captured._once[once]
             fault = self.captured._fault()
             if fault is not None and not fault.maybe_published:
                 raise fault
+            position = self.captured._next_position() if kept.history else ""
             if not all(map(is_control_channel, channels)):
-                self.captured._keep(channels, bytes(message), expire)
+                self.captured._keep(channels, bytes(message), expire, position)
+            published = Published(len(channels), position)
+            if once:
+                self.captured._once[once] = published
             if fault is not None:
                 raise fault
-            return len(channels)
+            return published
+
+    def forget(self, channels: Sequence[bytes]) -> None:
+        bridge.must_not_wait_on_event_loop(FORGET[0])
+        self._forget(channels)
+
+    async def aforget(self, channels: Sequence[bytes]) -> None:
+        self._forget(channels)
+
+    def _forget(self, channels: Sequence[bytes]) -> None:
+        with self.captured._lock:
+            self._fail_if_told()
+            for channel in channels:
+                self.captured._persisted.pop(channel, None)
+
+    def position(self, began: float | None = None) -> str:
+        bridge.must_not_wait_on_event_loop(POSITION[0])
+        with self.captured._lock:
+            self._fail_if_told()
+            return self.captured._position()
+
+    async def aposition(self) -> str:
+        with self.captured._lock:
+            self._fail_if_told()
+            return self.captured._position()
 
     def get(self, channels: Sequence[bytes]) -> list[PersistedMessage | None]:
         bridge.must_not_wait_on_event_loop()

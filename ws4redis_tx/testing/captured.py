@@ -18,7 +18,8 @@ _NAMED = ("users", "groups", "sessions")
 @dataclass(frozen=True)
 class CapturedMessage:
     """The message of one call of a publisher. ``channels`` includes those that a subclass adds.
-    ``expire`` is in seconds; ``0`` means not persisted.
+    ``expire`` is in seconds; ``0`` means not persisted. ``position`` is the one that the call
+    returned, or ``""`` for a facility without a history.
     """
 
     payload: bytes
@@ -30,6 +31,7 @@ class CapturedMessage:
     groups: frozenset[str]
     sessions: frozenset[str]
     tenant: str = ""
+    position: str = ""
 
     @property
     def text(self) -> str:
@@ -50,7 +52,7 @@ class CapturedMessage:
 
 
 def captured_message(
-    channels: Sequence[bytes], payload: bytes, expire: int, prefix: str
+    channels: Sequence[bytes], payload: bytes, expire: int, prefix: str, position: str = ""
 ) -> CapturedMessage:
     """Make a captured message, with the audience read from the names of its channels."""
     names = [channel.decode() for channel in channels]
@@ -72,6 +74,7 @@ def captured_message(
         broadcast,
         **{f"{kind}s": frozenset(members) for kind, members in named.items()},
         tenant=tenant,
+        position=position,
     )
 
 

@@ -10,7 +10,8 @@ import base64
 import os
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from string import punctuation
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -18,7 +19,6 @@ from urllib.parse import quote, urlsplit
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from ws4redis_tx.config.server_config import ServerConfig
@@ -26,6 +26,7 @@ from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.interfaces import IAuthorizer, IHooks, NullHooks
 from ws4redis_tx.service import WebSocketFactory, make_factory
 from ws4redis_tx.testing.broker import MemoryBroker
+from ws4redis_tx.testing.wire import SUBPROTOCOL, Frame, Wire, client_frame, read_frame
 
 
 def make_memory_factory(
@@ -58,6 +59,8 @@ def make_memory_factory(
     broker = broker or MemoryBroker()
     if broker.clock is None:
         broker.clock = clock
+    if config.history:
+        broker.use_history(config.history, config.prefix)
     factory = make_factory(
         config,
         broker=broker,
@@ -81,6 +84,7 @@ def connect(
     cookies: Mapping[str, str] | None = None,
     origin: str | None = None,
     headers: Mapping[str, str] | None = None,
+    since: str | None = None,
 ) -> MemoryClient:
     """A client that connects to ``url`` (``ws://localhost/ws/foobar?subscribe-broadcast``).
 
@@ -91,7 +95,15 @@ def connect(
     :param origin: the origin of the page whose script connects; ``None`` for no browser.
     :param headers: additional headers, which replace the usual ones of the same name. Names are
         case-insensitive.
+    :param since: the position to resume from, ``""`` for the present; ``None`` for a client that
+        knows no positions.
     """
+    again = partial(
+        connect, factory, url, cookies=cookies, origin=origin, headers=dict(headers or {})
+    )
+    if since is not None:
+        headers = {"Sec-WebSocket-Protocol": SUBPROTOCOL, **(headers or {})}
+        url += f"{'&' if '?' in url else '?'}since={since}"
     parts = urlsplit(url)
     if parts.scheme not in ("ws", "wss") or not parts.netloc:
         raise ValueError(f"{url!r} is not the URL of a websocket. Write ws://localhost/ws/foobar.")
@@ -112,6 +124,7 @@ def connect(
     target = quote(parts.path + (f"?{parts.query}" if parts.query else ""), safe=punctuation)
     lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
     client = MemoryClient(factory)
+    client._again, client._since = again, since
     client.send_bytes("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n")
     return client
 
@@ -127,9 +140,19 @@ class MemoryClient:
     """
 
     answers_pings = True
+    position: str | None = None
+    """The position that it has reached; ``None`` if it keeps none."""
+    recovered: bool | None = None
+    """Whether nothing was missed, as the server told it last; ``None`` if it was not asked."""
+    gap: Sequence[str] = ()
+    """The audiences on which something may be missing, as the server told it last."""
+    _again: Any = None
+    _since: str | None = None
 
     def __init__(self, factory: WebSocketFactory) -> None:
         self.messages: list[str | bytes] = []
+        self.frames: list[Frame] = []
+        """Everything that it received with a position, if it keeps one."""
         self.open = False
         self.refused: int | None = None
         self.response_headers: dict[str, str] = {}
@@ -160,6 +183,13 @@ class MemoryClient:
         causes: an answer to the handshake, messages, a close frame.
         """
         self._factory.broker.flush()
+
+    def reconnect(self) -> MemoryClient:
+        """Lose the connection, and connect anew, from the position if it keeps one."""
+        self.lose_connection()
+        since = self._since if self.position is None else self.position
+        client: MemoryClient = self._again(since=since)
+        return client
 
     def lose_connection(self) -> None:
         """Lose the connection without a close frame."""
@@ -233,10 +263,8 @@ class MemoryClient:
         if data[0] & 0x40:
             payload = zlib.decompressobj(-15).decompress(payload + b"\x00\x00\xff\xff")
         self._received = data[start + size :]
-        if opcode == 1:
-            self.messages.append(payload.decode())
-        elif opcode == 2:
-            self.messages.append(payload)
+        if opcode in (1, 2):
+            self._take(payload, opcode == 1)
         elif opcode == 8:
             self.close_code = int.from_bytes(payload[:2], "big") if payload else 1005
             self.open = False
@@ -244,24 +272,21 @@ class MemoryClient:
             self.send_bytes(client_frame(10, payload))
         return True
 
+    def _take(self, payload: bytes, is_text: bool) -> None:
+        message: bytes | None = payload
+        if self.response_headers.get("sec-websocket-protocol") == SUBPROTOCOL:
+            frame = read_frame(payload)
+            self.frames.append(frame)
+            self.position, message = frame.position, frame.message
+            if frame.status is not None:
+                self.recovered, self.gap = frame.status["recovered"], frame.status["gap"]
+        if message is not None:
+            self.messages.append(message.decode() if is_text else message)
 
-def client_frame(opcode: int, payload: bytes) -> bytes:
-    """A whole, final, masked frame (with a mask of zeros) as a client sends it."""
-    size = len(payload)
-    if size < 126:
-        head = bytes((0x80 | opcode, 0x80 | size))
-    elif size < 65536:
-        head = bytes((0x80 | opcode, 0x80 | 126)) + size.to_bytes(2, "big")
-    else:
-        head = bytes((0x80 | opcode, 0x80 | 127)) + size.to_bytes(8, "big")
-    return head + bytes(4) + payload
 
-
-class _Wire(StringTransport):
-    """The server's end of the wire. The client reads each write at once, and sees each close."""
-
+class _Wire(Wire):
     def __init__(self, client: MemoryClient) -> None:
-        super().__init__(peerAddress=IPv4Address("TCP", "127.0.0.1", 1))
+        super().__init__(client._receive, client.lose_connection)
         self._client = client
 
     pings = 0
@@ -270,13 +295,4 @@ class _Wire(StringTransport):
     def write(self, data: bytes) -> None:
         self.pings += data[:1] == b"\x89"
         self.pongs += data[:1] == b"\x8a"
-        self._client._receive(data)
-
-    def unregisterProducer(self) -> None:
-        self.producer = None
-
-    def loseConnection(self) -> None:
-        self._client.lose_connection()
-
-    def abortConnection(self) -> None:
-        self._client.lose_connection()
+        super().write(data)

@@ -22,6 +22,8 @@ class Message:
     channel: bytes
     payload: bytes
     persisted: bool
+    stamp: int | None
+    """Its stamp, on a channel with a history."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,16 @@ class InFlight:
     def now(self) -> float:
         return 0.0 if self.clock is None else float(self.clock.seconds())
 
-    def add(self, channel: bytes, payload: bytes, *, persisted: bool) -> None:
+    @property
+    def idle(self) -> bool:
+        """Whether everything was delivered."""
+        return not self._queue and not self._handing_over
+
+    def add(
+        self, channel: bytes, payload: bytes, *, persisted: bool, stamp: int | None = None
+    ) -> None:
         """Send a message. It arrives with the first ``hand_over`` after it is due."""
-        self._queue.append(Message(self._due(), channel, payload, persisted))
+        self._queue.append(Message(self._due(), channel, payload, persisted, stamp))
 
     def answer(self, result: Any, *, sent: bool = False) -> Deferred[Any]:
         """Fire with ``result``, after everything that was sent before."""

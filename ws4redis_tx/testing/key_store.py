@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 class KeyStore:
@@ -17,6 +17,8 @@ class KeyStore:
         self._seconds = seconds
         self._expiries: dict[bytes, float] = {}
         self._missed: dict[bytes, None] = {}
+        self.stamps: dict[bytes, int] = {}
+        """The stamp of each channel's last persisted message."""
 
     @property
     def messages(self) -> dict[bytes, bytes]:
@@ -24,7 +26,8 @@ class KeyStore:
             self.read(channel)
         return self._messages
 
-    def keep(self, channel: bytes, message: bytes, expire: int) -> None:
+    def keep(self, channel: bytes, message: bytes, expire: int, stamp: int) -> None:
+        self.stamps[channel] = stamp
         self._expiries[channel] = self._seconds() + expire
         self._messages[channel] = message
 
@@ -32,6 +35,18 @@ class KeyStore:
         if self._expiries.get(channel, math.inf) <= self._seconds():
             self._messages.pop(channel, None)
         return self._messages.get(channel)
+
+    def forget(self, channel: bytes) -> None:
+        self._messages.pop(channel, None)
+
+    def stamped(self, channels: Iterable[bytes]) -> dict[bytes, tuple[bytes, int]]:
+        """The persisted messages of those channels that have one, and their stamps."""
+        found = {channel: self.read(channel) for channel in channels}
+        return {
+            channel: (message, self.stamps[channel])
+            for channel, message in found.items()
+            if message is not None
+        }
 
     def miss(self, channel: bytes) -> None:
         """Note that a persisted message did not reach the listeners, for ``take_missed``."""

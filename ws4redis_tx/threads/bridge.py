@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.errors import BrokerUnavailable
-from ws4redis_tx.threads.port import PUBLISH, Instead, IRedis
+from ws4redis_tx.core.positions import NOT_KEPT, Kept
+from ws4redis_tx.threads.loop_event import LoopEvent
+from ws4redis_tx.threads.port import FORGET, POSITION, PUBLISH, Instead, IRedis
 from ws4redis_tx.threads.reactor_thread import (
     STOPPED,
     ReactorThread,
@@ -27,7 +29,7 @@ from ws4redis_tx.threads.reactor_thread import (
 )
 
 if TYPE_CHECKING:
-    from ws4redis_tx.core.messages import PersistedMessage
+    from ws4redis_tx.core.messages import PersistedMessage, Published
     from ws4redis_tx.core.redis_address import RedisAddress
     from ws4redis_tx.redis.commands import Commands
 
@@ -48,18 +50,42 @@ class _Redis:
     """``IRedis`` by way of the reactor thread."""
 
     def publish(
-        self, channels: Sequence[bytes], message: bytes, expire: int, *, instead: Instead = PUBLISH
-    ) -> int:
-        receivers: int = _wait_for("publish", channels, message, expire, instead=instead)
-        return receivers
+        self,
+        channels: Sequence[bytes],
+        message: bytes,
+        expire: int,
+        kept: Kept = NOT_KEPT,
+        *,
+        instead: Instead = PUBLISH,
+    ) -> Published:
+        published: Published = _wait_for(
+            "publish", channels, message, expire, kept, instead=instead
+        )
+        return published
 
-    async def apublish(self, channels: Sequence[bytes], message: bytes, expire: int) -> int:
-        receivers: int = await _await("publish", channels, message, expire)
-        return receivers
+    async def apublish(
+        self, channels: Sequence[bytes], message: bytes, expire: int, kept: Kept = NOT_KEPT
+    ) -> Published:
+        published: Published = await _await("publish", channels, message, expire, kept)
+        return published
 
     def get(self, channels: Sequence[bytes]) -> Sequence[PersistedMessage | None]:
         found: Sequence[PersistedMessage | None] = _wait_for("get", channels)
         return found
+
+    def forget(self, channels: Sequence[bytes]) -> None:
+        _wait_for("forget", channels, instead=FORGET)
+
+    async def aforget(self, channels: Sequence[bytes]) -> None:
+        await _await("forget", channels)
+
+    def position(self, began: float | None = None) -> str:
+        position: str = _wait_for("position", began, instead=POSITION)
+        return position
+
+    async def aposition(self) -> str:
+        position: str = await _await("position")
+        return position
 
     def put(self, key: bytes, value: bytes, seconds: int, *, instead: Instead) -> None:
         _wait_for("put", key, value, seconds, instead=instead)
@@ -135,7 +161,7 @@ async def _await(command: str, *arguments: Any) -> Any:
     nothing is sent that was not sent yet.
     """
     timeout = django_settings.get_timeout()
-    done = _LoopEvent()
+    done = LoopEvent()
     thread = get_thread()
     call = _make_call(thread, command, arguments, done)
     try:
@@ -153,26 +179,6 @@ async def _await(command: str, *arguments: Any) -> Any:
 def _make_call(thread: ReactorThread, command: str, arguments: tuple[Any, ...], done: Any) -> _Call:
     address, prefix = django_settings.get_redis_address(), django_settings.get_prefix()
     return _Call(thread, address, prefix, command, arguments, done)
-
-
-class _LoopEvent:
-    """A ``threading.Event`` for which a coroutine waits. Any thread may set it."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._event = asyncio.Event()
-        self._set = False
-
-    def is_set(self) -> bool:
-        return self._set
-
-    def set(self) -> None:
-        self._set = True
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-            self._loop.call_soon_threadsafe(self._event.set)
-
-    async def wait(self) -> None:
-        await self._event.wait()
 
 
 class _Call:

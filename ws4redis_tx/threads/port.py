@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ws4redis_tx.core.positions import NOT_KEPT, Kept
+
 if TYPE_CHECKING:
-    from ws4redis_tx.core.messages import PersistedMessage
+    from ws4redis_tx.core.messages import PersistedMessage, Published
 
 Instead = tuple[str, str]
 """The calls to use instead of a blocking one: on an event loop, and in the reactor thread."""
 
+FORGET: Instead = ("await publisher.aforget()", "Commands.forget")
+POSITION: Instead = ("await RedisPublisher.aposition()", "IHistory.now")
 PUBLISH: Instead = ("await publisher.apublish_message(…)", "ws4redis_tx.service.Publisher")
 
 
@@ -22,15 +26,37 @@ class IRedis(Protocol):
     """
 
     def publish(
-        self, channels: Sequence[bytes], message: bytes, expire: int, *, instead: Instead = PUBLISH
-    ) -> int:
-        """Persist and publish, as ``IBroker.publish`` does."""
+        self,
+        channels: Sequence[bytes],
+        message: bytes,
+        expire: int,
+        kept: Kept = NOT_KEPT,
+        *,
+        instead: Instead = PUBLISH,
+    ) -> Published:
+        """Persist, keep and publish, as ``IBroker.publish`` does."""
 
-    async def apublish(self, channels: Sequence[bytes], message: bytes, expire: int) -> int:
+    async def apublish(
+        self, channels: Sequence[bytes], message: bytes, expire: int, kept: Kept = NOT_KEPT
+    ) -> Published:
         """``publish`` for a coroutine: blocks and holds no thread, and can be cancelled."""
 
     def get(self, channels: Sequence[bytes]) -> Sequence[PersistedMessage | None]:
         """The messages persisted for the channels, all read at the same moment."""
+
+    def forget(self, channels: Sequence[bytes]) -> None:
+        """Delete what is persisted and kept of the channels."""
+
+    async def aforget(self, channels: Sequence[bytes]) -> None:
+        """``forget`` for a coroutine."""
+
+    def position(self, began: float | None = None) -> str:
+        """The position of the present, or of the moment when ``time.monotonic()`` was ``began``;
+        ``""`` where no history can be kept.
+        """
+
+    async def aposition(self) -> str:
+        """The current position, for a coroutine."""
 
     def put(self, key: bytes, value: bytes, seconds: int, *, instead: Instead) -> None:
         """Store ``value`` for ``seconds``, for one ``take``."""

@@ -12,6 +12,8 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.clients import exchange, open_websocket
 from tests.support.django import SETTINGS, environment, in_thread, set_up_django
+from tests.support.events import open_events
+from tests.support.logs import log_lines
 from tests.support.programs import TWISTD, Program, python, twistd, write_file
 from tests.support.redis import RedisServer, shared_redis
 from tests.support.servers import LISTEN
@@ -83,6 +85,58 @@ class TicketTests(DjangoTests):
         revocations = self.service.factory.session_server.revocations
         rechecker, everybody = revocations._rechecker, revocations._index.all()
         yield gatherResults([rechecker._recheck(each) for each in everybody])
+
+
+class EventTests(TicketTests):
+    """An ``EventSource`` of a page on another host has neither a cookie nor a subprotocol."""
+
+    @inlineCallbacks
+    def listen(self, ticket: str, target: str = MINE) -> Any:
+        source = yield open_events(self.port, f"/ws/{target}&ticket={ticket}")
+        self.addCleanup(source.transport.abortConnection)
+        return source
+
+    @inlineCallbacks
+    def test_a_parameter_lets_in_its_user_once(self) -> Any:
+        ticket = yield self.ticket()
+        source = yield self.listen(ticket)
+        self.assertEqual(source.status, 200)
+        yield source.take(2)
+        for name in ("user:ann", "group:revoked testers"):
+            self.redis.command("PUBLISH", f"{name}:foobar", name)
+            self.assertEqual((yield source.next()).data, name)
+        again = yield self.listen(ticket)
+        self.assertEqual(again.status, 403)
+        self.assertNotIn(ticket, again.head)
+
+    @inlineCallbacks
+    def test_a_recheck_needs_no_second_ticket(self) -> Any:
+        source = yield self.listen((yield self.ticket()))
+        yield source.take(2)
+        yield self.recheck()
+        self.redis.command("PUBLISH", "user:ann:foobar", "still here")
+        self.assertEqual((yield source.next()).data, "still here")
+
+    @inlineCallbacks
+    def test_two_are_a_mistake(self) -> Any:
+        tickets = yield gatherResults([self.ticket(), self.ticket()])
+        source = yield self.listen("&ticket=".join(tickets))
+        self.assertEqual(source.status, 400)
+
+    @inlineCallbacks
+    def test_a_websocket_takes_none_from_its_url(self) -> Any:
+        target = f"{MINE}&ticket={(yield self.ticket())}"
+        answer = yield exchange(self.port, handshake_bytes(f"/ws/{target}"))
+        self.assertEqual(status_of(answer), 401)
+
+    @inlineCallbacks
+    def test_it_is_in_no_log_line(self) -> Any:
+        lines = log_lines(self)
+        ticket = yield self.ticket()
+        source = yield self.listen(ticket)
+        yield source.leave()
+        yield self.listen(ticket)
+        self.assertNotIn(ticket, "".join(lines))
 
 
 class RedeemingTests(TicketTests):

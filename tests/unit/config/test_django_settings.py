@@ -108,6 +108,7 @@ class SettingsTests(SynchronousTestCase):
             "WS4REDIS_RECHECK": "soon",
             "WS4REDIS_REVOKE": "no",
             "WS4REDIS_TENANT": "no.such.callback",
+            "WS4REDIS_HISTORY": {"orders": 100},
         }
         with override_settings(**wrong):
             found = complaints()

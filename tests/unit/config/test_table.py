@@ -102,7 +102,7 @@ class SpellingTests(SynchronousTestCase):
     # Django's code has a function for each, such as get_timeout(); --embedded-redis sets one.
     APART = {
         "WS4REDIS_ALLOWED_ORIGINS", "WS4REDIS_CONNECTION", "WS4REDIS_EXPIRE", "WS4REDIS_PREFIX",
-        "WS4REDIS_TENANT", "WS4REDIS_TIMEOUT",
+        "WS4REDIS_HISTORY", "WS4REDIS_TENANT", "WS4REDIS_TIMEOUT",
     }  # fmt: skip
 
     def test_no_module_on_the_way_spells_a_setting(self) -> None:

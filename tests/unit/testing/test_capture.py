@@ -15,6 +15,7 @@ from tests.support.wires import handshake_bytes
 from ws4redis_tx.core.errors import BrokerUnavailable, Denied
 from ws4redis_tx.core.handshake import judge_request
 from ws4redis_tx.core.http import read_request
+from ws4redis_tx.core.positions import read_position
 from ws4redis_tx.testing import CapturedMessages, capture_messages
 
 set_up_django()
@@ -121,6 +122,81 @@ class WhatTests(CaptureTests):
         self.published.clear()
         self.assertIsNone(publisher.fetch_message(request, "orders"))
         self.assertEqual(self.published.messages, [])
+
+
+class PositionTests(CaptureTests):
+    def setUp(self) -> None:
+        super().setUp()
+        self.enterContext(override_settings(WS4REDIS_HISTORY={"orders": (10, 60)}))
+
+    def test_what_is_kept_has_a_position_and_the_caller_gets_the_same(self) -> None:
+        before = RedisPublisher.position()
+        first = publish("1", broadcast=True, users=["john"])
+        second = publish("2", broadcast=True)
+        captured = [each.position for each in self.published.messages]
+        self.assertEqual(captured, [first.position, second.position])
+        after = RedisPublisher.position()
+        read = [read_position(each) for each in (before, *captured, after)]
+        self.assertEqual(sorted(read), read)
+        self.assertEqual(len({*read[:3]}), 3)
+        self.assertEqual(second.position, after)
+
+    def test_without_a_history_there_is_none(self) -> None:
+        published = publish("1", broadcast=True, facility="plain")
+        self.assertEqual((published, published.position), (1, ""))
+        self.assertEqual(self.published.messages[0].position, "")
+
+    def test_an_idempotency_key_publishes_once_to_the_same_audience(self) -> None:
+        orders = RedisPublisher(facility="orders", users=["john"])
+        first = orders.publish_message("paid", idempotency_key="7")
+        again = orders.publish_message("paid again", idempotency_key="7")
+        self.assertEqual((first, first.position), (again, again.position))
+        orders.publish_message("sent", idempotency_key="8")
+        RedisPublisher(facility="orders", users=["mary"]).publish_message(
+            "paid by mary", idempotency_key="7"
+        )
+        texts = [each.text for each in self.published.messages]
+        self.assertEqual(texts, ["paid", "sent", "paid by mary"])
+        self.published.clear()
+        orders.publish_message("paid", idempotency_key="7")
+        self.published.assert_published("paid", times=1)
+
+    def test_with_an_idempotency_key_a_call_that_failed_is_repeated_safely(self) -> None:
+        orders = RedisPublisher(facility="orders", users=["john"])
+        for maybe_published in (False, True):
+            self.published.clear()
+            self.published.fail_next(maybe_published=maybe_published)
+            with self.assertRaises(BrokerUnavailable):
+                orders.publish_message("paid", idempotency_key="7")
+            orders.publish_message("paid", idempotency_key="7")
+            self.published.assert_published("paid", times=1)
+
+    def test_what_is_forgotten_is_not_fetched(self) -> None:
+        orders = RedisPublisher(facility="orders", broadcast=True)
+        orders.publish_message("kept")
+        publish("another", users=["john"])
+        orders.forget()
+        self.assertIsNone(orders.fetch_message(None, "orders", "broadcast"))
+        self.published.assert_published("kept")
+        self.assertEqual(len(self.published.messages), 2)
+
+    def test_async_views(self) -> None:
+        async def view() -> None:
+            orders = RedisPublisher(facility="orders", broadcast=True)
+            first = await orders.apublish_message("1", idempotency_key="7")
+            again = await orders.apublish_message("1", idempotency_key="7")
+            assert first.position == again.position == await RedisPublisher.aposition()
+            await orders.aforget()
+
+        asyncio.run(view())
+        self.published.assert_published("1", times=1)
+        self.assertIsNone(RedisPublisher().fetch_message(None, "orders"))
+
+    def test_when_redis_is_down_all_of_them_fail(self) -> None:
+        self.published.fail_next(2)
+        for call in (RedisPublisher.position, RedisPublisher(facility="x", broadcast=True).forget):
+            with self.assertRaises(BrokerUnavailable):
+                call()
 
 
 class WhoPublishesTests(CaptureTests):

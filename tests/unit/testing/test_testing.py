@@ -19,8 +19,8 @@ from ws4redis_tx.testing import MemoryClient, client_frame, connect, make_memory
 
 NAMES = [
     "CapturedMessage", "CapturedMessages", "LiveServer", "MemoryBroker", "MemoryClient",
-    "RedisProcess", "ServerProcess", "capture_messages", "client_frame", "connect",
-    "make_memory_factory",
+    "MemoryEvents", "RedisProcess", "ServerProcess", "capture_messages", "client_frame", "connect",
+    "listen", "make_memory_factory",
 ]  # fmt: skip
 
 

@@ -28,6 +28,10 @@ WRITTEN: dict[str, tuple[list[str], Any]] = {
     "redis": (["--redis=redis://r.example/3"], RedisAddress("r.example", db=3)),
     "prefix": (["--prefix=site"], "site"),
     "expire": (["--expire=0"], 0),
+    "history": (
+        ["--history=orders=5,60", "--history=chat/*=7,80"],
+        (("orders", 5, 60), ("chat/*", 7, 80)),
+    ),
     "heartbeat": (["--heartbeat=beat"], "beat"),
     "allowed_origins": (["--origin=https://a.example", "--origin=*"], ("https://a.example", "*")),
     "require_origin": (["--require-origin"], True),

@@ -1,22 +1,26 @@
 /*
- * WS4Redis: a websocket that reconnects by itself. No dependencies, no build step.
+ * WS4Redis: a websocket that reconnects and resumes by itself. No dependencies, no build step.
  *
  *   const ws4redis = WS4Redis({
  *     uri: "wss://example.com/ws/foobar?subscribe-broadcast",
  *     connecting() {},                // a connection attempt starts
  *     connected() {},                 // the connection is open, and subscribed
  *     disconnected(event, retrying) {},  // an open connection ended, or an attempt failed
- *     receive_message(data) {},       // a string, or an ArrayBuffer for a binary message
+ *     receive_message(data, {position, replayed}) {},  // a string, or an ArrayBuffer for a binary
+ *                                     // message; replayed: published before the connection opened
+ *     resumed({recovered, gap}) {},   // after a reconnect: whether nothing was missed, and the
+ *                                     // audiences on which something may be missing
+ *     storage: sessionStorage,        // keeps the position across page loads
  *     heartbeat_msg: "--heartbeat--", // the server's WS4REDIS_HEARTBEAT, or null
  *   });
  *   ws4redis.send_message("hello");   // throws unless is_connected()
  *   ws4redis.close();                 // for good: no reconnect
  *
  * Only `uri` is required; `new WS4Redis(...)` does the same. is_closed() is true while it waits for
- * the next attempt. `retrying` is false when no further attempt follows. The server replays the last
- * persisted message whenever the client connects, so also after a reconnect. The console tells of
- * mistakes: an unknown option; a page on another host that cannot connect; a server that never sends
- * heartbeat_msg.
+ * the next attempt. `retrying` is false when no further attempt follows. When it first connects, the
+ * server sends the last persisted message; after a reconnect it sends what was missed, as far as it
+ * is kept (WS4REDIS_HISTORY). The console tells of mistakes: an unknown option; a page on another
+ * host that cannot connect; a server that never sends heartbeat_msg.
  */
 (function (root) {
   "use strict";
@@ -27,8 +31,11 @@
   const HEARTBEAT_EVERY = 5000;
   const HEARTBEATS_UNANSWERED = 3;
   const REVOKED = 1008;
+  const RESUME = "ws4redis.resume";
+  const LINE_FEED = 10;
   const OPTIONS = [
-    "uri", "connecting", "connected", "disconnected", "receive_message", "heartbeat_msg",
+    "uri", "connecting", "connected", "disconnected", "receive_message", "resumed",
+    "heartbeat_msg", "storage",
   ];
 
   function WS4Redis(options) {
@@ -55,6 +62,29 @@
     let retry_timer = null; // null: no attempt is scheduled
     let on_probation = false; // the last connection was revoked: one attempt is left
     let heartbeat_heard = false; // from the server, on any connection
+    const storage_key = "ws4redis:" + options.uri.replace(/[?&]since=[^&]*/, "");
+    let position = null; // where to resume from
+    try {
+      position = options.storage ? options.storage.getItem(storage_key) : null;
+    } catch {
+      // The browser may forbid it.
+    }
+
+    function keep(place) {
+      position = place;
+      try {
+        options.storage && options.storage.setItem(storage_key, place);
+      } catch {
+        // It may be full, or forbidden.
+      }
+    }
+
+    function resuming_uri() {
+      const separator = options.uri.includes("?") ? "&" : "?";
+      return position === null
+        ? options.uri
+        : options.uri + separator + "since=" + encodeURIComponent(position);
+    }
 
     const warned = new Set();
 
@@ -85,7 +115,8 @@
     }
 
     function connect() {
-      const current = new root.WebSocket(options.uri); // throws when the URI is malformed
+      // A server of the first edition takes the first of these, and sends messages as they are.
+      const current = new root.WebSocket(resuming_uri(), ["ws4redis", RESUME]);
       let opened = false;
       let unanswered = 0;
       let heartbeats = 0;
@@ -148,10 +179,17 @@
       };
 
       current.onmessage = function (event) {
+        if (stopped) {
+          return; // after close() comes nothing
+        }
         unanswered = 0; // any message proves that the server is alive
         if (options.heartbeat_msg && event.data === options.heartbeat_msg) {
           heartbeat_heard = true;
+        } else if (current.protocol === RESUME) {
+          heartbeat_heard = true; // marks take the place of heartbeats
+          take(event.data);
         } else {
+          position = null; // this server knows none, and the next one must not go back to it
           notify("receive_message", event.data);
         }
       };
@@ -159,6 +197,34 @@
       current.onclose = ended; // every error is followed by a close event, so onerror is not needed
 
       notify("connecting");
+    }
+
+    // A mark, a status, or a message behind its position. The position goes first: the callback may
+    // throw, or close the connection.
+    function take(data) {
+      let head = data;
+      let end;
+      if (typeof data === "string") {
+        end = data.indexOf("\n");
+        head = end < 0 ? data : data.slice(0, end);
+      } else {
+        const bytes = new Uint8Array(data);
+        end = bytes.indexOf(LINE_FEED);
+        head = String.fromCharCode(...bytes.subarray(0, end));
+      }
+      if (head[0] === "{") {
+        const status = JSON.parse(head);
+        keep(status.position);
+        if (status.recovered !== null) {
+          notify("resumed", { recovered: status.recovered, gap: status.gap });
+        }
+        return;
+      }
+      const [place, flag] = head.split(",");
+      keep(place);
+      if (end >= 0) {
+        notify("receive_message", data.slice(end + 1), { position: place, replayed: flag === "r" });
+      }
     }
 
     function retry_later() {

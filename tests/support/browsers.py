@@ -1,0 +1,195 @@
+"""Headless Chromium, driven over its own websocket (the DevTools protocol)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.trial.unittest import SkipTest, TestCase
+
+from tests.support import TIMEOUT
+from tests.support.clients import open_websocket
+from tests.support.programs import Program
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+WATCHED_SOCKETS = """
+    const Plain = self.WebSocket;
+    self.sockets = [];
+    self.WebSocket = class extends Plain {
+        constructor(...given) { super(...given); self.sockets.push(this); }
+    };
+"""
+"""A script that keeps each websocket of a page in the list ``sockets``."""
+
+
+class Page:
+    """One tab. Every tab of a browser has the same cookies."""
+
+    def __init__(self, browser: Browser, session: str) -> None:
+        self._browser = browser
+        self._session = session
+
+    def call(self, method: str, **parameters: Any) -> Deferred[Any]:
+        return self._browser.call(method, session=self._session, **parameters)
+
+    @inlineCallbacks
+    def open(self, url: str) -> Any:
+        """Fire when the page and its scripts are loaded."""
+        yield self.call("Page.navigate", url=url)
+        yield self.until("document.readyState === 'complete'")
+
+    @inlineCallbacks
+    def reload(self) -> Any:
+        yield self.run("self.before_the_reload = true")
+        yield self.call("Page.reload")
+        yield self.until("document.readyState === 'complete' && !self.before_the_reload")
+
+    @inlineCallbacks
+    def run(self, script: str) -> Any:
+        """Fire with the value of a JavaScript expression, or of its promise."""
+        answer = yield self.call(
+            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
+        )
+        if "exceptionDetails" in answer:
+            raise AssertionError(f"{script}: {answer['exceptionDetails']}")
+        return answer["result"].get("value")
+
+    @inlineCallbacks
+    def until(self, condition: str) -> Any:
+        """Fire when a JavaScript expression is true, whatever is loaded meanwhile. The browser
+        tells no event for that.
+        """
+        wait = f"""new Promise((done) => {{
+            (function look() {{ ({condition}) ? done(true) : setTimeout(look, 20); }})();
+        }})"""
+        end = reactor.seconds() + TIMEOUT  # type: ignore[attr-defined]
+        while True:
+            try:
+                yield self.run(wait)
+                return
+            except BrowserError as error:  # the page was left
+                if reactor.seconds() > end:  # type: ignore[attr-defined]
+                    raise AssertionError(f"not true: {condition}") from error
+
+    @inlineCallbacks
+    def hold(self, pattern: str) -> Any:
+        """Hold back the first request whose URL matches, which may contain ``*``. Fire with it."""
+        held = HeldRequest(self)
+        self._browser.on_event("Fetch.requestPaused", self._session, held.take)
+        yield self.call("Fetch.enable", patterns=[{"urlPattern": pattern}])
+        return held
+
+
+class HeldRequest:
+    """The first request that a page asks for after ``Page.hold``."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self._asked: Deferred[None] = Deferred()
+        self._id = ""
+
+    def take(self, parameters: Mapping[str, Any]) -> None:
+        if not self._asked.called:
+            self._id = parameters["requestId"]
+            self._asked.callback(None)
+
+    def wait(self) -> Deferred[None]:
+        """Fire when the page has asked."""
+        return self._asked.addTimeout(TIMEOUT, reactor)
+
+    @inlineCallbacks
+    def let_go(self) -> Any:
+        """Send it, and hold nothing else."""
+        yield self._page.call("Fetch.continueRequest", requestId=self._id)
+        yield self._page.call("Fetch.disable")
+
+
+class BrowserError(Exception):
+    """The browser refuses a command, or what it was about is gone."""
+
+
+class Browser:
+    """A Chromium with a fresh profile, until the end of ``test``. Skips the test where there is
+    none.
+    """
+
+    def __init__(self, test: TestCase) -> None:
+        program = next(filter(None, map(shutil.which, _NAMES)), None)
+        if program is None:
+            raise SkipTest("there is no Chromium (Debian: apt install chromium)")
+        self._folder = tempfile.mkdtemp(prefix="ws4redis-tx-")
+        test.addCleanup(shutil.rmtree, self._folder, ignore_errors=True)
+        self._program = Program(
+            program,
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--disable-extensions",
+            "--no-first-run",
+            f"--user-data-dir={self._folder}",
+            "--remote-debugging-port=0",
+            "about:blank",
+        )
+        test.addCleanup(self._program.end)
+        self._answers: dict[int, Deferred[Any]] = {}
+        self._listeners: dict[tuple[str, str], Callable[[Mapping[str, Any]], object]] = {}
+        self._number = 0
+
+    @inlineCallbacks
+    def start(self) -> Any:
+        """Fire with the browser when it takes commands."""
+        found = yield self._program.wait_for(r"DevTools listening on (ws://\S+)")
+        self._client = yield open_websocket(found[1])
+        self._client.onMessage = self._take
+        return self
+
+    @inlineCallbacks
+    def new_page(self) -> Any:
+        target = yield self.call("Target.createTarget", url="about:blank")
+        attached = yield self.call(
+            "Target.attachToTarget", targetId=target["targetId"], flatten=True
+        )
+        page = Page(self, attached["sessionId"])
+        yield page.call("Page.enable")
+        return page
+
+    def call(self, method: str, *, session: str | None = None, **parameters: Any) -> Deferred[Any]:
+        """Fire with the answer to a command. Fails with ``BrowserError``."""
+        self._number += 1
+        command: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
+        if session is not None:
+            command["sessionId"] = session
+        answer = self._answers[self._number] = Deferred()
+        self._client.sendMessage(json.dumps(command).encode())
+        return answer.addTimeout(TIMEOUT, reactor)
+
+    def on_event(
+        self, method: str, session: str, listener: Callable[[Mapping[str, Any]], object]
+    ) -> None:
+        self._listeners[method, session] = listener
+
+    def _take(self, payload: bytes, binary: bool) -> None:
+        message = json.loads(payload)
+        listener = self._listeners.get((message.get("method", ""), message.get("sessionId", "")))
+        if listener is not None:
+            listener(message["params"])
+        answer = self._answers.pop(message.get("id", 0), None)
+        if answer is None or answer.called:
+            return
+        if "error" in message:
+            answer.errback(BrowserError(message["error"]["message"]))
+        else:
+            answer.callback(message["result"])
+
+
+@inlineCallbacks
+def start_browser(test: TestCase) -> Any:
+    """Fire with a ``Browser``."""
+    return (yield Browser(test).start())
