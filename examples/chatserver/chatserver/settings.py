@@ -80,5 +80,7 @@ STATIC_URL = "/static/"
 
 # Lets browsers detect a dead connection and reconnect.
 WS4REDIS_HEARTBEAT = "--heartbeat--"
+# Lets a browser that was offline catch up: the last 100 messages of the last day.
+WS4REDIS_HISTORY = {"foobar": (100, 86400)}
 if os.environ.get("WS4REDIS_CONNECTION"):
     WS4REDIS_CONNECTION = os.environ["WS4REDIS_CONNECTION"]

@@ -11,13 +11,31 @@
   const { author: me, guest, websocket } = chat.dataset;
   const heartbeat = JSON.parse(document.getElementById("heartbeat").textContent);
 
-  const REPLAY_WINDOW = 1000; // milliseconds after a reconnect
+  // The tab's own storage, apart for each author, who may log out and let another one log in.
+  const stored = {
+    getItem(key) {
+      try {
+        return sessionStorage.getItem(`${me}:${key}`);
+      } catch {
+        return null; // the browser forbids it
+      }
+    },
+    setItem(key, value) {
+      try {
+        sessionStorage.setItem(`${me}:${key}`, value);
+      } catch {
+        // it is forbidden, or full
+      }
+    },
+  };
 
-  const shown = new Set(); // payloads that arrived over the websocket
+  const LINES_KEPT = 200;
+
+  // What this tab shows, in order. A reload shows it again, and the websocket goes on after it.
+  const lines = JSON.parse(stored.getItem(`chat:${websocket}`) || "[]");
   const posted = []; // payloads that this page sent and that have not come back yet
   let attempts = 0;
-  let connected_at = 0;
-  let connected_before = false;
+  let behind_gap = false; // and no live message since
 
   function show_status(status, text) {
     pill.dataset.status = status;
@@ -62,8 +80,15 @@
     return hash;
   }
 
-  function show_message({ author, text, mine, to }) {
-    const follow = mine || at_end();
+  function add_row(row, follow) {
+    log.querySelector(".empty")?.remove();
+    log.append(row);
+    if (follow) {
+      log.scrollTop = log.scrollHeight;
+    }
+  }
+
+  function show_message({ author, text, mine, to, at }) {
     const row = element("article", author === null ? "message plain" : "message", "");
     row.classList.toggle("mine", mine);
     if (author !== null) {
@@ -77,33 +102,49 @@
       bubble.append(element("b", "author", to ? `${author} → ${to}` : author));
     }
     bubble.append(element("p", "text", text || "(empty message)"));
-    const now = new Date();
-    const time = element("time", "", now.toLocaleTimeString([], { timeStyle: "short" }));
-    time.dateTime = now.toISOString();
+    const when = new Date(at);
+    const time = element("time", "", when.toLocaleTimeString([], { timeStyle: "short" }));
+    time.dateTime = when.toISOString();
     bubble.append(time);
     row.append(bubble);
-    log.querySelector(".empty")?.remove();
-    log.append(row);
-    if (follow) {
-      log.scrollTop = log.scrollHeight;
+    add_row(row, mine || at_end());
+  }
+
+  function show_missing() {
+    add_row(element("p", "missing", "Some messages may be missing here."), at_end());
+  }
+
+  function show(line) {
+    if (line.missing) {
+      show_missing();
+    } else {
+      show_message(line);
     }
   }
 
-  function receive(data) {
+  function add(line) {
+    show(line);
+    lines.push(line);
+    lines.splice(0, lines.length - LINES_KEPT);
+    stored.setItem(`chat:${websocket}`, JSON.stringify(lines));
+  }
+
+  function receive(data, { replayed } = {}) {
+    const at = Date.now();
     if (typeof data !== "string") {
-      show_message({ author: null, text: `(${data.byteLength} bytes, not text)`, mine: false });
+      add({ author: null, text: `(${data.byteLength} bytes, not text)`, mine: false, at });
       return;
     }
-    // The server replays the last persisted message at every connect. Show it only once.
-    const replaying = connected_before && Date.now() - connected_at < REPLAY_WINDOW;
-    if (replaying && shown.has(data)) {
+    // Behind a gap comes the last message that is persisted. It may be here already.
+    behind_gap = behind_gap && replayed;
+    if (behind_gap && lines.some((line) => line.data === data)) {
       return;
     }
-    shown.add(data);
     const [, author, text] = /^([^\s:]{1,150}): ([\s\S]*)$/.exec(data) || [null, null, data];
     // All guests share one name, so their own messages are recognised by `posted`.
     const from_here = forget_posted(data);
-    show_message({ author, text, mine: author === me && (me !== guest || from_here) });
+    const mine = author === me && (me !== guest || from_here);
+    add({ author, text, mine, at, data });
   }
 
   async function send() {
@@ -138,7 +179,7 @@
       if (to && to !== me) {
         // It goes to the other user's channel only, so nothing brings it back to this page.
         forget_posted(payload);
-        show_message({ author: me, text, mine: true, to });
+        add({ author: me, text, mine: true, to, at: Date.now() });
       }
       return;
     }
@@ -154,21 +195,28 @@
     send();
   });
 
+  lines.forEach(show);
+
   WS4Redis({
     uri: websocket,
+    storage: stored,
     heartbeat_msg: heartbeat,
     connecting() {
       show_status("wait", attempts > 0 ? "reconnecting" : "connecting");
       attempts += 1;
     },
     connected() {
-      connected_before = connected_at > 0;
-      connected_at = Date.now();
       show_status("live", "live");
     },
     disconnected(_event, retrying) {
       show_status(retrying ? "wait" : "off", retrying ? "reconnecting" : "offline");
     },
     receive_message: receive,
+    resumed({ recovered }) {
+      behind_gap = !recovered;
+      if (behind_gap) {
+        add({ missing: true });
+      }
+    },
   });
 })();
