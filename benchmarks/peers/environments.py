@@ -95,20 +95,20 @@ def _python(name: str, requirements: Path) -> Environment:
 
 
 @once
-def npm_packages() -> Path:
-    """Return the folder with the packages in ``package.json``. Their scripts were not run."""
+def npm_packages(packages: Path = _PACKAGES) -> Path:
+    """Return the folder with the packages in a ``package.json``. Their scripts were not run."""
     npm = shutil.which("npm")
     if npm is None:
         raise Unavailable(
             "its packages come from npm, and there is no npm (Debian: apt install npm)"
         )
-    folder = BUILD / "npm"
-    wanted = _PACKAGES.read_text()
+    folder = BUILD / ("npm" if packages == _PACKAGES else packages.parent.name)
+    wanted = packages.read_text()
     label = folder / "made-from.txt"
     if not (label.is_file() and label.read_text() == wanted):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        shutil.copy(_PACKAGES, folder)
+        shutil.copy(packages, folder)
         quiet = ("--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error")
         make(npm, "install", "--prefix", str(folder), "--ignore-scripts", *quiet)
         label.write_text(wanted)
