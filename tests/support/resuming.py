@@ -1,4 +1,4 @@
-"""What clients that keep their position have seen, over websockets and server-sent events."""
+"""The records of clients that keep their position, over websockets and server-sent events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ws4redis_tx.testing import MemoryClient, MemoryEvents
 
 
 class Seen:
-    """What a client has seen, over either transport: messages, gaps, positions, in order.
+    """All that a client has seen, over either transport: messages, gaps, positions, in order.
 
     Each is ``(kind, text, position)``; the kinds are ``open``, ``message``, ``replayed``, ``gap``,
     ``mark`` and ``live``.

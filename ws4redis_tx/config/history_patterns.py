@@ -31,14 +31,12 @@ class HistoryPatterns(Names):
     def _checked(self, name: str, value: object, remedy: str) -> Any:
         if is_off(value):
             return ()
-        rules: list[Any] = []
-        known = isinstance(value, Mapping)
+        rules: list[Any] | None = None
         if isinstance(value, Mapping):
             rules = [(pattern, *_pair(kept)) for pattern, kept in value.items()]
         elif isinstance(value, Iterable) and not isinstance(value, str | bytes):
             rules = list(value)
-            known = True
-        if not known or not all(map(_is_rule, rules)):
+        if rules is None or not all(map(_is_rule, rules)):
             raise ConfigError(
                 name,
                 f"is {value!r}",
@@ -50,8 +48,8 @@ class HistoryPatterns(Names):
                 raise ConfigError(
                     name,
                     f"keeps {size!r} messages for {seconds!r} seconds of {pattern!r}",
-                    "Use whole numbers, at least 1, and at most 30 days, for which a position is "
-                    "good.",
+                    "Use whole numbers, at least 1, and at most 30 days: a position "
+                    "is good for no longer.",
                 )
         checked: HistoryRules = tuple([tuple(rule) for rule in rules])
         return checked

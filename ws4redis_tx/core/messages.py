@@ -154,7 +154,7 @@ def payload_of(message: Any) -> bytes:
 class Published(int):
     """The number of subscribers that a message was published to, over all of its channels.
 
-    ``position`` is the position of the message, or of the last one of several channels. Whoever has
+    ``position`` is the position of the message, or of the last one of several channels. A client at
     that position has the message. It is ``""`` where no history is kept.
     """
 

@@ -49,7 +49,7 @@ def position(stamp: int, birth: int) -> Position:
 
 
 def status(position: Position, recovered: bool | None, gaps: Collection[bytes]) -> bytes:
-    """What a client is told at its opening, and at a later gap: a JSON object. ``gaps`` are the
+    """The JSON object that a client is sent at its opening, and at a later gap. ``gaps`` are the
     channels on which something may be missing.
     """
     audiences = sorted({audience_of(channel) for channel in gaps} - {""})
@@ -101,7 +101,7 @@ def history_of(rules: HistoryRules, facility: str) -> History | None:
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """What was published on some channels after a position (``since``), and until another one.
+    """The messages of some channels after a position (``since``), and until another one.
 
     ``messages`` are in the order of their positions, each with its own. They are complete, except
     on the channels of ``gaps``, which have none. ``persisted`` has the last message of each of

@@ -69,7 +69,7 @@ class ResumingFeed(Feed):
         self.since: Position | None = None
         """The position up to which the client has everything, while it catches up."""
         self._opening = True  # it has not caught up for the first time
-        # What an application has sent until then.
+        # The messages that an application has sent until then.
         self._early: list[bytes] = []
         # Live messages that arrive meanwhile.
         self._held: deque[Publication] = deque()

@@ -282,7 +282,7 @@ class Dispatcher:
             self.markers.advance(position)
 
     def _serve(self) -> None:
-        # Who published meanwhile may hear their own message: its note could be an old one.
+        # A publisher may have its own message back after an outage: its note could be an old one.
         self.notes.clear()
         self.probe.forget()
 

@@ -1,4 +1,4 @@
-"""What a publisher does with messages that are persisted or kept already."""
+"""The part of a publisher that reads and deletes persisted and kept messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is missing from a history: evicted keys, and messages of publishers without one."""
+"""Gaps in a history: evicted keys, and messages of publishers without one."""
 
 from __future__ import annotations
 

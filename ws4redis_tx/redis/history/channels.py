@@ -1,4 +1,4 @@
-"""What the histories of channels hold, and what somebody has missed who comes back. Pure."""
+"""The contents of channels' histories, and the part that a returning client has missed. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLUMNS = 4  # of a channel's row, before its entries
 
 
 class ChannelHistory:
-    """What one channel has after ``since``, the earliest stamp that was asked about."""
+    """The messages of one channel after ``since``, the earliest stamp that was asked about."""
 
     def __init__(self, since: int) -> None:
         self.since = since
@@ -51,7 +51,7 @@ class ChannelHistory:
         return self.entries[-1].stamp if self.entries else since
 
     def after(self, since: int) -> Sequence[_Entry] | None:
-        """What somebody missed who has everything up to ``since``; ``None`` for a gap."""
+        """The messages that a client at ``since`` has missed; ``None`` for a gap."""
         assert self._last is not None
         if self._unkept > since:
             return None
@@ -83,7 +83,7 @@ class Question(NamedTuple):
 def find_missed(
     question: Question, now: int, birth: int, found: Mapping[bytes, ChannelHistory]
 ) -> tuple[list[Publication], list[bytes]]:
-    """What somebody missed, in order, and the channels with a gap."""
+    """The messages that the asker has missed, in order, and the channels with a gap."""
     since, mark = question.since, position(now, birth).mark
     if since is None or not _is_good(since, now, birth):
         return [], list(question.channels)
