@@ -145,6 +145,17 @@ class ResumingFeed(Feed):
             elif each.position is not None and each.position > missed.since:
                 together.append(each)
                 held.remove(arrived)
+        # So is that of one which arrived before something that was missed.
+        latest = max((each.position or missed.since for each in together), default=missed.since)
+        place, later = missed.since, list[Publication]()
+        for each in held:
+            place = max(place, each.position or place)
+            if each.marked or place >= latest:
+                later.append(each)
+            else:
+                together.append(
+                    PositionedPublication(each.channel, each.payload, place, marked=False)
+                )
         together.sort(key=attrgetter("position"))
         early = [
             PositionedPublication(b"", payload, missed.since, marked=False, replayed=True)
@@ -161,7 +172,7 @@ class ResumingFeed(Feed):
         gap = [channel for channel, last in lost.items() if last is None or last > until]
         if gap:
             outbox.replay([(b"", outbox.codec.notify(Notice(until, frozenset(gap))))])
-        for each in held:
+        for each in later:
             if each.marked:
                 if each.position is not None and each.position > until:
                     until = each.position

@@ -12,15 +12,15 @@ from twisted.python.failure import Failure
 
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.interfaces import IListener
-from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.positions import HistoryRules, read_position
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.delivery.fanout import Fanout
 from ws4redis_tx.delivery.hub import EchoNotes, Hub
 from ws4redis_tx.delivery.resuming import mark_listeners
-from ws4redis_tx.redis.arrivals import MARK_DELAY, Arrivals, Markers, Reads
+from ws4redis_tx.redis.arrivals import Arrivals, Reads
 from ws4redis_tx.redis.channel_table import ChannelTable
 from ws4redis_tx.redis.commands import Commands
+from ws4redis_tx.redis.history.markers import MARK_DELAY, Markers
 from ws4redis_tx.redis.missed import MissedMessages
 from ws4redis_tx.redis.persisted import PersistedMessages
 from ws4redis_tx.redis.pubsub import Probe, PubSub
@@ -215,9 +215,6 @@ class Dispatcher:
                 continue  # any other was on its way when the last listener left
             arrivals.note(channel, payload)
             sender = notes.take(channel, payload) if notes.senders else None
-            if markers.position is None:
-                publications.append(Publication(channel, payload, sender))
-                continue
             publications.append(markers.publication(channel, payload, sender))
         if publications:
             self._fanout.hand_over(publications)

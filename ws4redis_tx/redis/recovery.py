@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -12,7 +12,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ws4redis_tx.core.errors import BrokerUnavailable
-from ws4redis_tx.redis.arrivals import Arrivals, Markers
+from ws4redis_tx.redis.arrivals import Arrivals
+from ws4redis_tx.redis.history.markers import Markers
 from ws4redis_tx.redis.missed import MissedMessages
 from ws4redis_tx.redis.persisted import Persisted, PersistedMessages, portions
 from ws4redis_tx.redis.pubsub import PubSub
@@ -69,6 +70,7 @@ class Recovery:
         self.holding = False
         """Whether arriving messages go through ``hold``."""
         self._behind: set[bytes] | None = None  # None: all
+        self._lost = range(0)  # the stamps of the time in which nothing was heard
         # Before the run that is under way.
         self._were_behind: set[bytes] = set()
         self._held: list[Message] = []
@@ -108,12 +110,13 @@ class Recovery:
         when_connected: Callable[[], Deferred[Any]],
     ) -> Any:
         self._begin()
+        since, self._lost = self._markers.position, range(0)
         asked = [subscribe_probe()]
         for start in range(0, len(channels) or 1, _SUBSCRIBED_AT_ONCE):
             part = channels[start : start + _SUBSCRIBED_AT_ONCE]
             yield self._pubsub.unless_silent(gather([*asked, *map(self._pubsub.subscribe, part)]))
             asked = []
-        missed: list[Message] = []
+        missed: Mapping[Message, int | None] = {}
         recovered: list[Message] = []
         healed: set[bytes] = set()
         remaining: list[list[Persisted]] = []
@@ -127,6 +130,8 @@ class Recovery:
             clock, found = yield self._persisted.find(channels)
             if clock is not None:
                 self._arrivals.read_clock(clock)
+                if since is not None:
+                    self._lost = range(since.stamp + 1, clock.now + 1)
             # Every message that was published before its stamp was read arrives before this answer.
             yield self._fence()
             self._earlier = self._markers.later(self._earlier, healed, until)
@@ -141,7 +146,7 @@ class Recovery:
         self._arrivals.fall_behind(behind)
         self._arrivals.catch_up(healed.union(channels) - behind)
         self._serve()
-        self._hand_over(self._take(recovered + missed))
+        self._hand_over_missed(missed, recovered)
         if remaining:
             self._read_all(remaining).addErrback(self._failed, self._pubsub.generation)
 
@@ -217,7 +222,7 @@ class Recovery:
 
     @inlineCallbacks
     def _read(self, portion: list[Persisted]) -> Any:
-        """Those of a portion that were missed, in its order."""
+        """Those of a portion that were missed, in its order, with their stamps if known."""
         arrivals, generation = self._arrivals, self._pubsub.generation
         asked = [(each, arrivals.known_sha1(each.channel, each.moment)) for each in portion]
         messages = yield self._persisted.read(asked)
@@ -227,26 +232,38 @@ class Recovery:
             yield self._fence()  # no stamp tells whether another was published since
         channels = {each.channel for each in portion}
         arrived = {each for each in chain(self._earlier, self._held) if each[0] in channels}
-        return [
-            (each.channel, message)
+        return {
+            (each.channel, message): each.moment
             for each, message in zip(portion, messages, strict=True)
             if message is not None
             and (each.channel, message) not in arrived
             and arrivals.missed(each.channel, message, each.moment)
-        ]
+        }
 
     def _fence(self) -> Deferred[None]:
         self._pubsub.resume()
         return self._pubsub.unless_silent(self._pubsub.ping())
 
-    def _catch_up(self, channels: Collection[bytes], missed: list[Message]) -> None:
+    def _catch_up(self, channels: Collection[bytes], missed: Mapping[Message, int | None]) -> None:
         assert self._behind is not None
         self._behind -= self._with_markers(channels)
         self.holding = bool(self._behind)
         self._arrivals.catch_up(channels)
-        self._hand_over(self._take(missed))
+        self._hand_over_missed(missed)
         caught_up, self._caught_up = self._caught_up, Waiters()
         caught_up.fire(None)
+
+    def _hand_over_missed(
+        self, missed: Mapping[Message, int | None], recovered: Sequence[Message] = ()
+    ) -> None:
+        # A stamp from before the loss, or from the future, is of a clock that was set back.
+        self._markers.read = {
+            each: stamp
+            for each, stamp in missed.items()
+            if stamp is not None and stamp in self._lost
+        }
+        self._hand_over(self._take([*recovered, *missed]))
+        self._markers.read = {}
 
     def _take(self, missed: list[Message]) -> list[Message]:
         """Those that were missed, among all that is held for channels that are not behind."""

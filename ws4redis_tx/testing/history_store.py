@@ -21,13 +21,13 @@ from ws4redis_tx.core.positions import (
 from ws4redis_tx.delivery.fanout import Fanout
 from ws4redis_tx.delivery.hub import Hub
 from ws4redis_tx.delivery.resuming import mark_listeners
-from ws4redis_tx.redis.arrivals import MARK_DELAY, Markers
 from ws4redis_tx.redis.history.channels import (
     ChannelHistory,
     Question,
     find_missed,
     make_missed,
 )
+from ws4redis_tx.redis.history.markers import MARK_DELAY, Markers
 from ws4redis_tx.testing.in_flight import InFlight
 from ws4redis_tx.testing.key_store import KeyStore
 

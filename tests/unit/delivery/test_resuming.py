@@ -73,7 +73,23 @@ class CatchUpTests(SynchronousTestCase):
     def test_one_whose_stamp_is_unknown_comes_when_it_has_arrived(self) -> None:
         self.feed.deliver(self.message(B, 110))
         for _ in range(2):
-            self.feed.deliver(PositionedPublication(A, b"old", Position(100, 1), marked=False))
+            self.feed.deliver(PositionedPublication(A, b"old", Position(110, 1), marked=False))
         old = PositionedPublication(A, b"old", Position(100, 1), replayed=True)
         self.feed.catch_up(b"", self.missed(old, self.message(B, 110)), b"")
         self.assertEqual(self.frames.written, [b"110", b"old", b"old"])
+
+    def test_those_without_a_marker_are_not_overtaken_on_their_channel(self) -> None:
+        """The last of them is persisted, so its place is known."""
+        for text in (b"1", b"2"):
+            self.feed.deliver(PositionedPublication(A, text, Position(100, 1), marked=False))
+        self.feed.deliver(self.message(B, 110))
+        last = PositionedPublication(A, b"2", Position(105, 1))
+        self.feed.catch_up(b"", self.missed(last, self.message(B, 110)), b"")
+        self.assertEqual(self.frames.written, [b"1", b"2", b"110"])
+
+    def test_one_without_a_marker_follows_what_arrived_before_it(self) -> None:
+        """Even if that was read by a recovery, which does not move the position on."""
+        self.feed.deliver(self.message(A, 105))
+        self.feed.deliver(PositionedPublication(A, b"old", Position(100, 1), marked=False))
+        self.feed.catch_up(b"", self.missed(self.message(A, 105), self.message(B, 110)), b"")
+        self.assertEqual(self.frames.written, [b"105", b"old", b"110"])
