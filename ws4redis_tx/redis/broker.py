@@ -63,6 +63,7 @@ class RedisBroker(Service):
         )
         self.hub = self._dispatcher.hub
         self._notes = self._dispatcher.notes
+        self._keeps_history = bool(history)
         self._was_down = False
         self._available: Waiters[None] = Waiters()
         self._restored = Callbacks()
@@ -73,6 +74,9 @@ class RedisBroker(Service):
         super().startService()
         self.commands.start()
         self._dispatcher.start()
+        if self._keeps_history:
+            available = self.when_available()
+            available.addCallback(lambda _: self.commands.warn_of_eviction())
 
     def stopService(self) -> Deferred[Any]:
         super().stopService()

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.interfaces import IListener
+from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.positions import HistoryRules, read_position
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.delivery.fanout import Fanout
@@ -215,6 +216,9 @@ class Dispatcher:
                 continue  # any other was on its way when the last listener left
             arrivals.note(channel, payload)
             sender = notes.take(channel, payload) if notes.senders else None
+            if markers.position is None:  # one call less for each message
+                publications.append(Publication(channel, payload, sender))
+                continue
             publications.append(markers.publication(channel, payload, sender))
         if publications:
             self._fanout.hand_over(publications)

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.messages import Published
 from ws4redis_tx.core.names import with_history
 from ws4redis_tx.core.positions import LONGEST_MEMORY, Kept, Position
@@ -76,6 +77,23 @@ class KeptCommands:
                 "and a client that comes back is told of a gap. Grant the permissions that "
                 "docs/security.md lists to mend it.",
                 why=why,
+            )
+
+    @inlineCallbacks
+    def warn_of_eviction(self) -> Any:
+        """A channel of which Redis has evicted everything looks like one without a message."""
+        try:
+            answer = yield self.execute("INFO", "memory", fits=lambda each: isinstance(each, bytes))
+        except BrokerUnavailable:
+            return  # or it does not tell this user
+        told = dict(line.split(b":", 1) for line in answer.splitlines() if b":" in line)
+        policy = told.get(b"maxmemory_policy", b"noeviction").decode(errors="replace")
+        if told.get(b"maxmemory", b"0") != b"0" and policy != "noeviction":
+            _log.warn(
+                "Redis may evict histories (maxmemory-policy {policy}). A client that comes back "
+                "is then not always told that it has missed something. Set maxmemory-policy to "
+                "noeviction to mend it.",
+                policy=policy,
             )
 
     def forget(self, channels: Sequence[bytes]) -> Deferred[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import valkey
 from twisted.internet.defer import inlineCallbacks
 
-from tests.support.brokers import AWKWARD, BrokerTestCase
+from tests.support.brokers import AWKWARD, BrokerTestCase, start_broker
 from tests.support.logs import log_lines
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable
 from ws4redis_tx.core.messages import Published
@@ -108,7 +108,6 @@ class LayoutTests(HistoryTestCase):
 
     @inlineCallbacks
     def test_names_have_the_prefix_and_the_tenant(self) -> Any:
-        from tests.support.brokers import start_broker
 
         broker = start_broker(self, self.redis.address, "site")
         yield broker.when_available()
@@ -272,6 +271,45 @@ class RefusedTests(HistoryTestCase):
         yield self.listener.wait_for(1)
         self.assertEqual(self.listener.heard, [(F, b"later")])
         self.assertEqual(self.numbers(), [1])
+
+    @inlineCallbacks
+    def test_a_redis_that_may_evict_histories_is_warned_of(self) -> Any:
+        """A gap is told as long as something is left; nothing is, where everything was evicted."""
+        told: list[list[str]] = []
+        for memory, policy in (
+            ("100mb", "allkeys-lru"),
+            ("100mb", "noeviction"),
+            ("0", "allkeys-lru"),
+        ):
+            self.redis.command("CONFIG", "SET", "maxmemory", memory, "maxmemory-policy", policy)
+            lines = log_lines(self)
+            broker = start_broker(self, self.redis.address, "", (("*", 3, 60),))
+            yield broker.when_available()
+            yield broker.commands.position()  # asked after the memory
+            told.append([line for line in lines if "evict" in line])
+        self.assertEqual([len(each) for each in told], [1, 0, 0], told)
+        self.assertIn("allkeys-lru", told[0][0])
+        self.assertIn("noeviction", told[0][0])
+
+    @inlineCallbacks
+    def test_who_may_not_publish_markers_leaves_nothing(self) -> Any:
+        """Else each attempt would leave one more in the history, which nobody was sent."""
+        yield self.publish(F)
+        before = self.redis.command("LRANGE", b"stream:" + F, 0, -1)
+        user = ("ACL", "SETUSER", "default", "resetchannels", "&broadcast:*", "&ws4redis:*")
+        self.redis.command(*user)
+        with self.assertRaises(BrokerRefused) as caught:
+            yield self.publish(F, G)
+        self.assertIn("channel: side:" + F.decode(), str(caught.exception))
+        self.assertEqual(self.redis.command("LRANGE", b"stream:" + F, 0, -1), before)
+        self.assertEqual(self.redis.command("EXISTS", b"stream:" + G, G, b"pos:" + G), 0)
+
+    @inlineCallbacks
+    def test_a_redis_that_does_not_tell_its_memory_is_no_trouble(self) -> Any:
+        self.redis.command("ACL", "SETUSER", "default", "-info")
+        broker = start_broker(self, self.redis.address, "", (("*", 3, 60),))
+        yield broker.when_available()
+        yield broker.commands.position()
 
     @inlineCallbacks
     def test_without_scripts_there_is_no_history_and_one_line_says_so(self) -> Any:

@@ -57,7 +57,8 @@ end
 # For each channel: append the entry, and keep one more than the size, which proves that nothing is
 # missing before the oldest one. The count begins at 2 instead of 1 if there may have been messages
 # before it that are in no history. The entry comes first: only that can be refused for the type of
-# a key, and memory that is full refuses only the first write. In a history that has expired, an
+# a key, and memory that is full refuses only the first write. The marker comes next: a user without
+# the permission to publish it leaves nothing. In a history that has expired, an
 # entry of version 0 tells of the last message before. A channel that fails harms no other.
 PUBLISH_KEPT = (
     STAMPS
@@ -69,7 +70,7 @@ local once = KEYS[3 + width * number]
 local function publish(i, stamp)
     local first = 3 + width * (i - 1)
     local channel, at, pos, list = KEYS[first], KEYS[first + 1], KEYS[first + 2], KEYS[first + 3]
-    local commands, proof = {}, nil
+    local commands, proof, length = {}, nil, nil
     if expire ~= '0' then
         commands[1] = {'SETEX', channel, expire, message}
         commands[2] = {'SETEX', at, expire, text(stamp)}
@@ -87,15 +88,20 @@ local function publish(i, stamp)
         local entry = version .. ' ' .. place .. ' ' .. message
         place = place .. ' ' .. began
         table.insert(commands, 1, {'RPUSH', list, entry})
-        table.insert(commands, 2, {'LTRIM', list, -most, -1})
-        table.insert(commands, 3, {'EXPIRE', list, seconds})
+        table.insert(commands, 2, {'PUBLISH', ARGV[7 + i], place})
+        table.insert(commands, 3, {'LTRIM', list, -most, -1})
+        table.insert(commands, 4, {'EXPIRE', list, seconds})
         commands[#commands + 1] = {'SETEX', pos, memory, place}
-        commands[#commands + 1] = {'PUBLISH', ARGV[7 + i], place}
     end
     for place, command in ipairs(commands) do
         local answer = redis.pcall(unpack(command))
-        if type(answer) == 'table' and answer.err then return answer end
-        if place == 1 and proof and answer == 1 then redis.pcall('LPUSH', list, proof) end
+        if type(answer) == 'table' and answer.err then
+            if size == 0 or place ~= 2 then return answer end
+            redis.pcall('RPOP', list)
+            return {err = answer.err .. ': ' .. ARGV[7 + i]}
+        end
+        if place == 1 then length = answer end
+        if place == 2 and proof and length == 1 then redis.pcall('LPUSH', list, proof) end
     end
     return redis.pcall('PUBLISH', channel, message)
 end
