@@ -57,6 +57,7 @@ test: $(VENV)/.installed
 
 # Status 77 means that there is no Python 2.7, or no atheris. The program has said so.
 test-all: $(VENV)/.installed
+	@.ci/debian
 	@for each in $(MATRIX); do $(BIN)/python -m pip install --quiet $$each || \
 		echo "$$each cannot be installed: the tests that publish in it are skipped"; done
 	WS4REDIS_FULL=1 $(MAKE) test
