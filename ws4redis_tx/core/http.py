@@ -130,7 +130,7 @@ def make_request(
 
 
 def _wrong_version(version: str) -> str:
-    return "" if version == "HTTP/1.1" else "This URL needs HTTP/1.1. In nginx: proxy_http_version 1.1;"
+    return "" if version == "HTTP/1.1" else "Use HTTP/1.1. In nginx: proxy_http_version 1.1;"
 
 
 def refusal(denied: Denied) -> bytes:
