@@ -10,12 +10,17 @@ from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import deferLater
 
-from tests.support.django import set_up_django
+from tests.support.django import in_thread, set_up_django
 from tests.support.redis import RedisServer
 from tests.support.sites import ContractTestCase
 from ws4redis_tx.core.positions import Position, read_position
 
 set_up_django()
+
+from django.core.signals import request_finished, request_started
+from django.template import engines
+
+from ws4redis_tx.publisher import RedisPublisher
 
 HISTORY = {"foobar": (100, 600)}
 SUBPROTOCOL = "ws4redis.resume"
@@ -119,6 +124,29 @@ class FirstFrameTests(ResumeTestCase):
             frame = yield client.next()
             self.assertIsInstance(frame, kind)
             self.assertEqual(Frame(frame).payload, message)
+
+
+class PageTests(ResumeTestCase):
+    @inlineCallbacks
+    def test_what_comes_between_a_view_s_query_and_the_page_s_connect_arrives_once(self) -> Any:
+        template = engines["django"].from_string("{% load ws4redis %}{% ws4redis_position %}")
+
+        def view() -> str:
+            request_started.send(sender=None)
+            try:  # the query comes here; another process publishes behind it
+                RedisPublisher(facility="foobar", broadcast=True).publish_message("between")
+                return str(template.render({}))
+            finally:
+                request_finished.send(sender=None)
+
+        yield self.say("before")
+        position = yield in_thread(view)
+        client = yield self.resume(position)
+        first = Frame((yield client.next()))
+        self.assertEqual((first.status["recovered"], first.status["gap"]), (True, []))
+        yield self.say("after")
+        heard = yield self.hear(client, 2)
+        self.assertEqual(self.payloads(heard), [b"between", b"after"])
 
 
 class ResumeTests(ResumeTestCase):
