@@ -201,7 +201,7 @@ def _read(source: str, index: int, field: Field) -> tuple[Any, int]:
         raise Malformed(f"{field.name} has another type.")
     if kind == NUMBER:
         return _number(source[index:end]), end
-    return (_checked(value) if kind == TEXT else value), end
+    return (_checked(str(value)) if kind == TEXT else value), end
 
 
 def _number(digits: str) -> int:

@@ -175,7 +175,8 @@ REPLY = Message(
         "presence_stats",
         MESSAGE,
         Message(
-            Field(1, "num_clients", NUMBER, kept=True), Field(2, "num_users", NUMBER, kept=True)
+            Field(1, "num_clients", NUMBER, kept=True),
+            Field(2, "num_users", NUMBER, kept=True),
         ),
     ),
     Field(11, "history", MESSAGE, HISTORY_RESULT),
