@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -29,14 +30,17 @@ from ws4redis_tx.core.interfaces import (
     Refusal,
 )
 from ws4redis_tx.core.messages import Publication
-from ws4redis_tx.core.names import Namespace, check_tenant, control_channel, known_rights, namespace
+from ws4redis_tx.core.names import Namespace, check_tenant, known_rights, namespace
 from ws4redis_tx.core.positions import history_of
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
+from ws4redis_tx.core.tokens import TokenAuthorizer, Tokens
 from ws4redis_tx.protocols.classic import ClassicProtocol
 from ws4redis_tx.protocols.subscriber_connection import SubscriberConnection
 from ws4redis_tx.redis.broker import RedisBroker
 from ws4redis_tx.redis_store import NO_BROADCAST, UNNAMED, Names, RedisMessage, RedisStore
-from ws4redis_tx.revocation.messages import CONTROL_NAME, disconnection
+from ws4redis_tx.revocation.control_channel import tell_servers
+from ws4redis_tx.revocation.messages import disconnection
+from ws4redis_tx.revocation.void_tokens import void_by
 from ws4redis_tx.scheduling import clock
 from ws4redis_tx.sessions.hooks import HookObserver
 from ws4redis_tx.sessions.interfaces import ISessionObserver
@@ -148,7 +152,8 @@ def disconnect(
     revocation = disconnection(
         user=user, session=session, group=group, facility=facility, tenant=tenant
     )
-    return broker.publish([control_channel(config.prefix, CONTROL_NAME)], revocation.payload, 0)
+    void = void_by(revocation, time.time()) if config.token_secret else None
+    return tell_servers(config.prefix, broker, revocation, void)
 
 
 def make_broker(config: ServerConfig, *, reactor: Any = None) -> RedisBroker:
@@ -184,6 +189,9 @@ def make_factory(
     log = ClientLog(reactor)
     protocols = [ClassicProtocol(config, broker, make_subscriber, reactor, log.note)]
     observers = _observers(hooks, reactor)
+    if config.token_secret and not getattr(authorizer, "takes_tokens", False):
+        tokens = Tokens(config.token_secret, endless=config.endless_tokens)
+        authorizer = TokenAuthorizer(tokens, authorizer, tenants=config.tenants)
     return WebSocketFactory(
         Server(config, broker, authorizer, protocols, reactor, log, observers, EventStream)
     )
@@ -265,7 +273,8 @@ def _default_authorizer(config: ServerConfig, subscriber: object, reactor: Any) 
         return AnonymousAuthorizer()
     from ws4redis_tx.django.authorizer import DjangoAuthorizer
 
-    return DjangoAuthorizer(reactor, known_rights(subscriber))
+    tokens = Tokens(config.token_secret, endless=config.endless_tokens)
+    return DjangoAuthorizer(reactor, known_rights(subscriber), tokens=tokens)
 
 
 def _default_hooks(config: ServerConfig, reactor: Any) -> Any:
