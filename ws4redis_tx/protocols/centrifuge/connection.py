@@ -187,19 +187,26 @@ class Connection:
     # Pings
 
     def ping(self) -> None:
-        if self.connected and not self.refused and not self.pinged:
-            self.pinged = True
+        if self.refused or self.session.outbox.paused:
+            return  # a client that is merely slow has not read the ping
+        self.pinged = True
+        if self.websocket_pings:
+            self.session.transport.check_liveness()
+        else:
             self.session.outbox.write_control(self.codec.message({}))
 
     def check_pong(self) -> None:
         """The time for an answer is over."""
-        if self.pinged:
+        if self.websocket_pings:
+            self.pinged = self.session.transport.silent
+        if self.pinged and not self.session.outbox.paused:
             self.disconnect(errors.NO_PONG)
 
     def _pong(self) -> None:
-        if not self.pinged:
+        if not self.pinged or self.websocket_pings:
             self._waiting.append(None)
-        self.pinged = False
+        else:
+            self.pinged = False
 
     # Subscriptions
 

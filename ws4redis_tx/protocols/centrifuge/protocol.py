@@ -132,8 +132,7 @@ class CentrifugeProtocol:
 
     def connected(self, connection: Connection) -> None:
         """Its ``connect`` was answered."""
-        if not connection.websocket_pings:
-            self._pings.add(connection)
+        self._pings.add(connection, after=0.5)
 
     def read_name(self, connection: Connection, text: str) -> Name:
         return read_name(text)

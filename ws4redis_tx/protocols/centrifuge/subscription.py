@@ -39,7 +39,7 @@ class Subscription:
 
     __slots__ = (
         "_held", "_held_bytes", "catching", "channel", "connection", "expires", "history", "info",
-        "live", "name", "own", "server_side", "sides", "timer",
+        "live", "name", "own", "published", "server_side", "sides", "timer",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +60,8 @@ class Subscription:
         """Whether it was answered, and has not been ended since."""
         self.catching = False
         """Whether it catches up after an outage."""
+        self.published = False
+        """Whether the client has published there."""
         self.own = False
         """Whether a token of its own is the right to it."""
         self.info = b""
