@@ -33,8 +33,10 @@ from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.names import Namespace, check_tenant, known_rights, namespace
 from ws4redis_tx.core.positions import history_of
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
-from ws4redis_tx.core.tokens import TokenAuthorizer, Tokens
+from ws4redis_tx.core.tokens import Tokens, with_tokens
+from ws4redis_tx.protocols.centrifuge.protocol import CentrifugeProtocol
 from ws4redis_tx.protocols.classic import ClassicProtocol
+from ws4redis_tx.protocols.interfaces import IProtocol
 from ws4redis_tx.protocols.subscriber_connection import SubscriberConnection
 from ws4redis_tx.redis.broker import RedisBroker
 from ws4redis_tx.redis_store import NO_BROADCAST, UNNAMED, Names, RedisMessage, RedisStore
@@ -152,7 +154,7 @@ def disconnect(
     revocation = disconnection(
         user=user, session=session, group=group, facility=facility, tenant=tenant
     )
-    void = void_by(revocation, time.time()) if config.token_secret else None
+    void = void_by(revocation, time.time()) if config.centrifuge_url else None
     return tell_servers(config.prefix, broker, revocation, void)
 
 
@@ -187,11 +189,14 @@ def make_factory(
     if hooks is None:
         hooks = _default_hooks(config, reactor)
     log = ClientLog(reactor)
-    protocols = [ClassicProtocol(config, broker, make_subscriber, reactor, log.note)]
-    observers = _observers(hooks, reactor)
-    if config.token_secret and not getattr(authorizer, "takes_tokens", False):
+    classic = ClassicProtocol(config, broker, make_subscriber, reactor, log.note)
+    protocols: list[IProtocol] = [classic]
+    if config.centrifuge_url:
         tokens = Tokens(config.token_secret, endless=config.endless_tokens)
-        authorizer = TokenAuthorizer(tokens, authorizer, tenants=config.tenants)
+        authorizer = with_tokens(authorizer, tokens, tenants=config.tenants)
+        more: Any = {"tokens": tokens, "failed": log.failed, "note": log.note}
+        protocols.append(CentrifugeProtocol(config, broker, reactor, **more))
+    observers = _observers(hooks, reactor)
     return WebSocketFactory(
         Server(config, broker, authorizer, protocols, reactor, log, observers, EventStream)
     )
@@ -273,8 +278,7 @@ def _default_authorizer(config: ServerConfig, subscriber: object, reactor: Any) 
         return AnonymousAuthorizer()
     from ws4redis_tx.django.authorizer import DjangoAuthorizer
 
-    tokens = Tokens(config.token_secret, endless=config.endless_tokens)
-    return DjangoAuthorizer(reactor, known_rights(subscriber), tokens=tokens)
+    return DjangoAuthorizer(reactor, known_rights(subscriber))
 
 
 def _default_hooks(config: ServerConfig, reactor: Any) -> Any:

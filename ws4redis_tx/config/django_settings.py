@@ -12,9 +12,10 @@ from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from ws4redis_tx.config.fields_alone import DEFAULT_LISTEN
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.config.setting import Setting
-from ws4redis_tx.config.table import BY_FIELD, BY_NAME, DEFAULT_LISTEN, SETTINGS
+from ws4redis_tx.config.table import BY_FIELD, BY_NAME, SETTINGS
 from ws4redis_tx.config.token_secrets import derived
 from ws4redis_tx.core.admission import Identity
 from ws4redis_tx.core.errors import ConfigError, nearest

@@ -62,7 +62,9 @@ class Handshake:
 
     @property
     def facility(self) -> str:
-        """Raises ``Denied`` (400) when its escapes are not UTF-8."""
+        """``""`` for a connection that has none. Raises ``Denied`` (400) when its escapes are not
+        UTF-8.
+        """
         path, start = self.path, self.websocket_url
         raw = path[len(start) :] if path.startswith(start) else ""
         if "%" not in raw and raw.isascii():

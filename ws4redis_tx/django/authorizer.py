@@ -35,19 +35,15 @@ class DjangoAuthorizer:
 
     :param known_rights: the rights that a callback may grant.
     :param context: a context manager that the thread enters around each lookup.
-    :param tokens: judges the tokens that clients show.
     """
-
-    takes_tokens = True
 
     def __init__(
         self,
         reactor: Any,
         known_rights: Iterable[str] = SUBSCRIBE_RIGHTS + PUBLISH_RIGHTS,
         context: Callable[[], AbstractContextManager[object]] = nullcontext,
-        tokens: Tokens | None = None,
     ) -> None:
-        self._tokens = tokens or Tokens(())
+        self._tokens = Tokens(())
         self._context = context
         self._reactor = reactor
         self._known_rights = frozenset(known_rights)
@@ -55,6 +51,10 @@ class DjangoAuthorizer:
         self._at_shutdown: Any = None
         self._outages = OutageLog(reactor)
         self._foreign_groups = memberof.ForeignGroups(reactor)
+
+    def take_tokens(self, tokens: Tokens) -> None:
+        """Let ``tokens`` judge those that clients show. Before this, none is good."""
+        self._tokens = tokens
 
     def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
         if self._lookups is None:

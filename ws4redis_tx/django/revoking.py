@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.conf import settings
 
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.names import control_channel
@@ -65,9 +64,8 @@ def tell(revocation: Revocation) -> None:
 
 def uses_tokens() -> bool:
     """Whether clients may show tokens that something makes void."""
-    return bool(getattr(settings, "WS4REDIS_CENTRIFUGE_URL", None)) and django_settings.get_flag(
-        "WS4REDIS_REVOKE"
-    )
+    url = django_settings.get_checked("WS4REDIS_CENTRIFUGE_URL")
+    return url is not None and django_settings.get_flag("WS4REDIS_REVOKE")
 
 
 def void_tokens(

@@ -35,7 +35,7 @@ from ws4redis_tx.revocation.messages import (
 from ws4redis_tx.revocation.packing import Packer
 from ws4redis_tx.revocation.rechecker import Rechecker
 from ws4redis_tx.revocation.session_index import AdmissionRecord, IRevocable, SessionIndex
-from ws4redis_tx.revocation.void_tokens import Voiding, VoidTokens, void_lists
+from ws4redis_tx.revocation.void_tokens import CLOSE_CODE, Voiding, VoidTokens, void_lists
 from ws4redis_tx.scheduling.deferreds import gather
 from ws4redis_tx.scheduling.summaries import Summaries
 
@@ -79,7 +79,7 @@ class Revocations:
             config.prefix, broker, reactor, self._heard, self._catch_up, self._voided
         )
         self._lists = logout_lists(config.prefix)
-        self._void_lists = void_lists(config.prefix) if config.token_secret else []
+        self._void_lists = void_lists(config.prefix) if config.centrifuge_url else []
         self._void_tokens = VoidTokens()
         self._unregister: Callable[[], None] | None = None
         self.sequence = 0
@@ -193,7 +193,7 @@ class Revocations:
 
     def _voided(self, voiding: Voiding) -> None:
         self._void_tokens.add(voiding)
-        self._end(self._index.with_tokens(voiding), _VOID)
+        self._end(self._index.with_tokens(voiding), _VOID, CLOSE_CODE)
 
     def _remember(self, revocation: Revocation) -> None:
         now = self._reactor.seconds()
@@ -219,23 +219,23 @@ class Revocations:
 
     # Whom it concerns
 
-    def _end(self, sessions: Collection[IRevocable], why: str) -> None:
+    def _end(self, sessions: Collection[IRevocable], why: str, code: int = 1008) -> None:
         """End them; many of them a few at a time, as others want to be served too."""
         if sessions:
             line = f"Ended {len(sessions)} websockets: {why}"
             if self._lines.admits(why, line):
                 _log.info("{line}", line=line)
-            self._end_some(list(reversed(list(sessions))))
+            self._end_some(list(reversed(list(sessions))), code)
 
     def _end_one(self, session: IRevocable, why: str) -> None:
         self._end([session], why)
 
-    def _end_some(self, remaining: list[IRevocable]) -> None:
+    def _end_some(self, remaining: list[IRevocable], code: int) -> None:
         for _ in range(min(_CLOSED_AT_ONCE, len(remaining))):
-            remaining.pop().revoke()
+            remaining.pop().revoke(code)
         if remaining:
             self._ending = [each for each in self._ending if each.active()]
-            self._ending.append(self._reactor.callLater(0, self._end_some, remaining))
+            self._ending.append(self._reactor.callLater(0, self._end_some, remaining, code))
 
     def _recheck_concerned(self, revocation: Revocation) -> None:
         for session in self._index.concerned(revocation):
@@ -280,7 +280,7 @@ class Revocations:
         if digests:
             self._heard(Revocation(LOGOUT, "session", tuple(digests)))
         self._void_tokens.add_lists(void, self._rechecker.unix_time())
-        self._end(self._index.covered_by(self._void_tokens), _VOID)
+        self._end(self._index.covered_by(self._void_tokens), _VOID, CLOSE_CODE)
 
     def _not_read(self, failure: Failure) -> None:
         if failure.check(BrokerRefused):

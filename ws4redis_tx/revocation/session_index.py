@@ -24,11 +24,14 @@ class IRevocable(Protocol):
     admitted: AdmissionRecord | None
     """Ours: ``SessionIndex`` sets it. ``None`` initially."""
 
+    part: bool
+    """Whether it is a part of a session, which is none of the server's ``sessions``."""
+
     @property
     def ended(self) -> bool:
         """Whether the client is gone, or was told to go."""
 
-    def revoke(self) -> object:
+    def revoke(self, code: int = 1008) -> object:
         """End it: the visitor may not have this any more."""
 
     def close(self, code: int, reason: str) -> object:
@@ -79,14 +82,17 @@ class SessionIndex:
         self._by_session_key: Index[bytes, IRevocable] = Index()
         # Those who showed a token, by all that can make it void.
         self._by_token: Index[bytes, IRevocable] = Index()
+        self._parts: set[IRevocable] = set()
         self.size = 0
 
     def add(self, session: IRevocable, admitted: AdmissionRecord) -> None:
         session.admitted = admitted
         self.size += 1
+        if session.part:
+            self._parts.add(session)
         self._by_user.add(admitted.identity.user_id, session)
         self._by_session_key.add(_session_key(admitted.identity), session)
-        if admitted.issued is not None:
+        if admitted.issued is not None and not session.part:  # the whole is closed
             for digest in digests_of(admitted.identity):
                 self._by_token.add(_key(digest), session)
 
@@ -95,9 +101,10 @@ class SessionIndex:
         admitted, session.admitted = session.admitted, None
         if admitted is not None:
             self.size -= 1
+            self._parts.discard(session)
             self._by_user.discard(admitted.identity.user_id, session)
             self._by_session_key.discard(_session_key(admitted.identity), session)
-            if admitted.issued is not None:
+            if admitted.issued is not None and not session.part:
                 for digest in digests_of(admitted.identity):
                     self._by_token.discard(_key(digest), session)
         return admitted
@@ -110,7 +117,8 @@ class SessionIndex:
             self.add(session, admitted)
 
     def all(self) -> list[IRevocable]:
-        return [each for each in self._sessions() if each.admitted is not None]
+        sessions = [each for each in self._sessions() if each.admitted is not None]
+        return [*sessions, *self._parts]
 
     def with_tokens(self, voiding: Voiding) -> list[IRevocable]:
         """Those whose tokens have become void, also those whose handshake is under way."""

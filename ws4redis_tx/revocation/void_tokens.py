@@ -26,6 +26,11 @@ from ws4redis_tx.core.admission import Identity
 from ws4redis_tx.core.names import control_channel
 from ws4redis_tx.revocation.messages import Revocation
 
+CLOSE_CODE = 3005
+"""In Centrifuge's protocol: the connection has expired, and its client comes back with another
+token.
+"""
+
 KEPT_FOR = 24 * 3600
 """Seconds for which the lists are kept. A token that lives longer is not judged by what was before.
 """

@@ -209,6 +209,8 @@ class Server:
         self.timeouts.discard(session)
         self.opening.discard(session)
         self.sessions.add(session)
+        if session.feed.own_pings:
+            return
         self._liveness.add(session.transport)
         if isinstance(session.feed, ResumingFeed):
             self._marks.add(session)

@@ -18,8 +18,9 @@ from django.test import RequestFactory, override_settings
 
 from ws4redis_tx import settings as old_settings
 from ws4redis_tx.config import django_settings
+from ws4redis_tx.config.fields_alone import DEFAULT_LISTEN
 from ws4redis_tx.config.server_config import ServerConfig
-from ws4redis_tx.config.table import BY_NAME, DEFAULT_LISTEN
+from ws4redis_tx.config.table import BY_NAME
 from ws4redis_tx.context_processors import default
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.redis_address import RedisAddress
@@ -110,6 +111,7 @@ class SettingsTests(SynchronousTestCase):
             "WS4REDIS_TENANT": "no.such.callback",
             "WS4REDIS_HISTORY": {"orders": 100},
             "WS4REDIS_TOKEN_SECRET": "guessed",
+            "WS4REDIS_CENTRIFUGE_URL": "connection",
             "WS4REDIS_ENDLESS_TOKENS": "yes",
         }
         with override_settings(**wrong):
@@ -123,7 +125,7 @@ class SettingsTests(SynchronousTestCase):
     def test_the_secret_of_tokens_is_derived_unless_it_is_written(self) -> None:
         keys = {"SECRET_KEY": "the newest key", "SECRET_KEY_FALLBACKS": ["an older key"]}
         with override_settings(**keys, WS4REDIS_TOKEN_SECRET=None):
-            newest, older = secrets = django_settings.get_token_secrets()
+            _newest, older = secrets = django_settings.get_token_secrets()
             self.assertEqual(django_settings.server_config().token_secret, secrets)
         for secret in secrets:
             self.assertEqual(len(secret), 64)

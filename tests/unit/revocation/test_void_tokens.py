@@ -41,7 +41,7 @@ class Tokens(Site):
 
 class VoidTestCase(RevocationTests):
     def use(self, broker: MemoryBroker | None = None, **config: Any) -> None:
-        super().use(broker, token_secret=("x" * 32,), **config)
+        super().use(broker, centrifuge_url="/connection/", **config)
         self.site = Tokens()
         self.site.visitors["ann"] = ANN
         self.factory.session_server.use(self.site)
@@ -63,7 +63,7 @@ class VoidTests(VoidTestCase):
             self.void(kind, f"not {name}")
             self.assertIsNone(clients["ann"].close_code)
             self.void(kind, name)
-            self.assertEqual(clients["ann"].close_code, 1008, kind)
+            self.assertEqual(clients["ann"].close_code, 3005, kind)
             self.assertIsNone(clients["mary"].close_code)
 
     def test_what_a_session_opened_stays(self) -> None:
@@ -116,7 +116,7 @@ class VoidTests(VoidTestCase):
         self.assertIsNone(client.close_code)
         self.broker.publish([key], entry, 60)
         self.outage()
-        self.assertEqual(client.close_code, 1008)
+        self.assertEqual(client.close_code, 3005)
         self.assertIsNone(mary.close_code)
 
     def test_a_server_without_tokens_reads_no_lists(self) -> None:
@@ -136,7 +136,8 @@ class VoidTests(VoidTestCase):
         self.connect("ann", "")
         for payload in (
             b"3:", b"3:[]", b"3:{}", b'3:{"void": 7, "before": 1}',
-            b'3:{"void": ["x"], "before": 1}', b'3:{"void": [7], "before": 1}', b'3:{"void": [], "before": "soon"}',
+            b'3:{"void": ["x"], "before": 1}', b'3:{"void": [7], "before": 1}',
+            b'3:{"void": [], "before": "soon"}',
             b'3:{"void": [], "before": NaN}', b"3:" + b"[" * 10_000,
         ):  # fmt: skip
             self.assertRaises(ValueError, read_voiding, payload)
@@ -209,7 +210,7 @@ class RecheckTests(VoidTestCase):
         self.site.visitors["ann"] = Identity(None, "ann", ("staff", "more"), "7")
         self.outage()
         self.void(GROUP, "more")
-        self.assertEqual(client.close_code, 1008)
+        self.assertEqual(client.close_code, 3005)
 
     def test_whoever_left_is_forgotten(self) -> None:
         index = self.revocations._index

@@ -39,6 +39,7 @@ WRITTEN: dict[str, tuple[list[str], Any]] = {
     "allowed_origins": (["--origin=https://a.example", "--origin=*"], ("https://a.example", "*")),
     "require_origin": (["--require-origin"], True),
     "token_secret": ([f"--token-secret=@{SECRETS}"], tuple(SECRETS.read_text().split("\n")[::2])),
+    "centrifuge_url": (["--centrifuge-url=/connection/"], "/connection/"),
     "endless_tokens": (["--endless-tokens"], True),
     "trusted_proxies": (["--trusted-proxy=unix", "--trusted-proxy=::1"], ("unix", "::1")),
     "max_message_size": (["--max-message-size=5"], 5),

@@ -7,6 +7,7 @@ from ws4redis_tx.core.tokens.authorizer import (
     TokenAuthorizer,
     identity_of_claims,
     issued_of_claims,
+    with_tokens,
 )
 from ws4redis_tx.core.tokens.claims import (
     ConnectionClaims,
@@ -26,4 +27,5 @@ __all__ = [
     "Tokens",
     "identity_of_claims",
     "issued_of_claims",
+    "with_tokens",
 ]

@@ -37,6 +37,17 @@ class TokenAuthorizer:
         return Admission(identity, default_policy(rights), request, issued=issued_of_claims(claims))
 
 
+def with_tokens(authorizer: Any, tokens: Tokens, *, tenants: bool = False) -> Any:
+    """``authorizer``, if it judges tokens itself: it has a method ``take_tokens``, which is called
+    with ``tokens``. Else a ``TokenAuthorizer`` in front of it.
+    """
+    take = getattr(authorizer, "take_tokens", None)
+    if take is None:
+        return TokenAuthorizer(tokens, authorizer, tenants=tenants)
+    take(tokens)
+    return authorizer
+
+
 def identity_of_claims(claims: ConnectionClaims) -> Identity:
     return Identity(
         username=claims.sub or None,
