@@ -124,10 +124,9 @@ def _identity_of(user: Any) -> Identity:
         raise TypeError(f"user is a {type(user).__name__}, not a user. {remedy}")
     if user.is_authenticated and not getattr(user, "is_active", True):
         raise PermissionDenied("This account is not active: it gets no token.")
-    identity = identity_of(SimpleNamespace(user=user))
-    if user.is_authenticated and identity.username is None:
+    if user.is_authenticated and not user.get_username():
         raise ValueError("The user has no name. A token names the user by get_username().")
-    return identity
+    return identity_of(SimpleNamespace(user=user))
 
 
 def _names(channels: object) -> list[str]:
