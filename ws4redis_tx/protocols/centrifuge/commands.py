@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import inlineCallbacks
 
-from ws4redis_tx.core.streams import MOST, Wanted
+from ws4redis_tx.core.positions import MOST, Wanted
 from ws4redis_tx.protocols.centrifuge import errors
 from ws4redis_tx.protocols.centrifuge.codec import describe, epoch_text
 from ws4redis_tx.protocols.centrifuge.errors import CommandError, Ends

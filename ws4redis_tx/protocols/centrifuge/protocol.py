@@ -52,6 +52,7 @@ _CODES = {
 class CentrifugeProtocol:
     """An ``IProtocol``. A session's ``state`` is its ``Connection``.
 
+    :param version: the server's, as clients are told.
     :param tokens: reads the tokens that clients show; ``None``: there are none.
     :param occupancy: knows who is present where; ``None``: nothing does.
     :param failed: logs a text and a failure of the server's.
@@ -64,6 +65,7 @@ class CentrifugeProtocol:
         broker: Any,
         reactor: Any,
         *,
+        version: str,
         tokens: Any = None,
         occupancy: Any = None,
         failed: Callable[[str, Any], object],
@@ -74,6 +76,7 @@ class CentrifugeProtocol:
         self.config = config
         self.broker = broker
         self.reactor = reactor
+        self.version = version
         self.failed = failed
         self.note = note
         self.occupancy = occupancy

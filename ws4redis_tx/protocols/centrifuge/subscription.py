@@ -9,8 +9,7 @@ from twisted.internet.defer import inlineCallbacks
 
 from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.names import side_channel
-from ws4redis_tx.core.positions import History, Missed, Position, history_of
-from ws4redis_tx.core.streams import Stream, Wanted
+from ws4redis_tx.core.positions import History, Missed, Position, Stream, Wanted, history_of
 from ws4redis_tx.protocols.centrifuge.codec import describe, epoch_text
 from ws4redis_tx.protocols.centrifuge.errors import (
     ALREADY_SUBSCRIBED,
