@@ -118,6 +118,19 @@ class PositionedPublication(Publication):
         return position._replace(stamp=position.stamp - 1) if self.marked else position
 
 
+class Arrival(Publication):
+    """A client's coming or going, on the channel beside that on which it is present."""
+
+    __slots__ = ("event",)
+
+    number = 0
+
+    def __init__(self, channel: bytes, event: str, info: bytes) -> None:
+        super().__init__(channel, info)
+        self.event = event
+        """``join`` or ``leave``; the payload is what is said of the client."""
+
+
 class Notice(NamedTuple):
     """Tells a client that keeps a position that the position has moved on, or that messages on the
     channels of ``gap`` may be missing before it.

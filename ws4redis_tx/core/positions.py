@@ -82,6 +82,8 @@ class Kept(NamedTuple):
 
     history: History | None = None
     once: str = ""
+    info: bytes = b""
+    """What is said of the client that publishes it: a JSON object, without a line break."""
 
 
 NOT_KEPT = Kept()

@@ -79,7 +79,7 @@ class Commands(KeptCommands):
         """
         if not channels:
             return succeed(Published(0))
-        if kept.once or (kept.history and self.scripts_permitted):
+        if kept.once or ((kept.history or kept.info) and self.scripts_permitted):
             return self.publish_and_keep(channels, message, expire, kept)
         if kept.history:
             self.note_no_history("it may not run scripts")
