@@ -32,7 +32,9 @@ from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.names import Namespace, check_tenant, control_channel, known_rights, namespace
 from ws4redis_tx.core.positions import history_of
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
+from ws4redis_tx.protocols.centrifuge.protocol import CentrifugeProtocol
 from ws4redis_tx.protocols.classic import ClassicProtocol
+from ws4redis_tx.protocols.interfaces import IProtocol
 from ws4redis_tx.protocols.subscriber_connection import SubscriberConnection
 from ws4redis_tx.redis.broker import RedisBroker
 from ws4redis_tx.redis_store import NO_BROADCAST, UNNAMED, Names, RedisMessage, RedisStore
@@ -182,7 +184,13 @@ def make_factory(
     if hooks is None:
         hooks = _default_hooks(config, reactor)
     log = ClientLog(reactor)
-    protocols = [ClassicProtocol(config, broker, make_subscriber, reactor, log.note)]
+    protocols: list[IProtocol] = [
+        ClassicProtocol(config, broker, make_subscriber, reactor, log.note)
+    ]
+    if config.centrifuge_url:
+        protocols.append(
+            CentrifugeProtocol(config, broker, reactor, failed=log.failed, note=log.note)
+        )
     observers = _observers(hooks, reactor)
     return WebSocketFactory(
         Server(config, broker, authorizer, protocols, reactor, log, observers, EventStream)

@@ -11,9 +11,10 @@ from urllib.parse import quote
 from django.apps import apps
 from django.conf import settings
 
+from ws4redis_tx.config.fields_alone import DEFAULT_LISTEN
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.config.setting import Setting
-from ws4redis_tx.config.table import BY_FIELD, BY_NAME, DEFAULT_LISTEN, SETTINGS
+from ws4redis_tx.config.table import BY_FIELD, BY_NAME, SETTINGS
 from ws4redis_tx.core.admission import Identity
 from ws4redis_tx.core.errors import ConfigError, nearest
 from ws4redis_tx.core.names import Namespace, check_tenant, namespace

@@ -12,6 +12,7 @@ option; a setting that Django's code alone uses has neither option nor field.
 
 from __future__ import annotations
 
+from ws4redis_tx.config.fields_alone import FIELDS_ALONE
 from ws4redis_tx.config.history_patterns import HistoryPatterns
 from ws4redis_tx.config.importing import Importable
 from ws4redis_tx.config.kinds import (
@@ -20,7 +21,6 @@ from ws4redis_tx.config.kinds import (
     Count,
     Flag,
     Judged,
-    Names,
     OptionalNames,
     Origins,
     OrNone,
@@ -31,13 +31,10 @@ from ws4redis_tx.config.kinds import (
     WholeSeconds,
 )
 from ws4redis_tx.config.setting import Setting
-from ws4redis_tx.core.http import check_script_name
 from ws4redis_tx.core.limits import CLOSE, SLOW_READER_POLICIES
 from ws4redis_tx.core.names import check_prefix
 from ws4redis_tx.core.origins import OriginPolicy
 from ws4redis_tx.core.proxies import TrustedProxies
-
-DEFAULT_LISTEN = ("tcp:8080:interface=127.0.0.1",)
 
 _SUBSCRIBER = Importable(
     "Name a subclass of RedisSubscriber, or a function (connection) that makes one.",
@@ -53,6 +50,13 @@ _LOOKUP = Importable(
 
 # fmt: off
 SETTINGS = (
+    Setting(
+        name="WS4REDIS_CENTRIFUGE_URL", field="centrifuge_url", option="centrifuge-url",
+        check="E040",
+        default=None, kind=OrNone(UrlPath(), "no such clients"),
+        help="the prefix of the paths at which clients speak Centrifuge's protocol, such as "
+        "`/connection/`: many channels over one connection; `None`: none do",
+    ),
     Setting(
         name="WEBSOCKET_URL", field="websocket_url", option="websocket-url", check="E001",
         shared=True,
@@ -240,41 +244,6 @@ SETTINGS = (
     ),
 )
 """Those of Django, in the order of the documentation."""
-
-FIELDS_ALONE = (
-    Setting(
-        field="listen", option="listen",
-        default=DEFAULT_LISTEN, kind=Names("tcp:8080"),
-        help="Twisted endpoints to listen on, such as `tcp:8080` or `unix:/run/ws.sock`",
-    ),
-    # Django decides these: FORCE_SCRIPT_NAME, WS4REDIS_TENANT, ALLOWED_HOSTS, and whether there is
-    # a Django.
-    Setting(
-        field="script_name",
-        default="", kind=Judged(check_script_name),
-        help="the path, such as `/app`, under which a site that is not at the root of its host is "
-        "mounted; it may stand before `websocket_url` in a request",
-    ),
-    Setting(
-        field="tenants",
-        default=False, kind=Flag(),
-        help="each visitor belongs to a tenant, which the authorizer names in "
-        "`Admission.identity`",
-    ),
-    Setting(
-        field="allowed_hosts",
-        default=None,
-        kind=OrNone(Names("www.example.com"), "loopback and the hosts of allowed_origins"),
-        help="hosts that a client may name, as in Django's `ALLOWED_HOSTS`; `None`: loopback and "
-        "the hosts of `allowed_origins`",
-    ),
-    Setting(
-        field="django",
-        default=False, kind=Flag(),
-        help="take session, user and rights of a visitor from Django",
-    ),
-)
-"""Of ``ServerConfig``, without a setting of Django."""
 
 # fmt: on
 

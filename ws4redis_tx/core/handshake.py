@@ -55,7 +55,11 @@ class Handshake:
 
     @property
     def facility(self) -> str:
-        """Raises ``Denied`` (400) when its escapes are not UTF-8."""
+        """``""`` for a connection that has none. Raises ``Denied`` (400) when its escapes are not
+        UTF-8.
+        """
+        if not self.path.startswith(self.websocket_url):
+            return ""
         raw = self.path[len(self.websocket_url) :]
         if "%" not in raw and raw.isascii():
             return raw

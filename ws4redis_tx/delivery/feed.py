@@ -21,6 +21,9 @@ class Feed:
 
     takes_joined = True
 
+    takes_heartbeats = True
+    """Whether the configured heartbeat is one of the messages that the client expects."""
+
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._live = False

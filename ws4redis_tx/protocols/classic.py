@@ -175,6 +175,9 @@ class ClassicProtocol:
     def received(self, session: ISession, payload: bytes) -> Any:
         return session.state.subscriber.publish_message(RedisMessage(payload))
 
+    def close_code(self, code: int, reason: str) -> tuple[int, str]:
+        return code, reason
+
     def closed(self, session: ISession) -> Deferred[Any] | None:
         connection: SubscriberConnection | None = session.state
         session.state = None

@@ -36,12 +36,18 @@ class ISession(Protocol):
     state: Any
     """The protocol's own data about this client."""
 
-    def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
+    def authorize(
+        self, handshake: Handshake, rights: Sequence[str], owner: Any = None
+    ) -> Deferred[Admission]:
         """Ask the authorizer about ``rights`` when it is this session's turn. From then on, the
-        session is closed if the visitor loses one of the rights.
+        session is closed if the visitor loses one of the rights; or its ``owner`` is told, a
+        ``revocation.session_index.IRevocable`` that holds a part of what the session has.
 
         Fails with ``Denied`` if the authorizer refuses. Never fires once the client is gone.
         """
+
+    def withdraw(self, owner: Any) -> None:
+        """The owner of an earlier ``authorize`` holds nothing any more. Idempotent."""
 
     def send(self, message: bytes | str) -> None:
         """Send a message to this client only, in order with all others."""
@@ -77,6 +83,11 @@ class IProtocol(Protocol):
         Called in order, without waiting for earlier results. A client's close is answered when all
         results are there, or after 2 s. ``BrokerUnavailable`` closes the connection with 1013, any
         other failure with 1011.
+        """
+
+    def close_code(self, code: int, reason: str) -> tuple[int, str]:
+        """The server closes the session. Return the code and the reason as the client knows
+        them.
         """
 
     def closed(self, session: ISession) -> Deferred[Any] | None:

@@ -21,9 +21,9 @@ from ws4redis_tx.core.positions import (
     Position,
 )
 from ws4redis_tx.core.redis_address import RedisAddress
+from ws4redis_tx.core.streams import Wanted
 from ws4redis_tx.redis.commands import Commands
 from ws4redis_tx.redis.dispatcher import Dispatcher
-from ws4redis_tx.redis.history.streams import Wanted
 from ws4redis_tx.redis.streams import Streams
 from ws4redis_tx.redis.wire.refusals import Trouble
 from ws4redis_tx.scheduling.deferreds import gather

@@ -23,6 +23,9 @@ class IRevocable(Protocol):
     admitted: AdmissionRecord | None
     """Ours: ``SessionIndex`` sets it. ``None`` initially."""
 
+    part: bool
+    """Whether it is a part of a session, which is none of the server's ``sessions``."""
+
     @property
     def ended(self) -> bool:
         """Whether the client is gone, or was told to go."""
@@ -73,11 +76,14 @@ class SessionIndex:
         self._sessions = sessions
         self._by_user: Index[str, IRevocable] = Index()
         self._by_session_key: Index[bytes, IRevocable] = Index()
+        self._parts: set[IRevocable] = set()
         self.size = 0
 
     def add(self, session: IRevocable, admitted: AdmissionRecord) -> None:
         session.admitted = admitted
         self.size += 1
+        if session.part:
+            self._parts.add(session)
         self._by_user.add(admitted.identity.user_id, session)
         self._by_session_key.add(_session_key(admitted.identity), session)
 
@@ -86,6 +92,7 @@ class SessionIndex:
         admitted, session.admitted = session.admitted, None
         if admitted is not None:
             self.size -= 1
+            self._parts.discard(session)
             self._by_user.discard(admitted.identity.user_id, session)
             self._by_session_key.discard(_session_key(admitted.identity), session)
         return admitted
@@ -98,7 +105,8 @@ class SessionIndex:
             self.add(session, admitted)
 
     def all(self) -> list[IRevocable]:
-        return [each for each in self._sessions() if each.admitted is not None]
+        sessions = [each for each in self._sessions() if each.admitted is not None]
+        return [*sessions, *self._parts]
 
     def concerned(self, revocation: Revocation) -> list[IRevocable]:
         """Also those whose handshake is under way."""

@@ -13,6 +13,7 @@ from ws4redis_tx.core.errors import Denied, unavailable
 from ws4redis_tx.core.handshake import Handshake
 
 if TYPE_CHECKING:
+    from ws4redis_tx.revocation.session_index import IRevocable
     from ws4redis_tx.sessions.session import Session
 
 
@@ -25,11 +26,15 @@ class Authorization:
     """
 
     __slots__ = (
-        "_answer", "_handshake", "_outcome", "_rights", "_sequence", "_session", "_timed_out",
+        "_answer", "_handshake", "_outcome", "_owner", "_rights", "_sequence", "_session",
+        "_timed_out",
     )  # fmt: skip
 
-    def __init__(self, session: Session, handshake: Handshake, rights: Sequence[str]) -> None:
+    def __init__(
+        self, session: Session, handshake: Handshake, rights: Sequence[str], owner: IRevocable
+    ) -> None:
         self._session = session
+        self._owner = owner
         self._handshake = handshake
         self._rights = rights
         self._sequence = 0
@@ -74,9 +79,10 @@ class Authorization:
         check_admission(handshake, admission, tenants=session.server.config.tenants)
         identity = admission.identity
         visitor = identity.username or identity.session_key
-        session.claim(session.server.visitors, visitor and (identity.tenant, visitor))
+        if self._owner is session:
+            session.claim(session.server.visitors, visitor and (identity.tenant, visitor))
         session.server.revocations.admit(
-            session, handshake, self._rights, admission, self._sequence, session.server.fixed
+            self._owner, handshake, self._rights, admission, self._sequence, session.server.fixed
         )
         return admission
 

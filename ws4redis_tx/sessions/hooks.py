@@ -130,7 +130,7 @@ class HookObserver:
         hooked = self._hooked.pop(session, None)
         if hooked is None:
             return  # it ended in the middle of its opening
-        closing = session.closing(ending)
+        closing = ending.closing(session)
         self._unsettled += 1
         hooked.queue.start()
         done = hooked.queue.add(self._hooks.closed, hooked.connection, closing)

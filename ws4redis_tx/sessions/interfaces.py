@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ws4redis_tx.core.interfaces import IWriter, Refusal
+from ws4redis_tx.core.interfaces import Closing, IWriter, Refusal
 from ws4redis_tx.core.messages import ICodec
 
 if TYPE_CHECKING:
@@ -104,12 +104,25 @@ class ITransport(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The end of a connection: the transport's part of a ``core.interfaces.Closing``."""
+    """The end of a connection: the transport's part of a ``Closing``."""
 
     code: int
     reason: str
     by_server: bool
     clean: bool
+
+    def closing(self, session: Session) -> Closing:
+        """The end of a session that was open, with its counts."""
+        return Closing(
+            code=self.code,
+            reason=self.reason,
+            by_server=self.by_server,
+            clean=self.clean,
+            sent=session.feed.sent,
+            received=session.received_number,
+            dropped=session.outbox.dropped,
+            seconds=session.seconds,
+        )
 
 
 class ISessionObserver(Protocol):

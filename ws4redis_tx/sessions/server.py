@@ -212,7 +212,7 @@ class Server:
         self._liveness.add(session.transport)
         if isinstance(session.feed, ResumingFeed):
             self._marks.add(session)
-        elif self._heartbeats is not None:
+        elif self._heartbeats is not None and session.feed.takes_heartbeats:
             self._heartbeats.add(session)
 
     def closed(self, session: Session) -> None:

@@ -17,13 +17,13 @@ from twisted.python.failure import Failure
 from ws4redis_tx.core.admission import Admission
 from ws4redis_tx.core.errors import Denied, unavailable
 from ws4redis_tx.core.handshake import Handshake
-from ws4redis_tx.core.interfaces import Closing, Refusal
+from ws4redis_tx.core.interfaces import Refusal
 from ws4redis_tx.core.limits import Quota
 from ws4redis_tx.core.messages import payload_of
 from ws4redis_tx.delivery.feed import Feed
 from ws4redis_tx.delivery.outbox import Outbox
 from ws4redis_tx.protocols.interfaces import IProtocol
-from ws4redis_tx.revocation.session_index import AdmissionRecord
+from ws4redis_tx.revocation.session_index import AdmissionRecord, IRevocable
 from ws4redis_tx.sessions.authorization import Authorization
 from ws4redis_tx.sessions.inbox import Inbox
 from ws4redis_tx.sessions.interfaces import Ending, ISessionObserver, ITransport
@@ -44,6 +44,7 @@ class Session:
         "observers", "opening", "outbox", "peer", "protocol", "server", "state", "transport",
     )  # fmt: skip
 
+    part = False
     handshake: Handshake
     protocol: IProtocol
 
@@ -78,8 +79,10 @@ class Session:
 
     # The opening handshake
 
-    def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
-        authorization = Authorization(self, handshake, rights)
+    def authorize(
+        self, handshake: Handshake, rights: Sequence[str], owner: IRevocable | None = None
+    ) -> Deferred[Admission]:
+        authorization = Authorization(self, handshake, rights, owner or self)
         self.authorizations += (authorization,)
         if not self.server.authorizations.join(authorization):
             self.answered(authorization)
@@ -94,6 +97,9 @@ class Session:
     def answered(self, authorization: Authorization) -> None:
         """The question is answered, or will never be. Idempotent."""
         self.authorizations = tuple([x for x in self.authorizations if x is not authorization])
+
+    def withdraw(self, owner: IRevocable) -> None:
+        self.server.revocations.closed(owner)
 
     def claim(self, quota: Quota, key: Hashable) -> None:
         """Take a place in ``quota`` until the end. Raises ``Denied`` (503) when none is left."""
@@ -170,7 +176,7 @@ class Session:
         """Begin the close handshake. Messages that were not written yet are dropped. The reason is
         cut off if it does not fit into a close frame.
         """
-        self.transport.close(code, reason)
+        self.transport.close(*self.protocol.close_code(code, reason))
 
     def revoke(self) -> None:
         """End the session because its visitor has lost the right to it, even before it is open."""
@@ -241,6 +247,14 @@ class Session:
         self._need_inbox().pace()
 
     @property
+    def received_number(self) -> int:
+        return 0 if self._inbox is None else self._inbox.number
+
+    @property
+    def seconds(self) -> float:
+        return 0.0 if self._since is None else self.server.reactor.seconds() - self._since
+
+    @property
     def unacknowledged(self) -> int:
         """Bytes of the client's messages that its protocol has not done with."""
         return 0 if self._inbox is None else self._inbox.size
@@ -275,23 +289,9 @@ class Session:
             released = maybeDeferred(self.protocol.closed, self)
             released.addErrback(partial(self.server.log.failed, "Releasing a websocket failed"))
         if self._since is not None:
-            self.server.log.ended(self, self.closing(ending))
+            self.server.log.ended(self, ending.closing(self))
             for observer in self.observers:
                 observer.closed(self, ending)
-
-    def closing(self, ending: Ending) -> Closing:
-        """The end of an open session, with its counts."""
-        assert self._since is not None
-        return Closing(
-            code=ending.code,
-            reason=ending.reason,
-            by_server=ending.by_server,
-            clean=ending.clean,
-            sent=self.feed.sent,
-            received=0 if self._inbox is None else self._inbox.number,
-            dropped=self.outbox.dropped,
-            seconds=self.server.reactor.seconds() - self._since,
-        )
 
     def _abandon(self) -> None:
         """Cancel the questions to the authorizer that are still waiting for an answer."""

@@ -15,10 +15,11 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 from ws4redis_tx.config.document import option_help
+from ws4redis_tx.config.fields_alone import DEFAULT_LISTEN
 from ws4redis_tx.config.kinds import Count, Flag, Names
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.config.setting import Setting
-from ws4redis_tx.config.table import BY_FIELD, DEFAULT_LISTEN
+from ws4redis_tx.config.table import BY_FIELD
 from ws4redis_tx.core.errors import BrokerUnavailable, ConfigError
 from ws4redis_tx.system.announcements import take_pidfile, versions
 from ws4redis_tx.system.launch import Inheritance, Launch

@@ -18,8 +18,9 @@ from django.test import RequestFactory, override_settings
 
 from ws4redis_tx import settings as old_settings
 from ws4redis_tx.config import django_settings
+from ws4redis_tx.config.fields_alone import DEFAULT_LISTEN
 from ws4redis_tx.config.server_config import ServerConfig
-from ws4redis_tx.config.table import BY_NAME, DEFAULT_LISTEN
+from ws4redis_tx.config.table import BY_NAME
 from ws4redis_tx.context_processors import default
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.redis_address import RedisAddress

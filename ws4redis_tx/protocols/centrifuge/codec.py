@@ -42,7 +42,7 @@ def describe(publication: Publication, format: IFormat) -> Values:
             values["tags"] = {TAG: wrapping}
     if publication.info:
         values["info"] = read_info(publication.info)
-    if publication.offset == 1:
+    if publication.offset == 1 and publication.began:
         values["epoch"] = epoch_text(publication.began)
     return values
 

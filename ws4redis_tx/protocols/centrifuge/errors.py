@@ -32,6 +32,14 @@ class Disconnection(NamedTuple):
     reason: str
 
 
+class Ends(Exception):
+    """A command ends the connection."""
+
+    def __init__(self, disconnection: Disconnection) -> None:
+        super().__init__(disconnection.reason)
+        self.disconnection = disconnection
+
+
 INTERNAL = Error(100, "internal server error", True)
 UNAUTHORIZED = Error(101, "unauthorized")
 UNKNOWN_CHANNEL = Error(102, "unknown channel")

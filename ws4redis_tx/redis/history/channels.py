@@ -10,16 +10,7 @@ from twisted.internet.defer import Deferred
 
 from ws4redis_tx.core.messages import PositionedPublication, Publication
 from ws4redis_tx.core.positions import LONGEST_MEMORY, Missed, Position, position
-
-
-class Entry(NamedTuple):
-    """One message of a history. ``info`` is said of the client that published it."""
-
-    stamp: int
-    number: int
-    info: bytes
-    payload: bytes
-
+from ws4redis_tx.core.streams import Entry
 
 COLUMNS = 4  # of a channel's row, before its entries
 

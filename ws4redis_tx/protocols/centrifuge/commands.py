@@ -1,0 +1,190 @@
+"""The commands that a connected client sends, one function each.
+
+Each takes the connection, the command's number and its request, and answers by ``reply``. It raises
+``CommandError`` for an error, and ``Ends`` to end the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import inlineCallbacks
+
+from ws4redis_tx.core.streams import MOST, Wanted
+from ws4redis_tx.protocols.centrifuge import errors
+from ws4redis_tx.protocols.centrifuge.codec import describe, epoch_text
+from ws4redis_tx.protocols.centrifuge.errors import CommandError, Ends
+from ws4redis_tx.protocols.centrifuge.json import text
+from ws4redis_tx.protocols.centrifuge.names import Name
+from ws4redis_tx.protocols.centrifuge.opening import connect
+from ws4redis_tx.protocols.centrifuge.schema import Values
+from ws4redis_tx.protocols.centrifuge.subscription import begin, fits, history_for
+
+if TYPE_CHECKING:
+    from ws4redis_tx.protocols.centrifuge.connection import Connection
+
+Command = Callable[["Connection", int, Values], Any]
+
+
+def _name(connection: Connection, request: Values) -> Name:
+    channel = request.get("channel", "")
+    if not channel:
+        raise Ends(errors.BAD)
+    return connection.protocol.read_name(connection, channel)
+
+
+@inlineCallbacks
+def _subscribe(connection: Connection, number: int, request: Values) -> Any:
+    name = _name(connection, request)
+    if request.get("type"):
+        raise CommandError(errors.NOT_AVAILABLE)
+    subscription = yield begin(connection, name, request)
+    try:
+        answer = yield subscription.start(request)
+    except BaseException:
+        connection.remove(subscription)
+        raise
+    if name.text not in connection.subscriptions:
+        return  # it was taken away meanwhile
+    connection.reply(number, "subscribe", {**answer, **subscription.lifetime()})
+    subscription.go_live()
+
+
+def _unsubscribe(connection: Connection, number: int, request: Values) -> None:
+    if not request.get("channel"):
+        raise Ends(errors.BAD)
+    subscription = connection.subscriptions.get(request["channel"])
+    if subscription is not None:
+        connection.remove(subscription)
+    connection.reply(number, "unsubscribe", {})
+
+
+@inlineCallbacks
+def _publish(connection: Connection, number: int, request: Values) -> Any:
+    name = _name(connection, request)
+    if "data" not in request:
+        raise CommandError(errors.BAD_REQUEST)
+    yield connection.rights.need(name, "publish")
+    channel = name.channel(connection.namespace, connection.identity)
+    history, data = history_for(connection, name), request["data"]
+    seconds = connection.config.expire
+    lasting = max(seconds, history.seconds) if history else seconds
+    quota, peer = connection.protocol.quota, connection.handshake.peer
+    if lasting and not quota.admits(peer, [channel], len(data), lasting):
+        if history:
+            raise CommandError(errors.LIMIT_EXCEEDED)
+        seconds = 0
+    chosen = connection.subscriptions.get(name.text)
+    info = describe_client(connection, chosen.info if chosen is not None else b"")
+    yield connection.broker.publish([channel], data, seconds, None, history, info=info)
+    connection.reply(number, "publish", {})
+
+
+def describe_client(connection: Connection, chan_info: bytes = b"") -> bytes:
+    """What is said of a client, on one line."""
+    user = text(connection.identity.username or "")
+    parts = [b'"user":%b,"client":%b' % (user, text(connection.client))]
+    if connection.info:
+        parts.append(b'"conn_info":%b' % connection.info)
+    if chan_info:
+        parts.append(b'"chan_info":%b' % chan_info)
+    return b"{%b}" % b",".join(parts)
+
+
+@inlineCallbacks
+def _history(connection: Connection, number: int, request: Values) -> Any:
+    name = _name(connection, request)
+    history = history_for(connection, name)
+    if history is None:
+        raise CommandError(errors.NOT_AVAILABLE)
+    yield connection.rights.need(name, "subscribe")
+    limit, since = request.get("limit", 0), request.get("since")
+    most = MOST if limit < 0 else min(limit, MOST)
+    offset = max(0, since.get("offset", 0)) if since is not None else 0
+    reverse = bool(request.get("reverse"))
+    if reverse and since is not None and not offset:
+        raise CommandError(errors.BAD_REQUEST)
+    channel = name.channel(connection.namespace, connection.identity)
+    wanted = Wanted(channel, history.size, after=0 if reverse else offset, most=max(1, most))
+    if reverse:
+        wanted = Wanted(channel, history.size, before=offset or 1 << 53, most=max(1, most))
+    stream = yield connection.broker.stream(wanted, alone=True)
+    if since is not None and not fits(stream, since.get("epoch", "")):
+        raise CommandError(errors.UNRECOVERABLE)
+    found = stream.between(wanted) if most else []
+    format = connection.codec.format
+    publications = [describe(each, format) for each in (found[::-1] if reverse else found)]
+    answer = {"epoch": epoch_text(stream.epoch), "offset": stream.top}
+    connection.reply(number, "history", {"publications": publications, **answer})
+
+
+@inlineCallbacks
+def _presence(connection: Connection, number: int, request: Values) -> Any:
+    present = yield _present(connection, request)
+    connection.reply(number, "presence", {"presence": present})
+
+
+@inlineCallbacks
+def _presence_stats(connection: Connection, number: int, request: Values) -> Any:
+    present = yield _present(connection, request)
+    users = {info.get("user", "") for info in present.values()}
+    answer = {"num_clients": len(present), "num_users": len(users)}
+    connection.reply(number, "presence_stats", answer)
+
+
+@inlineCallbacks
+def _present(connection: Connection, request: Values) -> Any:
+    name = _name(connection, request)
+    if not connection.protocol.has_presence(name):
+        raise CommandError(errors.NOT_AVAILABLE)
+    yield connection.rights.need(name, "subscribe")
+    channel = name.channel(connection.namespace, connection.identity)
+    return (yield connection.protocol.present(channel))
+
+
+def _send(connection: Connection, number: int, request: Values) -> None:
+    raise Ends(errors.NOT_AVAILABLE_HERE)
+
+
+def _rpc(connection: Connection, number: int, request: Values) -> None:
+    raise CommandError(errors.NOT_AVAILABLE)
+
+
+def _ping(connection: Connection, number: int, request: Values) -> None:
+    raise Ends(errors.BAD)
+
+
+def _refresh(connection: Connection, number: int, request: Values) -> Any:
+    if not request.get("token"):
+        raise Ends(errors.BAD)
+    return connection.protocol.tokens.refresh(connection, number, request["token"])
+
+
+def _sub_refresh(connection: Connection, number: int, request: Values) -> Any:
+    name = _name(connection, request)
+    if not request.get("token"):
+        raise CommandError(errors.BAD_REQUEST)
+    subscription = connection.subscriptions.get(name.text)
+    if subscription is None:
+        raise CommandError(errors.DENIED)
+    return connection.protocol.tokens.sub_refresh(
+        connection, number, subscription, request["token"]
+    )
+
+
+COMMANDS: Mapping[str, Command] = {
+    "connect": connect,
+    "subscribe": _subscribe,
+    "unsubscribe": _unsubscribe,
+    "publish": _publish,
+    "presence": _presence,
+    "presence_stats": _presence_stats,
+    "history": _history,
+    "ping": _ping,
+    "send": _send,
+    "rpc": _rpc,
+    "refresh": _refresh,
+    "sub_refresh": _sub_refresh,
+}
+"""In the order in which one of several in a command counts."""

@@ -1,0 +1,117 @@
+"""The command ``connect``: who the client is, and its server-side subscriptions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+from twisted.internet.defer import inlineCallbacks
+
+from ws4redis_tx import __version__
+from ws4redis_tx.core.errors import BrokerUnavailable, Denied, is_permission_denied
+from ws4redis_tx.core.names import SUBSCRIBE_RIGHTS
+from ws4redis_tx.protocols.centrifuge import errors
+from ws4redis_tx.protocols.centrifuge.errors import CommandError, Ends
+from ws4redis_tx.protocols.centrifuge.schema import Values
+from ws4redis_tx.protocols.centrifuge.subscription import Subscription, begin
+
+if TYPE_CHECKING:
+    from ws4redis_tx.protocols.centrifuge.connection import Connection
+
+REFUSED_TIMEOUT = 5.0
+"""Seconds after an error for ``connect``, until the connection ends."""
+
+
+@inlineCallbacks
+def connect(connection: Connection, number: int, request: Values) -> Any:
+    connection.connected = True
+    connection.stop_timer("stale")
+    try:
+        yield _identify(connection, request)
+        subscriptions, answers = yield _subscribe(connection, request)
+    except CommandError as error:
+        if error.error.temporary:
+            yield connection.protocol.late()
+        connection.refuse(number, error.error)
+        connection.refused = True
+        connection.set_timer("refused", REFUSED_TIMEOUT, errors.STALE)
+        return
+    config = connection.config
+    answer: Values = {"client": connection.client, "version": __version__, "subs": answers}
+    if not connection.websocket_pings:
+        answer |= {"ping": max(1, round(config.centrifuge_ping)), "pong": True}
+    answer |= connection.lifetime()
+    answer |= connection.stream
+    connection.reply(number, "connect", answer)
+    connection.protocol.connected(connection)
+    for each in subscriptions:
+        each.go_live()
+
+
+@inlineCallbacks
+def _identify(connection: Connection, request: Values) -> Any:
+    token = request.get("token", "")
+    connection.handshake = handshake = replace(connection.handshake, credential=token)
+    if token:
+        connection.protocol.tokens.connect(connection, token)
+    try:
+        admission = yield connection.session.authorize(handshake, ())
+    except (Denied, BrokerUnavailable) as error:
+        status = error.status if isinstance(error, Denied) else 503
+        if status >= 500:
+            raise CommandError(errors.TOO_MANY) from None
+        known = connection.protocol.tokens.error(error) if isinstance(error, Denied) else None
+        if known is not None:
+            raise known from None
+        raise CommandError(errors.UNAUTHORIZED if status == 401 else errors.DENIED) from None
+    except Exception as error:
+        if is_permission_denied(error):
+            raise CommandError(errors.DENIED) from None
+        raise
+    connection.identity, connection.request = admission.identity, admission.request
+    if admission.redeemed:
+        connection.handshake = replace(handshake, redeemed=admission.redeemed)
+
+
+@inlineCallbacks
+def _subscribe(connection: Connection, request: Values) -> Any:
+    """Begin the server-side subscriptions, and fire with them and their answers."""
+    subscriptions: list[Subscription] = []
+    answers: dict[str, Values] = {}
+    resumed = request.get("subs", {})
+    for name, strict in _names(connection, resumed):
+        if name in answers:
+            continue
+        try:
+            read = connection.protocol.read_name(connection, name)
+            asked = resumed.get(name, {})
+            subscription = yield begin(connection, read, {}, server_side=True)
+            answers[name] = yield subscription.start(asked)
+        except CommandError as error:
+            if error.error == errors.UNKNOWN_CHANNEL and not strict:
+                raise Ends(errors.BAD) from None
+            if strict or error.error.temporary:
+                raise
+            continue
+        subscriptions.append(subscription)
+    return subscriptions, answers
+
+
+def _names(connection: Connection, resumed: Values) -> Iterator[tuple[str, bool]]:
+    """The names of server-side subscriptions, and whether an error there is one of ``connect``."""
+    parameters = parse_qs(connection.handshake.query)
+    for facility in parameters.get("facility", []):
+        for flag in connection.handshake.flags:
+            if flag in SUBSCRIBE_RIGHTS:
+                audience = flag.partition("-")[2]
+                if audience == "group":
+                    for group in connection.identity.groups:
+                        yield f"group:{group}:{facility}", True
+                else:
+                    yield f"{audience}:{facility}", True
+    for name in connection.claimed:
+        yield name, True
+    for name in resumed:
+        yield name, False

@@ -1,0 +1,167 @@
+"""Centrifuge's client protocol, for all clients of a server.
+
+A client connects, is told its id, and then subscribes to any number of channels by their names. Its
+websocket is accepted at once; the first command says who it is. Commands are carried out one after
+the other, each with an answer. A publication, and whatever else the server says by itself, is a
+push. The classic protocol's clients hear the same channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from operator import attrgetter
+from random import Random
+from typing import Any
+from urllib.parse import parse_qs
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from ws4redis_tx.config.server_config import ServerConfig
+from ws4redis_tx.core.errors import Denied
+from ws4redis_tx.delivery.multiplexed import MultiplexedFeed
+from ws4redis_tx.protocols.centrifuge import errors
+from ws4redis_tx.protocols.centrifuge.codec import IFormat, PushCodec, read_info
+from ws4redis_tx.protocols.centrifuge.connection import Connection
+from ws4redis_tx.protocols.centrifuge.errors import Disconnection
+from ws4redis_tx.protocols.centrifuge.json import Json
+from ws4redis_tx.protocols.centrifuge.names import Name, name_of, read_name
+from ws4redis_tx.protocols.centrifuge.protobuf import Protobuf
+from ws4redis_tx.protocols.centrifuge.schema import Values
+from ws4redis_tx.protocols.centrifuge.tokens import TokenRules
+from ws4redis_tx.protocols.client_quota import ClientQuota
+from ws4redis_tx.protocols.interfaces import ISession
+from ws4redis_tx.scheduling.sweeps import PeriodicSweep
+
+RETRY_INTERVAL = 1.0
+
+_SUBPROTOCOLS = {"centrifuge-json": "json", "centrifuge-protobuf": "protobuf"}
+
+_CODES = {
+    1000: Disconnection(3000, "connection closed"),
+    1001: errors.SHUTDOWN,
+    1008: errors.FORCE_DISCONNECT,
+    1011: errors.SERVER_ERROR,
+    1012: errors.SHUTDOWN,
+    1013: errors.SLOW,
+}
+"""The codes with which the server closes any session, as this protocol has them."""
+
+
+class CentrifugeProtocol:
+    """An ``IProtocol``. A session's ``state`` is its ``Connection``.
+
+    :param tokens: reads the tokens that clients show; ``None``: there are none.
+    :param occupancy: knows who is present where; ``None``: nothing does.
+    :param failed: logs a text and a failure of the server's.
+    :param note: as that of ``ClassicProtocol``.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        broker: Any,
+        reactor: Any,
+        *,
+        tokens: Any = None,
+        occupancy: Any = None,
+        failed: Callable[[str, Any], object],
+        note: Callable[[str, str], object],
+    ) -> None:
+        assert config.centrifuge_url is not None
+        self.path = config.centrifuge_url
+        self.config = config
+        self.broker = broker
+        self.reactor = reactor
+        self.failed = failed
+        self.note = note
+        self.occupancy = occupancy
+        self.quota = ClientQuota(config.client_quota, reactor)
+        self.tokens = TokenRules(tokens, config, reactor, note)
+        self._random = Random()
+        self._formats: dict[str, IFormat] = {"json": Json(), "protobuf": Protobuf()}
+        self._codecs: dict[tuple[str, Any], PushCodec] = {}
+        self._pings: PeriodicSweep[Connection] = PeriodicSweep(
+            config.centrifuge_ping,
+            Connection.ping,
+            reactor,
+            self._random,
+            check_after=config.centrifuge_pong,
+            check=Connection.check_pong,
+            check_if=attrgetter("pinged"),
+        )
+
+    def handshake(self, session: ISession) -> None:
+        handshake = session.handshake
+        if handshake.path != f"{self.path}websocket":
+            raise Denied(404, f"There is nothing here. Clients connect at {self.path}websocket.")
+        chosen = [each for each in handshake.subprotocols if each in _SUBPROTOCOLS]
+        session.handshake = replace(handshake, subprotocols=tuple(chosen[:1]))
+        format = _SUBPROTOCOLS[chosen[0]] if chosen else _format_in(handshake.query)
+        session.outbox.codec = self._codec(format, session.outbox.codec)
+        session.feed = MultiplexedFeed(session.outbox)
+
+    def _codec(self, format: str, framing: Any) -> PushCodec:
+        codec = self._codecs.get((format, framing))
+        if codec is None:
+            codec = self._codecs[format, framing] = PushCodec(
+                self._formats[format], framing, self._name_of
+            )
+        return codec
+
+    def _name_of(self, channel: bytes) -> str:
+        return name_of(self.config.prefix, channel)
+
+    def opened(self, session: ISession) -> None:
+        session.state = Connection(self, session, session.outbox.codec, session.feed)
+        session.feed.go_live()
+
+    def received(self, session: ISession, payload: bytes) -> Deferred[None]:
+        received: Deferred[None] = session.state.received(payload)
+        return received
+
+    def close_code(self, code: int, reason: str) -> tuple[int, str]:
+        return _CODES.get(code, (code, reason))
+
+    def closed(self, session: ISession) -> None:
+        connection, session.state = session.state, None
+        if connection is not None:
+            self._pings.discard(connection)
+            connection.closed()
+
+    def connected(self, connection: Connection) -> None:
+        """Its ``connect`` was answered."""
+        if not connection.websocket_pings:
+            self._pings.add(connection)
+
+    def read_name(self, connection: Connection, text: str) -> Name:
+        return read_name(text)
+
+    def has_presence(self, name: Name) -> bool:
+        return (
+            self.occupancy is not None
+            and name.audience in ("broadcast", "group")
+            and self.occupancy.watches(name.facility)
+        )
+
+    def present(self, channel: bytes) -> Deferred[dict[str, Values]]:
+        """Fire with what is said of each client that is present there, by its id."""
+        present: Deferred[Any] = self.occupancy.present(channel)
+        return present.addCallback(
+            lambda found: {client: read_info(info) for client, info in found.items()}
+        )
+
+    def later(self) -> Deferred[None]:
+        """Fire when it is time to try again."""
+        return deferLater(self.reactor, RETRY_INTERVAL)
+
+    def late(self) -> Deferred[None]:
+        """Fire when a client may be told to come back: some come back at once."""
+        return deferLater(self.reactor, self._random.uniform(1.0, 3.0))
+
+
+def _format_in(query: str) -> str:
+    parameters = parse_qs(query)
+    asked = [*parameters.get("format", []), *parameters.get("cf_protocol", [])]
+    return "protobuf" if "protobuf" in asked else "json"

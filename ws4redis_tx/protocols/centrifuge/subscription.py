@@ -1,0 +1,235 @@
+"""One subscription: from the command to its answer, through outages, to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import inlineCallbacks
+
+from ws4redis_tx.core.messages import Publication
+from ws4redis_tx.core.names import side_channel
+from ws4redis_tx.core.positions import History, Missed, Position, history_of
+from ws4redis_tx.core.streams import Stream, Wanted
+from ws4redis_tx.protocols.centrifuge.codec import describe, epoch_text
+from ws4redis_tx.protocols.centrifuge.errors import (
+    ALREADY_SUBSCRIBED,
+    INSUFFICIENT_STATE,
+    LIMIT_EXCEEDED,
+    UNRECOVERABLE,
+    UNSUBSCRIBE_INSUFFICIENT,
+    CommandError,
+)
+from ws4redis_tx.protocols.centrifuge.names import Name
+from ws4redis_tx.protocols.centrifuge.schema import Values
+
+if TYPE_CHECKING:
+    from ws4redis_tx.protocols.centrifuge.connection import Connection
+
+MOST_CHANNELS = 128
+"""Of one connection."""
+
+_ONLY_RECOVERED = 2  # of a request's ``flag``: rather an error than a subscription with a gap
+
+
+class Subscription:
+    """An ``ICatcher``: takes the channel's messages until the subscription is answered, and while
+    it catches up after an outage.
+    """
+
+    __slots__ = (
+        "_held", "_held_bytes", "catching", "channel", "connection", "expires", "history", "info",
+        "live", "name", "own", "server_side", "sides", "timer",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        connection: Connection,
+        name: Name,
+        channel: bytes,
+        history: History | None,
+        *,
+        server_side: bool = False,
+    ) -> None:
+        self.connection = connection
+        self.name = name
+        self.channel = channel
+        self.history = history
+        self.server_side = server_side
+        self.live = False
+        """Whether it was answered, and has not been ended since."""
+        self.catching = False
+        """Whether it catches up after an outage."""
+        self.own = False
+        """Whether a token of its own is the right to it."""
+        self.info = b""
+        """What a subscription token says of the client: JSON, if anything."""
+        self.expires: float | None = None
+        self.timer: Any = None
+        # The channel beside it, of joins and of what is said of publishers.
+        self.sides: Sequence[bytes] = ()
+        self._held: list[Publication] = []
+        self._held_bytes = 0
+
+    def hold(self, publication: Publication) -> None:
+        self._held.append(publication)
+        self._held_bytes += publication.size
+        self.connection.session.outbox.grew(publication.size)
+        if self._held_bytes > self.connection.session.outbox.max_pending:
+            self.connection.session.outbox.give_up()
+
+    @inlineCallbacks
+    def start(self, request: Values) -> Any:
+        """Subscribe, and fire with the answer. Nothing of the channel has been sent by then;
+        ``go_live`` follows at once. Raises ``CommandError``.
+        """
+        connection = self.connection
+        broker, feed = connection.broker, connection.feed
+        feed.catch(self.channel, self)
+        if self.history is None:
+            side = side_channel(connection.config.prefix, self.channel)
+            self.sides = (side,)
+            yield broker.listen(side, feed)
+        yield broker.listen(self.channel, feed)
+        if self.history is None:
+            return {"was_recovering": True} if request.get("recover") else {}
+        after = request.get("offset", 0) if request.get("recover") else 0
+        stream = yield broker.stream(Wanted(self.channel, self.history.size, after=_bounded(after)))
+        return self._answer(request, stream)
+
+    def _answer(self, request: Values, stream: Stream) -> Values:
+        assert self.history is not None
+        answer: Values = {
+            "recoverable": True,
+            "positioned": True,
+            "epoch": epoch_text(stream.epoch),
+            "offset": stream.top,
+        }
+        self._drop_until(stream.until)
+        if not request.get("recover"):
+            return answer
+        answer["was_recovering"] = True
+        offset = request.get("offset", 0)
+        missed = None
+        if fits(stream, request.get("epoch", "")):
+            missed = stream.after(_bounded(offset), self.history.size)
+        if missed is None:
+            if request.get("flag") == _ONLY_RECOVERED:
+                raise CommandError(UNRECOVERABLE)
+            return answer
+        format = self.connection.codec.format
+        answer["recovered"] = True
+        answer["offset"] = offset
+        answer["epoch"] = request.get("epoch") or answer["epoch"]
+        answer["publications"] = [describe(each, format) for each in missed]
+        return answer
+
+    def _drop_until(self, until: Position) -> None:
+        """Those up to ``until`` are in the history. One without a marker is in none."""
+        self._held = [
+            each
+            for each in self._held
+            if not each.marked or each.position is None or each.position > until
+        ]
+
+    def go_live(self) -> None:
+        """Send what has arrived since, and let the feed have what comes."""
+        held, self._held, self._held_bytes = self._held, [], 0
+        self.live, self.catching = True, False
+        feed = self.connection.feed
+        feed.release(self.channel)
+        for each in held:
+            feed.deliver(each)
+
+    def fall_back(self) -> bool:
+        """The connection to Redis is lost: hold what comes, until ``catch_up``. Return whether
+        there is anything to catch up with, and nobody does already.
+        """
+        if not self.live or self.history is None or self.catching:
+            return False
+        self.catching = True
+        self.connection.feed.catch(self.channel, self)
+        return True
+
+    def catch_up(self, missed: Missed) -> None:
+        """Send what an outage swallowed; or end, if that is not known."""
+        connection = self.connection
+        if not self.live:
+            return
+        if self.channel in missed.gaps:
+            self._held = []
+            if self.server_side:
+                connection.disconnect(INSUFFICIENT_STATE)
+            else:
+                connection.end(self, UNSUBSCRIBE_INSUFFICIENT)
+            return
+        self._drop_until(missed.until)
+        found = [each for each in missed.messages if each.channel == self.channel]
+        self._held = [*found, *self._held]
+        self.go_live()
+
+    def take(self, claims: Any) -> None:
+        """A subscription token is the right to it."""
+        self.own = True
+        self.info, self.expires = claims.info, claims.expires
+
+    def lifetime(self) -> Values:
+        """How long a token's subscription lasts, as its answer says it."""
+        if self.expires is None:
+            return {}
+        return self.connection.protocol.tokens.lifetime(self.expires)
+
+    def stop(self) -> None:
+        """Listen no more. Idempotent."""
+        self.live = False
+        self._held = []
+        connection = self.connection
+        if self.timer is not None and self.timer.active():
+            self.timer.cancel()
+        connection.feed.release(self.channel)
+        for channel in (self.channel, *self.sides):
+            connection.broker.unlisten(channel, connection.feed)
+        self.sides = ()
+
+
+def _bounded(offset: int) -> int:
+    """Lua's numbers are exact up to 2^53."""
+    return min(max(offset, 0), 1 << 53)
+
+
+def fits(stream: Stream, epoch: str) -> bool:
+    if not epoch:
+        return True
+    try:
+        return stream.fits(int(epoch, 16)) if len(epoch) <= 16 else False
+    except ValueError:
+        return False
+
+
+def history_for(connection: Connection, name: Name) -> History | None:
+    rules = connection.config.history
+    return history_of(rules, name.facility) if rules else None
+
+
+@inlineCallbacks
+def begin(connection: Connection, name: Name, request: Values, *, server_side: bool = False) -> Any:
+    """Check the right to a subscription, and fire with it."""
+    subscriptions = connection.subscriptions
+    if name.text in subscriptions:
+        raise CommandError(ALREADY_SUBSCRIBED)
+    if len(subscriptions) >= MOST_CHANNELS:
+        raise CommandError(LIMIT_EXCEEDED)
+    claims = None
+    if request.get("token"):
+        claims = connection.protocol.tokens.subscription(connection, name, request["token"])
+    else:
+        yield connection.rights.need(name, "subscribe", connection.rights_ahead(name))
+    channel = name.channel(connection.namespace, connection.identity)
+    if any(each.channel == channel for each in subscriptions.values()):
+        raise CommandError(ALREADY_SUBSCRIBED)
+    history = history_for(connection, name)
+    subscription = Subscription(connection, name, channel, history, server_side=server_side)
+    if claims is not None:
+        subscription.take(claims)
+    subscriptions[name.text] = subscription
+    return subscription
