@@ -17,6 +17,7 @@ TEST = [
     "hypothesis",
     "mypy",
     "mypy-zope",
+    "protobuf",
     "pytest",
     "pytest-twisted",
     "pytest-xdist",
