@@ -22,14 +22,14 @@ from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.delivery.multiplexed import MultiplexedFeed
 from ws4redis_tx.protocols.centrifuge import errors
-from ws4redis_tx.protocols.centrifuge.codec import IFormat, PushCodec, read_info
 from ws4redis_tx.protocols.centrifuge.connection import Connection
 from ws4redis_tx.protocols.centrifuge.errors import Disconnection
-from ws4redis_tx.protocols.centrifuge.json import Json
 from ws4redis_tx.protocols.centrifuge.names import Name, name_of, read_name
-from ws4redis_tx.protocols.centrifuge.protobuf import Protobuf
-from ws4redis_tx.protocols.centrifuge.schema import Values
 from ws4redis_tx.protocols.centrifuge.tokens import TokenRules
+from ws4redis_tx.protocols.centrifuge.wire.codec import IFormat, PushCodec, read_info
+from ws4redis_tx.protocols.centrifuge.wire.json import Json
+from ws4redis_tx.protocols.centrifuge.wire.protobuf import Protobuf
+from ws4redis_tx.protocols.centrifuge.wire.schema import Values
 from ws4redis_tx.protocols.client_quota import ClientQuota
 from ws4redis_tx.protocols.interfaces import ISession
 from ws4redis_tx.scheduling.sweeps import PeriodicSweep
