@@ -20,6 +20,7 @@ TEST = [
     "hypothesis",
     "mypy",
     "mypy-zope",
+    "protobuf",
     "pytest",
     "pytest-twisted",
     "pytest-xdist",

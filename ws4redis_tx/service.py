@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from ws4redis_tx import __version__
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.config.table import BY_FIELD
 from ws4redis_tx.core.admission import (
@@ -194,8 +195,8 @@ def make_factory(
     if config.centrifuge_url:
         tokens = Tokens(config.token_secret, endless=config.endless_tokens)
         authorizer = with_tokens(authorizer, tokens, tenants=config.tenants)
-        more: Any = {"tokens": tokens, "failed": log.failed, "note": log.note}
-        protocols.append(CentrifugeProtocol(config, broker, reactor, **more))
+        more: Any = {"version": __version__, "failed": log.failed, "note": log.note}
+        protocols.append(CentrifugeProtocol(config, broker, reactor, tokens=tokens, **more))
     observers = _observers(hooks, reactor)
     return WebSocketFactory(
         Server(config, broker, authorizer, protocols, reactor, log, observers, EventStream)

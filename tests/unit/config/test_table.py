@@ -23,8 +23,6 @@ from ws4redis_tx.core.errors import ConfigError
 PACKAGE = ROOT / "ws4redis_tx"
 PAGE = ROOT / "docs" / "reference" / "settings.md"
 
-TABLES = ("table.py", "fields_alone.py")
-
 # People silence checks by their ids.
 IDS = {
     "WEBSOCKET_URL": "E001",
@@ -57,6 +55,9 @@ IDS = {
     "WS4REDIS_TOKEN_SECRET": "E046",
     "WS4REDIS_ENDLESS_TOKENS": "E047",
 }
+
+
+_TABLES = ("table.py", "fields_alone.py")
 
 
 class RowTests(SynchronousTestCase):
@@ -112,7 +113,7 @@ class SpellingTests(SynchronousTestCase):
     def test_no_module_on_the_way_spells_a_setting(self) -> None:
         on_the_way = [PACKAGE / "twistd" / "options.py", PACKAGE / "django" / "checks.py"]
         paths = [*PACKAGE.glob("config/*.py"), *on_the_way]
-        sources = {path.name: path.read_text() for path in paths if path.name not in TABLES}
+        sources = {path.name: path.read_text() for path in paths if path.name not in _TABLES}
         for row in SETTINGS:
             if row.name not in self.APART:
                 self.assertEqual(self.spelled(row.name, sources), set())

@@ -28,6 +28,7 @@ SECRETS = Path(__file__).with_name("token-secrets.txt")
 WRITTEN: dict[str, tuple[list[str], Any]] = {
     "listen": (["--listen=tcp:1", "--listen=tcp:2"], ("tcp:1", "tcp:2")),
     "websocket_url": (["--websocket-url=/live/"], "/live/"),
+    "centrifuge_url": (["--centrifuge-url=/connection/"], "/connection/"),
     "redis": (["--redis=redis://r.example/3"], RedisAddress("r.example", db=3)),
     "prefix": (["--prefix=site"], "site"),
     "expire": (["--expire=0"], 0),
@@ -39,7 +40,6 @@ WRITTEN: dict[str, tuple[list[str], Any]] = {
     "allowed_origins": (["--origin=https://a.example", "--origin=*"], ("https://a.example", "*")),
     "require_origin": (["--require-origin"], True),
     "token_secret": ([f"--token-secret=@{SECRETS}"], tuple(SECRETS.read_text().split("\n")[::2])),
-    "centrifuge_url": (["--centrifuge-url=/connection/"], "/connection/"),
     "endless_tokens": (["--endless-tokens"], True),
     "trusted_proxies": (["--trusted-proxy=unix", "--trusted-proxy=::1"], ("unix", "::1")),
     "max_message_size": (["--max-message-size=5"], 5),

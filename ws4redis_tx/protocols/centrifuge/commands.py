@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import inlineCallbacks
 
-from ws4redis_tx.core.streams import MOST, Wanted
+from ws4redis_tx.core.positions import MOST, Wanted
 from ws4redis_tx.protocols.centrifuge import errors
-from ws4redis_tx.protocols.centrifuge.codec import describe, epoch_text
 from ws4redis_tx.protocols.centrifuge.errors import CommandError, Ends
-from ws4redis_tx.protocols.centrifuge.json import text
 from ws4redis_tx.protocols.centrifuge.names import Name
 from ws4redis_tx.protocols.centrifuge.opening import connect
-from ws4redis_tx.protocols.centrifuge.schema import Values
 from ws4redis_tx.protocols.centrifuge.subscription import begin, fits, history_for
+from ws4redis_tx.protocols.centrifuge.wire.codec import describe, epoch_text
+from ws4redis_tx.protocols.centrifuge.wire.json import text
+from ws4redis_tx.protocols.centrifuge.wire.schema import Values
 
 if TYPE_CHECKING:
     from ws4redis_tx.protocols.centrifuge.connection import Connection

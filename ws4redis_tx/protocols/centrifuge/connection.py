@@ -17,13 +17,13 @@ from ws4redis_tx.core.names import Namespace, namespace
 from ws4redis_tx.core.positions import Position
 from ws4redis_tx.delivery.multiplexed import MultiplexedFeed
 from ws4redis_tx.protocols.centrifuge import errors
-from ws4redis_tx.protocols.centrifuge.codec import PushCodec
 from ws4redis_tx.protocols.centrifuge.commands import COMMANDS
-from ws4redis_tx.protocols.centrifuge.errors import CommandError, Disconnection, Ends, Malformed
+from ws4redis_tx.protocols.centrifuge.errors import CommandError, Disconnection, Ends
 from ws4redis_tx.protocols.centrifuge.names import Name, read_name
 from ws4redis_tx.protocols.centrifuge.rights import Rights
-from ws4redis_tx.protocols.centrifuge.schema import Values
 from ws4redis_tx.protocols.centrifuge.subscription import Subscription
+from ws4redis_tx.protocols.centrifuge.wire.codec import PushCodec
+from ws4redis_tx.protocols.centrifuge.wire.schema import Malformed, Values
 from ws4redis_tx.protocols.interfaces import ISession
 
 if TYPE_CHECKING:
