@@ -29,7 +29,7 @@ import ws4redis_tx
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.tokens import connection_token
 
-EXPIRED, TOKEN_EXPIRED = 3005, 101
+EXPIRED, TOKEN_EXPIRED = 3005, 109
 
 
 class TokenRevocationTestCase(DjangoTests):

@@ -151,8 +151,9 @@ class Revocations:
             handshake = replace(handshake, redeemed=admission.redeemed)
         packed = None if fixed else self._packer.pack(handshake)
         self.closed(session)
-        issued = None if session.part else admission.issued  # the whole is closed
-        admitted = AdmissionRecord(identity, admission.rights, asked, facility, packed, issued)
+        admitted = AdmissionRecord(
+            identity, admission.rights, asked, facility, packed, admission.issued
+        )
         self._index.add(session, admitted)
         if packed is not None:
             self._rechecker.watch(session, admission.expires)

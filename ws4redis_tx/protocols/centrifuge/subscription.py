@@ -42,7 +42,7 @@ class Subscription:
 
     __slots__ = (
         "_held", "_held_bytes", "catching", "channel", "connection", "expires", "history", "info",
-        "live", "name", "own", "published", "server_side", "sides", "timer",
+        "live", "name", "own", "published", "right", "server_side", "sides", "timer",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +67,8 @@ class Subscription:
         """Whether the client has published there."""
         self.own = False
         """Whether a token of its own is the right to it."""
+        self.right: Any = None
+        """What a token of its own gives."""
         self.info = b""
         """What a subscription token says of the client: JSON, if anything."""
         self.expires: float | None = None
@@ -183,9 +185,17 @@ class Subscription:
         self.go_live()
 
     def take(self, claims: Any) -> None:
-        """A subscription token is the right to it."""
+        """A subscription token is the right to it. Raises ``CommandError`` for one that is void."""
+        right = self.connection.protocol.tokens.watch(self, claims)
+        self._give_up_right()
+        self.right = right
         self.own = True
         self.info, self.expires = claims.info, claims.expires
+
+    def _give_up_right(self) -> None:
+        if self.right is not None:
+            self.connection.session.withdraw(self.right)
+            self.right = None
 
     def lifetime(self) -> Values:
         """How long a token's subscription lasts, as its answer says it."""
@@ -200,6 +210,7 @@ class Subscription:
         connection = self.connection
         if self.timer is not None and self.timer.active():
             self.timer.cancel()
+        self._give_up_right()
         connection.feed.release(self.channel)
         for channel in (self.channel, *self.sides):
             connection.broker.unlisten(channel, connection.feed)
