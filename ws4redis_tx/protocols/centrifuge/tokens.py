@@ -274,7 +274,9 @@ class TokenRules:
             raise invalid from None
 
     def _tell(self, denied: Denied) -> None:
-        self._note("token", f"A client's token was refused: {denied.detail or denied.reason}")
+        # Each claim has lines of its own: they are few, and equal ones are summed up.
+        kind = f"token {getattr(denied, 'claim', '')}"
+        self._note(kind, f"A client's token was refused: {denied.detail or denied.reason}")
 
 
 def _expire(subscription: Subscription) -> None:
