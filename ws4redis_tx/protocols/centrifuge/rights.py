@@ -40,7 +40,7 @@ class Grant:
     def ended(self) -> bool:
         return self.connection.session.ended
 
-    def revoke(self) -> None:
+    def revoke(self, code: int = 1008) -> None:
         """The visitor has lost something on the facility."""
         connection = self.connection
         connection.session.withdraw(self)
