@@ -121,12 +121,11 @@ class ConnectTests(CentrifugeTokenTestCase):
 
     @inlineCallbacks
     def test_it_subscribes_to_its_channels(self) -> Any:
-        names = ["broadcast:x", f"group:{GROUP}:x"]
+        names = ["broadcast:x", f"group:{GROUP}:x", "broadcast:forbidden"]
         client = yield self.connect((yield self.token(channels=names)))
         self.assertEqual(set(client.welcome["subs"]), set(names))
-        for channels, code in ((["nonsense"], 102), (["broadcast:forbidden"], 103)):
-            client = yield self.connect((yield self.token(channels=channels)))
-            self.assertEqual(client.welcome, code)
+        client = yield self.connect((yield self.token(channels=["nonsense"])))
+        self.assertEqual(client.welcome, 102)
 
     @inlineCallbacks
     def test_a_ttl_is_never_0(self) -> Any:
@@ -284,7 +283,6 @@ class SubscriptionTokenTests(CentrifugeTokenTestCase):
             (103, token(OTHER, **times(), **x)),
             (103, unsigned(**times(), **x)),
             (103, token(**times(), sub="ann")),
-            (103, token(**times(), **x, tenant="acme")),
             (103, (yield self.token())),
             (109, token(**times(-1), **x)),
         ):
@@ -298,6 +296,7 @@ class SubscriptionTokenTests(CentrifugeTokenTestCase):
             ("sub", token(**times(), channel="broadcast:x")),
             ("channel", (yield self.channel_token("broadcast:y"))),
             ("channel", token(**times(), sub="ann", channel="nonsense")),
+            ("tenant", token(**times(), sub="ann", channel="broadcast:x", tenant="acme")),
         ):
             client = yield self.connect(name="ann")
             yield self.assert_ends(3500, "subscribe", client, channel="broadcast:x", token=text)
