@@ -88,7 +88,7 @@ def _subscribe(connection: Connection, request: Values) -> Any:
         if name in answers:
             continue
         try:
-            read = connection.protocol.read_name(connection, name)
+            read = yield connection.protocol.read_name(connection, name)
             asked = resumed.get(name, {})
             if name not in connection.claimed:
                 yield ask_for(connection, read, {})

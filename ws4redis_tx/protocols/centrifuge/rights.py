@@ -113,10 +113,10 @@ def _authorize(connection: Connection, facility: str, wanted: Collection[str]) -
         return grant
 
     answer: Deferred[Any] = session.authorize(handshake, asked, grant)
-    return answer.addCallbacks(granted, _refused)
+    return answer.addCallbacks(granted, as_command_error)
 
 
-def _refused(failure: Any) -> Any:
+def as_command_error(failure: Any) -> Any:
     """The error for a client."""
     error = failure.value
     if isinstance(error, (Denied, BrokerUnavailable)):

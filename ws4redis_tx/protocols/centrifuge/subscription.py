@@ -43,8 +43,22 @@ class Subscription:
     """
 
     __slots__ = (
-        "_held", "_held_bytes", "catching", "channel", "connection", "expires", "history", "info",
-        "live", "name", "own", "published", "server_side", "sides", "timer",
+        "_held",
+        "_held_bytes",
+        "catching",
+        "channel",
+        "connection",
+        "expires",
+        "history",
+        "info",
+        "live",
+        "name",
+        "own",
+        "published",
+        "server_side",
+        "shares_name",
+        "sides",
+        "timer",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +79,8 @@ class Subscription:
         """Whether it was answered, and has not been ended since."""
         self.catching = False
         """Whether it catches up after an outage."""
+        self.shares_name = connection.protocol.give_name(channel, name.text)
+        """Whether all who hear the channel know it by the same name."""
         self.published = False
         """Whether the client has published there."""
         self.own = False
@@ -79,6 +95,9 @@ class Subscription:
         self._held_bytes = 0
 
     def hold(self, publication: Publication) -> None:
+        if self.live and not self.catching:
+            self.connection.feed.pass_on(self._under_its_name(publication))
+            return
         self._held = [*self._held, publication]
         self._held_bytes += publication.size
         self.connection.session.outbox.grew(publication.size)
@@ -100,6 +119,13 @@ class Subscription:
         if self.history is None and not any(map(waits, listening)):
             return _PLAIN_RECOVERY if request.get("recover") else {}
         return self._wait(listening, request)
+
+    def _under_its_name(self, publication: Publication) -> Publication:
+        """Others know the channel by another name, and share their pushes."""
+        codec = self.connection.codec
+        own = Publication(publication.channel, publication.payload)
+        own.forms[codec] = codec.under(self.name.text, publication)
+        return own
 
     @inlineCallbacks
     def _wait(self, listening: list[Deferred[None]], request: Values) -> Any:
@@ -153,7 +179,8 @@ class Subscription:
             self.connection.flush()
         self.live, self.catching = True, False
         feed = self.connection.feed
-        feed.release(self.channel)
+        if self.shares_name:
+            feed.release(self.channel)
         for each in held:
             feed.deliver(each)
 
@@ -211,6 +238,9 @@ class Subscription:
         connection = self.connection
         self._stop_timer()
         connection.feed.release(self.channel)
+        if self.shares_name:
+            connection.protocol.take_name(self.channel)
+            self.shares_name = False
         for channel in (self.channel, *self.sides):
             connection.broker.unlisten(channel, connection.feed)
         self.sides = ()
