@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 
 from ws4redis_tx import __version__
-from ws4redis_tx.config.importing import import_callable
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.config.table import BY_FIELD
 from ws4redis_tx.core.admission import (
@@ -35,8 +34,7 @@ from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.names import Namespace, check_tenant, known_rights, namespace
 from ws4redis_tx.core.positions import history_of
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
-from ws4redis_tx.core.tokens import Tokens, with_tokens
-from ws4redis_tx.protocols.centrifuge.protocol import CentrifugeProtocol
+from ws4redis_tx.protocols.centrifuge.assembly import centrifuge
 from ws4redis_tx.protocols.classic import ClassicProtocol
 from ws4redis_tx.protocols.interfaces import IProtocol
 from ws4redis_tx.protocols.subscriber_connection import SubscriberConnection
@@ -194,46 +192,12 @@ def make_factory(
     classic = ClassicProtocol(config, broker, make_subscriber, reactor, log.note)
     protocols: list[IProtocol] = [classic]
     if config.centrifuge_url:
-        tokens = Tokens(config.token_secret, endless=config.endless_tokens)
-        authorizer = with_tokens(authorizer, tokens, tenants=config.tenants)
-        protocols.append(
-            CentrifugeProtocol(
-                config,
-                broker,
-                reactor,
-                version=__version__,
-                tokens=tokens,
-                call=_caller(authorizer),
-                names=_callable("WS4REDIS_CENTRIFUGE_NAMES", config.centrifuge_names),
-                rpc=_callable("WS4REDIS_RPC", config.rpc),
-                failed=log.failed,
-                note=log.note,
-            )
-        )
+        authorizer, protocol = centrifuge(config, broker, authorizer, reactor, log, __version__)
+        protocols.append(protocol)
     observers = _observers(hooks, reactor)
     return WebSocketFactory(
         Server(config, broker, authorizer, protocols, reactor, log, observers, EventStream)
     )
-
-
-def _callable(name: str, found: str | Callable[..., Any] | None) -> Callable[..., Any] | None:
-    """The callable that a setting names."""
-    return import_callable(name, found) if isinstance(found, str) else found
-
-
-def _caller(authorizer: Any) -> Callable[..., Deferred[Any]]:
-    """Calls a function with the request of a handshake's visitor: in the authorizer's own way, or
-    in the reactor thread.
-    """
-    own: Callable[..., Deferred[Any]] | None = getattr(authorizer, "call", None)
-    if own is not None:
-        return own
-
-    def call(handshake: Handshake, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-        asked: Deferred[Any] = maybeDeferred(authorizer.authorize, handshake, ())
-        return asked.addCallback(lambda admission: function(admission.request, *arguments))
-
-    return call
 
 
 def make_resource(factory: WebSocketFactory) -> WebSocketResource:

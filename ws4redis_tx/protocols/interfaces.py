@@ -49,8 +49,13 @@ class ISession(Protocol):
         Fails with ``Denied`` if the authorizer refuses. Never fires once the client is gone.
         """
 
+    def admit(self, owner: Any, handshake: Handshake, admission: Admission) -> None:
+        """Let ``owner`` hold what a token gives that needs no authorizer, until it is revoked.
+        Raises ``Denied`` if it is revoked already.
+        """
+
     def withdraw(self, owner: Any) -> None:
-        """The owner of an earlier ``authorize`` holds nothing any more. Idempotent."""
+        """The owner of an earlier ``authorize`` or ``admit`` holds nothing any more. Idempotent."""
 
     def send(self, message: bytes | str) -> None:
         """Send a message to this client only, in order with all others."""

@@ -66,7 +66,10 @@ def _identify(connection: Connection, request: Values) -> Any:
     except Denied as denied:
         if denied.status >= 500:
             raise CommandError(errors.TOO_MANY) from None
-        raise connection.protocol.tokens.error(denied) from None
+        known = connection.protocol.tokens.error(denied)
+        if known is not None:
+            raise known from None
+        raise CommandError(errors.UNAUTHORIZED if denied.status == 401 else errors.DENIED) from None
     except BrokerUnavailable:
         raise CommandError(errors.TOO_MANY) from None
     except Exception as error:
