@@ -63,6 +63,9 @@ class ISession(Protocol):
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Begin the close handshake. Messages that were not written yet are dropped."""
 
+    def within_rate(self, *, messages: int = 0, size: int = 0) -> bool:
+        """Count messages and bytes of the client's. Close it if they are too many."""
+
     def fail(self, failure: Failure, text: str) -> None:
         """Log ``text`` with a failure of the server's, and close the session with 1011."""
 
