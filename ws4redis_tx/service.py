@@ -32,6 +32,7 @@ from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.names import Namespace, check_tenant, control_channel, known_rights, namespace
 from ws4redis_tx.core.positions import history_of
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
+from ws4redis_tx.emulation.http import Emulation
 from ws4redis_tx.protocols.centrifuge.protocol import CentrifugeProtocol
 from ws4redis_tx.protocols.classic import ClassicProtocol
 from ws4redis_tx.protocols.interfaces import IProtocol
@@ -192,9 +193,10 @@ def make_factory(
             CentrifugeProtocol(config, broker, reactor, failed=log.failed, note=log.note)
         )
     observers = _observers(hooks, reactor)
-    return WebSocketFactory(
-        Server(config, broker, authorizer, protocols, reactor, log, observers, EventStream)
-    )
+    server = Server(config, broker, authorizer, protocols, reactor, log, observers, EventStream)
+    if config.centrifuge_url:
+        server.http = Emulation(server, config.centrifuge_url)
+    return WebSocketFactory(server)
 
 
 def make_resource(factory: WebSocketFactory) -> WebSocketResource:

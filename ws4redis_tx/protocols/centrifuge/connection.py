@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -54,7 +54,7 @@ class Connection:
         """When the token ends that it came with, in seconds since the epoch."""
         self.claimed: Sequence[str] = ()
         """The names of channels that a token subscribes it to."""
-        self.stream: Values = {}
+        self.stream: Mapping[str, str] = {}
         """What a stream's client must know to send more."""
         self.websocket_pings = "cf_ws_frame_ping_pong=true" in self.handshake.query
         """Whether it wants no pings of the protocol."""
@@ -62,6 +62,8 @@ class Connection:
         self.subscriptions: dict[str, Subscription] = {}
         """By their names, those that were asked for too."""
         self.connected = False
+        """Whether ``connect`` has come."""
+        self.answered = False
         """Whether ``connect`` was answered."""
         self.refused = False
         """Whether it was answered with an error: nothing is answered any more."""

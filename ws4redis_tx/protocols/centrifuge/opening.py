@@ -35,7 +35,7 @@ def connect(connection: Connection, number: int, request: Values) -> Any:
         if error.error.temporary:
             yield connection.protocol.late()
         connection.refuse(number, error.error)
-        connection.refused = True
+        connection.refused = connection.answered = True
         connection.set_timer("refused", REFUSED_TIMEOUT, errors.STALE)
         return
     config = connection.config
@@ -45,6 +45,7 @@ def connect(connection: Connection, number: int, request: Values) -> Any:
     answer |= connection.lifetime()
     answer |= connection.stream
     connection.reply(number, "connect", answer)
+    connection.answered = True
     connection.protocol.connected(connection)
     for each in subscriptions:
         each.go_live()

@@ -94,11 +94,15 @@ class CentrifugeProtocol:
 
     def handshake(self, session: ISession) -> None:
         handshake = session.handshake
-        if handshake.path != f"{self.path}websocket":
+        if handshake.stream:
+            kind = handshake.headers.get("content-type", "").lower()
+            format = "protobuf" if kind.startswith("application/octet-stream") else "json"
+        elif handshake.path == f"{self.path}websocket" and not handshake.events:
+            chosen = [each for each in handshake.subprotocols if each in _SUBPROTOCOLS]
+            session.handshake = replace(handshake, subprotocols=tuple(chosen[:1]))
+            format = _SUBPROTOCOLS[chosen[0]] if chosen else _format_in(handshake.query)
+        else:
             raise Denied(404, f"There is nothing here. Clients connect at {self.path}websocket.")
-        chosen = [each for each in handshake.subprotocols if each in _SUBPROTOCOLS]
-        session.handshake = replace(handshake, subprotocols=tuple(chosen[:1]))
-        format = _SUBPROTOCOLS[chosen[0]] if chosen else _format_in(handshake.query)
         session.outbox.codec = self._codec(format, session.outbox.codec)
         session.feed = MultiplexedFeed(session.outbox)
 
@@ -115,6 +119,7 @@ class CentrifugeProtocol:
 
     def opened(self, session: ISession) -> None:
         session.state = Connection(self, session, session.outbox.codec, session.feed)
+        session.state.stream = session.handshake.stream or {}
         session.feed.go_live()
 
     def received(self, session: ISession, payload: bytes) -> Deferred[None]:
