@@ -109,8 +109,12 @@ class IHttp(Protocol):
     bodies.
     """
 
+    @property
+    def paths(self) -> Sequence[str]:
+        """The paths whose requests it answers."""
+
     def serves(self, path: str) -> bool:
-        """Whether it answers the requests for ``path``."""
+        """Whether ``path`` is one of them."""
 
     def begin(
         self, opening: OpeningHandshake, request: HttpRequest, rest: bytes
