@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from ws4redis_tx import __version__
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.config.table import BY_FIELD
 from ws4redis_tx.core.admission import (
@@ -190,7 +191,9 @@ def make_factory(
     ]
     if config.centrifuge_url:
         protocols.append(
-            CentrifugeProtocol(config, broker, reactor, failed=log.failed, note=log.note)
+            CentrifugeProtocol(
+                config, broker, reactor, version=__version__, failed=log.failed, note=log.note
+            )
         )
     observers = _observers(hooks, reactor)
     server = Server(config, broker, authorizer, protocols, reactor, log, observers, EventStream)

@@ -24,7 +24,10 @@ ROOMS: dict[str, set[str]] = {
     "redis": {"core", "delivery", "scheduling", "redis.wire", "redis.history"},
     "revocation": {"core", "config", "scheduling"},
     "protocols": {"core", "config", "delivery", "scheduling"},
-    "protocols.centrifuge": {"core", "config", "delivery", "scheduling", "protocols"},
+    "protocols.centrifuge.wire": {"core", "delivery"},
+    "protocols.centrifuge": {
+        "core", "config", "delivery", "scheduling", "protocols", "protocols.centrifuge.wire",
+    },
     "sessions": {"core", "config", "delivery", "scheduling", "revocation", "protocols"},
     "websocket": {"core", "delivery", "scheduling", "sessions"},
     "sse": {"core", "delivery", "scheduling", "sessions"},

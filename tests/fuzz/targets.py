@@ -31,13 +31,12 @@ from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission
 from ws4redis_tx.core.errors import BrokerRefused, Outage
 from ws4redis_tx.core.messages import Publication
-from ws4redis_tx.protocols.centrifuge import json as json_form
 from ws4redis_tx.protocols.centrifuge import protobuf
-from ws4redis_tx.protocols.centrifuge.codec import describe
-from ws4redis_tx.protocols.centrifuge.errors import Malformed
-from ws4redis_tx.protocols.centrifuge.json import Json
-from ws4redis_tx.protocols.centrifuge.protobuf import Protobuf
-from ws4redis_tx.protocols.centrifuge.schema import COMMAND
+from ws4redis_tx.protocols.centrifuge.wire import json as json_form
+from ws4redis_tx.protocols.centrifuge.wire.codec import describe
+from ws4redis_tx.protocols.centrifuge.wire.json import Json
+from ws4redis_tx.protocols.centrifuge.wire.protobuf import Protobuf
+from ws4redis_tx.protocols.centrifuge.wire.schema import COMMAND, Malformed
 from ws4redis_tx.redis.wire.connection import PREPARE_TIMEOUT
 from ws4redis_tx.redis.wire.protocol import LOST, CommandProtocol, PubSubProtocol, ResponseError
 from ws4redis_tx.revocation.rechecker import PATIENCE

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.fuzz import targets
 from tests.support.wires import handshake_bytes
 from ws4redis_tx.core.errors import BrokerRefused
-from ws4redis_tx.protocols.centrifuge.protobuf import varint
+from ws4redis_tx.protocols.centrifuge.wire.protobuf import varint
 from ws4redis_tx.testing import client_frame
 
 

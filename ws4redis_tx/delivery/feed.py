@@ -21,8 +21,8 @@ class Feed:
 
     takes_joined = True
 
-    takes_heartbeats = True
-    """Whether the configured heartbeat is one of the messages that the client expects."""
+    own_pings = False
+    """Whether the client's protocol has pings of its own, and no heartbeats."""
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox

@@ -22,7 +22,7 @@ class MultiplexedFeed(Feed):
 
     __slots__ = ("_caught",)
 
-    takes_heartbeats = False  # its protocol has pings
+    own_pings = True
 
     def __init__(self, outbox: Outbox) -> None:
         super().__init__(outbox)

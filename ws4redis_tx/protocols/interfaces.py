@@ -36,6 +36,9 @@ class ISession(Protocol):
     state: Any
     """The protocol's own data about this client."""
 
+    transport: Any
+    """The client's ``sessions.interfaces.ITransport``."""
+
     def authorize(
         self, handshake: Handshake, rights: Sequence[str], owner: Any = None
     ) -> Deferred[Admission]:

@@ -19,9 +19,9 @@ from ws4redis_tx.core.positions import (
     HistoryRules,
     Kept,
     Position,
+    Wanted,
 )
 from ws4redis_tx.core.redis_address import RedisAddress
-from ws4redis_tx.core.streams import Wanted
 from ws4redis_tx.redis.commands import Commands
 from ws4redis_tx.redis.dispatcher import Dispatcher
 from ws4redis_tx.redis.streams import Streams

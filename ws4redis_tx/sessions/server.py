@@ -210,10 +210,12 @@ class Server:
         self.timeouts.discard(session)
         self.opening.discard(session)
         self.sessions.add(session)
+        if session.feed.own_pings:
+            return
         self._liveness.add(session.transport)
         if isinstance(session.feed, ResumingFeed):
             self._marks.add(session)
-        elif self._heartbeats is not None and session.feed.takes_heartbeats:
+        elif self._heartbeats is not None:
             self._heartbeats.add(session)
 
     def closed(self, session: Session) -> None:

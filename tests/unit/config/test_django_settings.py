@@ -110,6 +110,7 @@ class SettingsTests(SynchronousTestCase):
             "WS4REDIS_REVOKE": "no",
             "WS4REDIS_TENANT": "no.such.callback",
             "WS4REDIS_HISTORY": {"orders": 100},
+            "WS4REDIS_CENTRIFUGE_URL": "connection",
         }
         with override_settings(**wrong):
             found = complaints()

@@ -25,6 +25,7 @@ from ws4redis_tx.twistd.options import Options
 WRITTEN: dict[str, tuple[list[str], Any]] = {
     "listen": (["--listen=tcp:1", "--listen=tcp:2"], ("tcp:1", "tcp:2")),
     "websocket_url": (["--websocket-url=/live/"], "/live/"),
+    "centrifuge_url": (["--centrifuge-url=/connection/"], "/connection/"),
     "redis": (["--redis=redis://r.example/3"], RedisAddress("r.example", db=3)),
     "prefix": (["--prefix=site"], "site"),
     "expire": (["--expire=0"], 0),

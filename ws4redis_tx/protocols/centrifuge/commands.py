@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import inlineCallbacks
 
-from ws4redis_tx.core.streams import MOST, Wanted
+from ws4redis_tx.core.positions import MOST, Wanted
 from ws4redis_tx.protocols.centrifuge import errors
-from ws4redis_tx.protocols.centrifuge.codec import describe, epoch_text
 from ws4redis_tx.protocols.centrifuge.errors import CommandError, Ends
-from ws4redis_tx.protocols.centrifuge.json import text
 from ws4redis_tx.protocols.centrifuge.names import Name
 from ws4redis_tx.protocols.centrifuge.opening import connect
-from ws4redis_tx.protocols.centrifuge.schema import Values
 from ws4redis_tx.protocols.centrifuge.subscription import begin, fits, history_for
+from ws4redis_tx.protocols.centrifuge.wire.codec import describe, epoch_text
+from ws4redis_tx.protocols.centrifuge.wire.json import text
+from ws4redis_tx.protocols.centrifuge.wire.schema import Values
 
 if TYPE_CHECKING:
     from ws4redis_tx.protocols.centrifuge.connection import Connection
@@ -51,11 +51,14 @@ def _subscribe(connection: Connection, number: int, request: Values) -> Any:
     subscription.go_live()
 
 
-def _unsubscribe(connection: Connection, number: int, request: Values) -> None:
+@inlineCallbacks
+def _unsubscribe(connection: Connection, number: int, request: Values) -> Any:
     if not request.get("channel"):
         raise Ends(errors.BAD)
     subscription = connection.subscriptions.get(request["channel"])
     if subscription is not None:
+        if subscription.published:  # it comes before the answer
+            yield connection.broker.fence([subscription.channel])
         connection.remove(subscription)
     connection.reply(number, "unsubscribe", {})
 
@@ -77,6 +80,8 @@ def _publish(connection: Connection, number: int, request: Values) -> Any:
         seconds = 0
     chosen = connection.subscriptions.get(name.text)
     info = describe_client(connection, chosen.info if chosen is not None else b"")
+    if chosen is not None:
+        chosen.published = True
     yield connection.broker.publish([channel], data, seconds, None, history, info=info)
     connection.reply(number, "publish", {})
 

@@ -17,13 +17,13 @@ from ws4redis_tx.core.names import Namespace, namespace
 from ws4redis_tx.core.positions import Position
 from ws4redis_tx.delivery.multiplexed import MultiplexedFeed
 from ws4redis_tx.protocols.centrifuge import errors
-from ws4redis_tx.protocols.centrifuge.codec import PushCodec
 from ws4redis_tx.protocols.centrifuge.commands import COMMANDS
-from ws4redis_tx.protocols.centrifuge.errors import CommandError, Disconnection, Ends, Malformed
+from ws4redis_tx.protocols.centrifuge.errors import CommandError, Disconnection, Ends
 from ws4redis_tx.protocols.centrifuge.names import Name, read_name
 from ws4redis_tx.protocols.centrifuge.rights import Rights
-from ws4redis_tx.protocols.centrifuge.schema import Values
 from ws4redis_tx.protocols.centrifuge.subscription import Subscription
+from ws4redis_tx.protocols.centrifuge.wire.codec import PushCodec
+from ws4redis_tx.protocols.centrifuge.wire.schema import Malformed, Values
 from ws4redis_tx.protocols.interfaces import ISession
 
 if TYPE_CHECKING:
@@ -189,19 +189,26 @@ class Connection:
     # Pings
 
     def ping(self) -> None:
-        if self.connected and not self.refused and not self.pinged:
-            self.pinged = True
+        if self.refused or self.session.outbox.paused:
+            return  # a client that is merely slow has not read the ping
+        self.pinged = True
+        if self.websocket_pings:
+            self.session.transport.check_liveness()
+        else:
             self.session.outbox.write_control(self.codec.message({}))
 
     def check_pong(self) -> None:
         """The time for an answer is over."""
-        if self.pinged:
+        if self.websocket_pings:
+            self.pinged = self.session.transport.silent
+        if self.pinged and not self.session.outbox.paused:
             self.disconnect(errors.NO_PONG)
 
     def _pong(self) -> None:
-        if not self.pinged:
+        if not self.pinged or self.websocket_pings:
             self._waiting.append(None)
-        self.pinged = False
+        else:
+            self.pinged = False
 
     # Subscriptions
 

@@ -9,13 +9,12 @@ from urllib.parse import parse_qs
 
 from twisted.internet.defer import inlineCallbacks
 
-from ws4redis_tx import __version__
 from ws4redis_tx.core.errors import BrokerUnavailable, Denied, is_permission_denied
 from ws4redis_tx.core.names import SUBSCRIBE_RIGHTS
 from ws4redis_tx.protocols.centrifuge import errors
 from ws4redis_tx.protocols.centrifuge.errors import CommandError, Ends
-from ws4redis_tx.protocols.centrifuge.schema import Values
 from ws4redis_tx.protocols.centrifuge.subscription import Subscription, begin
+from ws4redis_tx.protocols.centrifuge.wire.schema import Values
 
 if TYPE_CHECKING:
     from ws4redis_tx.protocols.centrifuge.connection import Connection
@@ -39,7 +38,11 @@ def connect(connection: Connection, number: int, request: Values) -> Any:
         connection.set_timer("refused", REFUSED_TIMEOUT, errors.STALE)
         return
     config = connection.config
-    answer: Values = {"client": connection.client, "version": __version__, "subs": answers}
+    answer: Values = {
+        "client": connection.client,
+        "version": connection.protocol.version,
+        "subs": answers,
+    }
     if not connection.websocket_pings:
         answer |= {"ping": max(1, round(config.centrifuge_ping)), "pong": True}
     answer |= connection.lifetime()

@@ -22,14 +22,14 @@ from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.delivery.multiplexed import MultiplexedFeed
 from ws4redis_tx.protocols.centrifuge import errors
-from ws4redis_tx.protocols.centrifuge.codec import IFormat, PushCodec, read_info
 from ws4redis_tx.protocols.centrifuge.connection import Connection
 from ws4redis_tx.protocols.centrifuge.errors import Disconnection
-from ws4redis_tx.protocols.centrifuge.json import Json
 from ws4redis_tx.protocols.centrifuge.names import Name, name_of, read_name
-from ws4redis_tx.protocols.centrifuge.protobuf import Protobuf
-from ws4redis_tx.protocols.centrifuge.schema import Values
 from ws4redis_tx.protocols.centrifuge.tokens import TokenRules
+from ws4redis_tx.protocols.centrifuge.wire.codec import IFormat, PushCodec, read_info
+from ws4redis_tx.protocols.centrifuge.wire.json import Json
+from ws4redis_tx.protocols.centrifuge.wire.protobuf import Protobuf
+from ws4redis_tx.protocols.centrifuge.wire.schema import Values
 from ws4redis_tx.protocols.client_quota import ClientQuota
 from ws4redis_tx.protocols.interfaces import ISession
 from ws4redis_tx.scheduling.sweeps import PeriodicSweep
@@ -52,6 +52,7 @@ _CODES = {
 class CentrifugeProtocol:
     """An ``IProtocol``. A session's ``state`` is its ``Connection``.
 
+    :param version: the server's, as clients are told.
     :param tokens: reads the tokens that clients show; ``None``: there are none.
     :param occupancy: knows who is present where; ``None``: nothing does.
     :param failed: logs a text and a failure of the server's.
@@ -64,6 +65,7 @@ class CentrifugeProtocol:
         broker: Any,
         reactor: Any,
         *,
+        version: str,
         tokens: Any = None,
         occupancy: Any = None,
         failed: Callable[[str, Any], object],
@@ -74,6 +76,7 @@ class CentrifugeProtocol:
         self.config = config
         self.broker = broker
         self.reactor = reactor
+        self.version = version
         self.failed = failed
         self.note = note
         self.occupancy = occupancy
@@ -137,8 +140,7 @@ class CentrifugeProtocol:
 
     def connected(self, connection: Connection) -> None:
         """Its ``connect`` was answered."""
-        if not connection.websocket_pings:
-            self._pings.add(connection)
+        self._pings.add(connection, after=0.5)
 
     def read_name(self, connection: Connection, text: str) -> Name:
         return read_name(text)

@@ -9,9 +9,7 @@ from twisted.internet.defer import inlineCallbacks
 
 from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.names import side_channel
-from ws4redis_tx.core.positions import History, Missed, Position, history_of
-from ws4redis_tx.core.streams import Stream, Wanted
-from ws4redis_tx.protocols.centrifuge.codec import describe, epoch_text
+from ws4redis_tx.core.positions import History, Missed, Position, Stream, Wanted, history_of
 from ws4redis_tx.protocols.centrifuge.errors import (
     ALREADY_SUBSCRIBED,
     INSUFFICIENT_STATE,
@@ -21,7 +19,8 @@ from ws4redis_tx.protocols.centrifuge.errors import (
     CommandError,
 )
 from ws4redis_tx.protocols.centrifuge.names import Name
-from ws4redis_tx.protocols.centrifuge.schema import Values
+from ws4redis_tx.protocols.centrifuge.wire.codec import describe, epoch_text
+from ws4redis_tx.protocols.centrifuge.wire.schema import Values
 
 if TYPE_CHECKING:
     from ws4redis_tx.protocols.centrifuge.connection import Connection
@@ -39,7 +38,7 @@ class Subscription:
 
     __slots__ = (
         "_held", "_held_bytes", "catching", "channel", "connection", "expires", "history", "info",
-        "live", "name", "own", "server_side", "sides", "timer",
+        "live", "name", "own", "published", "server_side", "sides", "timer",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +59,8 @@ class Subscription:
         """Whether it was answered, and has not been ended since."""
         self.catching = False
         """Whether it catches up after an outage."""
+        self.published = False
+        """Whether the client has published there."""
         self.own = False
         """Whether a token of its own is the right to it."""
         self.info = b""

@@ -11,7 +11,7 @@ from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.protocols.centrifuge import errors
 from ws4redis_tx.protocols.centrifuge.errors import CommandError, Ends
-from ws4redis_tx.protocols.centrifuge.schema import Values
+from ws4redis_tx.protocols.centrifuge.wire.schema import Values
 
 if TYPE_CHECKING:
     from ws4redis_tx.protocols.centrifuge.connection import Connection

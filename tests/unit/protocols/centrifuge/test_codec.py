@@ -12,10 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ws4redis_tx.core.messages import Joined, PositionedPublication, Publication
 from ws4redis_tx.core.positions import Position
-from ws4redis_tx.protocols.centrifuge.codec import PushCodec, describe
-from ws4redis_tx.protocols.centrifuge.json import Json
-from ws4redis_tx.protocols.centrifuge.protobuf import Protobuf, decode
-from ws4redis_tx.protocols.centrifuge.schema import REPLY
+from ws4redis_tx.protocols.centrifuge.wire.codec import PushCodec, describe
+from ws4redis_tx.protocols.centrifuge.wire.json import Json
+from ws4redis_tx.protocols.centrifuge.wire.protobuf import Protobuf, decode
+from ws4redis_tx.protocols.centrifuge.wire.schema import REPLY
 from ws4redis_tx.websocket.frames import PLAIN
 
 CHANNEL = b"broadcast:news"

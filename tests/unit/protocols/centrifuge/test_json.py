@@ -9,9 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ws4redis_tx.protocols.centrifuge.errors import Malformed
-from ws4redis_tx.protocols.centrifuge.json import Json, check, decode, encode
-from ws4redis_tx.protocols.centrifuge.schema import CLIENT_INFO, COMMAND, PUBLICATION, REPLY
+from ws4redis_tx.protocols.centrifuge.wire.json import Json, check, decode, encode
+from ws4redis_tx.protocols.centrifuge.wire.schema import (
+    CLIENT_INFO,
+    COMMAND,
+    PUBLICATION,
+    REPLY,
+    Malformed,
+)
 
 
 def read(payload: bytes) -> list[Any]:

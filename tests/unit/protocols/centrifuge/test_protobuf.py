@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from ws4redis_tx.protocols.centrifuge.errors import Malformed
-from ws4redis_tx.protocols.centrifuge.protobuf import Protobuf, decode, encode, varint
-from ws4redis_tx.protocols.centrifuge.schema import (
+from ws4redis_tx.protocols.centrifuge.wire.protobuf import Protobuf, decode, encode, varint
+from ws4redis_tx.protocols.centrifuge.wire.schema import (
     COMMAND,
     EMULATION,
     FLAG,
@@ -25,6 +24,7 @@ from ws4redis_tx.protocols.centrifuge.schema import (
     SIGNED,
     TEXT,
     Field,
+    Malformed,
     Message,
     Values,
 )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ws4redis_tx.protocols.centrifuge.errors import Malformed
-from ws4redis_tx.protocols.centrifuge.schema import (
+from ws4redis_tx.protocols.centrifuge.wire.schema import (
     COMMAND,
     FLAG,
     LIST,
@@ -18,6 +17,7 @@ from ws4redis_tx.protocols.centrifuge.schema import (
     SIGNED,
     TEXT,
     Field,
+    Malformed,
     Message,
     Values,
 )

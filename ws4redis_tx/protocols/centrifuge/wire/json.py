@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
 
-from ws4redis_tx.protocols.centrifuge.errors import Malformed
-from ws4redis_tx.protocols.centrifuge.schema import (
+from ws4redis_tx.protocols.centrifuge.wire.schema import (
     COMMAND,
     FLAG,
     LIST,
@@ -25,6 +24,7 @@ from ws4redis_tx.protocols.centrifuge.schema import (
     SIGNED,
     TEXT,
     Field,
+    Malformed,
     Message,
     Values,
 )

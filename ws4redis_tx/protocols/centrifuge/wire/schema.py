@@ -17,6 +17,10 @@ Values = dict[str, Any]
 """A message."""
 
 
+class Malformed(Exception):
+    """A client has sent something that is no message of the protocol."""
+
+
 class Field(NamedTuple):
     number: int
     name: str
