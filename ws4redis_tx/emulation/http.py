@@ -17,10 +17,9 @@ from ws4redis_tx.emulation.framing import BINARY, EVENTS, LINES
 from ws4redis_tx.emulation.node import Node
 from ws4redis_tx.emulation.request import Request
 from ws4redis_tx.emulation.stream import EmulatedStream, digest
-from ws4redis_tx.protocols.centrifuge import json as json_form
-from ws4redis_tx.protocols.centrifuge import protobuf
-from ws4redis_tx.protocols.centrifuge.errors import Malformed
-from ws4redis_tx.protocols.centrifuge.schema import EMULATION, Values
+from ws4redis_tx.protocols.centrifuge.wire import json as json_form
+from ws4redis_tx.protocols.centrifuge.wire import protobuf
+from ws4redis_tx.protocols.centrifuge.wire.schema import EMULATION, Malformed, Values
 from ws4redis_tx.sessions.opening_handshake import OpeningHandshake
 
 if TYPE_CHECKING:
@@ -176,7 +175,8 @@ def _is_binary(request: HttpRequest) -> bool:
 
 def _as_get(request: HttpRequest) -> HttpRequest:
     """As the request that is judged like that of a stream of events."""
-    without = tuple(each for each in request.headers if each[0] != "content-length")
+    body = ("content-length", "transfer-encoding")
+    without = tuple(each for each in request.headers if each[0] not in body)
     return replace(request, method="GET", headers=without)
 
 

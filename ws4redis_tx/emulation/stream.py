@@ -19,7 +19,7 @@ from ws4redis_tx.core.http import HttpRequest
 from ws4redis_tx.core.messages import ICodec
 from ws4redis_tx.emulation.framing import BINARY, END, Framing
 from ws4redis_tx.emulation.request import Request
-from ws4redis_tx.protocols.centrifuge.codec import PushCodec
+from ws4redis_tx.protocols.centrifuge.wire.codec import PushCodec
 from ws4redis_tx.sessions.session import Session
 
 EARLIEST, LATEST = 1.0, 3.0

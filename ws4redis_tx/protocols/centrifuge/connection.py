@@ -139,15 +139,18 @@ class Connection:
             raise Ends(errors.BAD)
         try:
             yield COMMANDS[name](self, number, command[name])
-        except CommandError as error:
-            self.refuse(number, error.error)
-        except BrokerUnavailable:
-            self.refuse(number, errors.INTERNAL)
         except Ends:
             raise
-        except Exception:
+        except Exception as error:
+            self.refuse(number, self.error_for(name, error))
+
+    def error_for(self, name: str, raised: Exception) -> errors.Error:
+        """What a command is answered that has raised this just now."""
+        if isinstance(raised, CommandError):
+            return raised.error
+        if not isinstance(raised, BrokerUnavailable):
             self.protocol.failed(f"The command {name} of a client failed", Failure())
-            self.refuse(number, errors.INTERNAL)
+        return errors.INTERNAL
 
     def rights_ahead(self, name: Name) -> Collection[str]:
         """The rights on the same facility that the commands need which are waiting."""

@@ -30,10 +30,13 @@ def connect(connection: Connection, number: int, request: Values) -> Any:
     try:
         yield _identify(connection, request)
         subscriptions, answers = yield _subscribe(connection, request)
-    except CommandError as error:
-        if error.error.temporary:
+    except Ends:
+        raise
+    except Exception as raised:
+        error = connection.error_for("connect", raised)
+        if error.temporary:
             yield connection.protocol.late()
-        connection.refuse(number, error.error)
+        connection.refuse(number, error)
         connection.refused = connection.answered = True
         connection.set_timer("refused", REFUSED_TIMEOUT, errors.STALE)
         return
