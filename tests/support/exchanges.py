@@ -1,13 +1,19 @@
-"""HTTP requests with bodies over a fake wire, and their answers."""
+"""HTTP requests with bodies, over a fake wire or a real one, and their answers."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, DeferredQueue, inlineCallbacks
+from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from tests.support import TIMEOUT
+from tests.support.clients import exchange
 from ws4redis_tx.protocols.centrifuge.wire import protobuf
 from ws4redis_tx.protocols.centrifuge.wire.schema import COMMAND, EMULATION, REPLY
 from ws4redis_tx.testing.wire import Wire
@@ -125,3 +131,60 @@ def emulated(stream: dict[str, str], data: bytes, *, binary: bool = False) -> by
     if binary:
         return protobuf.encode({**named, "data": data}, EMULATION)
     return json.dumps({**named, "data": data.decode()}).encode()
+
+
+class LiveStream(Protocol):
+    """A stream over a real connection."""
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.ended: Deferred[None] = Deferred()
+        self._data = b""
+        self._lines = b""
+        self._messages: DeferredQueue[Any] = DeferredQueue()
+
+    def dataReceived(self, data: bytes) -> None:
+        self._data += data
+        if self.status is None:
+            head, end, rest = self._data.partition(b"\r\n\r\n")
+            if not end:
+                return
+            self.status, self._data = int(head.split()[1]), rest
+        if self.status != 200:
+            return
+        while b"\r\n" in self._data:
+            size, _, rest = self._data.partition(b"\r\n")
+            number = int(size, 16)
+            if len(rest) < number + 2:
+                return
+            self._data = rest[number + 2 :]
+            *lines, self._lines = (self._lines + rest[:number]).split(b"\n")
+            for line in lines:
+                self._messages.put(json.loads(line))
+
+    def connectionLost(self, reason: Any = connectionDone) -> None:
+        self.ended.callback(None)
+
+    def message(self) -> Deferred[Any]:
+        """Fire with the next message that is no ping."""
+        got: Deferred[Any] = self._messages.get().addTimeout(TIMEOUT, reactor)
+        return got.addCallback(lambda message: message or self.message())
+
+
+@inlineCallbacks
+def open_stream(port: int, *first: dict[str, Any], path: str = "/connection/http_stream") -> Any:
+    """Fire with a stream that is connected, and with what its POSTs must say."""
+    endpoint = HostnameEndpoint(reactor, "127.0.0.1", port)
+    stream = yield connectProtocol(endpoint, LiveStream())
+    body = commands({"id": 1, "connect": {}}, *first)
+    stream.transport.write(request(path, body, Host=f"127.0.0.1:{port}"))
+    answer = yield stream.message()
+    return stream, answer["connect"]
+
+
+@inlineCallbacks
+def post(port: int, body: bytes, path: str = "/emulation", **headers: Any) -> Any:
+    """Fire with the status of the answer."""
+    data = request(path, body, Host=f"127.0.0.1:{port}", **headers)
+    answer = yield exchange(port, data)
+    return int(answer.split()[1])

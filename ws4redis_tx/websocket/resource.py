@@ -67,7 +67,8 @@ class WebSocketResource(Resource):
         ]
         # Bytes that came along with the request would never be read.
         surplus = NOTHING_MAY_FOLLOW if channel.clearLineBuffer() else ""
-        body = b"" if request.content is None else request.content.read()
+        with request.content as content:  # a file, if the body is large
+            body = content.read()
         if body:  # the site has put it together
             headers = [each for each in headers if each[0].lower() not in _LENGTHS]
             headers.append((b"Content-Length", b"%d" % len(body)))
