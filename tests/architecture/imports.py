@@ -26,7 +26,8 @@ ROOMS: dict[str, set[str]] = {
     "protocols": {"core", "config", "delivery", "scheduling"},
     "protocols.centrifuge.wire": {"core", "delivery"},
     "protocols.centrifuge": {
-        "core", "config", "delivery", "scheduling", "protocols", "protocols.centrifuge.wire",
+        "core", "config", "delivery", "scheduling", "revocation", "protocols",
+        "protocols.centrifuge.wire",
     },
     "sessions": {"core", "config", "delivery", "scheduling", "revocation", "protocols"},
     "websocket": {"core", "delivery", "scheduling", "sessions"},

@@ -13,7 +13,7 @@ from ws4redis_tx.core.errors import BrokerUnavailable, Denied, is_permission_den
 from ws4redis_tx.core.names import SUBSCRIBE_RIGHTS
 from ws4redis_tx.protocols.centrifuge import errors
 from ws4redis_tx.protocols.centrifuge.errors import CommandError, Ends
-from ws4redis_tx.protocols.centrifuge.subscription import Subscription, begin
+from ws4redis_tx.protocols.centrifuge.subscription import Subscription, ask_for, begin
 from ws4redis_tx.protocols.centrifuge.wire.schema import Values
 
 if TYPE_CHECKING:
@@ -49,10 +49,12 @@ def connect(connection: Connection, number: int, request: Values) -> Any:
     if not connection.websocket_pings:
         answer |= {"ping": max(1, round(config.centrifuge_ping)), "pong": True}
     answer |= connection.lifetime()
-    answer |= connection.stream
+    answer |= connection.stream or {}
     connection.reply(number, "connect", answer)
     connection.answered = True
     connection.protocol.connected(connection)
+    if subscriptions:
+        connection.flush()
     for each in subscriptions:
         each.go_live()
 
@@ -77,7 +79,7 @@ def _identify(connection: Connection, request: Values) -> Any:
         if is_permission_denied(error):
             raise CommandError(errors.DENIED) from None
         raise
-    connection.identity, connection.request = admission.identity, admission.request
+    connection.identity = admission.identity
     if admission.redeemed:
         connection.handshake = replace(handshake, redeemed=admission.redeemed)
 
@@ -94,7 +96,8 @@ def _subscribe(connection: Connection, request: Values) -> Any:
         try:
             read = connection.protocol.read_name(connection, name)
             asked = resumed.get(name, {})
-            subscription = yield begin(connection, read, {}, server_side=True)
+            yield ask_for(connection, read, {})
+            subscription = begin(connection, read, {}, server_side=True)
             answers[name] = yield subscription.start(asked)
         except CommandError as error:
             if error.error == errors.UNKNOWN_CHANNEL and not strict:
