@@ -149,12 +149,8 @@ class Server:
         """Ask ``authorizer`` from now on. A true ``fixed`` of its says that its answers never
         change: it is asked once for each session. Raises ``TypeError`` for no authorizer.
         """
-        must_implement(
-            "authorizer",
-            authorizer,
-            ["authorize"],
-            "Use an object with a method authorize(handshake, rights).",
-        )
+        remedy = "Use an object with a method authorize(handshake, rights)."
+        must_implement("authorizer", authorizer, ["authorize"], remedy)
         self.authorizer = authorizer
         self.fixed = bool(getattr(authorizer, "fixed", False))
 
