@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -59,8 +59,8 @@ class Connection:
         """What a token says of the client: JSON, if anything."""
         self.expires: float | None = None
         """When the token ends that it came with, in seconds since the epoch."""
-        self.claimed: Sequence[str] = ()
-        """The names of channels that a token subscribes it to."""
+        self.claimed: Mapping[str, bytes] = {}
+        """The names of channels that a token subscribes it to, and what it says there of it."""
         self.stream: Mapping[str, str] | None = None
         """What a stream's client must know to send more."""
         self.websocket_pings = "cf_ws_frame_ping_pong=true" in session.handshake.query
@@ -105,15 +105,18 @@ class Connection:
     def namespace(self) -> Namespace:
         return namespace(self.config.prefix, self.identity.tenant)
 
-    def lifetime(self) -> Values:
-        """How long its token lasts, as an answer says it."""
-        return {} if self.expires is None else self.protocol.tokens.lifetime(self.expires)
-
     def set_timer(self, name: str, seconds: float, ending: Disconnection) -> None:
         """Disconnect in so many seconds, unless ``stop_timer`` is called before."""
         self.stop_timer(name)
         reactor = self.protocol.reactor
         self._timers[name] = reactor.callLater(seconds, self.disconnect, ending)
+
+    def late(self) -> Deferred[None]:
+        """Fire when the client may be told to come back; never if it is gone by then."""
+        waiting: Deferred[None] = Deferred()
+        delay, reactor = self.protocol.late(), self.protocol.reactor
+        self._timers["late"] = reactor.callLater(delay, waiting.callback, None)
+        return waiting
 
     def stop_timer(self, name: str) -> None:
         timer = self._timers.pop(name, None)
@@ -271,10 +274,11 @@ class Connection:
 
     def lost(self, facility: str) -> None:
         """The visitor has lost a right on ``facility``."""
-        for each in self._of(facility):
+        for each in self.without_token(facility):
             self.end(each, errors.SERVER_UNSUBSCRIBE)
 
-    def _of(self, facility: str) -> Iterable[Subscription]:
+    def without_token(self, facility: str) -> Iterable[Subscription]:
+        """The subscriptions on ``facility`` to which a right is needed."""
         subscriptions = list(self.subscriptions.values())
         return [each for each in subscriptions if each.name.facility == facility and not each.own]
 

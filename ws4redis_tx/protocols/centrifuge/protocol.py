@@ -201,9 +201,9 @@ class CentrifugeProtocol:
         """Fire when it is time to try again."""
         return deferLater(self.reactor, RETRY_INTERVAL)
 
-    def late(self) -> Deferred[None]:
-        """Fire when a client may be told to come back: some come back at once."""
-        return deferLater(self.reactor, self._random.uniform(1.0, 3.0))
+    def late(self) -> float:
+        """Seconds until a client may be told to come back: some come back at once."""
+        return self._random.uniform(1.0, 3.0)
 
 
 _read_name = lru_cache(maxsize=4096)(read_name)
