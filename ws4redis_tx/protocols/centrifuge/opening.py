@@ -35,10 +35,10 @@ def connect(connection: Connection, number: int, request: Values) -> Any:
     except Exception as raised:
         error = connection.error_for("connect", raised)
         if error.temporary:
-            yield connection.late()
+            yield connection.protocol.late(connection)
         connection.refuse(number, error)
         connection.refused = connection.answered = True
-        connection.set_timer("refused", REFUSED_TIMEOUT, errors.STALE)
+        connection.set_timer("refused", REFUSED_TIMEOUT, connection.disconnect, errors.STALE)
         return
     config = connection.config
     answer: Values = {
@@ -70,7 +70,10 @@ def _identify(connection: Connection, request: Values) -> Any:
     except Denied as denied:
         if denied.status >= 500:
             raise CommandError(errors.TOO_MANY) from None
-        raise connection.protocol.tokens.error(denied) from None
+        known = connection.protocol.tokens.error(denied)
+        if known is not None:
+            raise known from None
+        raise CommandError(errors.UNAUTHORIZED if denied.status == 401 else errors.DENIED) from None
     except BrokerUnavailable:
         raise CommandError(errors.TOO_MANY) from None
     except Exception as error:
@@ -92,7 +95,7 @@ def _subscribe(connection: Connection, request: Values) -> Any:
         if name in answers:
             continue
         try:
-            read = connection.protocol.read_name(connection, name)
+            read = yield connection.protocol.read_name(connection, name)
             asked = resumed.get(name, {})
             if name not in connection.claimed:
                 yield ask_for(connection, read, {})
