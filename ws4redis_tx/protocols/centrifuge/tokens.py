@@ -118,7 +118,7 @@ class TokenRules:
             connection.stop_timer("expired")
         else:
             left = self._time_left(claims.expires)
-            connection.set_timer("expired", left, errors.CONNECTION_EXPIRED)
+            connection.set_timer("expired", left, connection.disconnect, errors.CONNECTION_EXPIRED)
 
     def _time_left(self, expires: float) -> float:
         """Seconds, with those in which the client may still bring another token."""
