@@ -9,6 +9,7 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "ws4redis_tx" / "__init__.py").read_text())[1]
 
 TEST = [
+    "centrifuge-python>=0.7",
     "coverage>=7.10",
     "django-stubs",
     "eventlet",
