@@ -32,6 +32,7 @@ SETTINGS = (
     ("WS4REDIS_PREFIX", "prefix", ""),
     ("WS4REDIS_EXPIRE", "expire", 0),
     ("WS4REDIS_HISTORY", "history", ()),
+    ("WS4REDIS_CENTRIFUGE_URL", "centrifuge_url", None),
     ("WS4REDIS_HEARTBEAT", "heartbeat", None),
     ("WS4REDIS_ALLOWED_CHANNELS", "", None),
     ("WS4REDIS_PROCESS_REQUEST", "", None),

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 
-from ws4redis_tx.core.streams import Stream, Wanted
+from ws4redis_tx.core.positions import Stream, Wanted
 from ws4redis_tx.redis.commands import Commands
 from ws4redis_tx.redis.history.streams import read_streams, streams_command, streams_fit
 from ws4redis_tx.redis.scripts import portions

@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks
 
-from ws4redis_tx.core.streams import MOST, Wanted
+from ws4redis_tx.core.positions import MOST, Wanted
 from ws4redis_tx.protocols.centrifuge import errors
-from ws4redis_tx.protocols.centrifuge.codec import describe, epoch_text
 from ws4redis_tx.protocols.centrifuge.errors import CommandError, Ends
-from ws4redis_tx.protocols.centrifuge.json import text
 from ws4redis_tx.protocols.centrifuge.names import Name
 from ws4redis_tx.protocols.centrifuge.opening import connect
-from ws4redis_tx.protocols.centrifuge.schema import Values
-from ws4redis_tx.protocols.centrifuge.subscription import begin, fits, history_for
+from ws4redis_tx.protocols.centrifuge.rights import need
+from ws4redis_tx.protocols.centrifuge.subscription import ask_for, begin, fits, history_for
+from ws4redis_tx.protocols.centrifuge.wire.codec import describe, epoch_text
+from ws4redis_tx.protocols.centrifuge.wire.json import text
+from ws4redis_tx.protocols.centrifuge.wire.schema import Values
 
 if TYPE_CHECKING:
     from ws4redis_tx.protocols.centrifuge.connection import Connection
@@ -39,15 +40,22 @@ def _subscribe(connection: Connection, number: int, request: Values) -> Any:
     name = _name(connection, request)
     if request.get("type"):
         raise CommandError(errors.NOT_AVAILABLE)
-    subscription = yield begin(connection, name, request)
+    asked = ask_for(connection, name, request)
+    if asked is not None:
+        yield asked
+    subscription = begin(connection, name, request)
     try:
-        answer = yield subscription.start(request)
+        answer = subscription.start(request)
+        if isinstance(answer, Deferred):
+            answer = yield answer
     except BaseException:
         connection.remove(subscription)
         raise
     if name.text not in connection.subscriptions:
         return  # it was taken away meanwhile
-    connection.reply(number, "subscribe", {**answer, **subscription.lifetime()})
+    connection.reply(
+        number, "subscribe", answer | connection.protocol.tokens.lifetime(subscription.expires)
+    )
     subscription.go_live()
 
 
@@ -68,8 +76,8 @@ def _publish(connection: Connection, number: int, request: Values) -> Any:
     name = _name(connection, request)
     if "data" not in request:
         raise CommandError(errors.BAD_REQUEST)
-    yield connection.rights.need(name, "publish")
-    channel = name.channel(connection.namespace, connection.identity)
+    yield need(connection, name, "publish")
+    channel = connection.protocol.channel_of(name, connection)
     history, data = history_for(connection, name), request["data"]
     seconds = connection.config.expire
     lasting = max(seconds, history.seconds) if history else seconds
@@ -103,14 +111,14 @@ def _history(connection: Connection, number: int, request: Values) -> Any:
     history = history_for(connection, name)
     if history is None:
         raise CommandError(errors.NOT_AVAILABLE)
-    yield connection.rights.need(name, "subscribe")
+    yield need(connection, name, "subscribe")
     limit, since = request.get("limit", 0), request.get("since")
     most = MOST if limit < 0 else min(limit, MOST)
     offset = max(0, since.get("offset", 0)) if since is not None else 0
     reverse = bool(request.get("reverse"))
     if reverse and since is not None and not offset:
         raise CommandError(errors.BAD_REQUEST)
-    channel = name.channel(connection.namespace, connection.identity)
+    channel = connection.protocol.channel_of(name, connection)
     wanted = Wanted(channel, history.size, after=0 if reverse else offset, most=max(1, most))
     if reverse:
         wanted = Wanted(channel, history.size, before=offset or 1 << 53, most=max(1, most))
@@ -143,8 +151,8 @@ def _present(connection: Connection, request: Values) -> Any:
     name = _name(connection, request)
     if not connection.protocol.has_presence(name):
         raise CommandError(errors.NOT_AVAILABLE)
-    yield connection.rights.need(name, "subscribe")
-    channel = name.channel(connection.namespace, connection.identity)
+    yield need(connection, name, "subscribe")
+    channel = connection.protocol.channel_of(name, connection)
     return (yield connection.protocol.present(channel))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -11,20 +11,22 @@ from uuid import uuid4
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.python.failure import Failure
 
+from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import ANONYMOUS, Identity
 from ws4redis_tx.core.errors import BrokerUnavailable
+from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.names import Namespace, namespace
-from ws4redis_tx.core.positions import Position
 from ws4redis_tx.delivery.multiplexed import MultiplexedFeed
 from ws4redis_tx.protocols.centrifuge import errors
-from ws4redis_tx.protocols.centrifuge.codec import PushCodec
 from ws4redis_tx.protocols.centrifuge.commands import COMMANDS
-from ws4redis_tx.protocols.centrifuge.errors import CommandError, Disconnection, Ends, Malformed
+from ws4redis_tx.protocols.centrifuge.errors import CommandError, Disconnection, Ends
 from ws4redis_tx.protocols.centrifuge.names import Name, read_name
-from ws4redis_tx.protocols.centrifuge.rights import Rights
-from ws4redis_tx.protocols.centrifuge.schema import Values
+from ws4redis_tx.protocols.centrifuge.rights import Grant
 from ws4redis_tx.protocols.centrifuge.subscription import Subscription
+from ws4redis_tx.protocols.centrifuge.wire.codec import PushCodec
+from ws4redis_tx.protocols.centrifuge.wire.schema import Malformed, Values
 from ws4redis_tx.protocols.interfaces import ISession
+from ws4redis_tx.revocation.packing import Packed, unpack
 
 if TYPE_CHECKING:
     from ws4redis_tx.protocols.centrifuge.protocol import CentrifugeProtocol
@@ -33,32 +35,39 @@ _LONGEST_ID = 1 << 32
 
 
 class Connection:
-    """A session's ``state``."""
+    """A session's ``state``. Small, as there is one for each client."""
+
+    __slots__ = (
+        "_messages", "_packed", "_running", "_timers", "_waiting", "claimed", "client",
+        "codec", "connected", "expires", "feed", "grants", "identity", "info", "pinged",
+        "protocol", "refused", "session", "stream", "subscriptions",
+        "websocket_pings",
+    )  # fmt: skip
 
     def __init__(
         self, protocol: CentrifugeProtocol, session: ISession, codec: PushCodec, feed: Any
     ) -> None:
         self.protocol = protocol
         self.session = session
+        self._packed: Packed
         self.codec = codec
         self.feed: MultiplexedFeed = feed
-        self.config, self.broker = protocol.config, protocol.broker
         self.handshake = replace(session.handshake, websocket_url=self.config.websocket_url)
         self.client = str(uuid4())
         """The id by which others know this connection."""
         self.identity: Identity = ANONYMOUS
-        self.request: object = None
         self.info = b""
         """What a token says of the client: JSON, if anything."""
         self.expires: float | None = None
         """When the token ends that it came with, in seconds since the epoch."""
-        self.claimed: Sequence[str] = ()
-        """The names of channels that a token subscribes it to."""
+        self.claimed: Mapping[str, bytes] = {}
+        """The names of channels that a token subscribes it to, and what it says there of it."""
         self.stream: Values = {}
         """What a stream's client must know to send more."""
-        self.websocket_pings = "cf_ws_frame_ping_pong=true" in self.handshake.query
+        self.websocket_pings = "cf_ws_frame_ping_pong=true" in session.handshake.query
         """Whether it wants no pings of the protocol."""
-        self.rights = Rights(self)
+        self.grants: dict[str, Grant] = {}
+        """The rights on each facility that were asked for."""
         self.subscriptions: dict[str, Subscription] = {}
         """By their names, those that were asked for too."""
         self.connected = False
@@ -66,21 +75,34 @@ class Connection:
         self.refused = False
         """Whether it was answered with an error: nothing is answered any more."""
         self.pinged = False
-        self._pongs = 0  # that the client may still send
         # Commands, ``None`` for one that is malformed, and what waits for those before it.
-        self._waiting: deque[Values | Deferred[None] | None] = deque()
+        self._waiting: deque[Values | Deferred[None] | None] | None = None
+        # Answers that are written together.
+        self._messages: list[bytes] = []
         self._running = False
         self._timers: dict[str, Any] = {}
         self.set_timer("stale", self.config.centrifuge_connect_timeout, errors.STALE)
-        self._forget = protocol.broker.on_lost(self._lost)
+
+    @property
+    def config(self) -> ServerConfig:
+        return self.protocol.config
+
+    @property
+    def broker(self) -> Any:
+        return self.protocol.broker
+
+    @property
+    def handshake(self) -> Handshake:
+        """As if it were one of the classic protocol. Kept in little memory."""
+        return unpack(self._packed)
+
+    @handshake.setter
+    def handshake(self, handshake: Handshake) -> None:
+        self._packed = self.protocol.packer.pack(handshake)
 
     @property
     def namespace(self) -> Namespace:
         return namespace(self.config.prefix, self.identity.tenant)
-
-    def lifetime(self) -> Values:
-        """How long its token lasts, as an answer says it."""
-        return {} if self.expires is None else self.protocol.tokens.lifetime(self.expires)
 
     def set_timer(self, name: str, seconds: float, ending: Disconnection) -> None:
         """Disconnect in so many seconds, unless ``stop_timer`` is called before."""
@@ -97,60 +119,72 @@ class Connection:
 
     def received(self, payload: bytes) -> Deferred[None]:
         """Take what a frame holds. Fires when all of it is done with."""
+        waiting = self._waiting
+        if waiting is None:
+            waiting = self._waiting = deque()
         try:
             for command in self.codec.format.read(payload):
                 if command:
-                    self._waiting.append(command)
-                else:
-                    self._pong()
+                    waiting.append(command)
+                elif not self._take_pong():
+                    waiting.append(None)
         except Malformed:
-            self._waiting.append(None)
+            waiting.append(None)
         done: Deferred[None] = Deferred()
-        self._waiting.append(done)
+        waiting.append(done)
         if not self._running:
-            self._run().addErrback(self.session.fail, "A client's command failed")
+            self._running = True
+            self._run(waiting).addErrback(self.session.fail, "A client's command failed")
         return done
 
     @inlineCallbacks
-    def _run(self) -> Any:
-        self._running = True
-        while self._waiting:
-            each = self._waiting.popleft()
-            if isinstance(each, Deferred):
-                each.callback(None)
-            elif not self.session.ended and not self.session.outbox.closed and not self.refused:
-                try:
-                    yield self._execute(each)
-                except Ends as end:
-                    self.disconnect(end.disconnection)
-        self._running = False
+    def _run(self, waiting: deque[Values | Deferred[None] | None]) -> Any:
+        """Carry out the commands that wait, one after the other."""
+        while waiting:
+            command = waiting.popleft()
+            if isinstance(command, Deferred):
+                self.flush()
+                command.callback(None)
+                continue
+            if self.session.ended or self.session.outbox.closed or self.refused:
+                continue
+            number, name = self._judge(command)
+            if not name:
+                self.flush()
+                self.disconnect(errors.BAD)
+                continue
+            assert command is not None
+            try:
+                if name not in ("connect", "subscribe"):
+                    self.flush()  # before what the command may have sent at once
+                answer = COMMANDS[name](self, number, command[name])
+                if isinstance(answer, Deferred):
+                    if not answer.called or answer.paused:
+                        self.flush()
+                    yield answer
+            except CommandError as error:
+                self.refuse(number, error.error)
+            except BrokerUnavailable:
+                self.refuse(number, errors.INTERNAL)
+            except Ends as end:
+                self.flush()
+                self.disconnect(end.disconnection)
+            except Exception:
+                self.protocol.failed(f"The command {name} of a client failed", Failure())
+                self.refuse(number, errors.INTERNAL)
+        self._waiting, self._running = None, False
 
-    @inlineCallbacks
-    def _execute(self, command: Values | None) -> Any:
-        name = next((each for each in COMMANDS if command and each in command), "")
-        if command is None or not name:
-            raise Ends(errors.BAD)
-        number = command.get("id", 0)
-        if not (0 < number < _LONGEST_ID or (name == "send" and not number)):
-            raise Ends(errors.BAD)
-        if self.connected == (name == "connect"):
-            raise Ends(errors.BAD)
-        try:
-            yield COMMANDS[name](self, number, command[name])
-        except CommandError as error:
-            self.refuse(number, error.error)
-        except BrokerUnavailable:
-            self.refuse(number, errors.INTERNAL)
-        except Ends:
-            raise
-        except Exception:
-            self.protocol.failed(f"The command {name} of a client failed", Failure())
-            self.refuse(number, errors.INTERNAL)
+    def _judge(self, command: Values | None) -> tuple[int, str]:
+        """The number and the name of a command that may come now, or ``""``."""
+        name = next((each for each in COMMANDS if each in command), "") if command else ""
+        number = command.get("id", 0) if command else 0
+        numbered = 0 < number < _LONGEST_ID or (name == "send" and not number)
+        return number, name if numbered and self.connected != (name == "connect") else ""
 
     def rights_ahead(self, name: Name) -> Collection[str]:
         """The rights on the same facility that the commands need which are waiting."""
         found: set[str] = set()
-        for each in self._waiting:
+        for each in self._waiting or ():
             request = each.get("subscribe") if isinstance(each, dict) else None
             if request is None or request.get("token"):
                 break
@@ -164,22 +198,28 @@ class Connection:
 
     # What it is sent
 
-    def write(self, data: bytes) -> None:
-        """Write in order with all else, also while the client does not read."""
+    def reply(self, number: int, name: str, result: Values) -> None:
+        """Answer a command, in one write with other answers if nothing comes between."""
+        self._messages.append(self.codec.format.write({"id": number, name: result}))
+
+    def refuse(self, number: int, error: errors.Error) -> None:
+        self._messages.append(self.codec.format.write({"id": number, "error": error._asdict()}))
+
+    def push(self, values: Values) -> None:
+        self._messages.append(self.codec.format.write({"push": values}))
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what was kept, in order with all else, also while the client does not read."""
+        messages, self._messages = self._messages, []
         outbox = self.session.outbox
+        if not messages or outbox.closed:
+            return
+        data = self.codec.frame(messages)
         if outbox.flows:
             outbox.write(data)
         else:
             outbox.replay([(b"", data)])
-
-    def reply(self, number: int, name: str, result: Values) -> None:
-        self.write(self.codec.message({"id": number, name: result}))
-
-    def refuse(self, number: int, error: errors.Error) -> None:
-        self.write(self.codec.message({"id": number, "error": error._asdict()}))
-
-    def push(self, values: Values) -> None:
-        self.write(self.codec.push(values))
 
     def disconnect(self, ending: Disconnection) -> None:
         self.session.close(ending.code, ending.reason)
@@ -202,11 +242,11 @@ class Connection:
         if self.pinged and not self.session.outbox.paused:
             self.disconnect(errors.NO_PONG)
 
-    def _pong(self) -> None:
-        if not self.pinged or self.websocket_pings:
-            self._waiting.append(None)
-        else:
-            self.pinged = False
+    def _take_pong(self) -> bool:
+        """Return whether one was expected."""
+        expected = self.pinged and not self.websocket_pings
+        self.pinged = self.pinged and not expected
+        return expected
 
     # Subscriptions
 
@@ -223,45 +263,21 @@ class Connection:
 
     def lost(self, facility: str) -> None:
         """The visitor has lost a right on ``facility``."""
-        for each in self._of(facility):
+        for each in self.without_token(facility):
             self.end(each, errors.SERVER_UNSUBSCRIBE)
 
-    def _of(self, facility: str) -> Iterable[Subscription]:
+    def without_token(self, facility: str) -> Iterable[Subscription]:
+        """The subscriptions on ``facility`` to which a right is needed."""
         subscriptions = list(self.subscriptions.values())
         return [each for each in subscriptions if each.name.facility == facility and not each.own]
 
-    def _lost(self) -> None:
-        """The connection to Redis is lost, and the feed has all that came over it."""
-        since = self.broker.position
-        fallen = [each for each in self.subscriptions.values() if each.fall_back()]
-        if fallen and since is not None:
-            caught: Any = self._catch_up(fallen, since)
-            caught.addErrback(self.session.fail, "Catching up after an outage of Redis failed")
-
-    @inlineCallbacks
-    def _catch_up(self, subscriptions: list[Subscription], since: Position) -> Any:
-        channels = [each.channel for each in subscriptions]
-        while not self.session.ended:
-            yield self.broker.when_available()
-            try:
-                missed = yield self.broker.missed(channels, since)
-            except BrokerUnavailable:
-                yield self.protocol.later()
-                continue
-            for each in subscriptions:
-                each.catch_up(missed)
-            return
-
     def closed(self) -> None:
         """The session is over."""
-        self._forget()
         for name in list(self._timers):
             self.stop_timer(name)
         for each in list(self.subscriptions.values()):
             each.stop()
         self.subscriptions.clear()
-        self.rights.withdraw()
-        while self._waiting:
-            each_waiting = self._waiting.popleft()
-            if isinstance(each_waiting, Deferred):
-                each_waiting.callback(None)
+        for grant in self.grants.values():
+            self.session.withdraw(grant)
+        self.grants.clear()

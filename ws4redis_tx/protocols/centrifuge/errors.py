@@ -5,10 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Malformed(Exception):
-    """A client has sent something that is no message of the protocol."""
-
-
 class Error(NamedTuple):
     """An answer to a command. A client tries again if it is ``temporary``."""
 

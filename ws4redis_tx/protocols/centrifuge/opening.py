@@ -9,13 +9,12 @@ from urllib.parse import parse_qs
 
 from twisted.internet.defer import inlineCallbacks
 
-from ws4redis_tx import __version__
 from ws4redis_tx.core.errors import BrokerUnavailable, Denied, is_permission_denied
 from ws4redis_tx.core.names import SUBSCRIBE_RIGHTS
 from ws4redis_tx.protocols.centrifuge import errors
 from ws4redis_tx.protocols.centrifuge.errors import CommandError, Ends
-from ws4redis_tx.protocols.centrifuge.schema import Values
-from ws4redis_tx.protocols.centrifuge.subscription import Subscription, begin
+from ws4redis_tx.protocols.centrifuge.subscription import Subscription, ask_for, begin
+from ws4redis_tx.protocols.centrifuge.wire.schema import Values
 
 if TYPE_CHECKING:
     from ws4redis_tx.protocols.centrifuge.connection import Connection
@@ -39,13 +38,19 @@ def connect(connection: Connection, number: int, request: Values) -> Any:
         connection.set_timer("refused", REFUSED_TIMEOUT, errors.STALE)
         return
     config = connection.config
-    answer: Values = {"client": connection.client, "version": __version__, "subs": answers}
+    answer: Values = {
+        "client": connection.client,
+        "version": connection.protocol.version,
+        "subs": answers,
+    }
     if not connection.websocket_pings:
         answer |= {"ping": max(1, round(config.centrifuge_ping)), "pong": True}
-    answer |= connection.lifetime()
+    answer |= connection.protocol.tokens.lifetime(connection.expires)
     answer |= connection.stream
     connection.reply(number, "connect", answer)
     connection.protocol.connected(connection)
+    if subscriptions:
+        connection.flush()
     for each in subscriptions:
         each.go_live()
 
@@ -58,19 +63,17 @@ def _identify(connection: Connection, request: Values) -> Any:
         connection.protocol.tokens.connect(connection, token)
     try:
         admission = yield connection.session.authorize(handshake, ())
-    except (Denied, BrokerUnavailable) as error:
-        status = error.status if isinstance(error, Denied) else 503
-        if status >= 500:
+    except Denied as denied:
+        if denied.status >= 500:
             raise CommandError(errors.TOO_MANY) from None
-        known = connection.protocol.tokens.error(error) if isinstance(error, Denied) else None
-        if known is not None:
-            raise known from None
-        raise CommandError(errors.UNAUTHORIZED if status == 401 else errors.DENIED) from None
+        raise connection.protocol.tokens.error(denied) from None
+    except BrokerUnavailable:
+        raise CommandError(errors.TOO_MANY) from None
     except Exception as error:
         if is_permission_denied(error):
             raise CommandError(errors.DENIED) from None
         raise
-    connection.identity, connection.request = admission.identity, admission.request
+    connection.identity = admission.identity
     if admission.redeemed:
         connection.handshake = replace(handshake, redeemed=admission.redeemed)
 
@@ -87,7 +90,9 @@ def _subscribe(connection: Connection, request: Values) -> Any:
         try:
             read = connection.protocol.read_name(connection, name)
             asked = resumed.get(name, {})
-            subscription = yield begin(connection, read, {}, server_side=True)
+            if name not in connection.claimed:
+                yield ask_for(connection, read, {})
+            subscription = begin(connection, read, {}, server_side=True)
             answers[name] = yield subscription.start(asked)
         except CommandError as error:
             if error.error == errors.UNKNOWN_CHANNEL and not strict:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from operator import attrgetter
 from random import Random
 from typing import Any
@@ -19,19 +20,23 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from ws4redis_tx.config.server_config import ServerConfig
+from ws4redis_tx.core.admission import ANONYMOUS
 from ws4redis_tx.core.errors import Denied
+from ws4redis_tx.core.names import side_channel
 from ws4redis_tx.delivery.multiplexed import MultiplexedFeed
 from ws4redis_tx.protocols.centrifuge import errors
-from ws4redis_tx.protocols.centrifuge.codec import IFormat, PushCodec, read_info
 from ws4redis_tx.protocols.centrifuge.connection import Connection
 from ws4redis_tx.protocols.centrifuge.errors import Disconnection
-from ws4redis_tx.protocols.centrifuge.json import Json
 from ws4redis_tx.protocols.centrifuge.names import Name, name_of, read_name
-from ws4redis_tx.protocols.centrifuge.protobuf import Protobuf
-from ws4redis_tx.protocols.centrifuge.schema import Values
+from ws4redis_tx.protocols.centrifuge.outages import fall_back
 from ws4redis_tx.protocols.centrifuge.tokens import TokenRules
+from ws4redis_tx.protocols.centrifuge.wire.codec import IFormat, PushCodec, read_info
+from ws4redis_tx.protocols.centrifuge.wire.json import Json
+from ws4redis_tx.protocols.centrifuge.wire.protobuf import Protobuf
+from ws4redis_tx.protocols.centrifuge.wire.schema import Values
 from ws4redis_tx.protocols.client_quota import ClientQuota
 from ws4redis_tx.protocols.interfaces import ISession
+from ws4redis_tx.revocation.packing import Packer
 from ws4redis_tx.scheduling.sweeps import PeriodicSweep
 
 RETRY_INTERVAL = 1.0
@@ -52,6 +57,7 @@ _CODES = {
 class CentrifugeProtocol:
     """An ``IProtocol``. A session's ``state`` is its ``Connection``.
 
+    :param version: the server's, as clients are told.
     :param tokens: reads the tokens that clients show; ``None``: there are none.
     :param occupancy: knows who is present where; ``None``: nothing does.
     :param failed: logs a text and a failure of the server's.
@@ -64,6 +70,7 @@ class CentrifugeProtocol:
         broker: Any,
         reactor: Any,
         *,
+        version: str,
         tokens: Any = None,
         occupancy: Any = None,
         failed: Callable[[str, Any], object],
@@ -74,12 +81,21 @@ class CentrifugeProtocol:
         self.config = config
         self.broker = broker
         self.reactor = reactor
+        self.version = version
         self.failed = failed
         self.note = note
         self.occupancy = occupancy
+        self.packer = Packer()
+        self._connections: set[Connection] = set()
+        self._forget: Callable[[], None] | None = None
         self.quota = ClientQuota(config.client_quota, reactor)
         self.tokens = TokenRules(tokens, config, reactor, note)
         self._random = Random()
+        # Many clients have the same channels.
+        self._shared = lru_cache(maxsize=4096)(
+            lambda name, namespace: name.channel(namespace, ANONYMOUS)
+        )
+        self._side = lru_cache(maxsize=4096)(lambda channel: side_channel(config.prefix, channel))
         self._formats: dict[str, IFormat] = {"json": Json(), "protobuf": Protobuf()}
         self._codecs: dict[tuple[str, Any], PushCodec] = {}
         self._pings: PeriodicSweep[Connection] = PeriodicSweep(
@@ -114,8 +130,17 @@ class CentrifugeProtocol:
         return name_of(self.config.prefix, channel)
 
     def opened(self, session: ISession) -> None:
-        session.state = Connection(self, session, session.outbox.codec, session.feed)
+        connection = Connection(self, session, session.outbox.codec, session.feed)
+        session.state = connection
+        if self._forget is None:
+            self._forget = self.broker.on_lost(self._lost)
+        self._connections.add(connection)
         session.feed.go_live()
+
+    def _lost(self) -> None:
+        """The connection to Redis is lost, and the feeds have all that came over it."""
+        for each in tuple(self._connections):
+            fall_back(each)
 
     def received(self, session: ISession, payload: bytes) -> Deferred[None]:
         received: Deferred[None] = session.state.received(payload)
@@ -128,14 +153,30 @@ class CentrifugeProtocol:
         connection, session.state = session.state, None
         if connection is not None:
             self._pings.discard(connection)
+            self._connections.discard(connection)
             connection.closed()
+            if not self._connections and self._forget is not None:
+                self._forget()
+                self._forget = None
 
     def connected(self, connection: Connection) -> None:
         """Its ``connect`` was answered."""
         self._pings.add(connection, after=0.5)
 
     def read_name(self, connection: Connection, text: str) -> Name:
-        return read_name(text)
+        """Raises ``CommandError`` for a name that means nothing."""
+        return _read_name(text)
+
+    def channel_of(self, name: Name, connection: Connection) -> bytes:
+        """The channel in Redis. Raises ``CommandError``."""
+        if name.audience in ("user", "session"):
+            return name.channel(connection.namespace, connection.identity)
+        channel: bytes = self._shared(name, connection.namespace)
+        return channel
+
+    def side_of(self, channel: bytes) -> bytes:
+        """The channel beside it."""
+        return self._side(channel)
 
     def has_presence(self, name: Name) -> bool:
         return (
@@ -158,6 +199,9 @@ class CentrifugeProtocol:
     def late(self) -> Deferred[None]:
         """Fire when a client may be told to come back: some come back at once."""
         return deferLater(self.reactor, self._random.uniform(1.0, 3.0))
+
+
+_read_name = lru_cache(maxsize=4096)(read_name)
 
 
 def _format_in(query: str) -> str:

@@ -7,12 +7,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from twisted.internet.defer import inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks
 
 from ws4redis_tx.core.admission import ANONYMOUS, Identity
 from ws4redis_tx.core.errors import BrokerUnavailable, Denied, is_permission_denied
 from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
-from ws4redis_tx.protocols.centrifuge.errors import DENIED, TOO_MANY, CommandError
+from ws4redis_tx.protocols.centrifuge.errors import (
+    DENIED,
+    SERVER_UNSUBSCRIBE,
+    TOO_MANY,
+    CommandError,
+)
 from ws4redis_tx.protocols.centrifuge.names import Name
 
 if TYPE_CHECKING:
@@ -34,101 +39,119 @@ class Grant:
         self.connection = connection
         self.facility = facility
         self.identity: Identity = ANONYMOUS
-        self.rights: frozenset[str] = frozenset()
+        self.rights: Collection[str] = ()
 
     @property
     def ended(self) -> bool:
         return self.connection.session.ended
 
-    def revoke(self) -> None:
-        self.connection.rights.revoked(self)
+    def revoke(self, code: int = 1008) -> None:
+        """The visitor has lost something on the facility."""
+        connection = self.connection
+        connection.session.withdraw(self)
+        if connection.grants.get(self.facility) is self:
+            del connection.grants[self.facility]
+            connection.lost(self.facility)
 
     def close(self, code: int, reason: str) -> None:
         self.connection.session.close(code, reason)
 
-
-class Rights:
-    """What a connection may do. Asks for the rights on a facility when they are first needed."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._grants: dict[str, Grant] = {}
-
-    @inlineCallbacks
-    def need(self, name: Name, action: str, ahead: Collection[str] = ()) -> Any:
-        """Fire if the client may ``subscribe`` or ``publish`` there. ``ahead``: rights on the same
-        facility that it will need next. Raises ``CommandError``.
-        """
-        right = f"{action}-{name.audience}"
-        grant = self._grants.get(name.facility)
-        if grant is None or right not in grant.rights:
-            grant = yield self._ask(name.facility, right, ahead)
-        if right not in grant.rights:
+    def check(self, name: Name, right: str) -> None:
+        """Raises ``CommandError`` unless this grants it."""
+        if right not in self.rights:
             raise CommandError(DENIED)
-        if name.audience == "group" and name.group not in grant.identity.groups:
+        if name.audience == "group" and name.group not in self.identity.groups:
             raise CommandError(DENIED)
 
-    @inlineCallbacks
-    def _ask(self, facility: str, right: str, ahead: Collection[str]) -> Any:
-        known = self._grants.get(facility)
-        wanted = {right, *ahead} | (known.rights if known is not None else set())
-        try:
-            granted = yield self._authorize(facility, wanted)
-        except CommandError:
-            if len(wanted) == 1:
-                raise
-            # One of the others may have been refused.
-            wanted = {right} | (known.rights if known is not None else set())
-            granted = yield self._authorize(facility, wanted)
-        if known is not None:
-            self._connection.session.withdraw(known)
-        self._grants.pop(facility, None)
-        self._grants[facility] = granted
-        self._forget_unused()
-        return granted
 
-    @inlineCallbacks
-    def _authorize(self, facility: str, wanted: Collection[str]) -> Any:
-        connection = self._connection
-        config, session = connection.config, connection.session
-        asked = [each for each in SUBSCRIBE_RIGHTS + PUBLISH_RIGHTS if each in wanted]
-        handshake = replace(
-            connection.handshake,
-            path=config.websocket_url + quote(facility),
-            query="&".join(asked),
-            flags=tuple(asked),
-        )
-        grant = Grant(connection, facility)
-        try:
-            admission = yield session.authorize(handshake, asked, grant)
-        except (Denied, BrokerUnavailable) as error:
-            status = error.status if isinstance(error, Denied) else 503
-            raise CommandError(TOO_MANY if status >= 500 else DENIED) from None
-        except Exception as error:
-            if is_permission_denied(error):
-                raise CommandError(DENIED) from None
+def need(connection: Connection, name: Name, action: str) -> Deferred[Any] | None:
+    """Fire if the client may ``subscribe`` or ``publish`` there; ``None``: that is known. Asks the
+    authorizer when a right is first needed. Raises or fails with ``CommandError``.
+    """
+    right = f"{action}-{name.audience}"
+    grant = connection.grants.get(name.facility)
+    if grant is not None and right in grant.rights:
+        grant.check(name, right)
+        return None
+    wanted = {right, *(connection.rights_ahead(name) if action == "subscribe" else ())}
+    asked: Deferred[Any] = _ask(connection, name, right, wanted)
+    return asked
+
+
+@inlineCallbacks
+def _ask(connection: Connection, name: Name, right: str, wanted: set[str]) -> Any:
+    known = connection.grants.get(name.facility)
+    had = set(known.rights) if known is not None else set()
+    try:
+        grant = yield _authorize(connection, name.facility, wanted | had)
+    except CommandError:
+        if len(wanted) == 1:
             raise
-        grant.identity, grant.rights = admission.identity, frozenset(admission.rights)
+        grant = yield _authorize(connection, name.facility, {right} | had)  # the others may not be
+    if known is not None:
+        connection.session.withdraw(known)
+        del connection.grants[name.facility]
+    connection.grants[name.facility] = grant
+    if len(connection.grants) > MOST_GRANTS:
+        _forget_unused(connection)
+    grant.check(name, right)
+
+
+def _authorize(connection: Connection, facility: str, wanted: Collection[str]) -> Deferred[Grant]:
+    session = connection.session
+    asked = tuple([each for each in SUBSCRIBE_RIGHTS + PUBLISH_RIGHTS if each in wanted])
+    handshake = replace(
+        connection.handshake,
+        path=connection.config.websocket_url + quote(facility),
+        query="&".join(asked),
+        flags=asked,
+    )
+    grant = Grant(connection, facility)
+
+    def granted(admission: Any) -> Grant:
+        grant.identity, grant.rights = admission.identity, admission.rights
         return grant
 
-    def _forget_unused(self) -> None:
-        if len(self._grants) <= MOST_GRANTS:
-            return
-        used = {each.name.facility for each in self._connection.subscriptions.values()}
-        for facility, grant in list(self._grants.items()):
-            if facility not in used and len(self._grants) > MOST_GRANTS:
-                self._connection.session.withdraw(grant)
-                del self._grants[facility]
+    answer: Deferred[Any] = session.authorize(handshake, asked, grant)
+    return answer.addCallbacks(granted, _refused)
 
-    def revoked(self, grant: Grant) -> None:
-        """The visitor has lost something on a facility."""
-        self._connection.session.withdraw(grant)
-        if self._grants.get(grant.facility) is grant:
-            del self._grants[grant.facility]
-            self._connection.lost(grant.facility)
 
-    def withdraw(self) -> None:
-        """The connection is gone."""
-        for grant in self._grants.values():
-            self._connection.session.withdraw(grant)
-        self._grants.clear()
+def _refused(failure: Any) -> Any:
+    """The error for a client."""
+    error = failure.value
+    if isinstance(error, (Denied, BrokerUnavailable)):
+        status = error.status if isinstance(error, Denied) else 503
+        raise CommandError(TOO_MANY if status >= 500 else DENIED) from None
+    if is_permission_denied(error):
+        raise CommandError(DENIED) from None
+    return failure
+
+
+@inlineCallbacks
+def ask_again(connection: Connection) -> Any:
+    """The visitor's rights may be others now: end the subscriptions that they do not give."""
+    for facility, grant in list(connection.grants.items()):
+        rights = tuple(grant.rights)
+        connection.session.withdraw(grant)
+        del connection.grants[facility]
+        try:
+            granted = yield _authorize(connection, facility, rights)
+        except CommandError as error:
+            if error.error.temporary:
+                raise
+            connection.lost(facility)
+            continue
+        connection.grants[facility] = granted
+        for each in connection.without_token(facility):
+            try:
+                granted.check(each.name, f"subscribe-{each.name.audience}")
+            except CommandError:
+                connection.end(each, SERVER_UNSUBSCRIBE)
+
+
+def _forget_unused(connection: Connection) -> None:
+    used = {each.name.facility for each in connection.subscriptions.values()}
+    for facility, grant in list(connection.grants.items()):
+        if facility not in used and len(connection.grants) > MOST_GRANTS:
+            connection.session.withdraw(grant)
+            del connection.grants[facility]

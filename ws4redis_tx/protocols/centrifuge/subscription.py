@@ -5,29 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks
 
 from ws4redis_tx.core.messages import Publication
-from ws4redis_tx.core.names import side_channel
-from ws4redis_tx.core.positions import History, Missed, Position, history_of
-from ws4redis_tx.core.streams import Stream, Wanted
-from ws4redis_tx.protocols.centrifuge.codec import describe, epoch_text
+from ws4redis_tx.core.positions import History, Missed, Position, Stream, Wanted, history_of
 from ws4redis_tx.protocols.centrifuge.errors import (
     ALREADY_SUBSCRIBED,
     INSUFFICIENT_STATE,
     LIMIT_EXCEEDED,
+    SUBSCRIPTION_EXPIRED,
     UNRECOVERABLE,
+    UNSUBSCRIBE_EXPIRED,
     UNSUBSCRIBE_INSUFFICIENT,
     CommandError,
 )
 from ws4redis_tx.protocols.centrifuge.names import Name
-from ws4redis_tx.protocols.centrifuge.schema import Values
+from ws4redis_tx.protocols.centrifuge.rights import need
+from ws4redis_tx.protocols.centrifuge.wire.codec import describe, epoch_text
+from ws4redis_tx.protocols.centrifuge.wire.schema import Values
+from ws4redis_tx.scheduling.deferreds import waits
 
 if TYPE_CHECKING:
     from ws4redis_tx.protocols.centrifuge.connection import Connection
 
 MOST_CHANNELS = 128
 """Of one connection."""
+
+_PLAIN_RECOVERY: Values = {"was_recovering": True}
+"""The answer where there is no history."""
 
 _ONLY_RECOVERED = 2  # of a request's ``flag``: rather an error than a subscription with a gap
 
@@ -70,33 +75,40 @@ class Subscription:
         self.timer: Any = None
         # The channel beside it, of joins and of what is said of publishers.
         self.sides: Sequence[bytes] = ()
-        self._held: list[Publication] = []
+        self._held: Sequence[Publication] = ()
         self._held_bytes = 0
 
     def hold(self, publication: Publication) -> None:
-        self._held.append(publication)
+        self._held = [*self._held, publication]
         self._held_bytes += publication.size
         self.connection.session.outbox.grew(publication.size)
         if self._held_bytes > self.connection.session.outbox.max_pending:
             self.connection.session.outbox.give_up()
 
-    @inlineCallbacks
-    def start(self, request: Values) -> Any:
-        """Subscribe, and fire with the answer. Nothing of the channel has been sent by then;
-        ``go_live`` follows at once. Raises ``CommandError``.
+    def start(self, request: Values) -> Values | Deferred[Values]:
+        """Subscribe, and return the answer, now or later. Nothing of the channel has been sent by
+        then; ``go_live`` follows at once. Fails with ``CommandError``.
         """
         connection = self.connection
         broker, feed = connection.broker, connection.feed
         feed.catch(self.channel, self)
+        listening: list[Deferred[None]] = []
         if self.history is None:
-            side = side_channel(connection.config.prefix, self.channel)
-            self.sides = (side,)
-            yield broker.listen(side, feed)
-        yield broker.listen(self.channel, feed)
+            self.sides = (connection.protocol.side_of(self.channel),)
+            listening.append(broker.listen(self.sides[0], feed))
+        listening.append(broker.listen(self.channel, feed))
+        if self.history is None and not any(map(waits, listening)):
+            return _PLAIN_RECOVERY if request.get("recover") else {}
+        return self._wait(listening, request)
+
+    @inlineCallbacks
+    def _wait(self, listening: list[Deferred[None]], request: Values) -> Any:
+        yield from listening
         if self.history is None:
-            return {"was_recovering": True} if request.get("recover") else {}
+            return _PLAIN_RECOVERY if request.get("recover") else {}
         after = request.get("offset", 0) if request.get("recover") else 0
-        stream = yield broker.stream(Wanted(self.channel, self.history.size, after=_bounded(after)))
+        wanted = Wanted(self.channel, self.history.size, after=_bounded(after))
+        stream = yield self.connection.broker.stream(wanted)
         return self._answer(request, stream)
 
     def _answer(self, request: Values, stream: Stream) -> Values:
@@ -136,7 +148,9 @@ class Subscription:
 
     def go_live(self) -> None:
         """Send what has arrived since, and let the feed have what comes."""
-        held, self._held, self._held_bytes = self._held, [], 0
+        held, self._held, self._held_bytes = self._held, (), 0
+        if held:
+            self.connection.flush()
         self.live, self.catching = True, False
         feed = self.connection.feed
         feed.release(self.channel)
@@ -159,7 +173,7 @@ class Subscription:
         if not self.live:
             return
         if self.channel in missed.gaps:
-            self._held = []
+            self._held = ()
             if self.server_side:
                 connection.disconnect(INSUFFICIENT_STATE)
             else:
@@ -170,24 +184,32 @@ class Subscription:
         self._held = [*found, *self._held]
         self.go_live()
 
-    def take(self, claims: Any) -> None:
-        """A subscription token is the right to it."""
-        self.own = True
-        self.info, self.expires = claims.info, claims.expires
+    def take(self, info: bytes, expires: float | None) -> None:
+        """A token is the right to it, which says ``info`` of the client."""
+        self.own, self.info, self.expires = True, info, expires
+        self._stop_timer()
+        if expires is not None:
+            protocol = self.connection.protocol
+            seconds = protocol.tokens.until_refused(expires)
+            self.timer = protocol.reactor.callLater(seconds, self._expired)
 
-    def lifetime(self) -> Values:
-        """How long a token's subscription lasts, as its answer says it."""
-        if self.expires is None:
-            return {}
-        return self.connection.protocol.tokens.lifetime(self.expires)
+    def _expired(self) -> None:
+        if self.server_side:
+            self.connection.disconnect(SUBSCRIPTION_EXPIRED)
+        else:
+            self.connection.end(self, UNSUBSCRIBE_EXPIRED)
+
+    def _stop_timer(self) -> None:
+        if self.timer is not None and self.timer.active():
+            self.timer.cancel()
+        self.timer = None
 
     def stop(self) -> None:
         """Listen no more. Idempotent."""
         self.live = False
-        self._held = []
+        self._held = ()
         connection = self.connection
-        if self.timer is not None and self.timer.active():
-            self.timer.cancel()
+        self._stop_timer()
         connection.feed.release(self.channel)
         for channel in (self.channel, *self.sides):
             connection.broker.unlisten(channel, connection.feed)
@@ -213,25 +235,34 @@ def history_for(connection: Connection, name: Name) -> History | None:
     return history_of(rules, name.facility) if rules else None
 
 
-@inlineCallbacks
-def begin(connection: Connection, name: Name, request: Values, *, server_side: bool = False) -> Any:
-    """Check the right to a subscription, and fire with it."""
-    subscriptions = connection.subscriptions
-    if name.text in subscriptions:
+def ask_for(connection: Connection, name: Name, request: Values) -> Deferred[Any] | None:
+    """Check whether the client may subscribe: ``None`` if that is known. Raises or fails with
+    ``CommandError``.
+    """
+    if name.text in connection.subscriptions:
         raise CommandError(ALREADY_SUBSCRIBED)
-    if len(subscriptions) >= MOST_CHANNELS:
+    if len(connection.subscriptions) >= MOST_CHANNELS:
         raise CommandError(LIMIT_EXCEEDED)
+    if request.get("token"):
+        return None
+    return need(connection, name, "subscribe")
+
+
+def begin(
+    connection: Connection, name: Name, request: Values, *, server_side: bool = False
+) -> Subscription:
+    """Make a subscription that was asked for. Raises ``CommandError``."""
     claims = None
     if request.get("token"):
         claims = connection.protocol.tokens.subscription(connection, name, request["token"])
-    else:
-        yield connection.rights.need(name, "subscribe", connection.rights_ahead(name))
-    channel = name.channel(connection.namespace, connection.identity)
-    if any(each.channel == channel for each in subscriptions.values()):
+    channel = connection.protocol.channel_of(name, connection)
+    if any(each.channel == channel for each in connection.subscriptions.values()):
         raise CommandError(ALREADY_SUBSCRIBED)
     history = history_for(connection, name)
     subscription = Subscription(connection, name, channel, history, server_side=server_side)
     if claims is not None:
-        subscription.take(claims)
-    subscriptions[name.text] = subscription
+        subscription.take(claims.info, claims.expires)
+    elif server_side and name.text in connection.claimed:
+        subscription.take(connection.claimed[name.text], None)
+    connection.subscriptions[name.text] = subscription
     return subscription

@@ -9,8 +9,7 @@ from typing import NamedTuple
 from twisted.internet.defer import Deferred
 
 from ws4redis_tx.core.messages import PositionedPublication, Publication
-from ws4redis_tx.core.positions import LONGEST_MEMORY, Missed, Position, position
-from ws4redis_tx.core.streams import Entry
+from ws4redis_tx.core.positions import LONGEST_MEMORY, Entry, Missed, Position, position
 
 COLUMNS = 4  # of a channel's row, before its entries
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ws4redis_tx.core.names import beside, data_set_keys
-from ws4redis_tx.core.positions import position
-from ws4redis_tx.core.streams import Stream, Wanted
+from ws4redis_tx.core.positions import Stream, Wanted, position
 from ws4redis_tx.redis.history.channels import read_entry
 from ws4redis_tx.redis.history.publishing import STAMPS
 from ws4redis_tx.redis.wire.protocol import Command

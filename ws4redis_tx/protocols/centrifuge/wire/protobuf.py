@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ws4redis_tx.protocols.centrifuge.errors import Malformed
-from ws4redis_tx.protocols.centrifuge.schema import (
+from ws4redis_tx.protocols.centrifuge.wire.schema import (
     COMMAND,
     FLAG,
     LIST,
@@ -15,13 +14,16 @@ from ws4redis_tx.protocols.centrifuge.schema import (
     NUMBER,
     RAW,
     REPLY,
+    SIGNED,
     TEXT,
     Field,
+    Malformed,
     Message,
     Values,
 )
 
 _VARINT, _FIXED64, _SIZED, _FIXED32 = 0, 1, 2, 5
+_VARINTS = frozenset({NUMBER, SIGNED, FLAG})
 _MASK = (1 << 64) - 1
 
 
@@ -71,7 +73,7 @@ def encode(values: Values, message: Message) -> bytes:
         value = values.get(field.name)
         if value is None:
             continue
-        if field.kind in (NUMBER, FLAG):
+        if field.kind in _VARINTS:
             if value:
                 parts += (varint(field.number << 3 | _VARINT), varint(int(value)))
         elif field.kind == MAP:
@@ -104,8 +106,12 @@ def _entry(key: str, value: Any, field: Field) -> bytes:
 
 def decode(data: bytes, message: Message, index: int = 0, end: int | None = None) -> Values:
     """Read one message. Fields that are not known are left out. Raises ``Malformed``."""
-    end = len(data) if end is None else end
     values: Values = {}
+    _merge(values, data, message, index, len(data) if end is None else end)
+    return values
+
+
+def _merge(values: Values, data: bytes, message: Message, index: int, end: int) -> None:
     while index < end:
         tag, index = _read_varint(data, index)
         kind, field = tag & 7, message.by_number.get(tag >> 3)
@@ -113,12 +119,12 @@ def decode(data: bytes, message: Message, index: int = 0, end: int | None = None
             raise Malformed("A field has no number.")
         if kind == _VARINT:
             number, index = _read_varint(data, index)
-            if field is not None and field.kind in (NUMBER, FLAG):
-                values[field.name] = bool(number) if field.kind == FLAG else _signed(number)
+            if field is not None and field.kind in _VARINTS:
+                values[field.name] = _varint_value(number, field)
             continue
         if kind == _SIZED:
             size, index = _read_varint(data, index)
-            if field is not None and index + size <= end and field.kind not in (NUMBER, FLAG):
+            if field is not None and index + size <= end and field.kind not in _VARINTS:
                 _add(values, field, data, index, index + size)
         elif kind in (_FIXED64, _FIXED32):
             size = 8 if kind == _FIXED64 else 4
@@ -129,7 +135,6 @@ def decode(data: bytes, message: Message, index: int = 0, end: int | None = None
             raise Malformed("A field is cut off.")
     if index > end:
         raise Malformed("A field is cut off.")
-    return values
 
 
 def _add(values: Values, field: Field, data: bytes, start: int, end: int) -> None:
@@ -144,8 +149,7 @@ def _add(values: Values, field: Field, data: bytes, start: int, end: int) -> Non
         values.setdefault(field.name, []).append(decode(data, field.message, start, end))
     elif field.kind == MESSAGE:
         assert field.message is not None
-        merged = {**values.get(field.name, {}), **decode(data, field.message, start, end)}
-        values[field.name] = merged
+        _merge(values.setdefault(field.name, {}), data, field.message, start, end)
     elif field.kind == TEXT:
         values[field.name] = _text(data[start:end])
     else:
@@ -162,9 +166,10 @@ def _text(data: bytes) -> str:
         raise Malformed("A text is not UTF-8.") from None
 
 
-def _signed(number: int) -> int:
-    """Of 64 bits, as all our numbers that may be negative have."""
-    return number - (1 << 64) if number >> 63 else number
+def _varint_value(number: int, field: Field) -> int:
+    if field.kind == FLAG:
+        return bool(number)
+    return number - (1 << 64) if field.kind == SIGNED and number >> 63 else number
 
 
 def _read_varint(data: bytes, index: int) -> tuple[int, int]:

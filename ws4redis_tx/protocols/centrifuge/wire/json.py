@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
 
-from ws4redis_tx.protocols.centrifuge.errors import Malformed
-from ws4redis_tx.protocols.centrifuge.schema import (
+from ws4redis_tx.protocols.centrifuge.wire.schema import (
     COMMAND,
     FLAG,
     LIST,
@@ -22,8 +21,10 @@ from ws4redis_tx.protocols.centrifuge.schema import (
     NUMBER,
     RAW,
     REPLY,
+    SIGNED,
     TEXT,
     Field,
+    Malformed,
     Message,
     Values,
 )
@@ -83,7 +84,7 @@ def _value(value: Any, field: Field) -> bytes:
         return text(value)
     if kind == FLAG:
         return b"true"
-    if kind == NUMBER:
+    if kind in (NUMBER, SIGNED):
         return b"%d" % value
     if kind == MAP:
         entries = [
@@ -192,23 +193,27 @@ def _read(source: str, index: int, field: Field) -> tuple[Any, int]:
 
         def read(key: str, start: int) -> int:
             value, end = _read(source, start, value_field)
-            entries[_checked(key)] = {} if value is None else value
+            nothing: Any = "" if message is None else {}
+            entries[_checked(key)] = nothing if value is None else value
             return end
 
         return entries, _members(source, index, read)
     value, end = _decoder.raw_decode(source, index)
-    if kind == LIST or not isinstance(value, bool if kind == FLAG else str):
-        raise Malformed(f"{field.name} has another type.")
-    if kind == NUMBER:
-        return _number(source[index:end]), end
-    return (_checked(str(value)) if kind == TEXT else value), end
+    if kind == TEXT and source[index] == '"':
+        return _checked(value), end
+    if kind == FLAG and isinstance(value, bool):
+        return value, end
+    if kind in (NUMBER, SIGNED) and isinstance(value, str) and source[index] != '"':
+        return _number(value, signed=kind == SIGNED), end
+    raise Malformed(f"{field.name} has another type.")
 
 
-def _number(digits: str) -> int:
-    """Of 64 bits at most."""
-    if len(digits) > _MOST_DIGITS or digits.startswith('"'):
-        raise Malformed("Not a number of 64 bits.")
-    return int(digits)
+def _number(digits: str, *, signed: bool) -> int:
+    if len(digits) <= _MOST_DIGITS:
+        number = int(digits)
+        if (-(1 << 63) if signed else 0) <= number < 1 << (63 if signed else 64):
+            return number
+    raise Malformed("Not a number of 64 bits.")
 
 
 def _checked(value: str) -> str:

@@ -8,9 +8,8 @@ from typing import Protocol
 
 from ws4redis_tx.core.messages import IFraming, Publication
 from ws4redis_tx.delivery.codecs import Codec
-from ws4redis_tx.protocols.centrifuge import json as json_format
-from ws4redis_tx.protocols.centrifuge.errors import Malformed
-from ws4redis_tx.protocols.centrifuge.schema import CLIENT_INFO, Values
+from ws4redis_tx.protocols.centrifuge.wire import json as json_format
+from ws4redis_tx.protocols.centrifuge.wire.schema import CLIENT_INFO, Malformed, Values
 
 TAG = "ws4redis"
 """The key of the tag that tells how a payload is wrapped which is not JSON."""

@@ -8,11 +8,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-NUMBER, FLAG, TEXT, RAW, MESSAGE, LIST, MAP = range(7)
-"""Kinds of fields. A list has messages; a map is from texts to texts or messages."""
+NUMBER, SIGNED, FLAG, TEXT, RAW, MESSAGE, LIST, MAP = range(8)
+"""Kinds of fields. Numbers have 64 bits, and only those of ``SIGNED`` may be negative. A list has
+messages; a map is from texts to texts or messages.
+"""
 
 Values = dict[str, Any]
 """A message."""
+
+
+class Malformed(Exception):
+    """A client has sent something that is no message of the protocol."""
 
 
 class Field(NamedTuple):
@@ -102,7 +108,7 @@ CONNECT_RESULT = Message(
 )
 HISTORY_REQUEST = Message(
     Field(1, "channel", TEXT),
-    Field(7, "limit", NUMBER),
+    Field(7, "limit", SIGNED),
     Field(8, "since", MESSAGE, STREAM_POSITION),
     Field(9, "reverse", FLAG),
 )
