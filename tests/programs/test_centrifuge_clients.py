@@ -22,7 +22,7 @@ from tests.support.centrifuge_clients import (
     start_client,
 )
 from tests.support.clients import open_websocket
-from tests.support.django import SETTINGS, cookies_of, environment, log_in
+from tests.support.django import SETTINGS, cookies_of, environment, in_thread, log_in
 from tests.support.programs import Program, twistd
 from tests.support.redis import RedisServer
 from tests.support.sizes import FULL
@@ -117,27 +117,39 @@ class ClientTests:
             raise SkipTest("make test-all runs it")
 
     @inlineCallbacks
-    def test_nothing_is_missed_or_comes_twice_over_kills(self) -> Any:
-        yield self.start()
-        client = yield self.connect(*CHANNELS)
+    def check_over_kills(self, client: DrivenClient) -> Any:
+        """Publish while the server is killed again and again, and check what was heard."""
         count = 0
         for _ in range(KILLS):
             # The server is killed while it delivers.
             publishing = self.publish_numbers(range(count, count + PUBLISHED))
-            yield client.until(lambda count=count: len(client.heard(GROUP)) > count + 3)
+            yield client.until(lambda count=count: len(client.heard(USER)) > count + 3)
             yield self.program.signal_and_wait("KILL")
             yield publishing
-            yield client.next("subscribing", channel=GROUP)
             count += PUBLISHED
             yield self.publish_numbers(range(count, count + PUBLISHED))
             count += PUBLISHED
             yield self.start()
-            yield client.next("connected")
             yield self.heard_all(client, count)
         self.check_numbers(client, count)
         again = client.events("subscribed", wasRecovering=True)
         self.assertEqual(len(again), KILLS * len(CHANNELS))
         self.assertEqual({each["recovered"] for each in again}, {True})
+
+    @inlineCallbacks
+    def test_nothing_is_missed_or_comes_twice_over_kills(self) -> Any:
+        yield self.start()
+        yield self.check_over_kills((yield self.connect(*CHANNELS)))
+
+    @inlineCallbacks
+    def test_nor_with_subscriptions_of_the_servers(self) -> Any:
+        self.only_full()
+        yield self.start()
+        query = "?facility=chat/1&subscribe-broadcast&subscribe-user&subscribe-group"
+        client = yield self.connect(query=query)
+        for channel in CHANNELS:
+            yield client.until(lambda channel=channel: client.events("subscribed", channel=channel))
+        yield self.check_over_kills(client)
 
     @inlineCallbacks
     def test_classic_clients_and_these_hear_each_other(self) -> Any:
@@ -240,6 +252,79 @@ class ClientTests:
         self.assertEqual(answer["error"], 103)
         client.do("disconnect")
         yield client.next("disconnected")
+
+    def token(self, channel: str = "", ttl: float = 600) -> Any:
+        """Fire with a token of John's, for a channel or for a connection."""
+
+        def make() -> str:
+            from django.contrib.auth import get_user_model
+
+            from ws4redis_tx.tokens import connection_token, subscription_token
+
+            john = get_user_model().objects.get(username="john")
+            if channel:
+                return subscription_token(channel, user=john, ttl=ttl)
+            return connection_token(john, ttl=ttl)
+
+        return in_thread(make)
+
+    @inlineCallbacks
+    def answer(self, client: DrivenClient, channel: str = "", ttl: float = 1) -> Any:
+        """Let a client have the token that it asked for."""
+        client.do("token", channel=channel, token=(yield self.token(channel, ttl)))
+
+    @inlineCallbacks
+    def test_asks_for_tokens_before_the_old_ones_end(self) -> Any:
+        self.only_full()
+        yield self.start()
+        client = start_client(self, self.library, self.port, tokens=True)
+        client.do("connect")
+        channel = "group:strangers:chat/1"  # the token is the right to it
+        yield client.next("token", channel="")
+        yield self.answer(client)
+        yield client.next("connected")
+        client.do("subscribe", channel=channel, tokens=True)
+        yield client.next("token", channel=channel)
+        yield self.answer(client, channel)
+        yield client.next("subscribed", channel=channel)
+        asked = {"": 1, channel: 1}
+        # Who asks for the fourth has the third, and its lifetime.
+        while min(asked.values()) < 4:
+            ask = yield client.until(
+                lambda: next(
+                    (
+                        each
+                        for name, count in asked.items()
+                        for each in client.events("token", channel=name)[count:]
+                    ),
+                    None,
+                )
+            )
+            asked[ask["channel"]] += 1
+            yield self.answer(client, ask["channel"])
+        yield self.broker.publish([channel.encode()], b"1", 3600, None, KEPT)
+        yield client.next("publication", channel=channel)
+        self.assertEqual(len(client.events("connected")), 1)
+        self.assertEqual(len(client.events("subscribed", channel=channel)), 1)
+
+    @inlineCallbacks
+    def test_asks_again_for_an_expired_token_but_not_for_a_bad_one(self) -> Any:
+        self.only_full()
+        yield self.start()
+        client = start_client(self, self.library, self.port, tokens=True)
+        client.do("connect")
+        yield client.next("token", channel="")
+        yield self.answer(client, ttl=0.001)
+        yield client.next("token", channel="")
+        yield self.answer(client)
+        yield client.next("connected")
+        self.assertEqual((yield client.ask("publish", channel=USER, data=1)).get("error"), None)
+        bad = start_client(self, self.library, self.port, tokens=True, cookies=self.cookies)
+        bad.do("connect")
+        yield bad.next("token", channel="")
+        token = yield self.token()
+        bad.do("token", channel="", token=token[:-6] + "forged")
+        yield bad.next("disconnected", code=3500)
 
 
 class NewestJavaScriptTests(ClientTests, TestCase):
