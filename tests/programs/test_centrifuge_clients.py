@@ -37,6 +37,8 @@ CHANNELS = {
 }
 """The names that a client of John's uses, and the channels."""
 BROADCAST, USER, GROUP = CHANNELS
+CLOSED = "group:strangers:chat/1"
+"""John is no member, so that he needs a token."""
 
 KILLS, PUBLISHED = (10, 60) if FULL else (2, 20)
 """How often the server is killed, and how many messages on each channel come before each time, and
@@ -279,7 +281,7 @@ class ClientTests:
         yield self.start()
         client = start_client(self, self.library, self.port, tokens=True)
         client.do("connect")
-        channel = "group:strangers:chat/1"  # the token is the right to it
+        channel = CLOSED
         yield client.next("token", channel="")
         yield self.answer(client)
         yield client.next("connected")
@@ -381,8 +383,23 @@ class PythonJsonTests(FullTests, TestCase):
 class OlderPythonTests(FullTests, TestCase):
     library = Python("0.4.4", protobuf=True)
 
+    @inlineCallbacks
+    def test_asks_for_tokens_before_the_old_ones_end(self) -> Any:
+        """Fault 16: it asks, but says not for which channel. The log has the reason."""
+        yield self.start()
+        client = start_client(self, self.library, self.port, cookies=self.cookies)
+        client.do("connect")
+        client.do("subscribe", channel=CLOSED, tokens=True)
+        yield client.next("token", channel=CLOSED)
+        yield self.answer(client, CLOSED)
+        yield client.next("subscribed", channel=CLOSED)
+        yield client.next("token", channel=CLOSED)
+        yield self.answer(client, CLOSED)
+        yield client.next("disconnected", code=3501)
+        yield self.program.wait_for("sub_refresh came without a channel")
 
-class OlderPythonJsonTests(FullTests, TestCase):
+
+class OlderPythonJsonTests(OlderPythonTests):
     library = Python("0.4.4")
 
 
