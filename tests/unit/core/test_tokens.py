@@ -55,14 +55,15 @@ class ConnectionTests(TokenTests):
             pk=7,
             info={"name": "Ä", "n": [1, 2.5, None]},
             channels=["broadcast:news"],
-            subs={"group:a:x": {"info": {"k": 1}}, "broadcast:y": {}},
+            subs={"group:a:x": {"info": {"k": 1}, "data": [1]}, "broadcast:y": {}},
             tenant="acme",
         )
         claims = self.tokens.connection(text)
         self.assertEqual((claims.sub, claims.groups, claims.pk), ("ann", ("a", "b"), "7"))
         self.assertEqual(claims.info, b'{"name":"\\u00c4","n":[1,2.5,null]}')
         self.assertEqual(claims.channels, ("broadcast:news",))
-        self.assertEqual(claims.subs, {"group:a:x": b'{"k":1}', "broadcast:y": b""})
+        subs = {"group:a:x": (b'{"k":1}', b"[1]"), "broadcast:y": (b"", b"")}
+        self.assertEqual(claims.subs, subs)
         self.assertEqual((claims.tenant, claims.text), ("acme", text))
         self.assertEqual((claims.issued, claims.expires), (NOW, NOW + 600))
         self.assertNotIn(text, repr(claims))

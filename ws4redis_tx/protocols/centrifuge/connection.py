@@ -62,8 +62,10 @@ class Connection:
         """What a token says of the client: JSON, if anything."""
         self.expires: float | None = None
         """When the token ends that it came with, in seconds since the epoch."""
-        self.claimed: Mapping[str, bytes] = {}
-        """The names of channels that a token subscribes it to, and what it says there of it."""
+        self.claimed: Mapping[str, tuple[bytes, bytes]] = {}
+        """The names of channels that a token subscribes it to, what it says there of the client,
+        and what it tells the client.
+        """
         self.stream: Mapping[str, str] | None = None
         """What a stream's client must know to send more."""
         self.websocket_pings = "cf_ws_frame_ping_pong=true" in session.handshake.query

@@ -38,7 +38,8 @@ def connect(connection: Connection, number: int, request: Values) -> Any:
             yield connection.protocol.late(connection)
         connection.refuse(number, error)
         connection.refused = connection.answered = True
-        connection.set_timer("refused", REFUSED_TIMEOUT, connection.disconnect, errors.STALE)
+        seconds = min(REFUSED_TIMEOUT, connection.config.centrifuge_connect_timeout)
+        connection.set_timer("refused", seconds, connection.disconnect, errors.STALE)
         return
     config = connection.config
     answer: Values = {
@@ -100,7 +101,9 @@ def _subscribe(connection: Connection, request: Values) -> Any:
             if name not in connection.claimed:
                 yield ask_for(connection, read, {})
             subscription = begin(connection, read, {}, server_side=True)
-            answers[name] = yield subscription.start(asked)
+            answer = yield subscription.start(asked)
+            _, data = connection.claimed.get(name, (b"", b""))
+            answers[name] = {**answer, "data": data} if data else answer
         except CommandError as error:
             if error.error == errors.UNKNOWN_CHANNEL and not strict:
                 raise Ends(errors.BAD) from None
