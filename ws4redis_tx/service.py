@@ -34,6 +34,7 @@ from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.names import Namespace, check_tenant, known_rights, namespace
 from ws4redis_tx.core.positions import history_of
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
+from ws4redis_tx.occupancy.observer import observe
 from ws4redis_tx.protocols.centrifuge.assembly import centrifuge
 from ws4redis_tx.protocols.classic import ClassicProtocol
 from ws4redis_tx.protocols.interfaces import IProtocol
@@ -191,10 +192,13 @@ def make_factory(
     log = ClientLog(reactor)
     classic = ClassicProtocol(config, broker, make_subscriber, reactor, log.note)
     protocols: list[IProtocol] = [classic]
+    occupancy, of_presence = observe(config, broker, reactor)
     if config.centrifuge_url:
-        authorizer, protocol = centrifuge(config, broker, authorizer, reactor, log, __version__)
+        authorizer, protocol = centrifuge(
+            config, broker, authorizer, reactor, log, __version__, occupancy
+        )
         protocols.append(protocol)
-    observers = _observers(hooks, reactor)
+    observers = [*_observers(hooks, reactor), *of_presence]
     return WebSocketFactory(
         Server(config, broker, authorizer, protocols, reactor, log, observers, EventStream)
     )
@@ -264,10 +268,8 @@ def _checked_tenant(config: ServerConfig, tenant: str | None) -> str | None:
 
 
 def _subscriber(config: ServerConfig, subscriber: object) -> Callable[..., Any]:
-    kind = BY_FIELD["subscriber"].kind
-    made: Callable[..., Any] = kind.check(
-        "subscriber", config.subscriber if subscriber is None else subscriber
-    )
+    given = config.subscriber if subscriber is None else subscriber
+    made: Callable[..., Any] = BY_FIELD["subscriber"].kind.check("subscriber", given)
     return made
 
 
