@@ -35,6 +35,7 @@ def allow_all(request: Any, rights: list[str]) -> list[str]:
 
 class PresenceTestCase(ContractTestCase):
     grace = 0
+    settings: dict[str, Any] = {}
 
     @inlineCallbacks
     def setUp(self) -> Any:
@@ -47,6 +48,7 @@ class PresenceTestCase(ContractTestCase):
             WS4REDIS_PRESENCE_GRACE=self.grace,
             WS4REDIS_HISTORY={"chat/kept": (10, 600)},
             WS4REDIS_ALLOWED_CHANNELS=allow_all,
+            **self.settings,
         )
 
     @inlineCallbacks
@@ -261,6 +263,25 @@ class PushTests(PresenceTestCase):
         yield client.ask("unsubscribe", channel=ROOM)
         yield client.subscribe(ROOM)
         self.assertEqual((yield self.event(client)), ("join", "mary", ROOM))
+
+
+def named(request: Any, name: str) -> str | None:
+    return ROOM if name in ("room", ROOM) else None
+
+
+class NamedTests(PresenceTestCase):
+    settings = {"WS4REDIS_CENTRIFUGE_NAMES": named}
+
+    @inlineCallbacks
+    def test_joins_and_leaves_carry_the_name_that_each_client_knows(self) -> Any:
+        first = yield self.multiplexed("mary", "room")
+        self.assertEqual((yield self.event(first)), ("join", "mary", "room"))
+        second = yield self.multiplexed("john", ROOM)
+        self.assertEqual((yield self.event(first)), ("join", "john", "room"))
+        self.assertEqual((yield self.event(second)), ("join", "john", ROOM))
+        yield first.ask("unsubscribe", channel="room")
+        self.assertEqual((yield self.event(second)), ("leave", "mary", ROOM))
+        self.assertEqual((yield self.who("chat/room")), ["john"])
 
 
 class GraceTests(PresenceTestCase):
