@@ -295,7 +295,7 @@ class Connection:
         for name in list(self._timers):
             self.stop_timer(name)
         for each in list(self.subscriptions.values()):
-            each.stop()
+            each.stop(lost=True)
         self.subscriptions.clear()
         for grant in self.grants.values():
             self.session.withdraw(grant)
