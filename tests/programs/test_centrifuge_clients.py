@@ -77,8 +77,7 @@ class ClientTests:
         self.program = twistd(
             f"--settings={SETTINGS}", f"--listen=tcp:{self.port}:interface=127.0.0.1",
             f"--redis={self.redis.address}", f"--centrifuge-url={URL}",
-            f"--history=chat/*={KEPT.size},{KEPT.seconds}",
-            *self.options, **environment(),
+            f"--history=chat/*={KEPT.size},{KEPT.seconds}", *self.options, **environment(),
         )  # fmt: skip
         self.addCleanup(self.program.end)
         yield self.program.wait_for(r"process#info\] Ready: websockets at")
@@ -427,6 +426,26 @@ class GoJsonTests(FullTests, TestCase):
     library = Go(protobuf=False)
 
 
+class HttpStreamTests(FullTests, TestCase):
+    library = JavaScript("5.8.0", transport="http_stream")
+
+
+class HttpStreamProtobufTests(FullTests, TestCase):
+    library = JavaScript("5.8.0", protobuf=True, transport="http_stream")
+
+
+class OldestHttpStreamTests(FullTests, TestCase):
+    library = JavaScript("4.0.0", transport="http_stream")
+
+
+class SseTests(FullTests, TestCase):
+    library = JavaScript("5.8.0", transport="sse")
+
+
+class OldestSseTests(FullTests, TestCase):
+    library = JavaScript("4.0.0", transport="sse")
+
+
 class TwoWorkersTests(FullTests):
     """The server has two processes, either of which a request may reach. Both are killed at a time,
     and start again by themselves.
@@ -447,6 +466,14 @@ class TwoWorkersTests(FullTests):
 
 class TwoWorkersWebsocketTests(TwoWorkersTests, TestCase):
     library = JavaScript("5.8.0")
+
+
+class TwoWorkersHttpStreamTests(TwoWorkersTests, TestCase):
+    library = JavaScript("5.8.0", transport="http_stream")
+
+
+class TwoWorkersSseTests(TwoWorkersTests, TestCase):
+    library = JavaScript("5.8.0", transport="sse")
 
 
 class TwoWorkersPythonTests(TwoWorkersTests, TestCase):
