@@ -146,6 +146,12 @@ class ClientTests:
             yield self.publish_numbers(range(count, count + PUBLISHED))
             count += PUBLISHED
             yield self.start_again()
+            # It recovers while messages come. More would be more than it may miss.
+            for _ in range(100):
+                yield self.publish_numbers(range(count, count + 1))
+                count += 1
+                if client.heard(USER)[-1]["number"] == count - 1:
+                    break
             yield self.heard_all(client, count)
         self.check_numbers(client, count)
         again = client.events("subscribed", wasRecovering=True)
