@@ -77,7 +77,8 @@ class ClientTests:
         self.program = twistd(
             f"--settings={SETTINGS}", f"--listen=tcp:{self.port}:interface=127.0.0.1",
             f"--redis={self.redis.address}", f"--centrifuge-url={URL}",
-            f"--history=chat/*={KEPT.size},{KEPT.seconds}", *self.options, **environment(),
+            f"--history=chat/*={KEPT.size},{KEPT.seconds}", "--presence=chat/*",
+            *self.options, **environment(),
         )  # fmt: skip
         self.addCleanup(self.program.end)
         yield self.program.wait_for(r"process#info\] Ready: websockets at")
@@ -346,6 +347,38 @@ class ClientTests:
         token = yield self.token()
         bad.do("token", channel="", token=token[:-6] + "forged")
         yield bad.next("disconnected", code=3500)
+
+    @inlineCallbacks
+    def test_knows_who_is_there(self) -> Any:
+        self.only_full()
+        yield self.start()
+        client = yield self.connect(BROADCAST)
+        cookies = cookies_of((yield log_in("mary")))
+        mary = yield self.connect(BROADCAST, cookies=cookies)
+        id = mary.events("connected")[0]["client"]
+        yield client.until(
+            lambda: any(each["info"]["client"] == id for each in client.events("join"))
+        )
+        present = yield client.ask("presence", channel=BROADCAST)
+        users = {info["user"] for info in present["clients"].values()}
+        self.assertEqual((users, len(present["clients"])), ({"john", "mary"}, 2))
+        self.assertIn(id, present["clients"])
+        counted = yield mary.ask("presence_stats", channel=BROADCAST)
+        self.assertEqual((counted["clients"], counted["users"]), (2, 2))
+        yield self.publish(BROADCAST, b'"before"')
+        yield mary.next("publication")
+        mary.do("unsubscribe", channel=BROADCAST)
+        left = yield client.next("leave", channel=BROADCAST)
+        self.assertEqual((left["info"]["client"], left["info"]["user"]), (id, "mary"))
+        # In order with messages, and each once. Some libraries tell a client's own join, too.
+        others = [
+            each["event"]
+            for each in client.events("join", "publication", "leave")
+            if each["event"] == "publication" or each["info"]["user"] == "mary"
+        ]
+        self.assertEqual(others, ["join", "publication", "leave"])
+        present = yield client.ask("presence", channel=BROADCAST)
+        self.assertEqual([*present["clients"]], [client.events("connected")[0]["client"]])
 
 
 class NewestJavaScriptTests(ClientTests, TestCase):
