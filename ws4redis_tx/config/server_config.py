@@ -38,6 +38,8 @@ class ServerConfig:
     history: tuple[tuple[str, int, int], ...] = _default("history")
     heartbeat: str | None = _default("heartbeat")
     subscriber: str | Callable[..., object] = _default("subscriber")  # noqa: RUF009
+    token_secret: tuple[str, ...] = field(default=_default("token_secret"), repr=False)
+    endless_tokens: bool = _default("endless_tokens")
     allowed_origins: tuple[str, ...] = _default("allowed_origins")
     allowed_hosts: tuple[str, ...] | None = _default("allowed_hosts")
     require_origin: bool = _default("require_origin")

@@ -31,6 +31,7 @@ from ws4redis_tx.config.kinds import (
     WholeSeconds,
 )
 from ws4redis_tx.config.setting import Setting
+from ws4redis_tx.config.token_secrets import Secrets
 from ws4redis_tx.core.limits import CLOSE, SLOW_READER_POLICIES
 from ws4redis_tx.core.names import check_prefix
 from ws4redis_tx.core.origins import OriginPolicy
@@ -53,6 +54,7 @@ SETTINGS = (
     Setting(
         name="WS4REDIS_CENTRIFUGE_URL", field="centrifuge_url", option="centrifuge-url",
         check="E040",
+        shared=True,
         default=None, kind=OrNone(UrlPath(), "no such clients"),
         help="the prefix of the paths at which clients speak Centrifuge's protocol, such as "
         "`/connection/`: many channels over one connection; `None`: none do",
@@ -122,6 +124,23 @@ SETTINGS = (
         default=None, kind=OrNone(_LOOKUP, "one site without tenants"),
         help="a callable, or its dotted name, that tells [whose site a request is for]"
         "(../tenants.md): `(request) -> str`",
+    ),
+    Setting(
+        name="WS4REDIS_TOKEN_SECRET", field="token_secret", option="token-secret", check="E046",
+        shared=True,
+        default=None, kind=Secrets(),
+        help="the secret that signs [tokens](../security.md#tokens), at least 32 bytes, or a list "
+        "of which the first signs and all are taken; `None` derives it from `SECRET_KEY` and "
+        "`SECRET_KEY_FALLBACKS`, and without Django no token is taken. The option is `@FILE`, one "
+        "secret a line. Without Django, the environment variable `WS4REDIS_TOKEN_SECRET` counts "
+        "too",
+    ),
+    Setting(
+        name="WS4REDIS_ENDLESS_TOKENS", field="endless_tokens", option="endless-tokens",
+        check="E047",
+        default=False, kind=Flag(),
+        help="take tokens without `iat` or `exp` too, which another program made; "
+        "[no revocation makes them void](../security.md#tokens)",
     ),
     Setting(
         name="WS4REDIS_ALLOWED_ORIGINS", field="allowed_origins", option="origin", check="E009",

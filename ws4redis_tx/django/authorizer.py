@@ -13,9 +13,9 @@ from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.admission import Admission, check_granted, default_policy
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
+from ws4redis_tx.core.tokens import Tokens
 from ws4redis_tx.django import memberof
-from ws4redis_tx.django.databases import close_broken, tidy
-from ws4redis_tx.django.outages import OutageLog
+from ws4redis_tx.django.databases import OutageLog, close_broken, tidy
 from ws4redis_tx.django.sharing import fetch_for
 from ws4redis_tx.django.visitors import Visitor, denials, expiry_of
 from ws4redis_tx.threads.lookups import Lookups
@@ -43,6 +43,7 @@ class DjangoAuthorizer:
         known_rights: Iterable[str] = SUBSCRIBE_RIGHTS + PUBLISH_RIGHTS,
         context: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
+        self._tokens = Tokens(())
         self._context = context
         self._reactor = reactor
         self._known_rights = frozenset(known_rights)
@@ -50,6 +51,10 @@ class DjangoAuthorizer:
         self._at_shutdown: Any = None
         self._outages = OutageLog(reactor)
         self._foreign_groups = memberof.ForeignGroups(reactor)
+
+    def take_tokens(self, tokens: Tokens) -> None:
+        """Let ``tokens`` judge those that clients show. Before this, none is good."""
+        self._tokens = tokens
 
     def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
         if self._lookups is None:
@@ -59,7 +64,7 @@ class DjangoAuthorizer:
             self._at_shutdown = self._reactor.addSystemEventTrigger(
                 "during", "shutdown", self._end_threads
             )
-        visitor = Visitor(handshake, rights)
+        visitor = Visitor(handshake, rights, self._tokens)
         answer = self._lookups.ask(self._authorize, visitor, behind=handshake.recheck)
         return answer.addErrback(self._outages.judge)
 
@@ -86,12 +91,15 @@ class DjangoAuthorizer:
         fetch_for(visitor, self._waiting)
         identity, rights = visitor.identify(), visitor.rights
         request, ticket = visitor.request, visitor.ticket
+        expires, redeemed = expiry_of(request.session), ticket.text if ticket else ""
+        if not rights and not visitor.handshake.names_facility:
+            granted: tuple[str, ...] = ()  # it is asked only who it is
+        elif ticket is None:
+            granted = self._granted(request, rights)
+        else:
+            granted = ticket.narrow(self._granted(request, ticket.narrow(rights)))
         self._foreign_groups.look(request, identity, rights)
-        expires = expiry_of(request.session)
-        if ticket is None:
-            return Admission(identity, self._granted(request, rights), request, expires)
-        granted = ticket.narrow(self._granted(request, ticket.narrow(rights)))
-        return Admission(identity, granted, request, expires, redeemed=ticket.text)
+        return Admission(identity, granted, request, expires, redeemed, visitor.issued)
 
     def _waiting(self) -> list[Visitor]:
         lookups = self._lookups  # None once it has ended

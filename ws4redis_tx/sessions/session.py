@@ -178,10 +178,10 @@ class Session:
         """
         self.transport.close(*self.protocol.close_code(code, reason))
 
-    def revoke(self) -> None:
+    def revoke(self, code: int = 1008) -> None:
         """End the session because its visitor has lost the right to it, even before it is open."""
         if self.opening is None:
-            self.close(1008, NOT_ALLOWED)
+            self.close(code, NOT_ALLOWED)
         else:
             self.refuse(Denied(403, NOT_ALLOWED, detail="it was revoked"))
 

@@ -53,7 +53,9 @@ def _subscribe(connection: Connection, number: int, request: Values) -> Any:
         raise
     if name.text not in connection.subscriptions:
         return  # it was taken away meanwhile
-    connection.reply(number, "subscribe", {**answer, **subscription.lifetime()})
+    connection.reply(
+        number, "subscribe", answer | connection.protocol.tokens.lifetime(subscription.expires)
+    )
     subscription.go_live()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -60,8 +60,8 @@ class Connection:
         """What a token says of the client: JSON, if anything."""
         self.expires: float | None = None
         """When the token ends that it came with, in seconds since the epoch."""
-        self.claimed: Sequence[str] = ()
-        """The names of channels that a token subscribes it to."""
+        self.claimed: Mapping[str, bytes] = {}
+        """The names of channels that a token subscribes it to, and what it says there of it."""
         self.stream: Values = {}
         """What a stream's client must know to send more."""
         self.websocket_pings = "cf_ws_frame_ping_pong=true" in session.handshake.query
@@ -103,10 +103,6 @@ class Connection:
     @property
     def namespace(self) -> Namespace:
         return namespace(self.config.prefix, self.identity.tenant)
-
-    def lifetime(self) -> Values:
-        """How long its token lasts, as an answer says it."""
-        return {} if self.expires is None else self.protocol.tokens.lifetime(self.expires)
 
     def set_timer(self, name: str, seconds: float, ending: Disconnection) -> None:
         """Disconnect in so many seconds, unless ``stop_timer`` is called before."""
@@ -267,10 +263,11 @@ class Connection:
 
     def lost(self, facility: str) -> None:
         """The visitor has lost a right on ``facility``."""
-        for each in self._of(facility):
+        for each in self.without_token(facility):
             self.end(each, errors.SERVER_UNSUBSCRIBE)
 
-    def _of(self, facility: str) -> Iterable[Subscription]:
+    def without_token(self, facility: str) -> Iterable[Subscription]:
+        """The subscriptions on ``facility`` to which a right is needed."""
         subscriptions = list(self.subscriptions.values())
         return [each for each in subscriptions if each.name.facility == facility and not each.own]
 

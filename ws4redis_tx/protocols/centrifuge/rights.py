@@ -12,7 +12,12 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from ws4redis_tx.core.admission import ANONYMOUS, Identity
 from ws4redis_tx.core.errors import BrokerUnavailable, Denied, is_permission_denied
 from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
-from ws4redis_tx.protocols.centrifuge.errors import DENIED, TOO_MANY, CommandError
+from ws4redis_tx.protocols.centrifuge.errors import (
+    DENIED,
+    SERVER_UNSUBSCRIBE,
+    TOO_MANY,
+    CommandError,
+)
 from ws4redis_tx.protocols.centrifuge.names import Name
 
 if TYPE_CHECKING:
@@ -40,7 +45,7 @@ class Grant:
     def ended(self) -> bool:
         return self.connection.session.ended
 
-    def revoke(self) -> None:
+    def revoke(self, code: int = 1008) -> None:
         """The visitor has lost something on the facility."""
         connection = self.connection
         connection.session.withdraw(self)
@@ -120,6 +125,28 @@ def _refused(failure: Any) -> Any:
     if is_permission_denied(error):
         raise CommandError(DENIED) from None
     return failure
+
+
+@inlineCallbacks
+def ask_again(connection: Connection) -> Any:
+    """The visitor's rights may be others now: end the subscriptions that they do not give."""
+    for facility, grant in list(connection.grants.items()):
+        rights = tuple(grant.rights)
+        connection.session.withdraw(grant)
+        del connection.grants[facility]
+        try:
+            granted = yield _authorize(connection, facility, rights)
+        except CommandError as error:
+            if error.error.temporary:
+                raise
+            connection.lost(facility)
+            continue
+        connection.grants[facility] = granted
+        for each in connection.without_token(facility):
+            try:
+                granted.check(each.name, f"subscribe-{each.name.audience}")
+            except CommandError:
+                connection.end(each, SERVER_UNSUBSCRIBE)
 
 
 def _forget_unused(connection: Connection) -> None:

@@ -13,7 +13,9 @@ from ws4redis_tx.protocols.centrifuge.errors import (
     ALREADY_SUBSCRIBED,
     INSUFFICIENT_STATE,
     LIMIT_EXCEEDED,
+    SUBSCRIPTION_EXPIRED,
     UNRECOVERABLE,
+    UNSUBSCRIBE_EXPIRED,
     UNSUBSCRIBE_INSUFFICIENT,
     CommandError,
 )
@@ -182,24 +184,32 @@ class Subscription:
         self._held = [*found, *self._held]
         self.go_live()
 
-    def take(self, claims: Any) -> None:
-        """A subscription token is the right to it."""
-        self.own = True
-        self.info, self.expires = claims.info, claims.expires
+    def take(self, info: bytes, expires: float | None) -> None:
+        """A token is the right to it, which says ``info`` of the client."""
+        self.own, self.info, self.expires = True, info, expires
+        self._stop_timer()
+        if expires is not None:
+            protocol = self.connection.protocol
+            seconds = protocol.tokens.until_refused(expires)
+            self.timer = protocol.reactor.callLater(seconds, self._expired)
 
-    def lifetime(self) -> Values:
-        """How long a token's subscription lasts, as its answer says it."""
-        if self.expires is None:
-            return {}
-        return self.connection.protocol.tokens.lifetime(self.expires)
+    def _expired(self) -> None:
+        if self.server_side:
+            self.connection.disconnect(SUBSCRIPTION_EXPIRED)
+        else:
+            self.connection.end(self, UNSUBSCRIBE_EXPIRED)
+
+    def _stop_timer(self) -> None:
+        if self.timer is not None and self.timer.active():
+            self.timer.cancel()
+        self.timer = None
 
     def stop(self) -> None:
         """Listen no more. Idempotent."""
         self.live = False
         self._held = ()
         connection = self.connection
-        if self.timer is not None and self.timer.active():
-            self.timer.cancel()
+        self._stop_timer()
         connection.feed.release(self.channel)
         for channel in (self.channel, *self.sides):
             connection.broker.unlisten(channel, connection.feed)
@@ -233,7 +243,9 @@ def ask_for(connection: Connection, name: Name, request: Values) -> Deferred[Any
         raise CommandError(ALREADY_SUBSCRIBED)
     if len(connection.subscriptions) >= MOST_CHANNELS:
         raise CommandError(LIMIT_EXCEEDED)
-    return None if request.get("token") else need(connection, name, "subscribe")
+    if request.get("token"):
+        return None
+    return need(connection, name, "subscribe")
 
 
 def begin(
@@ -249,6 +261,8 @@ def begin(
     history = history_for(connection, name)
     subscription = Subscription(connection, name, channel, history, server_side=server_side)
     if claims is not None:
-        subscription.take(claims)
+        subscription.take(claims.info, claims.expires)
+    elif server_side and name.text in connection.claimed:
+        subscription.take(connection.claimed[name.text], None)
     connection.subscriptions[name.text] = subscription
     return subscription
