@@ -89,8 +89,14 @@ class TableTests(SynchronousTestCase):
     """The tables, against the code."""
 
     def test_every_error_and_every_code_is_there(self) -> None:
-        told = {int(code): message for code, message in re.findall(r"^\| (\d+) ?([^|]*) \|", TEXT, re.M)}
-        pushed = {errors.SERVER_UNSUBSCRIBE, errors.UNSUBSCRIBE_INSUFFICIENT, errors.UNSUBSCRIBE_EXPIRED}
+        told = {
+            int(code): message for code, message in re.findall(r"^\| (\d+) ?([^|]*) \|", TEXT, re.M)
+        }
+        pushed = {
+            errors.SERVER_UNSUBSCRIBE,
+            errors.UNSUBSCRIBE_INSUFFICIENT,
+            errors.UNSUBSCRIBE_EXPIRED,
+        }
         for value in vars(errors).values():
             if isinstance(value, errors.Error):
                 self.assertEqual(told.get(value.code), value.message)
@@ -248,7 +254,11 @@ class PageTests(GuideTestCase):
         yield self.page.run("client.connect(); 0")
         yield self.assert_shown("one", "two", "three", "Something may be missing here.")
         found = yield self.page.run(
-            inside("const room = self.room;", WEB[OLDER].code, "return publications.map((each) => each.data);")
+            inside(
+                "const room = self.room;",
+                WEB[OLDER].code,
+                "return publications.map((each) => each.data);",
+            )
         )
         self.assertEqual(found, list(range(100, 80, -1)))
 
@@ -348,7 +358,9 @@ class MobileTests(GuideTestCase):
         yield self.page.run(
             f"self.fetch = async () => ({{json: async () => ({answer.content.decode()})}}); 0"
         )
-        yield self.page.run(inside(CONNECT, MOBILE[ROOM].code, SUBSCRIBED, "await subscribed(room);"))
+        yield self.page.run(
+            inside(CONNECT, MOBILE[ROOM].code, SUBSCRIBED, "await subscribed(room);")
+        )
         yield self.publish("7", facility="room/7", broadcast=True)
         yield self.assert_shown(7)
 

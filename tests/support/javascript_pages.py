@@ -16,7 +16,9 @@ CHAT = ROOT / "examples" / "chatserver"
 
 def centrifuge_js() -> str:
     """The package of npm, as a page loads it. Skips the test where it is not to be had."""
-    return (node_modules(CHAT / "package.json") / "centrifuge" / "dist" / "centrifuge.js").read_text()
+    return (
+        node_modules(CHAT / "package.json") / "centrifuge" / "dist" / "centrifuge.js"
+    ).read_text()
 
 
 @inlineCallbacks
