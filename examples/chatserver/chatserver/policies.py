@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from django.conf import settings
 from django.http import HttpRequest
 
 from chatserver.views import TYPING
@@ -19,7 +18,6 @@ def allowed_channels(request: HttpRequest, channels: Sequence[str]) -> list[str]
     typing. A group is for its members: the server sees to that.
     """
     allowed = LISTENING | TO_ONESELF
-    is_typing = request.path_info == f"{settings.WEBSOCKET_URL}{TYPING}"
-    if is_typing and request.user.is_authenticated:
+    if request.path_info == f"/ws/{TYPING}" and request.user.is_authenticated:
         allowed = allowed | TO_OTHERS
     return [channel for channel in channels if channel in allowed]
