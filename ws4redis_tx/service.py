@@ -34,8 +34,7 @@ from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.names import Namespace, check_tenant, known_rights, namespace
 from ws4redis_tx.core.positions import history_of
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
-from ws4redis_tx.core.tokens import Tokens, with_tokens
-from ws4redis_tx.protocols.centrifuge.protocol import CentrifugeProtocol
+from ws4redis_tx.protocols.centrifuge.assembly import centrifuge
 from ws4redis_tx.protocols.classic import ClassicProtocol
 from ws4redis_tx.protocols.interfaces import IProtocol
 from ws4redis_tx.protocols.subscriber_connection import SubscriberConnection
@@ -193,10 +192,8 @@ def make_factory(
     classic = ClassicProtocol(config, broker, make_subscriber, reactor, log.note)
     protocols: list[IProtocol] = [classic]
     if config.centrifuge_url:
-        tokens = Tokens(config.token_secret, endless=config.endless_tokens)
-        authorizer = with_tokens(authorizer, tokens, tenants=config.tenants)
-        more: Any = {"version": __version__, "failed": log.failed, "note": log.note}
-        protocols.append(CentrifugeProtocol(config, broker, reactor, tokens=tokens, **more))
+        authorizer, protocol = centrifuge(config, broker, authorizer, reactor, log, __version__)
+        protocols.append(protocol)
     observers = _observers(hooks, reactor)
     return WebSocketFactory(
         Server(config, broker, authorizer, protocols, reactor, log, observers, EventStream)

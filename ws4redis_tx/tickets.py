@@ -29,7 +29,13 @@ from django.core.exceptions import PermissionDenied
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.errors import Denied, nearest
 from ws4redis_tx.core.handshake import Handshake
-from ws4redis_tx.core.names import check_facility, facility_text, known_rights, ticket_key
+from ws4redis_tx.core.names import (
+    TICKET_PREFIX,
+    check_facility,
+    facility_text,
+    known_rights,
+    ticket_key,
+)
 from ws4redis_tx.core.tokens import TokenExpired
 from ws4redis_tx.redis_store import session_key_of, user_id_of
 from ws4redis_tx.threads import bridge
@@ -38,8 +44,6 @@ __all__ = ["amake_ticket", "make_ticket"]
 
 DEFAULT_SECONDS = 30
 """The time from the view's response to the handshake. It usually takes about a second."""
-
-_TICKET_PREFIX = "ws4redis.ticket."
 
 
 def make_ticket(
@@ -154,7 +158,7 @@ def will_ask_redis(handshake: Handshake) -> bool:
 
 def shows_token(handshake: Handshake) -> bool:
     """Whether the client's credential is a token, and not a ticket."""
-    return bool(handshake.credential) and not handshake.credential.startswith(_TICKET_PREFIX)
+    return bool(handshake.credential) and not handshake.credential.startswith(TICKET_PREFIX)
 
 
 def _offered(handshake: Handshake) -> list[str]:
@@ -166,7 +170,7 @@ def _offered(handshake: Handshake) -> list[str]:
         words = [handshake.credential]
     elif handshake.events:
         words = parse_qs(handshake.query).get("ticket", [])
-    return [word for word in words if word.startswith(_TICKET_PREFIX)]
+    return [word for word in words if word.startswith(TICKET_PREFIX)]
 
 
 def read_ticket(text: bytes | str) -> Ticket:
@@ -193,7 +197,7 @@ def _new_ticket(
 ) -> tuple[str, bytes, str]:
     """A ticket, and the key and text of its content. May query the database."""
     text = _serialize(request, facility, rights, seconds)
-    ticket = _TICKET_PREFIX + secrets.token_urlsafe(32)
+    ticket = TICKET_PREFIX + secrets.token_urlsafe(32)
     return ticket, _key(ticket, django_settings.tenant_of(request)), text
 
 

@@ -27,6 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "protocols": {"core", "config", "delivery", "scheduling"},
     "protocols.centrifuge.wire": {"core", "delivery"},
     "protocols.centrifuge": {
+        "core.tokens",
         "core", "config", "delivery", "scheduling", "revocation", "protocols",
         "protocols.centrifuge.wire",
     },

@@ -1,5 +1,5 @@
-"""The guides to Centrifuge's protocol are true: their blocks are run, in Chromium with the package of
-npm, in Django, and in a program with the package of PyPI.
+"""The guides to Centrifuge's protocol are true: their blocks are run, in Chromium with the package
+of npm, in Django, and in a program with the package of PyPI. Issue 17.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ from ws4redis_tx.protocols.centrifuge.subscription import MOST_CHANNELS
 TEXT = (DOCS / "centrifuge.md").read_text()
 WEB, MOBILE = (blocks_of(DOCS / name) for name in ("centrifuge.md", "centrifuge-mobile.md"))
 (
-    URL, THREE_LINES, PUBLISHING, CLIENT_PUBLISHES, RIGHTS, HISTORY, RECOVERY, OLDER, PRESENCE, JOINS,
-    WHO, SERVER_SIDE, TRANSPORTS,
-) = range(13)  # fmt: skip
+    URL, THREE_LINES, PUBLISHING, CLIENT_PUBLISHES, RIGHTS, HISTORY, RECOVERY, OLDER, PRESENCE,
+    JOINS, WHO, SERVER_SIDE, CALLABLES, NAMES, ANSWER, CALL, TRANSPORTS,
+) = range(17)  # fmt: skip
 TOKEN, APP, PROGRAM, ROOM_TOKEN, ROOM = range(5)
 
-CONNECT = (
-    'const centrifuge = new Centrifuge(`${location.origin.replace("http", "ws")}/connection/websocket`);'
-    "centrifuge.connect();"
-)
+CONNECT = """
+    const address = `${location.origin.replace("http", "ws")}/connection/websocket`;
+    const centrifuge = new Centrifuge(address);
+    centrifuge.connect();
+"""
 SUBSCRIBED = """
     const subscribed = (subscription) => new Promise((done) => subscription.on("subscribed", done));
 """
@@ -63,12 +64,16 @@ class BlockTests(SynchronousTestCase):
                     "WS4REDIS_CENTRIFUGE_URL", "const centrifuge", "import json",
                     "await subscription.publish", "from django.core", "WS4REDIS_HISTORY",
                     "const room", "const {publications}", "WS4REDIS_PRESENCE", "const room",
-                    "from django.http", "const address", "const origin",
+                    "from django.http", "const address", "WS4REDIS_CENTRIFUGE_NAMES",
+                    "def channel_of", "from django.core", "const {data}", "const origin",
                 ],
             ),
             (
                 MOBILE,
-                ["from django.http", "const centrifuge", "import asyncio", "from django", "const room"],
+                [
+                    "from django.http", "const centrifuge", "import asyncio", "from django",
+                    "const room",
+                ],
             ),
         ):  # fmt: skip
             self.assertEqual(len(blocks), len(beginnings))
@@ -79,7 +84,7 @@ class BlockTests(SynchronousTestCase):
         self.assertEqual(WEB[THREE_LINES].code.count("\n"), 3)
 
     def test_the_settings_are_settings(self) -> None:
-        for number in (URL, HISTORY, PRESENCE):
+        for number in (URL, HISTORY, PRESENCE, CALLABLES):
             for name in run(WEB[number]):
                 if name.isupper():
                     self.assertIn(name, django_settings.DEFAULTS)
@@ -140,6 +145,9 @@ class GuideTestCase(ContractTestCase):
             if name.isupper()
         }
         callback = run(WEB[RIGHTS])["allowed_channels"]
+        named = run(WEB[CALLABLES])
+        for number, setting in ((NAMES, "WS4REDIS_CENTRIFUGE_NAMES"), (ANSWER, "WS4REDIS_RPC")):
+            settings[setting] = run(WEB[number])[named[setting].rpartition(".")[2]]
         yield self.serve(WS4REDIS_ALLOWED_CHANNELS=callback, WS4REDIS_REVOKE=True, **settings)
 
     @inlineCallbacks
@@ -205,7 +213,8 @@ class PageTests(GuideTestCase):
         yield self.page.run(
             inside(
                 CONNECT, SUBSCRIBED, "const it = centrifuge.newSubscription('broadcast:any');",
-                "it.on('publication', ({data, tags}) => show([data, tags ?? null])); it.subscribe();",
+                "it.on('publication', ({data, tags}) => show([data, tags ?? null]));",
+                "it.subscribe();",
                 "await subscribed(it);",
             )
         )  # fmt: skip
@@ -294,6 +303,28 @@ class PageTests(GuideTestCase):
         yield self.assert_shown(1, 2)
 
     @inlineCallbacks
+    def test_names_of_ones_own_and_remote_calls(self) -> Any:
+        yield self.open_page()
+        pk = (yield in_thread(lambda: User.objects.get(username="john"))).pk
+        answers = yield self.page.run(
+            inside(
+                CONNECT, SUBSCRIBED, "const answers = [];",
+                f"for (const name of ['news', '#{pk}', '#{pk + 1}', 'none', 'broadcast:other']) {{",
+                "const it = centrifuge.newSubscription(name);"
+                "it.on('publication', ({channel, data}) => show([channel, data])); it.subscribe();",
+                "answers.push(await new Promise((done) => { it.on('subscribed', () => done(0));",
+                "it.on('unsubscribed', ({code}) => done(code)); })); }",
+                WEB[CALL].code, "answers.push(data);",
+                "await centrifuge.rpc('other', 1).catch(({code}) => answers.push(code));",
+                "return answers;",
+            )
+        )  # fmt: skip
+        self.assertEqual(answers, [0, 0, 102, 102, 0, {"sum": 6}, 103])
+        yield self.publish("1", facility="news", broadcast=True)
+        yield self.publish("2", facility="inbox", users=["john"])
+        yield self.assert_shown(["news", 1], [f"#{pk}", 2])
+
+    @inlineCallbacks
     def test_other_transports(self) -> Any:
         yield self.open_page()
         tell = "centrifuge.on('connected', ({transport}) => show(transport));"
@@ -330,7 +361,8 @@ class MobileTests(GuideTestCase):
         yield self.open_page(None)
         body = answer.content.decode()
         yield self.page.run(
-            f"self.fetch = async () => ({{status: {answer.status_code}, json: async () => ({body})}}); 0"
+            f"self.fetch = async () => ({{status: {answer.status_code},"
+            f"json: async () => ({body})}}); 0"
         )
 
     @inlineCallbacks
@@ -344,7 +376,10 @@ class MobileTests(GuideTestCase):
     @inlineCallbacks
     def test_an_app_without_a_login_stops_and_is_told(self) -> Any:
         yield self.app((yield self.token(None)))
-        wait = "return await new Promise((done) => centrifuge.on('disconnected', ({code}) => done(code)));"
+        wait = (
+            "return await new Promise((done) =>"
+            "centrifuge.on('disconnected', ({code}) => done(code)));"
+        )
         code = yield self.page.run(inside(self.local(MOBILE[APP].code), wait))
         self.assertEqual(code, 1)  # "unauthorized", in the library's words
 
@@ -388,7 +423,8 @@ class MobileTests(GuideTestCase):
             "const it = centrifuge.newSubscription('group:chatters:news'); it.subscribe();"
             "await subscribed(it);"
             "return await new Promise((done) => { const mine = centrifuge.newSubscription("
-            "'session:news'); mine.on('unsubscribed', ({code}) => done(code)); mine.subscribe(); });"
+            "'session:news'); mine.on('unsubscribed', ({code}) => done(code));"
+            "mine.subscribe(); });"
         )
         code = yield self.page.run(inside(self.local(MOBILE[APP].code), SUBSCRIBED, wait))
         self.assertEqual(code, 103)

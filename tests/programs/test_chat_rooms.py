@@ -1,5 +1,5 @@
-"""The chat demo's page of rooms, in Chromium: one connection, and each line once whatever is killed.
-Issue 17.
+"""The chat demo's page of rooms, in Chromium: one connection, and each line once whatever is
+killed. Issue 17.
 """
 
 from __future__ import annotations

@@ -28,6 +28,8 @@ class ServerConfig:
     listen: tuple[str, ...] = _default("listen")
     websocket_url: str = _default("websocket_url")
     centrifuge_url: str | None = _default("centrifuge_url")
+    centrifuge_names: str | Callable[..., object] | None = _default("centrifuge_names")  # noqa: RUF009
+    rpc: str | Callable[..., object] | None = _default("rpc")  # noqa: RUF009
     centrifuge_ping: float = _default("centrifuge_ping")
     centrifuge_pong: float = _default("centrifuge_pong")
     centrifuge_connect_timeout: float = _default("centrifuge_connect_timeout")

@@ -49,6 +49,13 @@ _LOOKUP = Importable(
     "Name a plain function (request), which runs in a thread and may block.", takes=1
 )
 
+_NAMES = Importable(
+    "Name a plain function (request, name), which runs in a thread and may block.", takes=2
+)
+_RPC = Importable(
+    "Name a plain function (request, method, data), which runs in a thread and may block.", takes=3
+)
+
 # fmt: off
 SETTINGS = (
     Setting(
@@ -58,6 +65,19 @@ SETTINGS = (
         default=None, kind=OrNone(UrlPath(), "no such clients"),
         help="the prefix of the paths at which clients speak Centrifuge's protocol, such as "
         "`/connection/`: many channels over one connection; `None`: none do",
+    ),
+    Setting(
+        name="WS4REDIS_CENTRIFUGE_NAMES", field="centrifuge_names", check="E041",
+        default=None, kind=OrNone(_NAMES, "the names of this server"),
+        help="a callable, or its dotted name, for clients that bring names of channels from "
+        "another server: `(request, name) -> str`, such as `'broadcast:news'`; `None` for an "
+        "unknown name",
+    ),
+    Setting(
+        name="WS4REDIS_RPC", field="rpc", check="E042",
+        default=None, kind=OrNone(_RPC, "no remote calls"),
+        help="a callable, or its dotted name, that answers a client's remote call: "
+        "`(request, method, data)`; its result becomes JSON",
     ),
     Setting(
         name="WEBSOCKET_URL", field="websocket_url", option="websocket-url", check="E001",

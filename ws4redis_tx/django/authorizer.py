@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 from django.core.handlers.wsgi import WSGIRequest
@@ -57,6 +58,17 @@ class DjangoAuthorizer:
         self._tokens = tokens
 
     def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
+        return self._ask(Visitor(handshake, rights, self._tokens))
+
+    def call(
+        self, handshake: Handshake, function: Callable[..., Any], *arguments: Any
+    ) -> Deferred[Any]:
+        """Call ``function`` with the visitor's request and ``arguments``, in a thread of the
+        callbacks. Fire with its result, or fail with what it raises.
+        """
+        return self._ask(Visitor(handshake, (), self._tokens, partial(_call, function, arguments)))
+
+    def _ask(self, visitor: Visitor) -> Deferred[Any]:
         if self._lookups is None:
             self._lookups = Lookups(
                 self._reactor, _THREADS, "ws4redis-authorizer", tidy, sharing=True
@@ -64,8 +76,8 @@ class DjangoAuthorizer:
             self._at_shutdown = self._reactor.addSystemEventTrigger(
                 "during", "shutdown", self._end_threads
             )
-        visitor = Visitor(handshake, rights, self._tokens)
-        answer = self._lookups.ask(self._authorize, visitor, behind=handshake.recheck)
+        behind = visitor.handshake.recheck
+        answer = self._lookups.ask(self._authorize, visitor, behind=behind)
         return answer.addErrback(self._outages.judge)
 
     def stop(self) -> None:
@@ -79,18 +91,20 @@ class DjangoAuthorizer:
         if lookups is not None:
             lookups.stop()
 
-    def _authorize(self, visitor: Visitor) -> Admission:
+    def _authorize(self, visitor: Visitor) -> Any:
         with self._context():
             try:
                 return self._look_up(visitor)
             finally:
                 close_broken()
 
-    def _look_up(self, visitor: Visitor) -> Admission:
+    def _look_up(self, visitor: Visitor) -> Any:
         visitor.ask_tenant()
         fetch_for(visitor, self._waiting)
         identity, rights = visitor.identify(), visitor.rights
         request, ticket = visitor.request, visitor.ticket
+        if visitor.question is not None:
+            return visitor.question(request)
         expires, redeemed = expiry_of(request.session), ticket.text if ticket else ""
         if not rights and not visitor.handshake.names_facility:
             granted: tuple[str, ...] = ()  # it is asked only who it is
@@ -122,6 +136,10 @@ class DjangoAuthorizer:
             except ValueError as error:
                 raise ValueError(f"{_returned(granted)}: {error}") from None
         return granted
+
+
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...], request: Any) -> Any:
+    return function(request, *arguments)
 
 
 def _returned(granted: object) -> str:

@@ -8,7 +8,7 @@ connecting would then log the browser out.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -70,12 +70,21 @@ class Visitor:
     """A visitor who is being looked up, about some ``rights``."""
 
     __slots__ = (
-        "_tokens", "fetched", "handshake", "issued", "request", "rights", "tenant", "ticket",
+        "_tokens", "fetched", "handshake", "issued", "question", "request", "rights", "tenant",
+        "ticket",
     )  # fmt: skip
 
     def __init__(
-        self, handshake: Handshake, rights: Sequence[str], tokens: Tokens = _NO_TOKENS
+        self,
+        handshake: Handshake,
+        rights: Sequence[str],
+        tokens: Tokens = _NO_TOKENS,
+        question: Callable[[Any], Any] | None = None,
     ) -> None:
+        self.question = question
+        """Called with the visitor's request; its result is the answer. ``None``: the answer is
+        their admission.
+        """
         self.handshake = handshake
         self.rights = rights
         self._tokens = tokens

@@ -92,7 +92,7 @@ class SessionIndex:
             self._parts.add(session)
         self._by_user.add(admitted.identity.user_id, session)
         self._by_session_key.add(_session_key(admitted.identity), session)
-        if admitted.issued is not None and not session.part:  # the whole is closed
+        if admitted.issued is not None:
             for digest in digests_of(admitted.identity):
                 self._by_token.add(_key(digest), session)
 
@@ -104,7 +104,7 @@ class SessionIndex:
             self._parts.discard(session)
             self._by_user.discard(admitted.identity.user_id, session)
             self._by_session_key.discard(_session_key(admitted.identity), session)
-            if admitted.issued is not None and not session.part:
+            if admitted.issued is not None:
                 for digest in digests_of(admitted.identity):
                     self._by_token.discard(_key(digest), session)
         return admitted

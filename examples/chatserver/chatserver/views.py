@@ -168,8 +168,9 @@ class GroupPage(LoginRequiredMixin, ChatPage):
 class Room:
     """A conversation on the page of rooms.
 
-    ``channel`` is its name in Centrifuge's protocol, and ``typing`` that of the channel where others
-    say that they are typing. ``url`` takes the message by POST, with ``recipient`` in ``field``.
+    ``channel`` is its name in Centrifuge's protocol, and ``typing`` that of the channel where
+    others say that they are typing. ``url`` takes the message by POST, with ``recipient`` in
+    ``field``.
     """
 
     title: str

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.python.failure import Failure
 
 from ws4redis_tx.config.server_config import ServerConfig
@@ -20,7 +20,7 @@ from ws4redis_tx.delivery.multiplexed import MultiplexedFeed
 from ws4redis_tx.protocols.centrifuge import errors
 from ws4redis_tx.protocols.centrifuge.commands import COMMANDS
 from ws4redis_tx.protocols.centrifuge.errors import CommandError, Disconnection, Ends
-from ws4redis_tx.protocols.centrifuge.names import Name, read_name
+from ws4redis_tx.protocols.centrifuge.names import Name
 from ws4redis_tx.protocols.centrifuge.rights import Grant
 from ws4redis_tx.protocols.centrifuge.subscription import Subscription
 from ws4redis_tx.protocols.centrifuge.wire.codec import PushCodec
@@ -33,12 +33,15 @@ if TYPE_CHECKING:
 
 _LONGEST_ID = 1 << 32
 
+MOST_BYTES = 64 * 1024
+"""Of a frame of the client's."""
+
 
 class Connection:
     """A session's ``state``. Small, as there is one for each client."""
 
     __slots__ = (
-        "_messages", "_packed", "_running", "_timers", "_waiting", "claimed", "client",
+        "_messages", "_packed", "_running", "_timers", "_waiting", "aliases", "claimed", "client",
         "codec", "connected", "expires", "feed", "grants", "identity", "info", "pinged",
         "protocol", "refused", "session", "stream", "subscriptions",
         "websocket_pings",
@@ -66,6 +69,8 @@ class Connection:
         """What a stream's client must know to send more."""
         self.websocket_pings = "cf_ws_frame_ping_pong=true" in session.handshake.query
         """Whether it wants no pings of the protocol."""
+        self.aliases: dict[str, Name] = {}
+        """The meanings of names that an application brings."""
         self.grants: dict[str, Grant] = {}
         """The rights on each facility that were asked for."""
         self.subscriptions: dict[str, Subscription] = {}
@@ -119,6 +124,9 @@ class Connection:
 
     def received(self, payload: bytes) -> Deferred[None]:
         """Take what a frame holds. Fires when all of it is done with."""
+        if len(payload) > MOST_BYTES:
+            self.session.close(1009, "A frame has at most 64 KiB.")
+            return succeed(None)
         waiting = self._waiting
         if waiting is None:
             waiting = self._waiting = deque()
@@ -130,6 +138,8 @@ class Connection:
                     waiting.append(None)
         except Malformed:
             waiting.append(None)
+        if len(waiting) > 1 and not self.session.within_rate(messages=len(waiting) - 1):
+            waiting.clear()
         done: Deferred[None] = Deferred()
         waiting.append(done)
         if not self._running:
@@ -189,8 +199,10 @@ class Connection:
             if request is None or request.get("token"):
                 break
             try:
-                following = read_name(request.get("channel", ""))
+                following = self.protocol.known_name(self, request.get("channel", ""))
             except CommandError:
+                continue
+            if following is None:
                 continue
             if following.facility == name.facility:
                 found.add(f"subscribe-{following.audience}")

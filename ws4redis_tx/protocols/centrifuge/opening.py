@@ -66,7 +66,10 @@ def _identify(connection: Connection, request: Values) -> Any:
     except Denied as denied:
         if denied.status >= 500:
             raise CommandError(errors.TOO_MANY) from None
-        raise connection.protocol.tokens.error(denied) from None
+        known = connection.protocol.tokens.error(denied)
+        if known is not None:
+            raise known from None
+        raise CommandError(errors.UNAUTHORIZED if denied.status == 401 else errors.DENIED) from None
     except BrokerUnavailable:
         raise CommandError(errors.TOO_MANY) from None
     except Exception as error:
@@ -88,7 +91,7 @@ def _subscribe(connection: Connection, request: Values) -> Any:
         if name in answers:
             continue
         try:
-            read = connection.protocol.read_name(connection, name)
+            read = yield connection.protocol.read_name(connection, name)
             asked = resumed.get(name, {})
             if name not in connection.claimed:
                 yield ask_for(connection, read, {})

@@ -14,7 +14,6 @@ from ws4redis_tx.core.errors import BrokerUnavailable, Denied, is_permission_den
 from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
 from ws4redis_tx.protocols.centrifuge.errors import (
     DENIED,
-    SERVER_UNSUBSCRIBE,
     TOO_MANY,
     CommandError,
 )
@@ -113,10 +112,10 @@ def _authorize(connection: Connection, facility: str, wanted: Collection[str]) -
         return grant
 
     answer: Deferred[Any] = session.authorize(handshake, asked, grant)
-    return answer.addCallbacks(granted, _refused)
+    return answer.addCallbacks(granted, as_command_error)
 
 
-def _refused(failure: Any) -> Any:
+def as_command_error(failure: Any) -> Any:
     """The error for a client."""
     error = failure.value
     if isinstance(error, (Denied, BrokerUnavailable)):
@@ -125,28 +124,6 @@ def _refused(failure: Any) -> Any:
     if is_permission_denied(error):
         raise CommandError(DENIED) from None
     return failure
-
-
-@inlineCallbacks
-def ask_again(connection: Connection) -> Any:
-    """The visitor's rights may be others now: end the subscriptions that they do not give."""
-    for facility, grant in list(connection.grants.items()):
-        rights = tuple(grant.rights)
-        connection.session.withdraw(grant)
-        del connection.grants[facility]
-        try:
-            granted = yield _authorize(connection, facility, rights)
-        except CommandError as error:
-            if error.error.temporary:
-                raise
-            connection.lost(facility)
-            continue
-        connection.grants[facility] = granted
-        for each in connection.without_token(facility):
-            try:
-                granted.check(each.name, f"subscribe-{each.name.audience}")
-            except CommandError:
-                connection.end(each, SERVER_UNSUBSCRIBE)
 
 
 def _forget_unused(connection: Connection) -> None:

@@ -13,9 +13,7 @@ from ws4redis_tx.protocols.centrifuge.errors import (
     ALREADY_SUBSCRIBED,
     INSUFFICIENT_STATE,
     LIMIT_EXCEEDED,
-    SUBSCRIPTION_EXPIRED,
     UNRECOVERABLE,
-    UNSUBSCRIBE_EXPIRED,
     UNSUBSCRIBE_INSUFFICIENT,
     CommandError,
 )
@@ -44,7 +42,8 @@ class Subscription:
 
     __slots__ = (
         "_held", "_held_bytes", "catching", "channel", "connection", "expires", "history", "info",
-        "live", "name", "own", "published", "server_side", "sides", "timer",
+        "live", "name", "own", "published", "right", "server_side", "shares_name", "sides",
+        "timer",
     )  # fmt: skip
 
     def __init__(
@@ -65,10 +64,14 @@ class Subscription:
         """Whether it was answered, and has not been ended since."""
         self.catching = False
         """Whether it catches up after an outage."""
+        self.shares_name = connection.protocol.give_name(channel, name.text)
+        """Whether all who hear the channel know it by the same name."""
         self.published = False
         """Whether the client has published there."""
         self.own = False
         """Whether a token of its own is the right to it."""
+        self.right: Any = None
+        """What a token of its own gives."""
         self.info = b""
         """What a subscription token says of the client: JSON, if anything."""
         self.expires: float | None = None
@@ -79,6 +82,9 @@ class Subscription:
         self._held_bytes = 0
 
     def hold(self, publication: Publication) -> None:
+        if self.live and not self.catching:
+            self.connection.feed.pass_on(self._under_its_name(publication))
+            return
         self._held = [*self._held, publication]
         self._held_bytes += publication.size
         self.connection.session.outbox.grew(publication.size)
@@ -100,6 +106,13 @@ class Subscription:
         if self.history is None and not any(map(waits, listening)):
             return _PLAIN_RECOVERY if request.get("recover") else {}
         return self._wait(listening, request)
+
+    def _under_its_name(self, publication: Publication) -> Publication:
+        """Others know the channel by another name, and share their pushes."""
+        codec = self.connection.codec
+        own = Publication(publication.channel, publication.payload)
+        own.forms[codec] = codec.under(self.name.text, publication)
+        return own
 
     @inlineCallbacks
     def _wait(self, listening: list[Deferred[None]], request: Values) -> Any:
@@ -153,7 +166,8 @@ class Subscription:
             self.connection.flush()
         self.live, self.catching = True, False
         feed = self.connection.feed
-        feed.release(self.channel)
+        if self.shares_name:
+            feed.release(self.channel)
         for each in held:
             feed.deliver(each)
 
@@ -184,33 +198,31 @@ class Subscription:
         self._held = [*found, *self._held]
         self.go_live()
 
-    def take(self, info: bytes, expires: float | None) -> None:
-        """A token is the right to it, which says ``info`` of the client."""
-        self.own, self.info, self.expires = True, info, expires
-        self._stop_timer()
-        if expires is not None:
-            protocol = self.connection.protocol
-            seconds = protocol.tokens.until_refused(expires)
-            self.timer = protocol.reactor.callLater(seconds, self._expired)
+    def take(self, claims: Any) -> None:
+        """A subscription token is the right to it. Raises ``CommandError`` for one that is void."""
+        right = self.connection.protocol.tokens.watch(self, claims)
+        self._give_up_right()
+        self.right = right
+        self.own = True
+        self.info, self.expires = claims.info, claims.expires
 
-    def _expired(self) -> None:
-        if self.server_side:
-            self.connection.disconnect(SUBSCRIPTION_EXPIRED)
-        else:
-            self.connection.end(self, UNSUBSCRIBE_EXPIRED)
-
-    def _stop_timer(self) -> None:
-        if self.timer is not None and self.timer.active():
-            self.timer.cancel()
-        self.timer = None
+    def _give_up_right(self) -> None:
+        if self.right is not None:
+            self.connection.session.withdraw(self.right)
+            self.right = None
 
     def stop(self) -> None:
         """Listen no more. Idempotent."""
         self.live = False
         self._held = ()
         connection = self.connection
-        self._stop_timer()
+        if self.timer is not None and self.timer.active():
+            self.timer.cancel()
+        self._give_up_right()
         connection.feed.release(self.channel)
+        if self.shares_name:
+            connection.protocol.take_name(self.channel)
+            self.shares_name = False
         for channel in (self.channel, *self.sides):
             connection.broker.unlisten(channel, connection.feed)
         self.sides = ()
@@ -261,8 +273,8 @@ def begin(
     history = history_for(connection, name)
     subscription = Subscription(connection, name, channel, history, server_side=server_side)
     if claims is not None:
-        subscription.take(claims.info, claims.expires)
+        subscription.take(claims)
     elif server_side and name.text in connection.claimed:
-        subscription.take(connection.claimed[name.text], None)
+        subscription.own, subscription.info = True, connection.claimed[name.text]
     connection.subscriptions[name.text] = subscription
     return subscription
