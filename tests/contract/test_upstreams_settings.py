@@ -35,6 +35,7 @@ SETTINGS = (
     ("WS4REDIS_CENTRIFUGE_URL", "centrifuge_url", None),
     ("WS4REDIS_CENTRIFUGE_NAMES", "centrifuge_names", None),
     ("WS4REDIS_RPC", "rpc", None),
+    ("WS4REDIS_PRESENCE", "presence", ()),
     ("WS4REDIS_HEARTBEAT", "heartbeat", None),
     ("WS4REDIS_ALLOWED_CHANNELS", "", None),
     ("WS4REDIS_PROCESS_REQUEST", "", None),
