@@ -28,7 +28,7 @@ from ws4redis_tx.redis.channel_table import ChannelTable
 from ws4redis_tx.scheduling.waiters import Callbacks, Waiters
 from ws4redis_tx.testing.history_store import Arrived, HandedOver, HistoryStore
 from ws4redis_tx.testing.in_flight import InFlight, Message
-from ws4redis_tx.testing.key_store import KeyStore
+from ws4redis_tx.testing.key_store import KeyStore, PresenceStore
 
 _log = Logger()
 
@@ -50,21 +50,24 @@ class MemoryBroker:
         # The channels between servers. ``hub`` has the channels of websockets.
         self.control = Hub(lambda: _log.failure("A listener of a control channel failed"))
         hubs = (self.hub, self.control)
-        self._tables = [ChannelTable(hub, self._subscribe, lambda channel: None) for hub in hubs]
+        self._in_flight = InFlight(clock, self._arrived)
+        stands = lambda channel: self._in_flight.answer(None)  # noqa: E731
+        self._tables = [ChannelTable(hub, stands, lambda channel: None) for hub in hubs]
         # No time passes while they run, so they never pause.
         self._fanouts = [Fanout(hub, lambda: 0.0, lambda run: run()) for hub in hubs]
-        self._in_flight = InFlight(clock, self._arrived)
         self._keys = KeyStore(lambda: self._in_flight.now)
         self._notes = EchoNotes()
         self._faults: deque[bool] = deque()
         self._available: Waiters[None] = Waiters()
         self._restored, self._lost = Callbacks(), Callbacks()
         self._history = HistoryStore(lambda: self._in_flight.now, self._keys)
+        self.presence = PresenceStore(self)
         self.use_history(history)
 
     def use_history(self, rules: HistoryRules, prefix: str = "") -> None:
         """Expect histories as a server with these settings does."""
         self._history.rules, self._history.prefix = rules, prefix
+        self.presence.prefix = prefix
         self._handed_over = HandedOver(self._history, self._in_flight, self.hub, self._fanouts[0])
 
     @property
@@ -241,9 +244,6 @@ class MemoryBroker:
     def _table(self, channel: bytes) -> ChannelTable:
         return self._tables[is_control_channel(channel)]
 
-    def _subscribe(self, channel: bytes) -> Deferred[None]:
-        return self._in_flight.answer(None)
-
     def _fault(self) -> BrokerUnavailable | None:
         """The failure that a test has asked for, if any."""
         if not self.available:
@@ -292,8 +292,7 @@ class MemoryBroker:
     def _publication(self, channel: bytes, payload: bytes, stamp: int | None) -> Publication:
         if is_control_channel(channel):
             return Publication(channel, payload)
-        sender = self._notes.take(channel, payload)
-        return self._handed_over.publication(channel, payload, stamp, sender)
+        return self._handed_over.publication(channel, payload, stamp, self._notes)
 
 
 def _unavailable() -> BrokerUnavailable:

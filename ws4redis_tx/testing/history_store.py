@@ -19,7 +19,7 @@ from ws4redis_tx.core.positions import (
     position,
 )
 from ws4redis_tx.delivery.fanout import Fanout
-from ws4redis_tx.delivery.hub import Hub
+from ws4redis_tx.delivery.hub import EchoNotes, Hub
 from ws4redis_tx.delivery.resuming import mark_listeners
 from ws4redis_tx.redis.history.channels import (
     ChannelHistory,
@@ -188,9 +188,14 @@ class HandedOver:
         return missed
 
     def publication(
-        self, channel: bytes, payload: bytes, stamp: int | None, sender: object
+        self, channel: bytes, payload: bytes, stamp: int | None, notes: EchoNotes
     ) -> Publication:
         """That of a message that has arrived, with its ``stamp`` if it had a marker."""
+        main = self.markers.about(channel)
+        if main is not None:
+            self.markers.listen(main, channel)
+            return self.markers.take(channel, payload) or Publication(channel, payload)
+        sender = notes.take(channel, payload)
         side = self.markers.side_of(channel)
         if side is not None and stamp is not None:
             self.markers.listen(channel, side)
