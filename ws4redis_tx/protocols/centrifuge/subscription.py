@@ -203,8 +203,8 @@ class Subscription:
                 connection.end(self, UNSUBSCRIBE_INSUFFICIENT)
             return
         found = [each for each in missed.messages if each.channel == self.channel]
-        if self._until is not None:  # which may be later than what the server had heard
-            found = _later(found, self._until)
+        assert self._until is not None  # it may be later than what the server had heard
+        found = _later(found, self._until)
         self._drop_until(missed.until)
         self._held = [*found, *(self._held or ())]
         self.go_live()
@@ -242,12 +242,8 @@ class Subscription:
         leave(self, lost=lost)
 
 
-def _later(publications: Sequence[Publication], until: Position) -> list[Publication]:
-    return [
-        each
-        for each in publications
-        if not each.marked or each.position is None or each.position > until
-    ]
+def _later(found: Sequence[Publication], until: Position) -> list[Publication]:
+    return [e for e in found if not e.marked or e.position is None or e.position > until]
 
 
 def _bounded(offset: int) -> int:
