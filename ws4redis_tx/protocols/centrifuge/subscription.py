@@ -42,8 +42,8 @@ class Subscription:
     """
 
     __slots__ = (
-        "_held", "_held_bytes", "catching", "channel", "connection", "expires", "history", "info",
-        "live", "name", "own", "published", "right", "server_side", "shares_name", "sides",
+        "_held", "_held_bytes", "_until", "catching", "channel", "connection", "expires", "history",
+        "info", "live", "name", "own", "published", "right", "server_side", "shares_name", "sides",
         "timer",
     )  # fmt: skip
 
@@ -82,6 +82,8 @@ class Subscription:
         # Made for the first one.
         self._held: list[Publication] | None = None
         self._held_bytes = 0
+        # Up to where its last answer, or catching up, has told all.
+        self._until: Position | None = None
 
     def hold(self, publication: Publication) -> None:
         if self.live and not self.catching:
@@ -160,11 +162,8 @@ class Subscription:
 
     def _drop_until(self, until: Position) -> None:
         """Those up to ``until`` are in the history. One without a marker is in none."""
-        self._held = [
-            each
-            for each in self._held or ()
-            if not each.marked or each.position is None or each.position > until
-        ]
+        self._until = until
+        self._held = _later(self._held or (), until)
 
     def go_live(self) -> None:
         """Send what has arrived since, and let the feed have what comes."""
@@ -203,8 +202,10 @@ class Subscription:
             else:
                 connection.end(self, UNSUBSCRIBE_INSUFFICIENT)
             return
-        self._drop_until(missed.until)
         found = [each for each in missed.messages if each.channel == self.channel]
+        assert self._until is not None  # it may be later than what the server had heard
+        found = _later(found, self._until)
+        self._drop_until(missed.until)
         self._held = [*found, *(self._held or ())]
         self.go_live()
 
@@ -239,6 +240,10 @@ class Subscription:
             connection.broker.unlisten(channel, connection.feed)
         self.sides = ()
         leave(self, lost=lost)
+
+
+def _later(found: Sequence[Publication], until: Position) -> list[Publication]:
+    return [e for e in found if not e.marked or e.position is None or e.position > until]
 
 
 def _bounded(offset: int) -> int:
