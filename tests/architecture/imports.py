@@ -40,8 +40,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "testing.memory": {"core", "delivery", "redis", "redis.history"},
     "testing": {
-        "core", "config", "scheduling", "threads", "django", "system", "twistd",
-        "testing.memory", "doors",
+        "core", "config", "scheduling", "protocols.centrifuge.wire", "threads", "django", "system",
+        "twistd", "testing.memory", "doors",
     },
 }  # fmt: skip
 

@@ -53,15 +53,19 @@ from ws4redis_tx.subscriber import RedisSubscriber
 from ws4redis_tx.testing import (
     CapturedMessage,
     CapturedMessages,
+    CentrifugeClient,
+    CentrifugeError,
     LiveServer,
     MemoryBroker,
     MemoryClient,
     MemoryEvents,
+    Push,
     RedisProcess,
     ServerProcess,
     capture_messages,
     client_frame,
     connect,
+    connect_centrifuge,
     listen,
     make_memory_factory,
 )
@@ -229,6 +233,15 @@ def resuming(factory: WebSocketFactory) -> tuple[str | None, bool | None, list[s
     client: MemoryClient = connect(factory, "ws://localhost/ws/x", since="").reconnect()
     events: MemoryEvents = listen(factory, "http://localhost/ws/x").reconnect()
     return client.position, client.recovered, [*client.gap, *events.messages, events.position]
+
+
+def channels(factory: WebSocketFactory) -> tuple[list[Push], int]:
+    client: CentrifugeClient = connect_centrifuge(factory, token="…").reconnect()
+    try:
+        client.subscribe("broadcast:x")
+    except CentrifugeError as error:
+        return client.pushes, error.code
+    return client.pushes, 0
 
 
 def processes(redis: RedisProcess, server: ServerProcess) -> tuple[str, str, type[LiveServer]]:
