@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -30,16 +31,18 @@ from ws4redis_tx.core.interfaces import (
     Refusal,
 )
 from ws4redis_tx.core.messages import Publication
-from ws4redis_tx.core.names import Namespace, check_tenant, control_channel, known_rights, namespace
+from ws4redis_tx.core.names import Namespace, check_tenant, known_rights, namespace
 from ws4redis_tx.core.positions import history_of
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
-from ws4redis_tx.protocols.centrifuge.protocol import CentrifugeProtocol
+from ws4redis_tx.protocols.centrifuge.assembly import centrifuge
 from ws4redis_tx.protocols.classic import ClassicProtocol
 from ws4redis_tx.protocols.interfaces import IProtocol
 from ws4redis_tx.protocols.subscriber_connection import SubscriberConnection
 from ws4redis_tx.redis.broker import RedisBroker
 from ws4redis_tx.redis_store import NO_BROADCAST, UNNAMED, Names, RedisMessage, RedisStore
-from ws4redis_tx.revocation.messages import CONTROL_NAME, disconnection
+from ws4redis_tx.revocation.control_channel import tell_servers
+from ws4redis_tx.revocation.messages import disconnection
+from ws4redis_tx.revocation.void_tokens import void_by
 from ws4redis_tx.scheduling import clock
 from ws4redis_tx.sessions.hooks import HookObserver
 from ws4redis_tx.sessions.interfaces import ISessionObserver
@@ -151,7 +154,8 @@ def disconnect(
     revocation = disconnection(
         user=user, session=session, group=group, facility=facility, tenant=tenant
     )
-    return broker.publish([control_channel(config.prefix, CONTROL_NAME)], revocation.payload, 0)
+    void = void_by(revocation, time.time()) if config.centrifuge_url else None
+    return tell_servers(config.prefix, broker, revocation, void)
 
 
 def make_broker(config: ServerConfig, *, reactor: Any = None) -> RedisBroker:
@@ -185,15 +189,11 @@ def make_factory(
     if hooks is None:
         hooks = _default_hooks(config, reactor)
     log = ClientLog(reactor)
-    protocols: list[IProtocol] = [
-        ClassicProtocol(config, broker, make_subscriber, reactor, log.note)
-    ]
+    classic = ClassicProtocol(config, broker, make_subscriber, reactor, log.note)
+    protocols: list[IProtocol] = [classic]
     if config.centrifuge_url:
-        protocols.append(
-            CentrifugeProtocol(
-                config, broker, reactor, version=__version__, failed=log.failed, note=log.note
-            )
-        )
+        authorizer, protocol = centrifuge(config, broker, authorizer, reactor, log, __version__)
+        protocols.append(protocol)
     observers = _observers(hooks, reactor)
     return WebSocketFactory(
         Server(config, broker, authorizer, protocols, reactor, log, observers, EventStream)

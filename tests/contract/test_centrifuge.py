@@ -42,6 +42,7 @@ def narrow(request: Any, rights: list[str]) -> list[str]:
 
 class CentrifugeTestCase(ContractTestCase):
     policy = allow_all
+    more: dict[str, Any] = {}
 
     @inlineCallbacks
     def setUp(self) -> Any:
@@ -55,6 +56,7 @@ class CentrifugeTestCase(ContractTestCase):
             WS4REDIS_ALLOWED_CHANNELS=type(self).__dict__.get("policy", allow_all),
             WS4REDIS_ALLOWED_ORIGINS="*",
             WS4REDIS_REVOKE=True,
+            **self.more,
         )
 
     @inlineCallbacks
@@ -122,6 +124,61 @@ class NameTests(CentrifugeTestCase):
         self.assertEqual((yield client.subscribe("broadcast:one more")), {})
 
 
+def names(request: Any, name: str) -> str | None:
+    """Names of another server. Everybody's own number means their own channel."""
+    if name == "broken":
+        raise ZeroDivisionError
+    known = {"news": "broadcast:news", "latest": "broadcast:news", f"#{request.user}": "user:news"}
+    return known.get(name)
+
+
+def answer(request: Any, method: str, data: Any) -> Any:
+    if method == "refuse":
+        raise PermissionDenied
+    if method == "break":
+        raise ZeroDivisionError
+    return {"user": request.user.get_username(), "method": method, "data": data}
+
+
+class CallbackTests(CentrifugeTestCase):
+    more = {"WS4REDIS_CENTRIFUGE_NAMES": names, "WS4REDIS_RPC": answer}
+
+    @inlineCallbacks
+    def test_an_application_brings_its_own_names(self) -> Any:
+        john = yield self.connect("john")
+        self.assertEqual((yield john.subscribe("news")), {})
+        self.assertEqual((yield john.subscribe("latest")), 105)
+        self.assertEqual((yield john.subscribe("#john")), {})
+        self.assertEqual((yield john.subscribe("#mary")), 102)
+        self.assertEqual((yield john.subscribe("broadcast:news")), 102)
+        self.assertEqual((yield john.subscribe("broken")), 100)
+        self.flushLoggedErrors(ZeroDivisionError)
+        mary = yield self.connect("mary")
+        self.assertEqual((yield mary.subscribe("latest")), {})
+        yield john.ask("publish", channel="news", data=1)
+        for client, name in ((john, "news"), (mary, "latest")):
+            push = yield client.push()
+            self.assertEqual((push["channel"], push["pub"]["data"]), (name, 1))
+        yield john.ask("unsubscribe", channel="news")
+        yield mary.ask("publish", channel="latest", data=2)
+        self.assertEqual((yield mary.push())["channel"], "latest")
+
+    @inlineCallbacks
+    def test_remote_calls(self) -> Any:
+        client = yield self.connect("john")
+        said = yield client.ask("rpc", method="m", data=[1, "ä"])
+        self.assertEqual(said, {"data": {"user": "john", "method": "m", "data": [1, "ä"]}})
+        self.assertEqual((yield client.ask("rpc", method="refuse")), 103)
+        self.assertEqual((yield client.ask("rpc", method="break")), 100)
+        self.flushLoggedErrors(ZeroDivisionError)
+
+    @inlineCallbacks
+    def test_a_frame_has_at_most_64_kib(self) -> Any:
+        client = yield self.connect()
+        client.send({"rpc": {"data": "x" * 65536}})
+        self.assertEqual((yield client.closed), 1009)
+
+
 class RightTests(CentrifugeTestCase):
     policy = narrow
 
@@ -130,7 +187,7 @@ class RightTests(CentrifugeTestCase):
         client = yield self.connect("john")
         self.assertEqual(asked, [])
         self.assertEqual((yield client.subscribe("broadcast:forbidden")), 103)
-        self.assertEqual((yield client.subscribe("broadcast:broken")), 103)
+        self.assertEqual((yield client.subscribe("broadcast:broken")), 100)
         self.flushLoggedErrors(ZeroDivisionError)
         self.assertEqual((yield client.subscribe("broadcast:silent")), {})
         said = yield client.ask("publish", channel="broadcast:silent", data=1)

@@ -70,6 +70,7 @@ from ws4redis_tx.testing import (
     make_memory_factory,
 )
 from ws4redis_tx.tickets import amake_ticket, make_ticket
+from ws4redis_tx.tokens import TokenUser, connection_token, subscription_token
 
 # In Django
 
@@ -85,7 +86,12 @@ def view(request: HttpRequest) -> HttpResponse:
     ticket: str = make_ticket(request, facility="orders", rights=["subscribe-user"])
     told: int = ws4redis_tx.disconnect(user="john") + ws4redis_tx.disconnect(facility="orders")
     context: dict[str, Any] = context_processors.default(request)
-    return HttpResponse(f"{receivers} {position} {last!r} {ticket} {told} {context}")
+    token: str = connection_token(request.user, 60, {"name": "Ann"}, ["broadcast:news"])
+    channel: str = subscription_token("group:staff:news", request.user, ttl=60, info=None)
+    by_token = isinstance(request.user, TokenUser)
+    return HttpResponse(
+        f"{receivers} {position} {last!r} {ticket} {token} {channel} {by_token} {told} {context}"
+    )
 
 
 async def async_view(request: HttpRequest) -> HttpResponse:

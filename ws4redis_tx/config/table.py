@@ -31,6 +31,7 @@ from ws4redis_tx.config.kinds import (
     WholeSeconds,
 )
 from ws4redis_tx.config.setting import Setting
+from ws4redis_tx.config.token_secrets import Secrets
 from ws4redis_tx.core.limits import CLOSE, SLOW_READER_POLICIES
 from ws4redis_tx.core.names import check_prefix
 from ws4redis_tx.core.origins import OriginPolicy
@@ -48,14 +49,35 @@ _LOOKUP = Importable(
     "Name a plain function (request), which runs in a thread and may block.", takes=1
 )
 
+_NAMES = Importable(
+    "Name a plain function (request, name), which runs in a thread and may block.", takes=2
+)
+_RPC = Importable(
+    "Name a plain function (request, method, data), which runs in a thread and may block.", takes=3
+)
+
 # fmt: off
 SETTINGS = (
     Setting(
         name="WS4REDIS_CENTRIFUGE_URL", field="centrifuge_url", option="centrifuge-url",
         check="E040",
+        shared=True,
         default=None, kind=OrNone(UrlPath(), "no such clients"),
         help="the prefix of the paths at which clients speak Centrifuge's protocol, such as "
         "`/connection/`: many channels over one connection; `None`: none do",
+    ),
+    Setting(
+        name="WS4REDIS_CENTRIFUGE_NAMES", field="centrifuge_names", check="E041",
+        default=None, kind=OrNone(_NAMES, "the names of this server"),
+        help="a callable, or its dotted name, for clients that bring names of channels from "
+        "another server: `(request, name) -> str`, such as `'broadcast:news'`; `None` for an "
+        "unknown name",
+    ),
+    Setting(
+        name="WS4REDIS_RPC", field="rpc", check="E042",
+        default=None, kind=OrNone(_RPC, "no remote calls"),
+        help="a callable, or its dotted name, that answers a client's remote call: "
+        "`(request, method, data)`; its result becomes JSON",
     ),
     Setting(
         name="WEBSOCKET_URL", field="websocket_url", option="websocket-url", check="E001",
@@ -122,6 +144,23 @@ SETTINGS = (
         default=None, kind=OrNone(_LOOKUP, "one site without tenants"),
         help="a callable, or its dotted name, that tells [whose site a request is for]"
         "(../tenants.md): `(request) -> str`",
+    ),
+    Setting(
+        name="WS4REDIS_TOKEN_SECRET", field="token_secret", option="token-secret", check="E046",
+        shared=True,
+        default=None, kind=Secrets(),
+        help="the secret that signs [tokens](../security.md#tokens), at least 32 bytes, or a list "
+        "of which the first signs and all are taken; `None` derives it from `SECRET_KEY` and "
+        "`SECRET_KEY_FALLBACKS`, and without Django no token is taken. The option is `@FILE`, one "
+        "secret a line. Without Django, the environment variable `WS4REDIS_TOKEN_SECRET` counts "
+        "too",
+    ),
+    Setting(
+        name="WS4REDIS_ENDLESS_TOKENS", field="endless_tokens", option="endless-tokens",
+        check="E047",
+        default=False, kind=Flag(),
+        help="take tokens without `iat` or `exp` too, which another program made; "
+        "[no revocation makes them void](../security.md#tokens)",
     ),
     Setting(
         name="WS4REDIS_ALLOWED_ORIGINS", field="allowed_origins", option="origin", check="E009",

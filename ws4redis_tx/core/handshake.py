@@ -54,13 +54,19 @@ class Handshake:
     events: bool = False
 
     @property
+    def names_facility(self) -> bool:
+        """Whether the path is one of a facility. It is not while a client with a ``credential`` is
+        only identified.
+        """
+        return self.path.startswith(self.websocket_url)
+
+    @property
     def facility(self) -> str:
         """``""`` for a connection that has none. Raises ``Denied`` (400) when its escapes are not
         UTF-8.
         """
-        if not self.path.startswith(self.websocket_url):
-            return ""
-        raw = self.path[len(self.websocket_url) :]
+        path, start = self.path, self.websocket_url
+        raw = path[len(start) :] if path.startswith(start) else ""
         if "%" not in raw and raw.isascii():
             return raw
         try:

@@ -238,6 +238,10 @@ def logouts_key(prefix: str, number: int) -> bytes:
     return control_channel(prefix, f"logouts:{number}")
 
 
+TICKET_PREFIX = "ws4redis.ticket."
+"""The beginning of each one-time ticket."""
+
+
 def ticket_key(namespace: Namespace, digest: str) -> bytes:
     """The key that stores a ticket's content until the ticket is redeemed."""
     return (f"{namespace}:ticket:{digest}" if namespace else f"ticket:{digest}").encode()

@@ -54,6 +54,10 @@ class MultiplexedFeed(Feed):
             else:
                 catcher.hold(each)
 
+    def pass_on(self, publication: Publication) -> None:
+        """Deliver what a catcher has held."""
+        super().deliver(publication)
+
     def close(self) -> None:
         super().close()
         self._caught.clear()

@@ -49,14 +49,22 @@ class ISession(Protocol):
         Fails with ``Denied`` if the authorizer refuses. Never fires once the client is gone.
         """
 
+    def admit(self, owner: Any, handshake: Handshake, admission: Admission) -> None:
+        """Let ``owner`` hold what a token gives that needs no authorizer, until it is revoked.
+        Raises ``Denied`` if it is revoked already.
+        """
+
     def withdraw(self, owner: Any) -> None:
-        """The owner of an earlier ``authorize`` holds nothing any more. Idempotent."""
+        """The owner of an earlier ``authorize`` or ``admit`` holds nothing any more. Idempotent."""
 
     def send(self, message: bytes | str) -> None:
         """Send a message to this client only, in order with all others."""
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Begin the close handshake. Messages that were not written yet are dropped."""
+
+    def within_rate(self, *, messages: int = 0, size: int = 0) -> bool:
+        """Count messages and bytes of the client's. Close it if they are too many."""
 
     def fail(self, failure: Failure, text: str) -> None:
         """Log ``text`` with a failure of the server's, and close the session with 1011."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -138,6 +138,12 @@ class RedisBroker(Service):
         kept = Kept(history, info=info) if history is not None or info else NOT_KEPT
         published: Deferred[Any] = self.commands.publish(channels, message, expire, kept)
         return published.addErrback(not_published)
+
+    def record(
+        self, channel: bytes, message: bytes, entries: Mapping[bytes, bytes], seconds: int
+    ) -> Deferred[int]:
+        """Publish a message between servers, and keep entries for those that do not listen."""
+        return self.commands.record(channel, message, entries, seconds)
 
     def get(self, channel: bytes) -> Deferred[PersistedMessage | None]:
         return self.commands.get([channel]).addCallback(self._got)

@@ -90,23 +90,28 @@ class Commands(KeptCommands):
         return outcomes.addCallback(lambda answers: Published(scripts.receivers(answers)))
 
     def record(
-        self, channel: bytes, message: bytes, entries: Mapping[bytes, bytes]
+        self,
+        channel: bytes,
+        message: bytes,
+        entries: Mapping[bytes, bytes],
+        seconds: int = scripts.RECORDED_FOR,
     ) -> Deferred[int]:
         """Publish without persisting, and put an entry at the beginning of each list, for those who
-        did not listen. A list that cannot be kept does not matter.
+        did not listen. A list lives for ``seconds`` from its last entry. One that cannot be kept
+        does not matter.
         """
 
         def plainly(failure: Failure | None = None) -> Deferred[Any]:
             if failure is not None and not refuses_scripts(failure.value):
                 failure.raiseException()
-            commands = scripts.plain_record_commands(channel, message, entries)
+            commands = scripts.plain_record_commands(channel, message, entries, seconds)
             return self.ask(commands, scripts.plain_answer_fits).addCallback(
                 lambda answers: scripts.receivers(answers[-1:])
             )
 
         if not self.scripts_permitted:
             return plainly()
-        command = scripts.record_command(channel, message, entries)
+        command = scripts.record_command(channel, message, entries, seconds)
         recorded = self.execute(*command, fits=lambda answer: type(answer) is int)
         return recorded.addErrback(plainly)
 

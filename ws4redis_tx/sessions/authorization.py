@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -81,6 +82,8 @@ class Authorization:
         visitor = identity.username or identity.session_key
         if self._owner is session:
             session.claim(session.server.visitors, visitor and (identity.tenant, visitor))
+        elif admission.issued is not None:
+            admission = replace(admission, issued=None)  # the whole is closed with its token
         session.server.revocations.admit(
             self._owner, handshake, self._rights, admission, self._sequence, session.server.fixed
         )
@@ -105,6 +108,15 @@ class Authorization:
             session.authorizations = ()
         else:
             session.answered(self)
+
+    def turn_down(self) -> None:
+        """Refuse the session, because too many wait."""
+        self._session.answered(self)
+        problem = (
+            "as many handshakes are waiting for the authorizer as WS4REDIS_MAX_AUTHORIZATIONS "
+            "(--max-authorizations) allows"
+        )
+        self.outcome().errback(unavailable(problem))
 
     def give_up(self) -> None:
         """Refuse the session, because its turn will not come."""

@@ -85,18 +85,16 @@ class Session:
         authorization = Authorization(self, handshake, rights, owner or self)
         self.authorizations += (authorization,)
         if not self.server.authorizations.join(authorization):
-            self.answered(authorization)
-            return fail(
-                unavailable(
-                    "as many handshakes are waiting for the authorizer as "
-                    "WS4REDIS_MAX_AUTHORIZATIONS (--max-authorizations) allows"
-                )
-            )
+            authorization.turn_down()
         return authorization.outcome()
 
     def answered(self, authorization: Authorization) -> None:
         """The question is answered, or will never be. Idempotent."""
         self.authorizations = tuple([x for x in self.authorizations if x is not authorization])
+
+    def admit(self, owner: IRevocable, handshake: Handshake, admission: Admission) -> None:
+        revocations = self.server.revocations
+        revocations.admit(owner, handshake, (), admission, revocations.sequence, True)
 
     def withdraw(self, owner: IRevocable) -> None:
         self.server.revocations.closed(owner)
@@ -178,10 +176,10 @@ class Session:
         """
         self.transport.close(*self.protocol.close_code(code, reason))
 
-    def revoke(self) -> None:
+    def revoke(self, code: int = 1008) -> None:
         """End the session because its visitor has lost the right to it, even before it is open."""
         if self.opening is None:
-            self.close(1008, NOT_ALLOWED)
+            self.close(code, NOT_ALLOWED)
         else:
             self.refuse(Denied(403, NOT_ALLOWED, detail="it was revoked"))
 

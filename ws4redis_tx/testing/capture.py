@@ -215,6 +215,7 @@ class _CapturingRedis:
         patience: float,
         done: Callable[[Any], object],
         entries: Mapping[bytes, bytes] | None = None,
+        seconds: int = 60,
     ) -> bool:
         """Drops revocations, since no server listens."""
         return True

@@ -104,14 +104,14 @@ class _Redis:
         patience: float,
         done: Callable[[Any], object],
         entries: Mapping[bytes, bytes] | None = None,
+        seconds: int = 60,
     ) -> bool:
         timeout = django_settings.get_timeout()
         thread = get_ready_thread()
         finished = threading.Event()
-        if entries is None:
-            call = _make_call(thread, "publish", (channels, message, 0), finished)
-        else:
-            call = _make_call(thread, "record", (*channels, message, entries), finished)
+        record = entries is not None
+        arguments = (*channels, message, entries, seconds) if record else (channels, message, 0)
+        call = _make_call(thread, "record" if record else "publish", arguments, finished)
 
         def run() -> None:
             from twisted.internet.defer import maybeDeferred

@@ -74,6 +74,7 @@ class IRedis(Protocol):
         patience: float,
         done: Callable[[Any], object],
         entries: Mapping[bytes, bytes] | None = None,
+        seconds: int = 60,
     ) -> bool:
         """Publish without persisting, and call ``done`` in the reactor thread with the result or a
         ``Failure``.
@@ -81,6 +82,6 @@ class IRedis(Protocol):
         Blocks for at most ``patience`` seconds, and returns whether it was done by then. Otherwise
         it continues in the background. Callable from any thread.
 
-        ``entries`` are added to the lists under their keys, for servers that do not listen yet. The
-        message has one channel then.
+        ``entries`` are added to the lists under their keys, which live for ``seconds``, for servers
+        that do not listen yet. The message has one channel then.
         """

@@ -29,8 +29,9 @@ from django.conf import settings
 from django.db import OperationalError, ProgrammingError, connections
 from django.test import override_settings
 
+from ws4redis_tx.core.errors import is_outage
 from ws4redis_tx.django.authorizer import DjangoAuthorizer
-from ws4redis_tx.django.outages import OutageLog, is_outage
+from ws4redis_tx.django.databases import OutageLog
 from ws4redis_tx.policies import allow_all
 
 

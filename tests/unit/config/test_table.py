@@ -52,6 +52,8 @@ IDS = {
     "WS4REDIS_MAX_PENDING_TOTAL": "E027",
     "WS4REDIS_TENANT": "E031",
     "WS4REDIS_CLIENT_QUOTA": "E029",
+    "WS4REDIS_TOKEN_SECRET": "E046",
+    "WS4REDIS_ENDLESS_TOKENS": "E047",
 }
 
 
@@ -105,7 +107,7 @@ class SpellingTests(SynchronousTestCase):
     # Django's code has a function for each, such as get_timeout(); --embedded-redis sets one.
     APART = {
         "WS4REDIS_ALLOWED_ORIGINS", "WS4REDIS_CONNECTION", "WS4REDIS_EXPIRE", "WS4REDIS_PREFIX",
-        "WS4REDIS_HISTORY", "WS4REDIS_TENANT", "WS4REDIS_TIMEOUT",
+        "WS4REDIS_HISTORY", "WS4REDIS_TENANT", "WS4REDIS_TIMEOUT", "WS4REDIS_TOKEN_SECRET",
     }  # fmt: skip
 
     def test_no_module_on_the_way_spells_a_setting(self) -> None:

@@ -6,6 +6,7 @@ Each takes the connection, the command's number and its request, and answers by 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 Command = Callable[["Connection", int, Values], Any]
 
 
-def _name(connection: Connection, request: Values) -> Name:
+def _name(connection: Connection, request: Values) -> Name | Deferred[Name]:
     channel = request.get("channel", "")
     if not channel:
         raise Ends(errors.BAD)
@@ -37,7 +38,7 @@ def _name(connection: Connection, request: Values) -> Name:
 
 @inlineCallbacks
 def _subscribe(connection: Connection, number: int, request: Values) -> Any:
-    name = _name(connection, request)
+    name = yield _name(connection, request)
     if request.get("type"):
         raise CommandError(errors.NOT_AVAILABLE)
     asked = ask_for(connection, name, request)
@@ -53,7 +54,9 @@ def _subscribe(connection: Connection, number: int, request: Values) -> Any:
         raise
     if name.text not in connection.subscriptions:
         return  # it was taken away meanwhile
-    connection.reply(number, "subscribe", {**answer, **subscription.lifetime()})
+    connection.reply(
+        number, "subscribe", answer | connection.protocol.tokens.lifetime(subscription.expires)
+    )
     subscription.go_live()
 
 
@@ -71,7 +74,7 @@ def _unsubscribe(connection: Connection, number: int, request: Values) -> Any:
 
 @inlineCallbacks
 def _publish(connection: Connection, number: int, request: Values) -> Any:
-    name = _name(connection, request)
+    name = yield _name(connection, request)
     if "data" not in request:
         raise CommandError(errors.BAD_REQUEST)
     yield need(connection, name, "publish")
@@ -105,7 +108,7 @@ def describe_client(connection: Connection, chan_info: bytes = b"") -> bytes:
 
 @inlineCallbacks
 def _history(connection: Connection, number: int, request: Values) -> Any:
-    name = _name(connection, request)
+    name = yield _name(connection, request)
     history = history_for(connection, name)
     if history is None:
         raise CommandError(errors.NOT_AVAILABLE)
@@ -146,7 +149,7 @@ def _presence_stats(connection: Connection, number: int, request: Values) -> Any
 
 @inlineCallbacks
 def _present(connection: Connection, request: Values) -> Any:
-    name = _name(connection, request)
+    name = yield _name(connection, request)
     if not connection.protocol.has_presence(name):
         raise CommandError(errors.NOT_AVAILABLE)
     yield need(connection, name, "subscribe")
@@ -158,8 +161,18 @@ def _send(connection: Connection, number: int, request: Values) -> None:
     raise Ends(errors.NOT_AVAILABLE_HERE)
 
 
-def _rpc(connection: Connection, number: int, request: Values) -> None:
-    raise CommandError(errors.NOT_AVAILABLE)
+@inlineCallbacks
+def _rpc(connection: Connection, number: int, request: Values) -> Any:
+    function = connection.protocol.rpc
+    if function is None:
+        raise CommandError(errors.NOT_AVAILABLE)
+    data = request.get("data")
+    try:
+        value = None if data is None else json.loads(data)
+    except ValueError:
+        value = data  # of a protobuf client, which may send any bytes
+    answer = yield connection.protocol.call(connection, function, request.get("method", ""), value)
+    connection.reply(number, "rpc", {"data": json.dumps(answer, separators=(",", ":")).encode()})
 
 
 def _ping(connection: Connection, number: int, request: Values) -> None:
@@ -172,16 +185,16 @@ def _refresh(connection: Connection, number: int, request: Values) -> Any:
     return connection.protocol.tokens.refresh(connection, number, request["token"])
 
 
+@inlineCallbacks
 def _sub_refresh(connection: Connection, number: int, request: Values) -> Any:
-    name = _name(connection, request)
+    name = yield _name(connection, request)
     if not request.get("token"):
         raise CommandError(errors.BAD_REQUEST)
     subscription = connection.subscriptions.get(name.text)
     if subscription is None:
         raise CommandError(errors.DENIED)
-    return connection.protocol.tokens.sub_refresh(
-        connection, number, subscription, request["token"]
-    )
+    tokens = connection.protocol.tokens
+    tokens.sub_refresh(connection, number, subscription, request["token"])
 
 
 COMMANDS: Mapping[str, Command] = {

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.python.failure import Failure
 
 from ws4redis_tx.config.server_config import ServerConfig
@@ -20,7 +20,7 @@ from ws4redis_tx.delivery.multiplexed import MultiplexedFeed
 from ws4redis_tx.protocols.centrifuge import errors
 from ws4redis_tx.protocols.centrifuge.commands import COMMANDS
 from ws4redis_tx.protocols.centrifuge.errors import CommandError, Disconnection, Ends
-from ws4redis_tx.protocols.centrifuge.names import Name, read_name
+from ws4redis_tx.protocols.centrifuge.names import Name
 from ws4redis_tx.protocols.centrifuge.rights import Grant
 from ws4redis_tx.protocols.centrifuge.subscription import Subscription
 from ws4redis_tx.protocols.centrifuge.wire.codec import PushCodec
@@ -33,12 +33,15 @@ if TYPE_CHECKING:
 
 _LONGEST_ID = 1 << 32
 
+MOST_BYTES = 64 * 1024
+"""Of a frame of the client's."""
+
 
 class Connection:
     """A session's ``state``. Small, as there is one for each client."""
 
     __slots__ = (
-        "_messages", "_packed", "_running", "_timers", "_waiting", "claimed", "client",
+        "_messages", "_packed", "_running", "_timers", "_waiting", "aliases", "claimed", "client",
         "codec", "connected", "expires", "feed", "grants", "identity", "info", "pinged",
         "protocol", "refused", "session", "stream", "subscriptions",
         "websocket_pings",
@@ -60,12 +63,14 @@ class Connection:
         """What a token says of the client: JSON, if anything."""
         self.expires: float | None = None
         """When the token ends that it came with, in seconds since the epoch."""
-        self.claimed: Sequence[str] = ()
-        """The names of channels that a token subscribes it to."""
+        self.claimed: Mapping[str, bytes] = {}
+        """The names of channels that a token subscribes it to, and what it says there of it."""
         self.stream: Values = {}
         """What a stream's client must know to send more."""
         self.websocket_pings = "cf_ws_frame_ping_pong=true" in session.handshake.query
         """Whether it wants no pings of the protocol."""
+        self.aliases: dict[str, Name] = {}
+        """The meanings of names that an application brings."""
         self.grants: dict[str, Grant] = {}
         """The rights on each facility that were asked for."""
         self.subscriptions: dict[str, Subscription] = {}
@@ -104,10 +109,6 @@ class Connection:
     def namespace(self) -> Namespace:
         return namespace(self.config.prefix, self.identity.tenant)
 
-    def lifetime(self) -> Values:
-        """How long its token lasts, as an answer says it."""
-        return {} if self.expires is None else self.protocol.tokens.lifetime(self.expires)
-
     def set_timer(self, name: str, seconds: float, ending: Disconnection) -> None:
         """Disconnect in so many seconds, unless ``stop_timer`` is called before."""
         self.stop_timer(name)
@@ -123,6 +124,9 @@ class Connection:
 
     def received(self, payload: bytes) -> Deferred[None]:
         """Take what a frame holds. Fires when all of it is done with."""
+        if len(payload) > MOST_BYTES:
+            self.session.close(1009, "A frame has at most 64 KiB.")
+            return succeed(None)
         waiting = self._waiting
         if waiting is None:
             waiting = self._waiting = deque()
@@ -134,6 +138,8 @@ class Connection:
                     waiting.append(None)
         except Malformed:
             waiting.append(None)
+        if len(waiting) > 1 and not self.session.within_rate(messages=len(waiting) - 1):
+            waiting.clear()
         done: Deferred[None] = Deferred()
         waiting.append(done)
         if not self._running:
@@ -193,8 +199,10 @@ class Connection:
             if request is None or request.get("token"):
                 break
             try:
-                following = read_name(request.get("channel", ""))
+                following = self.protocol.known_name(self, request.get("channel", ""))
             except CommandError:
+                continue
+            if following is None:
                 continue
             if following.facility == name.facility:
                 found.add(f"subscribe-{following.audience}")
@@ -267,10 +275,11 @@ class Connection:
 
     def lost(self, facility: str) -> None:
         """The visitor has lost a right on ``facility``."""
-        for each in self._of(facility):
+        for each in self.without_token(facility):
             self.end(each, errors.SERVER_UNSUBSCRIBE)
 
-    def _of(self, facility: str) -> Iterable[Subscription]:
+    def without_token(self, facility: str) -> Iterable[Subscription]:
+        """The subscriptions on ``facility`` to which a right is needed."""
         subscriptions = list(self.subscriptions.values())
         return [each for each in subscriptions if each.name.facility == facility and not each.own]
 

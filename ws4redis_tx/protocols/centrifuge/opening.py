@@ -45,7 +45,7 @@ def connect(connection: Connection, number: int, request: Values) -> Any:
     }
     if not connection.websocket_pings:
         answer |= {"ping": max(1, round(config.centrifuge_ping)), "pong": True}
-    answer |= connection.lifetime()
+    answer |= connection.protocol.tokens.lifetime(connection.expires)
     answer |= connection.stream
     connection.reply(number, "connect", answer)
     connection.protocol.connected(connection)
@@ -63,14 +63,15 @@ def _identify(connection: Connection, request: Values) -> Any:
         connection.protocol.tokens.connect(connection, token)
     try:
         admission = yield connection.session.authorize(handshake, ())
-    except (Denied, BrokerUnavailable) as error:
-        status = error.status if isinstance(error, Denied) else 503
-        if status >= 500:
+    except Denied as denied:
+        if denied.status >= 500:
             raise CommandError(errors.TOO_MANY) from None
-        known = connection.protocol.tokens.error(error) if isinstance(error, Denied) else None
+        known = connection.protocol.tokens.error(denied)
         if known is not None:
             raise known from None
-        raise CommandError(errors.UNAUTHORIZED if status == 401 else errors.DENIED) from None
+        raise CommandError(errors.UNAUTHORIZED if denied.status == 401 else errors.DENIED) from None
+    except BrokerUnavailable:
+        raise CommandError(errors.TOO_MANY) from None
     except Exception as error:
         if is_permission_denied(error):
             raise CommandError(errors.DENIED) from None
@@ -90,9 +91,10 @@ def _subscribe(connection: Connection, request: Values) -> Any:
         if name in answers:
             continue
         try:
-            read = connection.protocol.read_name(connection, name)
+            read = yield connection.protocol.read_name(connection, name)
             asked = resumed.get(name, {})
-            yield ask_for(connection, read, {})
+            if name not in connection.claimed:
+                yield ask_for(connection, read, {})
             subscription = begin(connection, read, {}, server_side=True)
             answers[name] = yield subscription.start(asked)
         except CommandError as error:

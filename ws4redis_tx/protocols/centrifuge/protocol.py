@@ -26,9 +26,10 @@ from ws4redis_tx.core.names import side_channel
 from ws4redis_tx.delivery.multiplexed import MultiplexedFeed
 from ws4redis_tx.protocols.centrifuge import errors
 from ws4redis_tx.protocols.centrifuge.connection import Connection
-from ws4redis_tx.protocols.centrifuge.errors import Disconnection
-from ws4redis_tx.protocols.centrifuge.names import Name, name_of, read_name
+from ws4redis_tx.protocols.centrifuge.errors import CommandError, Disconnection
+from ws4redis_tx.protocols.centrifuge.names import MOST_BYTES, Name, name_of, read_name
 from ws4redis_tx.protocols.centrifuge.outages import fall_back
+from ws4redis_tx.protocols.centrifuge.rights import as_command_error
 from ws4redis_tx.protocols.centrifuge.tokens import TokenRules
 from ws4redis_tx.protocols.centrifuge.wire.codec import IFormat, PushCodec, read_info
 from ws4redis_tx.protocols.centrifuge.wire.json import Json
@@ -40,6 +41,12 @@ from ws4redis_tx.revocation.packing import Packer
 from ws4redis_tx.scheduling.sweeps import PeriodicSweep
 
 RETRY_INTERVAL = 1.0
+
+CALL_TIMEOUT = 5.0
+"""Seconds that an application's callback may take."""
+
+MOST_ALIASES = 256
+"""Meanings of names that one connection remembers."""
 
 _SUBPROTOCOLS = {"centrifuge-json": "json", "centrifuge-protobuf": "protobuf"}
 
@@ -58,6 +65,9 @@ class CentrifugeProtocol:
     """An ``IProtocol``. A session's ``state`` is its ``Connection``.
 
     :param version: the server's, as clients are told.
+    :param call: calls a function with the request of a handshake's visitor, and arguments.
+    :param names: the application's meanings of names, if it has its own.
+    :param rpc: the application's answer to remote calls, if it has one.
     :param tokens: reads the tokens that clients show; ``None``: there are none.
     :param occupancy: knows who is present where; ``None``: nothing does.
     :param failed: logs a text and a failure of the server's.
@@ -71,6 +81,9 @@ class CentrifugeProtocol:
         reactor: Any,
         *,
         version: str,
+        call: Callable[..., Deferred[Any]],
+        names: Callable[..., Any] | None = None,
+        rpc: Callable[..., Any] | None = None,
         tokens: Any = None,
         occupancy: Any = None,
         failed: Callable[[str, Any], object],
@@ -83,6 +96,11 @@ class CentrifugeProtocol:
         self.reactor = reactor
         self.version = version
         self.failed = failed
+        self.rpc = rpc
+        self._names = names
+        # By channel, the name in pushes and the number of clients who know it so.
+        self._named: dict[bytes, tuple[str, int]] = {}
+        self._call = call
         self.note = note
         self.occupancy = occupancy
         self.packer = Packer()
@@ -127,7 +145,24 @@ class CentrifugeProtocol:
         return codec
 
     def _name_of(self, channel: bytes) -> str:
-        return name_of(self.config.prefix, channel)
+        named = self._named.get(channel)
+        return name_of(self.config.prefix, channel) if named is None else named[0]
+
+    def give_name(self, channel: bytes, text: str) -> bool:
+        """A client knows ``channel`` by this name. Return whether all others do, who share their
+        pushes. Otherwise there is nothing to ``take_name`` of later.
+        """
+        if self._names is None:
+            return True
+        known, clients = self._named.get(channel, (text, 0))
+        if known == text:
+            self._named[channel] = text, clients + 1
+        return known == text
+
+    def take_name(self, channel: bytes) -> None:
+        known, clients = self._named.pop(channel, ("", 0))
+        if clients > 1:
+            self._named[channel] = known, clients - 1
 
     def opened(self, session: ISession) -> None:
         connection = Connection(self, session, session.outbox.codec, session.feed)
@@ -163,9 +198,45 @@ class CentrifugeProtocol:
         """Its ``connect`` was answered."""
         self._pings.add(connection, after=0.5)
 
-    def read_name(self, connection: Connection, text: str) -> Name:
-        """Raises ``CommandError`` for a name that means nothing."""
-        return _read_name(text)
+    def known_name(self, connection: Connection, text: str) -> Name | None:
+        """The meaning of a name, if nobody must be asked. Raises ``CommandError``."""
+        return connection.aliases.get(text) if self._names else _read_name(text)
+
+    def read_name(self, connection: Connection, text: str) -> Name | Deferred[Name]:
+        """Raises ``CommandError``, or fails with it, for a name that means nothing."""
+        known = self.known_name(connection, text)
+        if known is not None:
+            return known
+        if len(text.encode()) > MOST_BYTES:
+            raise CommandError(errors.BAD_REQUEST)
+        assert self._names is not None
+        return self.call(connection, self._names, text).addCallback(
+            self._read_alias, connection, text
+        )
+
+    def _read_alias(self, meaning: object, connection: Connection, text: str) -> Name:
+        if meaning is None:
+            raise CommandError(errors.UNKNOWN_CHANNEL)
+        if not isinstance(meaning, str):
+            raise TypeError(
+                f"WS4REDIS_CENTRIFUGE_NAMES returned {meaning!r:.200}. Return a name such as "
+                "'broadcast:news', or None."
+            )
+        name = _read_name(meaning)._replace(text=text)
+        if len(connection.aliases) >= MOST_ALIASES:
+            connection.aliases.clear()
+        connection.aliases[text] = name
+        return name
+
+    def call(
+        self, connection: Connection, function: Callable[..., Any], *arguments: Any
+    ) -> Deferred[Any]:
+        """Call an application's ``function`` with the visitor's request, where its callbacks run.
+        Fails with ``CommandError`` for a visitor who is refused.
+        """
+        called = self._call(connection.handshake, function, *arguments)
+        called.addTimeout(CALL_TIMEOUT, self.reactor)
+        return called.addErrback(as_command_error)
 
     def channel_of(self, name: Name, connection: Connection) -> bytes:
         """The channel in Redis. Raises ``CommandError``."""

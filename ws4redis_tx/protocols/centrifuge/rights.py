@@ -12,7 +12,11 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from ws4redis_tx.core.admission import ANONYMOUS, Identity
 from ws4redis_tx.core.errors import BrokerUnavailable, Denied, is_permission_denied
 from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
-from ws4redis_tx.protocols.centrifuge.errors import DENIED, TOO_MANY, CommandError
+from ws4redis_tx.protocols.centrifuge.errors import (
+    DENIED,
+    TOO_MANY,
+    CommandError,
+)
 from ws4redis_tx.protocols.centrifuge.names import Name
 
 if TYPE_CHECKING:
@@ -40,7 +44,7 @@ class Grant:
     def ended(self) -> bool:
         return self.connection.session.ended
 
-    def revoke(self) -> None:
+    def revoke(self, code: int = 1008) -> None:
         """The visitor has lost something on the facility."""
         connection = self.connection
         connection.session.withdraw(self)
@@ -108,10 +112,10 @@ def _authorize(connection: Connection, facility: str, wanted: Collection[str]) -
         return grant
 
     answer: Deferred[Any] = session.authorize(handshake, asked, grant)
-    return answer.addCallbacks(granted, _refused)
+    return answer.addCallbacks(granted, as_command_error)
 
 
-def _refused(failure: Any) -> Any:
+def as_command_error(failure: Any) -> Any:
     """The error for a client."""
     error = failure.value
     if isinstance(error, (Denied, BrokerUnavailable)):

@@ -42,7 +42,8 @@ class Subscription:
 
     __slots__ = (
         "_held", "_held_bytes", "catching", "channel", "connection", "expires", "history", "info",
-        "live", "name", "own", "published", "server_side", "sides", "timer",
+        "live", "name", "own", "published", "right", "server_side", "shares_name", "sides",
+        "timer",
     )  # fmt: skip
 
     def __init__(
@@ -63,10 +64,14 @@ class Subscription:
         """Whether it was answered, and has not been ended since."""
         self.catching = False
         """Whether it catches up after an outage."""
+        self.shares_name = connection.protocol.give_name(channel, name.text)
+        """Whether all who hear the channel know it by the same name."""
         self.published = False
         """Whether the client has published there."""
         self.own = False
         """Whether a token of its own is the right to it."""
+        self.right: Any = None
+        """What a token of its own gives."""
         self.info = b""
         """What a subscription token says of the client: JSON, if anything."""
         self.expires: float | None = None
@@ -77,6 +82,9 @@ class Subscription:
         self._held_bytes = 0
 
     def hold(self, publication: Publication) -> None:
+        if self.live and not self.catching:
+            self.connection.feed.pass_on(self._under_its_name(publication))
+            return
         self._held = [*self._held, publication]
         self._held_bytes += publication.size
         self.connection.session.outbox.grew(publication.size)
@@ -98,6 +106,13 @@ class Subscription:
         if self.history is None and not any(map(waits, listening)):
             return _PLAIN_RECOVERY if request.get("recover") else {}
         return self._wait(listening, request)
+
+    def _under_its_name(self, publication: Publication) -> Publication:
+        """Others know the channel by another name, and share their pushes."""
+        codec = self.connection.codec
+        own = Publication(publication.channel, publication.payload)
+        own.forms[codec] = codec.under(self.name.text, publication)
+        return own
 
     @inlineCallbacks
     def _wait(self, listening: list[Deferred[None]], request: Values) -> Any:
@@ -151,7 +166,8 @@ class Subscription:
             self.connection.flush()
         self.live, self.catching = True, False
         feed = self.connection.feed
-        feed.release(self.channel)
+        if self.shares_name:
+            feed.release(self.channel)
         for each in held:
             feed.deliver(each)
 
@@ -183,15 +199,17 @@ class Subscription:
         self.go_live()
 
     def take(self, claims: Any) -> None:
-        """A subscription token is the right to it."""
+        """A subscription token is the right to it. Raises ``CommandError`` for one that is void."""
+        right = self.connection.protocol.tokens.watch(self, claims)
+        self._give_up_right()
+        self.right = right
         self.own = True
         self.info, self.expires = claims.info, claims.expires
 
-    def lifetime(self) -> Values:
-        """How long a token's subscription lasts, as its answer says it."""
-        if self.expires is None:
-            return {}
-        return self.connection.protocol.tokens.lifetime(self.expires)
+    def _give_up_right(self) -> None:
+        if self.right is not None:
+            self.connection.session.withdraw(self.right)
+            self.right = None
 
     def stop(self) -> None:
         """Listen no more. Idempotent."""
@@ -200,7 +218,11 @@ class Subscription:
         connection = self.connection
         if self.timer is not None and self.timer.active():
             self.timer.cancel()
+        self._give_up_right()
         connection.feed.release(self.channel)
+        if self.shares_name:
+            connection.protocol.take_name(self.channel)
+            self.shares_name = False
         for channel in (self.channel, *self.sides):
             connection.broker.unlisten(channel, connection.feed)
         self.sides = ()
@@ -233,7 +255,9 @@ def ask_for(connection: Connection, name: Name, request: Values) -> Deferred[Any
         raise CommandError(ALREADY_SUBSCRIBED)
     if len(connection.subscriptions) >= MOST_CHANNELS:
         raise CommandError(LIMIT_EXCEEDED)
-    return None if request.get("token") else need(connection, name, "subscribe")
+    if request.get("token"):
+        return None
+    return need(connection, name, "subscribe")
 
 
 def begin(
@@ -250,5 +274,7 @@ def begin(
     subscription = Subscription(connection, name, channel, history, server_side=server_side)
     if claims is not None:
         subscription.take(claims)
+    elif server_side and name.text in connection.claimed:
+        subscription.own, subscription.info = True, connection.claimed[name.text]
     connection.subscriptions[name.text] = subscription
     return subscription

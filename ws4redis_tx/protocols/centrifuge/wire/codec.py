@@ -90,6 +90,10 @@ class PushCodec(Codec):
             return self.push({"message": {"data": pub["data"]}})
         return self.push({"channel": self.name(publication.channel), "pub": pub})
 
+    def under(self, name: str, publication: Publication) -> bytes:
+        """The form of a publication on a channel that this client knows by another name."""
+        return self.push({"channel": name, "pub": describe(publication, self.format)})
+
     def push(self, values: Values) -> bytes:
         return self.message({"push": values})
 
