@@ -48,7 +48,13 @@ from ws4redis_tx.service import (
     parse_redis_address,
     use_monotonic_clock,
 )
-from ws4redis_tx.signals import client_connected, client_disconnected, message_received
+from ws4redis_tx.signals import (
+    client_connected,
+    client_disconnected,
+    client_subscribed,
+    client_unsubscribed,
+    message_received,
+)
 from ws4redis_tx.subscriber import RedisSubscriber
 from ws4redis_tx.testing import (
     CapturedMessage,
@@ -115,6 +121,8 @@ def left(connection: IConnection, closing: Closing, **kwargs: Any) -> None:
 
 client_connected.connect(came)
 message_received.connect(came)
+client_subscribed.connect(came)
+client_unsubscribed.connect(came)
 client_disconnected.connect(left)
 
 

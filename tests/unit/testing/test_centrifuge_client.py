@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.memory import AllowAll, SlowBroker, Waiting
 from ws4redis_tx.core.admission import ANONYMOUS, Admission, Identity, PlainRequest
 from ws4redis_tx.core.errors import Denied, WS4RedisError
+from ws4redis_tx.core.handshake import TICKET_PREFIX
 from ws4redis_tx.service import Publisher, ServerConfig
 from ws4redis_tx.testing import (
     CentrifugeClient,
@@ -241,7 +242,7 @@ class ReconnectTests(ClientTestCase):
             return Admission(ANONYMOUS, tuple(rights), PlainRequest("", ANONYMOUS))
 
         authorizer.authorize = authorize  # type: ignore[method-assign]
-        client = self.connect(cookies={"a": "b"}, headers={"X": "y"}, token="a ticket")
+        client = self.connect(cookies={"a": "b"}, headers={"X": "y"}, token=f"{TICKET_PREFIX}x")
         client.reconnect()
         self.assertEqual(len(seen), 2)
         self.assertEqual(seen[0], seen[1])

@@ -42,7 +42,7 @@ class Connection:
 
     __slots__ = (
         "_messages", "_packed", "_running", "_timers", "_waiting", "aliases", "claimed", "client",
-        "codec", "connected", "expires", "feed", "grants", "identity", "info", "pinged",
+        "codec", "connected", "expires", "feed", "grants", "identity", "info", "known", "pinged",
         "protocol", "refused", "session", "stream", "subscriptions",
         "websocket_pings",
     )  # fmt: skip
@@ -75,6 +75,8 @@ class Connection:
         """The rights on each facility that were asked for."""
         self.subscriptions: dict[str, Subscription] = {}
         """By their names, those that were asked for too."""
+        self.known: Deferred[None] | None = None
+        """Fires when hooks may be told of it, if there are any."""
         self.connected = False
         """Whether ``connect`` was answered."""
         self.refused = False

@@ -164,13 +164,16 @@ class CentrifugeProtocol:
         if clients > 1:
             self._named[channel] = known, clients - 1
 
-    def opened(self, session: ISession) -> None:
+    def opened(self, session: ISession) -> Deferred[None] | None:
         connection = Connection(self, session, session.outbox.codec, session.feed)
         session.state = connection
         if self._forget is None:
             self._forget = self.broker.on_lost(self._lost)
         self._connections.add(connection)
         session.feed.go_live()
+        if session.observed:
+            connection.known = Deferred()
+        return connection.known
 
     def _lost(self) -> None:
         """The connection to Redis is lost, and the feeds have all that came over it."""
@@ -197,6 +200,9 @@ class CentrifugeProtocol:
     def connected(self, connection: Connection) -> None:
         """Its ``connect`` was answered."""
         self._pings.add(connection, after=0.5)
+        if connection.known is not None:
+            connection.flush()  # before what hooks send to it
+            connection.known.callback(None)
 
     def known_name(self, connection: Connection, text: str) -> Name | None:
         """The meaning of a name, if nobody must be asked. Raises ``CommandError``."""

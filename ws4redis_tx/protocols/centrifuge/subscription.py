@@ -164,12 +164,14 @@ class Subscription:
         held, self._held, self._held_bytes = self._held, (), 0
         if held:
             self.connection.flush()
-        self.live, self.catching = True, False
+        begins, self.live, self.catching = not self.live, True, False
         feed = self.connection.feed
         if self.shares_name:
             feed.release(self.channel)
         for each in held:
             feed.deliver(each)
+        if begins:
+            self.connection.session.subscribed(self.channel)
 
     def fall_back(self) -> bool:
         """The connection to Redis is lost: hold what comes, until ``catch_up``. Return whether
@@ -213,9 +215,11 @@ class Subscription:
 
     def stop(self) -> None:
         """Listen no more. Idempotent."""
+        connection = self.connection
+        if self.live:
+            connection.session.unsubscribed(self.channel)
         self.live = False
         self._held = ()
-        connection = self.connection
         if self.timer is not None and self.timer.active():
             self.timer.cancel()
         self._give_up_right()
