@@ -78,14 +78,17 @@ class Subscription:
         self.timer: Any = None
         # The channel beside it, of joins and of what is said of publishers.
         self.sides: Sequence[bytes] = ()
-        self._held: Sequence[Publication] = ()
+        # Made for the first one.
+        self._held: list[Publication] | None = None
         self._held_bytes = 0
 
     def hold(self, publication: Publication) -> None:
         if self.live and not self.catching:
             self.connection.feed.pass_on(self._under_its_name(publication))
             return
-        self._held = [*self._held, publication]
+        if self._held is None:
+            self._held = []
+        self._held.append(publication)
         self._held_bytes += publication.size
         self.connection.session.outbox.grew(publication.size)
         if self._held_bytes > self.connection.session.outbox.max_pending:
@@ -155,13 +158,13 @@ class Subscription:
         """Those up to ``until`` are in the history. One without a marker is in none."""
         self._held = [
             each
-            for each in self._held
+            for each in self._held or ()
             if not each.marked or each.position is None or each.position > until
         ]
 
     def go_live(self) -> None:
         """Send what has arrived since, and let the feed have what comes."""
-        held, self._held, self._held_bytes = self._held, (), 0
+        held, self._held, self._held_bytes = self._held or (), None, 0
         if held:
             self.connection.flush()
         begins, self.live, self.catching = not self.live, True, False
@@ -189,7 +192,7 @@ class Subscription:
         if not self.live:
             return
         if self.channel in missed.gaps:
-            self._held = ()
+            self._held = None
             if self.server_side:
                 connection.disconnect(INSUFFICIENT_STATE)
             else:
@@ -197,7 +200,7 @@ class Subscription:
             return
         self._drop_until(missed.until)
         found = [each for each in missed.messages if each.channel == self.channel]
-        self._held = [*found, *self._held]
+        self._held = [*found, *(self._held or ())]
         self.go_live()
 
     def take(self, claims: Any) -> None:
@@ -219,7 +222,7 @@ class Subscription:
         if self.live:
             connection.session.unsubscribed(self.channel)
         self.live = False
-        self._held = ()
+        self._held = None
         if self.timer is not None and self.timer.active():
             self.timer.cancel()
         self._give_up_right()
