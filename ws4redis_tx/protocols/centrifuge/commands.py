@@ -54,8 +54,8 @@ def _subscribe(connection: Connection, number: int, request: Values) -> Any:
     except BaseException:
         connection.remove(subscription)
         raise
-    if name.text not in connection.subscriptions:
-        return  # it was taken away meanwhile
+    if not subscription.stands:
+        raise CommandError(errors.DENIED)  # it was taken away meanwhile
     connection.reply(
         number, "subscribe", answer | connection.protocol.tokens.lifetime(subscription.expires)
     )

@@ -265,13 +265,15 @@ class Connection:
     # Subscriptions
 
     def end(self, subscription: Subscription, ending: Disconnection) -> None:
-        """Unsubscribe it, and tell the client."""
+        """Unsubscribe it, and tell the client, if its command was answered."""
+        answered = subscription.live
         self.remove(subscription)
-        told = {"code": ending.code, "reason": ending.reason}
-        self.push({"channel": subscription.name.text, "unsubscribe": told})
+        if answered:
+            told = {"code": ending.code, "reason": ending.reason}
+            self.push({"channel": subscription.name.text, "unsubscribe": told})
 
     def remove(self, subscription: Subscription) -> None:
-        if self.subscriptions.get(subscription.name.text) is subscription:
+        if subscription.stands:
             del self.subscriptions[subscription.name.text]
         subscription.stop()
 

@@ -37,6 +37,8 @@ def connect(connection: Connection, number: int, request: Values) -> Any:
         connection.refused = True
         connection.set_timer("refused", REFUSED_TIMEOUT, errors.STALE)
         return
+    subscriptions = [each for each in subscriptions if each.stands]
+    answers = {each.name.text: answers[each.name.text] for each in subscriptions}
     config = connection.config
     answer: Values = {
         "client": connection.client,

@@ -89,7 +89,7 @@ def _ask(connection: Connection, name: Name, right: str, wanted: set[str]) -> An
         grant = yield _authorize(connection, name.facility, {right} | had)  # the others may not be
     if known is not None:
         connection.session.withdraw(known)
-        del connection.grants[name.facility]
+        connection.grants.pop(name.facility, None)  # it may have been revoked meanwhile
     connection.grants[name.facility] = grant
     if len(connection.grants) > MOST_GRANTS:
         _forget_unused(connection)

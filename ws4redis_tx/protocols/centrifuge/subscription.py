@@ -82,6 +82,11 @@ class Subscription:
         self._held: list[Publication] | None = None
         self._held_bytes = 0
 
+    @property
+    def stands(self) -> bool:
+        """Whether it has not been removed."""
+        return self.connection.subscriptions.get(self.name.text) is self
+
     def hold(self, publication: Publication) -> None:
         if self.live and not self.catching:
             self.connection.feed.pass_on(self._under_its_name(publication))
