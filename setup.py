@@ -11,6 +11,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "ws4redis_tx" / "__init__.p
 TOKENS = ["pyjwt>=2.12"]
 
 TEST = [
+    "centrifuge-python>=0.7",
     *TOKENS,
     "coverage>=7.10",
     "django-stubs",

@@ -34,6 +34,7 @@ from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.names import Namespace, check_tenant, known_rights, namespace
 from ws4redis_tx.core.positions import history_of
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
+from ws4redis_tx.emulation.http import Emulation
 from ws4redis_tx.protocols.centrifuge.assembly import centrifuge
 from ws4redis_tx.protocols.classic import ClassicProtocol
 from ws4redis_tx.protocols.interfaces import IProtocol
@@ -195,9 +196,10 @@ def make_factory(
         authorizer, protocol = centrifuge(config, broker, authorizer, reactor, log, __version__)
         protocols.append(protocol)
     observers = _observers(hooks, reactor)
-    return WebSocketFactory(
-        Server(config, broker, authorizer, protocols, reactor, log, observers, EventStream)
-    )
+    server = Server(config, broker, authorizer, protocols, reactor, log, observers, EventStream)
+    if config.centrifuge_url:
+        server.http = Emulation(server, config.centrifuge_url)
+    return WebSocketFactory(server)
 
 
 def make_resource(factory: WebSocketFactory) -> WebSocketResource:
@@ -264,10 +266,8 @@ def _checked_tenant(config: ServerConfig, tenant: str | None) -> str | None:
 
 
 def _subscriber(config: ServerConfig, subscriber: object) -> Callable[..., Any]:
-    kind = BY_FIELD["subscriber"].kind
-    made: Callable[..., Any] = kind.check(
-        "subscriber", config.subscriber if subscriber is None else subscriber
-    )
+    chosen = config.subscriber if subscriber is None else subscriber
+    made: Callable[..., Any] = BY_FIELD["subscriber"].kind.check("subscriber", chosen)
     return made
 
 

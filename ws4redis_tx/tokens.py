@@ -51,7 +51,7 @@ def connection_token(
     :param info: what others see of the user, as JSON: in presence, and with messages that the user
         publishes.
     :param channels: names of channels to which the connection is subscribed from the beginning,
-        such as ``broadcast:news``. The user needs the right to each of them.
+        such as ``broadcast:news``. The token is the right to them.
     :param tenant: whose site it is for, with ``WS4REDIS_TENANT``.
 
     Queries the database for the groups. Raises ``PermissionDenied`` for a user who may not log in,

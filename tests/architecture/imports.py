@@ -34,6 +34,9 @@ ROOMS: dict[str, set[str]] = {
     "sessions": {"core", "config", "delivery", "scheduling", "revocation", "protocols"},
     "websocket": {"core", "delivery", "scheduling", "sessions"},
     "sse": {"core", "delivery", "scheduling", "sessions"},
+    "emulation": {
+        "core", "delivery", "scheduling", "protocols.centrifuge.wire", "sessions", "sse",
+    },
     "threads": {"core", "config", "redis", "doors"},
     "django": {"core", "core.tokens", "config", "revocation", "threads", "doors"},
     "system": {"core", "config", "doors"},

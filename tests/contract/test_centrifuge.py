@@ -9,6 +9,7 @@ from twisted.internet.defer import inlineCallbacks
 
 from tests.support.centrifuge import open_centrifuge
 from tests.support.django import in_thread, set_up_django
+from tests.support.logs import log_lines
 from tests.support.redis import RedisServer
 from tests.support.sites import ContractTestCase
 
@@ -333,3 +334,16 @@ class RecoveryTests(CentrifugeTestCase):
             pub = (yield client.push())["pub"]
             heard.append((pub["data"], pub.get("offset")))
         self.assertEqual(heard, [(1, 1), (2, None), (3, 2)])
+
+
+class LibraryTests(CentrifugeTestCase):
+    @inlineCallbacks
+    def test_the_log_says_why_old_releases_of_centrifuge_python_are_disconnected(self) -> Any:
+        """Fault 16."""
+        lines = log_lines(self)
+        client = yield self.connect("john")
+        client.send({"sub_refresh": {"token": "some"}})
+        self.assertEqual((yield client.closed), 3501)
+        told = [line for line in lines if "sub_refresh" in line]
+        self.assertEqual(len(told), 1)
+        self.assertIn("centrifuge-python before 0.5.1", told[0])

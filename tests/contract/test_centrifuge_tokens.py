@@ -204,7 +204,7 @@ class ExpiryTests(CentrifugeTokenTestCase):
     def test_a_refresh_prolongs_it(self) -> Any:
         client = yield self.connect((yield self.token(ttl=60)))
         answer = yield client.ask("refresh", token=(yield self.token(ttl=600)))
-        self.assertEqual((answer["client"], answer["expires"]), (client.id, True))
+        self.assertEqual(answer["expires"], True)
         self.assertIn(answer["ttl"], range(500, 601))
         self.clock.advance(100)
         self.assertEqual((yield client.subscribe("broadcast:x")), {})

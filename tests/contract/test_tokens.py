@@ -16,6 +16,7 @@ from ws4redis_tx.core.admission import Identity
 from ws4redis_tx.core.errors import ConfigError, Denied
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.tokens import TokenExpired, TokenInvalid, Tokens, signing
+from ws4redis_tx.twistd.mistakes import shared_settings
 
 set_up_django()
 
@@ -321,6 +322,14 @@ class MakingTests(TokenTestCase):
         override(self, WS4REDIS_TOKEN_SECRET=SECRET)
         self.patch(signing, "_jws", missing)
         self.assertRaises(ConfigError, connection_token, None)
+
+    def test_an_option_that_contradicts_the_secret_is_told_without_showing_either(self) -> None:
+        options = {"serve-django": False, "embedded-redis": False}
+        (doubt,) = shared_settings(options, {"token_secret": [OTHER]})
+        self.assertIn("--token-secret says another secret", str(doubt))
+        for secret in (SECRET, OTHER):
+            self.assertNotIn(secret, str(doubt))
+        self.assertEqual(shared_settings(options, {"token_secret": [SECRET]}), [])
 
     @inlineCallbacks
     def test_the_secret_is_derived_from_those_of_the_site(self) -> Any:

@@ -31,8 +31,8 @@ from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission
 from ws4redis_tx.core.errors import BrokerRefused, Outage
 from ws4redis_tx.core.messages import Publication
-from ws4redis_tx.protocols.centrifuge import protobuf
 from ws4redis_tx.protocols.centrifuge.wire import json as json_form
+from ws4redis_tx.protocols.centrifuge.wire import protobuf
 from ws4redis_tx.protocols.centrifuge.wire.codec import describe
 from ws4redis_tx.protocols.centrifuge.wire.json import Json
 from ws4redis_tx.protocols.centrifuge.wire.protobuf import Protobuf

@@ -13,7 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.trial.unittest import TestCase
 
-from tests.projects.centrifuge.settings import CHANNELS
+from tests.projects.centrifuge.settings import CHANNELS, WS4REDIS_TOKEN_SECRET
 from tests.support import ROOT
 from tests.support.programs import TWISTD, Program
 from tests.support.redis import RedisServer
@@ -75,6 +75,7 @@ class CasesTests(TestCase):
         check = Program(
             sys.executable, str(CHECK), "--url", url.format(self.port), "--quick-url",
             url.format(self.quick), "--channels", str(names), "--jobs", "8",
+            "--secret", WS4REDIS_TOKEN_SECRET,
             "--without", "|".join(f"^{re.escape(name)}" for name in OURS), "--publish-command",
             f"{sys.executable} -m tests.projects.centrifuge.publish {{channel}} {{data}}",
             **self.variables,

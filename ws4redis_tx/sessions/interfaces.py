@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from ws4redis_tx.core.errors import Denied
     from ws4redis_tx.core.handshake import Handshake
+    from ws4redis_tx.core.http import HttpRequest
+    from ws4redis_tx.sessions.opening_handshake import OpeningHandshake
     from ws4redis_tx.sessions.session import Session
 
 
@@ -100,6 +102,30 @@ class ITransport(Protocol):
 
     def drop_if_silent(self) -> None:
         """End the connection of a client that is ``silent``, unless it is merely slow."""
+
+
+class IHttp(Protocol):
+    """Answers requests that neither a websocket nor server-sent events answer. They may have
+    bodies.
+    """
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """The paths whose requests it answers."""
+
+    def serves(self, path: str) -> bool:
+        """Whether ``path`` is one of them."""
+
+    def begin(
+        self, opening: OpeningHandshake, request: HttpRequest, rest: bytes
+    ) -> Deferred[None] | None:
+        """Take over the connection of the opening's session. ``rest`` is what has arrived of the
+        request's body. The client is accepted, unless the session has ended, when this returns
+        ``None`` or the Deferred fires. A failure refuses it, as in ``IProtocol.handshake``.
+        """
+
+    def stop(self) -> None:
+        """All sessions are over."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ CHANNELS = {
 
 WS4REDIS_CONNECTION = os.environ.get("WS4REDIS_CONNECTION")
 WS4REDIS_CENTRIFUGE_URL = "/connection/"
-WS4REDIS_TOKEN_SECRET = "secret"
+WS4REDIS_TOKEN_SECRET = "the secret of the tokens in the cases"
 WS4REDIS_ENDLESS_TOKENS = True
 WS4REDIS_HISTORY = {"hist-*": (10, 3600)}
 WS4REDIS_PRESENCE = ["pres-*"]

@@ -55,14 +55,15 @@ class ConnectionTests(TokenTests):
             pk=7,
             info={"name": "Ä", "n": [1, 2.5, None]},
             channels=["broadcast:news"],
-            subs={"group:a:x": {"info": {"k": 1}}, "broadcast:y": {}},
+            subs={"group:a:x": {"info": {"k": 1}, "data": [1]}, "broadcast:y": {}},
             tenant="acme",
         )
         claims = self.tokens.connection(text)
         self.assertEqual((claims.sub, claims.groups, claims.pk), ("ann", ("a", "b"), "7"))
         self.assertEqual(claims.info, b'{"name":"\\u00c4","n":[1,2.5,null]}')
         self.assertEqual(claims.channels, ("broadcast:news",))
-        self.assertEqual(claims.subs, {"group:a:x": b'{"k":1}', "broadcast:y": b""})
+        subs = {"group:a:x": (b'{"k":1}', b"[1]"), "broadcast:y": (b"", b"")}
+        self.assertEqual(claims.subs, subs)
         self.assertEqual((claims.tenant, claims.text), ("acme", text))
         self.assertEqual((claims.issued, claims.expires), (NOW, NOW + 600))
         self.assertNotIn(text, repr(claims))
@@ -102,6 +103,36 @@ class ConnectionTests(TokenTests):
         text = token(**TIMES, channels=channels, subs=subs)
         self.assertEqual(len(self.tokens.connection(text).subs), 28)
         self.assert_invalid("channels", token(**TIMES, channels=channels, subs={**subs, "y": {}}))
+
+
+class CostTests(TokenTests):
+    """A connection with one facility is judged three times, and a signature costs the most."""
+
+    def test_a_signature_is_verified_once_and_the_times_are_judged_each_time(self) -> None:
+        verified: list[str] = []
+        verify = Tokens._verified
+
+        def count(tokens: Tokens, text: str) -> Any:
+            verified.append(text)
+            return verify(tokens, text)
+
+        self.patch(Tokens, "_verified", count)
+        text = token(**TIMES, sub="ann")
+        for _ in range(3):
+            self.assertEqual(self.tokens.connection(text).sub, "ann")
+        self.assertEqual(len(verified), 1)
+        self.now += 600
+        self.assertRaises(TokenExpired, self.tokens.connection, text)
+        self.assertEqual(self.tokens.connection(text, recheck=True).sub, "ann")
+        self.assertEqual(len(verified), 1)
+
+    def test_what_is_remembered_is_bounded_and_none_of_it_is_forged(self) -> None:
+        for number in range(1000):
+            self.tokens.connection(token(**TIMES, sub=str(number)))
+        self.assertLessEqual(len(self.tokens._known), 256)
+        before = len(self.tokens._known)
+        self.assert_invalid("signature", token(OTHER, **TIMES, sub="ann"))
+        self.assertEqual(len(self.tokens._known), before)
 
 
 class SubscriptionTests(TokenTests):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import jwt
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.memory import AllowAll, SlowBroker, Waiting
-from ws4redis_tx.core.admission import ANONYMOUS, Admission, Identity, PlainRequest
+from tests.support.memory import AllowAll, SlowBroker
+from ws4redis_tx.core.admission import Admission, Identity, PlainRequest
 from ws4redis_tx.core.errors import Denied, WS4RedisError
-from ws4redis_tx.core.handshake import TICKET_PREFIX
 from ws4redis_tx.service import Publisher, ServerConfig
 from ws4redis_tx.testing import (
     CentrifugeClient,
@@ -231,21 +232,25 @@ class ReconnectTests(ClientTestCase):
         self.assertEqual(sorted(again.subscriptions), ["group:staff:kept", "user:kept"])
 
     def test_it_connects_with_the_same_arguments(self) -> None:
-        authorizer = Waiting()
-        self.use(authorizer)
         seen: list[Any] = []
 
-        def authorize(handshake: Any, rights: Any) -> Admission:
-            seen.append(
-                (handshake.headers.get("x"), handshake.headers["cookie"], handshake.credential)
-            )
-            return Admission(ANONYMOUS, tuple(rights), PlainRequest("", ANONYMOUS))
+        class Seeing(AllowAll):
+            def authorize(self, handshake: Any, rights: Any) -> Admission:
+                seen.append((handshake.headers["x"], handshake.headers["cookie"]))
+                return super().authorize(handshake, rights)
 
-        authorizer.authorize = authorize  # type: ignore[method-assign]
-        client = self.connect(cookies={"a": "b"}, headers={"X": "y"}, token=f"{TICKET_PREFIX}x")
+        self.use(Seeing())
+        client = self.connect(cookies={"a": "b"}, headers={"X": "y"})
         client.reconnect()
-        self.assertEqual(len(seen), 2)
-        self.assertEqual(seen[0], seen[1])
+        self.assertEqual(seen, [("y", "a=b")] * 2)
+
+    def test_it_shows_its_token_again(self) -> None:
+        secret, now = "s" * 32, int(time.time())
+        self.use(token_secret=(secret,))
+        token = jwt.encode({"sub": "mary", "iat": now, "exp": now + 600}, secret, "HS256")
+        client = self.connect(token=token)
+        self.assertTrue(client.welcome["expires"])
+        self.assertEqual(client.reconnect().welcome["ttl"], client.welcome["ttl"])
 
 
 class ProtobufReconnectTests(ReconnectTests):

@@ -46,7 +46,7 @@ class ConnectionClaims:
 
     ``sub`` is the name in the user's channels, ``""`` for an anonymous visitor; ``pk`` their
     primary key. ``info`` is JSON, or ``b""``. ``subs`` has the channels of the claim ``subs``, each
-    with its own ``info``. ``issued`` and ``expires`` are in seconds since the epoch. ``text`` is
+    with its own ``info``, and with what the client is told of it (``data``). ``issued`` and ``expires`` are in seconds since the epoch. ``text`` is
     the token itself.
     """
 
@@ -55,7 +55,7 @@ class ConnectionClaims:
     pk: str | None
     info: bytes
     channels: tuple[str, ...]
-    subs: Mapping[str, bytes]
+    subs: Mapping[str, tuple[bytes, bytes]]
     tenant: str
     issued: float | None
     expires: float | None
@@ -88,7 +88,8 @@ def read_connection(claims: dict[str, Any], text: str) -> ConnectionClaims:
     for name, options in (subs or {}).items():
         if not isinstance(options, dict | None):
             raise TokenInvalid("subs", "holds something that is not an object")
-        infos[_checked_name("subs", name)] = _info(options or {})
+        options = options or {}
+        infos[_checked_name("subs", name)] = _info(options), _info(options, "data")
     sub = _text(claims, "sub")
     pk = claims.get("pk")
     if isinstance(pk, int) and not isinstance(pk, bool) and abs(pk) < 2**128:
@@ -191,14 +192,14 @@ def _tenant(claims: dict[str, Any]) -> str:
         raise TokenInvalid("tenant", "is not the name of a tenant") from None
 
 
-def _info(claims: dict[str, Any]) -> bytes:
-    value = claims.get("info")
+def _info(claims: dict[str, Any], name: str = "info") -> bytes:
+    value = claims.get(name)
     if value is None:
         return b""
     try:
         return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
     except (RecursionError, ValueError):
-        raise TokenInvalid("info", "cannot be JSON") from None
+        raise TokenInvalid(name, "cannot be JSON") from None
 
 
 def finite(text: str) -> float:

@@ -24,6 +24,8 @@ MOST_BYTES = 32 * 1024
 
 _ALGORITHM = "HS256"
 
+_REMEMBERED = 256  # tokens
+
 
 class Tokens:
     """Verifies tokens that were signed with one of ``secrets``, and signs with the first.
@@ -32,7 +34,7 @@ class Tokens:
     :param unix_time: the clock, in seconds since the epoch.
     """
 
-    __slots__ = ("_endless", "_secrets", "_unix_time")
+    __slots__ = ("_endless", "_known", "_secrets", "_unix_time")
 
     def __init__(
         self,
@@ -44,13 +46,21 @@ class Tokens:
         self._secrets = tuple([each.encode() for each in secrets])
         self._endless = endless
         self._unix_time = unix_time
+        # A token is shown once, and asked about several times. Threads may share this.
+        self._known: dict[str, tuple[dict[str, Any], ConnectionClaims]] = {}
 
     def connection(self, text: str, *, recheck: bool = False) -> ConnectionClaims:
         """Raises ``TokenInvalid`` or ``TokenExpired``. A ``recheck`` does not judge the times: the
         token was good when its connection began, whose end somebody else looks after.
         """
-        claims = self._verified(text)
-        found = read_connection(claims, text)
+        known = self._known.get(text)
+        if known is None:
+            claims = self._verified(text)
+            known = claims, read_connection(claims, text)
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[text] = known
+        claims, found = known
         if not recheck:
             check_times(claims, self._unix_time(), endless=self._endless)
         return found

@@ -210,6 +210,12 @@ def _refresh(connection: Connection, number: int, request: Values) -> Any:
 
 @inlineCallbacks
 def _sub_refresh(connection: Connection, number: int, request: Values) -> Any:
+    if not request.get("channel"):
+        connection.protocol.note(
+            "sub_refresh",
+            "A client was disconnected: its sub_refresh came without a channel, as that of "
+            "centrifuge-python before 0.5.1 does",
+        )
     name = yield _name(connection, request)
     if not request.get("token"):
         raise CommandError(errors.BAD_REQUEST)

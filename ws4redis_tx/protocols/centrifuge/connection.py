@@ -41,10 +41,9 @@ class Connection:
     """A session's ``state``. Small, as there is one for each client."""
 
     __slots__ = (
-        "_messages", "_packed", "_running", "_timers", "_waiting", "aliases", "claimed", "client",
-        "codec", "connected", "expires", "feed", "grants", "identity", "info", "known", "pinged",
-        "protocol", "refused", "session", "stream", "subscriptions",
-        "websocket_pings",
+        "_messages", "_packed", "_running", "_timers", "_waiting", "aliases", "answered", "claimed",
+        "client", "codec", "connected", "expires", "feed", "grants", "identity", "info", "known",
+        "pinged", "protocol", "refused", "session", "stream", "subscriptions", "websocket_pings",
     )  # fmt: skip
 
     def __init__(
@@ -63,9 +62,11 @@ class Connection:
         """What a token says of the client: JSON, if anything."""
         self.expires: float | None = None
         """When the token ends that it came with, in seconds since the epoch."""
-        self.claimed: Mapping[str, bytes] = {}
-        """The names of channels that a token subscribes it to, and what it says there of it."""
-        self.stream: Values = {}
+        self.claimed: Mapping[str, tuple[bytes, bytes]] = {}
+        """The names of channels that a token subscribes it to, what it says there of the client,
+        and what it tells the client.
+        """
+        self.stream: Mapping[str, str] | None = None
         """What a stream's client must know to send more."""
         self.websocket_pings = "cf_ws_frame_ping_pong=true" in session.handshake.query
         """Whether it wants no pings of the protocol."""
@@ -78,6 +79,8 @@ class Connection:
         self.known: Deferred[None] | None = None
         """Fires when hooks may be told of it, if there are any."""
         self.connected = False
+        """Whether ``connect`` has come."""
+        self.answered = False
         """Whether ``connect`` was answered."""
         self.refused = False
         """Whether it was answered with an error: nothing is answered any more."""
@@ -88,7 +91,9 @@ class Connection:
         self._messages: list[bytes] = []
         self._running = False
         self._timers: dict[str, Any] = {}
-        self.set_timer("stale", self.config.centrifuge_connect_timeout, errors.STALE)
+        self.set_timer(
+            "stale", self.config.centrifuge_connect_timeout, self.disconnect, errors.STALE
+        )
 
     @property
     def config(self) -> ServerConfig:
@@ -111,11 +116,10 @@ class Connection:
     def namespace(self) -> Namespace:
         return namespace(self.config.prefix, self.identity.tenant)
 
-    def set_timer(self, name: str, seconds: float, ending: Disconnection) -> None:
-        """Disconnect in so many seconds, unless ``stop_timer`` is called before."""
+    def set_timer(self, name: str, seconds: float, function: Any, argument: Any) -> None:
+        """Call it in so many seconds, unless ``stop_timer`` is called or the client gone before."""
         self.stop_timer(name)
-        reactor = self.protocol.reactor
-        self._timers[name] = reactor.callLater(seconds, self.disconnect, ending)
+        self._timers[name] = self.protocol.reactor.callLater(seconds, function, argument)
 
     def stop_timer(self, name: str) -> None:
         timer = self._timers.pop(name, None)
@@ -174,17 +178,20 @@ class Connection:
                     if not answer.called or answer.paused:
                         self.flush()
                     yield answer
-            except CommandError as error:
-                self.refuse(number, error.error)
-            except BrokerUnavailable:
-                self.refuse(number, errors.INTERNAL)
             except Ends as end:
                 self.flush()
                 self.disconnect(end.disconnection)
-            except Exception:
-                self.protocol.failed(f"The command {name} of a client failed", Failure())
-                self.refuse(number, errors.INTERNAL)
+            except Exception as error:
+                self.refuse(number, self.error_for(name, error))
         self._waiting, self._running = None, False
+
+    def error_for(self, name: str, raised: Exception) -> errors.Error:
+        """What a command is answered that has raised this just now."""
+        if isinstance(raised, CommandError):
+            return raised.error
+        if not isinstance(raised, BrokerUnavailable):
+            self.protocol.failed(f"The command {name} of a client failed", Failure())
+        return errors.INTERNAL
 
     def _judge(self, command: Values | None) -> tuple[int, str]:
         """The number and the name of a command that may come now, or ``""``."""
@@ -269,18 +276,12 @@ class Connection:
         answered = subscription.live
         self.remove(subscription)
         if answered:
-            told = {"code": ending.code, "reason": ending.reason}
-            self.push({"channel": subscription.name.text, "unsubscribe": told})
+            self.push({"channel": subscription.name.text, "unsubscribe": ending._asdict()})
 
     def remove(self, subscription: Subscription) -> None:
         if subscription.stands:
             del self.subscriptions[subscription.name.text]
         subscription.stop()
-
-    def lost(self, facility: str) -> None:
-        """The visitor has lost a right on ``facility``."""
-        for each in self.without_token(facility):
-            self.end(each, errors.SERVER_UNSUBSCRIBE)
 
     def without_token(self, facility: str) -> Iterable[Subscription]:
         """The subscriptions on ``facility`` to which a right is needed."""

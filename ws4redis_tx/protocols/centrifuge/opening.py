@@ -30,12 +30,16 @@ def connect(connection: Connection, number: int, request: Values) -> Any:
     try:
         yield _identify(connection, request)
         subscriptions, answers = yield _subscribe(connection, request)
-    except CommandError as error:
-        if error.error.temporary:
-            yield connection.protocol.late()
-        connection.refuse(number, error.error)
-        connection.refused = True
-        connection.set_timer("refused", REFUSED_TIMEOUT, errors.STALE)
+    except Ends:
+        raise
+    except Exception as raised:
+        error = connection.error_for("connect", raised)
+        if error.temporary:
+            yield connection.protocol.late(connection)
+        connection.refuse(number, error)
+        connection.refused = connection.answered = True
+        seconds = min(REFUSED_TIMEOUT, connection.config.centrifuge_connect_timeout)
+        connection.set_timer("refused", seconds, connection.disconnect, errors.STALE)
         return
     subscriptions = [each for each in subscriptions if each.stands]
     answers = {each.name.text: answers[each.name.text] for each in subscriptions}
@@ -48,8 +52,9 @@ def connect(connection: Connection, number: int, request: Values) -> Any:
     if not connection.websocket_pings:
         answer |= {"ping": max(1, round(config.centrifuge_ping)), "pong": True}
     answer |= connection.protocol.tokens.lifetime(connection.expires)
-    answer |= connection.stream
+    answer |= connection.stream or {}
     connection.reply(number, "connect", answer)
+    connection.answered = True
     connection.protocol.connected(connection)
     if subscriptions:
         connection.flush()
@@ -98,7 +103,9 @@ def _subscribe(connection: Connection, request: Values) -> Any:
             if name not in connection.claimed:
                 yield ask_for(connection, read, {})
             subscription = begin(connection, read, {}, server_side=True)
-            answers[name] = yield subscription.start(asked)
+            answer = yield subscription.start(asked)
+            _, data = connection.claimed.get(name, (b"", b""))
+            answers[name] = {**answer, "data": data} if data else answer
         except CommandError as error:
             if error.error == errors.UNKNOWN_CHANNEL and not strict:
                 raise Ends(errors.BAD) from None

@@ -128,11 +128,15 @@ class CentrifugeProtocol:
 
     def handshake(self, session: ISession) -> None:
         handshake = session.handshake
-        if handshake.path != f"{self.path}websocket":
+        if handshake.stream:
+            kind = handshake.headers.get("content-type", "").lower()
+            format = "protobuf" if kind.startswith("application/octet-stream") else "json"
+        elif handshake.path == f"{self.path}websocket" and not handshake.events:
+            chosen = [each for each in handshake.subprotocols if each in _SUBPROTOCOLS]
+            session.handshake = replace(handshake, subprotocols=tuple(chosen[:1]))
+            format = _SUBPROTOCOLS[chosen[0]] if chosen else _format_in(handshake.query)
+        else:
             raise Denied(404, f"There is nothing here. Clients connect at {self.path}websocket.")
-        chosen = [each for each in handshake.subprotocols if each in _SUBPROTOCOLS]
-        session.handshake = replace(handshake, subprotocols=tuple(chosen[:1]))
-        format = _SUBPROTOCOLS[chosen[0]] if chosen else _format_in(handshake.query)
         session.outbox.codec = self._codec(format, session.outbox.codec)
         session.feed = MultiplexedFeed(session.outbox)
 
@@ -166,6 +170,7 @@ class CentrifugeProtocol:
 
     def opened(self, session: ISession) -> Deferred[None] | None:
         connection = Connection(self, session, session.outbox.codec, session.feed)
+        connection.stream = session.handshake.stream
         session.state = connection
         if self._forget is None:
             self._forget = self.broker.on_lost(self._lost)
@@ -273,9 +278,13 @@ class CentrifugeProtocol:
         """Fire when it is time to try again."""
         return deferLater(self.reactor, RETRY_INTERVAL)
 
-    def late(self) -> Deferred[None]:
-        """Fire when a client may be told to come back: some come back at once."""
-        return deferLater(self.reactor, self._random.uniform(1.0, 3.0))
+    def late(self, connection: Connection) -> Deferred[None]:
+        """Fire when a client may be told to come back: some come back at once. Never if it is gone
+        by then.
+        """
+        waiting: Deferred[None] = Deferred()
+        connection.set_timer("late", self._random.uniform(1.0, 3.0), waiting.callback, None)
+        return waiting
 
 
 _read_name = lru_cache(maxsize=4096)(read_name)

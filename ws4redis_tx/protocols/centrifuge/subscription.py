@@ -287,6 +287,6 @@ def begin(
     if claims is not None:
         subscription.take(claims)
     elif server_side and name.text in connection.claimed:
-        subscription.own, subscription.info = True, connection.claimed[name.text]
+        subscription.own, (subscription.info, _) = True, connection.claimed[name.text]
     connection.subscriptions[name.text] = subscription
     return subscription

@@ -112,13 +112,13 @@ class TokenRules:
 
     def _take(self, connection: Connection, claims: ConnectionClaims) -> None:
         connection.info = claims.info
-        connection.claimed = {**dict.fromkeys(claims.channels, b""), **claims.subs}
+        connection.claimed = {**dict.fromkeys(claims.channels, (b"", b"")), **claims.subs}
         connection.expires = claims.expires
         if claims.expires is None:
             connection.stop_timer("expired")
         else:
             left = self._time_left(claims.expires)
-            connection.set_timer("expired", left, errors.CONNECTION_EXPIRED)
+            connection.set_timer("expired", left, connection.disconnect, errors.CONNECTION_EXPIRED)
 
     def _time_left(self, expires: float) -> float:
         """Seconds, with those in which the client may still bring another token."""
@@ -147,11 +147,7 @@ class TokenRules:
         before = connection.claimed
         connection.handshake, connection.identity = handshake, admission.identity
         self._take(connection, claims)
-        answer: Values = {}
-        if claims.expires is not None:
-            answer = {"client": connection.client, "version": connection.protocol.version}
-            answer |= self.lifetime(claims.expires)
-        connection.reply(number, "refresh", answer)
+        connection.reply(number, "refresh", self.lifetime(claims.expires))
         yield self._drop_lost(connection, set(before) - set(connection.claimed))
 
     @inlineCallbacks
