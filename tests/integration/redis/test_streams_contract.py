@@ -13,7 +13,7 @@ from twisted.trial.unittest import TestCase
 from tests.support.brokers import Listener, start_broker
 from tests.support.redis import RedisServer
 from ws4redis_tx.core.errors import BrokerUnavailable
-from ws4redis_tx.core.messages import Arrival, Joined, Publication
+from ws4redis_tx.core.messages import Arrival, ClientMessage, Joined, Publication
 from ws4redis_tx.core.names import side_channel
 from ws4redis_tx.core.positions import History, Kept, Stream, Wanted
 from ws4redis_tx.delivery.direct import CAREFUL
@@ -251,7 +251,7 @@ class StreamContract:
     def test_info_comes_with_the_message_and_is_in_the_history(self) -> Any:
         listener = Listener()
         yield self.broker.listen(F, listener)
-        yield self.publish(b"a payload", info=INFO)
+        yield self.publish(ClientMessage(b"a payload", "f"), info=INFO)  # as hooks return it
         yield self.publish(b"another")
         yield listener.wait_for(2)
         told = [(each.payload, each.info, each.offset) for each in listener.publications]
