@@ -35,6 +35,7 @@ from ws4redis_tx.core.names import Namespace, check_tenant, known_rights, namesp
 from ws4redis_tx.core.positions import history_of
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
 from ws4redis_tx.emulation.http import Emulation
+from ws4redis_tx.occupancy.observer import observe
 from ws4redis_tx.protocols.centrifuge.assembly import centrifuge
 from ws4redis_tx.protocols.classic import ClassicProtocol
 from ws4redis_tx.protocols.interfaces import IProtocol
@@ -180,8 +181,7 @@ def make_factory(
     The caller starts and stops ``broker``, and closes the websockets before it stops it:
     ``factory.drain(1001)`` fires when they are gone. ``subscriber`` defaults to
     ``config.subscriber``. With ``config.django``, ``authorizer`` defaults to Django's and ``hooks``
-    to those that send Django's signals; without it, all visitors are anonymous and there are no
-    hooks.
+    to those that send Django's signals; without it, all visitors are anonymous.
     """
     reactor = _reactor(reactor)
     make_subscriber = _subscriber(config, subscriber)
@@ -192,10 +192,13 @@ def make_factory(
     log = ClientLog(reactor)
     classic = ClassicProtocol(config, broker, make_subscriber, reactor, log.note)
     protocols: list[IProtocol] = [classic]
+    occupancy, of_presence = observe(config, broker, reactor)
     if config.centrifuge_url:
-        authorizer, protocol = centrifuge(config, broker, authorizer, reactor, log, __version__)
+        authorizer, protocol = centrifuge(
+            config, broker, authorizer, reactor, log, __version__, occupancy
+        )
         protocols.append(protocol)
-    observers = _observers(hooks, reactor)
+    observers = [*_observers(hooks, reactor), *of_presence]
     server = Server(config, broker, authorizer, protocols, reactor, log, observers, EventStream)
     if config.centrifuge_url:
         server.http = Emulation(server, config.centrifuge_url)

@@ -22,7 +22,10 @@ ROOMS: dict[str, set[str]] = {
     "scheduling": {"core"},
     "redis.wire": {"core", "scheduling"},
     "redis.history": {"core", "redis.wire"},
-    "redis": {"core", "delivery", "scheduling", "redis.wire", "redis.history"},
+    "redis.presence": {"core", "redis.wire"},
+    "redis": {
+        "core", "delivery", "scheduling", "redis.wire", "redis.history", "redis.presence",
+    },
     "revocation": {"core", "core.tokens", "config", "scheduling"},
     "protocols": {"core", "config", "delivery", "scheduling"},
     "protocols.centrifuge.wire": {"core", "delivery"},
@@ -37,6 +40,7 @@ ROOMS: dict[str, set[str]] = {
     "emulation": {
         "core", "delivery", "scheduling", "protocols.centrifuge.wire", "sessions", "sse",
     },
+    "occupancy": {"core", "config", "scheduling"},
     "threads": {"core", "config", "redis", "doors"},
     "django": {"core", "core.tokens", "config", "revocation", "threads", "doors"},
     "system": {"core", "config", "doors"},
@@ -52,8 +56,8 @@ ROOMS: dict[str, set[str]] = {
 
 # Thin modules that other people's code imports. They lead into rooms, and may import any room.
 DOORS = {
-    "__init__", "apps", "context_processors", "policies", "publisher", "redis_store", "service",
-    "settings", "signals", "subscriber", "tap", "templatetags", "tickets", "tokens",
+    "__init__", "apps", "context_processors", "policies", "presence", "publisher", "redis_store",
+    "service", "settings", "signals", "subscriber", "tap", "templatetags", "tickets", "tokens",
 }  # fmt: skip
 
 # Old import paths of promised names, a line or two each. These are doors, too.

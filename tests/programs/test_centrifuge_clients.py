@@ -5,6 +5,10 @@ Issue 17.
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -23,7 +27,7 @@ from tests.support.centrifuge_clients import (
 )
 from tests.support.clients import open_websocket
 from tests.support.django import SETTINGS, cookies_of, environment, in_thread, log_in
-from tests.support.programs import Program, twistd
+from tests.support.programs import Program, twistd, until
 from tests.support.redis import RedisServer
 from tests.support.sizes import FULL
 from ws4redis_tx.core.positions import History
@@ -52,6 +56,9 @@ class ClientTests:
     library: Library
     every = False
     """Whether ``make test`` runs all tests, and not only those that all libraries have to pass."""
+    options: Sequence[str] = ()
+    """Of the server."""
+    kills = KILLS
     program: Program
 
     @inlineCallbacks
@@ -65,15 +72,22 @@ class ClientTests:
         self.cookies = cookies_of((yield log_in("john")))
 
     @inlineCallbacks
-    def start(self, *options: str) -> Any:
+    def start(self) -> Any:
         """Fire when the server is ready, again or for the first time."""
         self.program = twistd(
             f"--settings={SETTINGS}", f"--listen=tcp:{self.port}:interface=127.0.0.1",
             f"--redis={self.redis.address}", f"--centrifuge-url={URL}",
-            f"--history=chat/*={KEPT.size},{KEPT.seconds}", *options, **environment(),
+            f"--history=chat/*={KEPT.size},{KEPT.seconds}", "--presence=chat/*",
+            *self.options, **environment(),
         )  # fmt: skip
         self.addCleanup(self.program.end)
-        yield self.program.wait_for("Ready: websockets at")
+        yield self.program.wait_for(r"process#info\] Ready: websockets at")
+
+    def kill(self) -> Any:
+        return self.program.signal_and_wait("KILL")
+
+    def start_again(self) -> Any:
+        return self.start()
 
     @inlineCallbacks
     def connect(self, *channels: str, **options: Any) -> Any:
@@ -122,20 +136,26 @@ class ClientTests:
     def check_over_kills(self, client: DrivenClient) -> Any:
         """Publish while the server is killed again and again, and check what was heard."""
         count = 0
-        for _ in range(KILLS):
+        for _ in range(self.kills):
             # The server is killed while it delivers.
             publishing = self.publish_numbers(range(count, count + PUBLISHED))
             yield client.until(lambda count=count: len(client.heard(USER)) > count + 3)
-            yield self.program.signal_and_wait("KILL")
+            yield self.kill()
             yield publishing
             count += PUBLISHED
             yield self.publish_numbers(range(count, count + PUBLISHED))
             count += PUBLISHED
-            yield self.start()
+            yield self.start_again()
+            # It recovers while messages come. More would be more than it may miss.
+            for _ in range(100):
+                yield self.publish_numbers(range(count, count + 1))
+                count += 1
+                if client.heard(USER)[-1]["number"] == count - 1:
+                    break
             yield self.heard_all(client, count)
         self.check_numbers(client, count)
         again = client.events("subscribed", wasRecovering=True)
-        self.assertEqual(len(again), KILLS * len(CHANNELS))
+        self.assertEqual(len(again), self.kills * len(CHANNELS))
         self.assertEqual({each["recovered"] for each in again}, {True})
 
     @inlineCallbacks
@@ -328,6 +348,38 @@ class ClientTests:
         bad.do("token", channel="", token=token[:-6] + "forged")
         yield bad.next("disconnected", code=3500)
 
+    @inlineCallbacks
+    def test_knows_who_is_there(self) -> Any:
+        self.only_full()
+        yield self.start()
+        client = yield self.connect(BROADCAST)
+        cookies = cookies_of((yield log_in("mary")))
+        mary = yield self.connect(BROADCAST, cookies=cookies)
+        id = mary.events("connected")[0]["client"]
+        yield client.until(
+            lambda: any(each["info"]["client"] == id for each in client.events("join"))
+        )
+        present = yield client.ask("presence", channel=BROADCAST)
+        users = {info["user"] for info in present["clients"].values()}
+        self.assertEqual((users, len(present["clients"])), ({"john", "mary"}, 2))
+        self.assertIn(id, present["clients"])
+        counted = yield mary.ask("presence_stats", channel=BROADCAST)
+        self.assertEqual((counted["clients"], counted["users"]), (2, 2))
+        yield self.publish(BROADCAST, b'"before"')
+        yield mary.next("publication")
+        mary.do("unsubscribe", channel=BROADCAST)
+        left = yield client.next("leave", channel=BROADCAST)
+        self.assertEqual((left["info"]["client"], left["info"]["user"]), (id, "mary"))
+        # In order with messages, and each once. Some libraries tell a client's own join, too.
+        others = [
+            each["event"]
+            for each in client.events("join", "publication", "leave")
+            if each["event"] == "publication" or each["info"]["user"] == "mary"
+        ]
+        self.assertEqual(others, ["join", "publication", "leave"])
+        present = yield client.ask("presence", channel=BROADCAST)
+        self.assertEqual([*present["clients"]], [client.events("connected")[0]["client"]])
+
 
 class NewestJavaScriptTests(ClientTests, TestCase):
     library = JavaScript("5.8.0")
@@ -405,3 +457,61 @@ class OlderPythonJsonTests(OlderPythonTests):
 
 class GoJsonTests(FullTests, TestCase):
     library = Go(protobuf=False)
+
+
+class HttpStreamTests(FullTests, TestCase):
+    library = JavaScript("5.8.0", transport="http_stream")
+
+
+class HttpStreamProtobufTests(FullTests, TestCase):
+    library = JavaScript("5.8.0", protobuf=True, transport="http_stream")
+
+
+class OldestHttpStreamTests(FullTests, TestCase):
+    library = JavaScript("4.0.0", transport="http_stream")
+
+
+class SseTests(FullTests, TestCase):
+    library = JavaScript("5.8.0", transport="sse")
+
+
+class OldestSseTests(FullTests, TestCase):
+    library = JavaScript("4.0.0", transport="sse")
+
+
+class TwoWorkersTests(FullTests):
+    """The server has two processes, either of which a request may reach. Both are killed at a time,
+    and start again by themselves.
+    """
+
+    options = ("--workers=2",)
+    kills = 2  # the next time, they wait longer before they start
+
+    def kill(self) -> None:
+        self.begun = self.program.printed.count("] Ready: ")
+        pids = dict(re.findall(r"\[worker (\d)\] Process (\d+)", self.program.printed))
+        for pid in pids.values():
+            os.kill(int(pid), signal.SIGKILL)
+
+    def start_again(self) -> Any:
+        return until(lambda: self.program.printed.count("] Ready: ") >= self.begun + 2)
+
+
+class TwoWorkersWebsocketTests(TwoWorkersTests, TestCase):
+    library = JavaScript("5.8.0")
+
+
+class TwoWorkersHttpStreamTests(TwoWorkersTests, TestCase):
+    library = JavaScript("5.8.0", transport="http_stream")
+
+
+class TwoWorkersSseTests(TwoWorkersTests, TestCase):
+    library = JavaScript("5.8.0", transport="sse")
+
+
+class TwoWorkersPythonTests(TwoWorkersTests, TestCase):
+    library = Python()
+
+
+class TwoWorkersGoTests(TwoWorkersTests, TestCase):
+    library = Go()

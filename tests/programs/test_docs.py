@@ -121,8 +121,8 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(set(self.fields) | elsewhere, {each.name for each in fields(ServerConfig)})
         # These have another type than the setting; a test below checks the listening addresses.
         others = (
-            "redis", "prefix", "history", "allowed_origins", "trusted_proxies", "listen",
-            "token_secret",
+            "redis", "prefix", "history", "presence", "allowed_origins", "trusted_proxies",
+            "listen", "token_secret",
         )  # fmt: skip
         for name, default in self.fields.items():
             if name not in others:

@@ -12,6 +12,16 @@ from twisted.python.failure import Failure
 
 import ws4redis_tx
 from ws4redis_tx import context_processors, policies, publisher, redis_store
+from ws4redis_tx.presence import (
+    Present,
+    PresentCount,
+    acount,
+    ais_online,
+    awho,
+    count,
+    is_online,
+    who,
+)
 from ws4redis_tx.publisher import SELF, RedisPublisher
 from ws4redis_tx.redis_store import RedisMessage, RedisStore
 from ws4redis_tx.service import (
@@ -95,8 +105,12 @@ def view(request: HttpRequest) -> HttpResponse:
     token: str = connection_token(request.user, 60, {"name": "Ann"}, ["broadcast:news"])
     channel: str = subscription_token("group:staff:news", request.user, ttl=60, info=None)
     by_token = isinstance(request.user, TokenUser)
+    here: list[Present] = who("chat", group="staff", request=request)
+    pages: PresentCount = count("chat")
+    names = [each.user for each in here if is_online(each.user)]
     return HttpResponse(
         f"{receivers} {position} {last!r} {ticket} {token} {channel} {by_token} {told} {context}"
+        f"{names} {pages + pages.users}"
     )
 
 
@@ -104,7 +118,8 @@ async def async_view(request: HttpRequest) -> HttpResponse:
     receivers: int = await RedisPublisher(facility="x", broadcast=True).apublish_message(b"hello")
     ticket: str = await amake_ticket(request)
     told: int = await ws4redis_tx.adisconnect(group="staff")
-    return HttpResponse(f"{receivers} {ticket} {told} {ws4redis_tx.__version__}")
+    here = len(await awho("chat")) + await acount("chat") + await ais_online("john")
+    return HttpResponse(f"{receivers} {ticket} {told} {here} {ws4redis_tx.__version__}")
 
 
 def rights(request: HttpRequest, channels: Sequence[str]) -> Sequence[str]:

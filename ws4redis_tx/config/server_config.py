@@ -38,6 +38,8 @@ class ServerConfig:
     prefix: str = _default("prefix")
     expire: int = _default("expire")
     history: tuple[tuple[str, int, int], ...] = _default("history")
+    presence: tuple[str, ...] = _default("presence")
+    presence_grace: int = _default("presence_grace")
     heartbeat: str | None = _default("heartbeat")
     subscriber: str | Callable[..., object] = _default("subscriber")  # noqa: RUF009
     token_secret: tuple[str, ...] = field(default=_default("token_secret"), repr=False)

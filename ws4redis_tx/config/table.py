@@ -115,6 +115,16 @@ SETTINGS = (
         "so on; the first pattern that matches counts",
     ),
     Setting(
+        name="WS4REDIS_PRESENCE", field="presence", option="presence", check="E033", shared=True,
+        default=None, kind=OptionalNames("chat/*"),
+        help="facilities [that know who is there](../presence.md), as shell patterns: `['chat/*']`",
+    ),
+    Setting(
+        name="WS4REDIS_PRESENCE_GRACE", field="presence_grace", option="presence-grace",
+        check="E034", default=10, kind=Count(least=0, most=40),
+        help="seconds after which a client whose connection was lost leaves; at most 40",
+    ),
+    Setting(
         name="WS4REDIS_SUBSCRIBER", field="subscriber", check="E005",
         default="ws4redis_tx.subscriber.RedisSubscriber", kind=_SUBSCRIBER,
         help="the subclass of `RedisSubscriber`, or its dotted name, that [decides what a "

@@ -6,6 +6,7 @@ import difflib
 import errno
 import random
 import sqlite3
+import sys
 from collections.abc import Iterable, Iterator
 
 MAX_SHOWN = 200
@@ -188,3 +189,10 @@ def _with_causes(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(each))
         yield each
         each = each.__cause__
+
+
+def remedy_in_test() -> str:
+    """The remedy in a test that has no Redis; ``""`` elsewhere."""
+    # Django's test environment puts an outbox there.
+    in_test = hasattr(sys.modules.get("django.core.mail"), "outbox")
+    return " In a test, wrap it in ws4redis_tx.testing.capture_messages()." if in_test else ""

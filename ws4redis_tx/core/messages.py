@@ -131,6 +131,26 @@ class Arrival(Publication):
         """``join`` or ``leave``; the payload is what is said of the client."""
 
 
+class Occupant(NamedTuple):
+    """A client that is present on a channel. ``user`` is ``""`` for an anonymous visitor. ``info``
+    is what is said of it: a JSON object, without a line break.
+    """
+
+    channel: bytes
+    client: str
+    user: str
+    info: bytes
+
+
+class Announced(NamedTuple):
+    """The answer to a server that says who is present at it: of how many clients and channels this
+    was known before, and which other servers have stopped saying so.
+    """
+
+    known: int
+    dead: Sequence[str]
+
+
 class Notice(NamedTuple):
     """Tells a client that keeps a position that the position has moved on, or that messages on the
     channels of ``gap`` may be missing before it.

@@ -161,7 +161,9 @@ class Stream:
         self.top = top
         """The number of its last message; 0 if there is none."""
         self.began = began
-        """The stamp of its first message; 0 if there is none."""
+        """The stamp of its first message; 0 if there is none. Negative if others were published
+        before it, of which only that is known: no earlier epoch fits.
+        """
         self._birth = birth
         self._entries = entries
         # The number of the first entry, or what proves that nothing is missing in front of it.

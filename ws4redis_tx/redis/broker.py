@@ -154,6 +154,11 @@ class RedisBroker(Service):
             self._dispatcher.read(message.channel, message)
         return message
 
+    @property
+    def presence(self) -> Commands:
+        """An ``IPresence``."""
+        return self.commands
+
     # Positions
 
     @property

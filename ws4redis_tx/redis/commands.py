@@ -16,6 +16,7 @@ from ws4redis_tx.core.positions import NOT_KEPT, Kept
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis import scripts
 from ws4redis_tx.redis.kept_commands import KeptCommands
+from ws4redis_tx.redis.presence.commands import PresenceCommands
 from ws4redis_tx.redis.wire.connection import RedisConnection
 from ws4redis_tx.redis.wire.protocol import LOST, Command, CommandProtocol, ResponseError
 from ws4redis_tx.redis.wire.refusals import Trouble, concerns_server, refuses_scripts
@@ -24,7 +25,7 @@ from ws4redis_tx.scheduling.timeouts import Timeouts
 _log = Logger()
 
 
-class Commands(KeptCommands):
+class Commands(KeptCommands, PresenceCommands):
     """Publishes and reads over one connection, hence in order.
 
     When an answer does not come within ``timeout`` seconds, the command fails and the connection is

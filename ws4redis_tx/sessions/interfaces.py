@@ -174,8 +174,6 @@ class ISessionObserver(Protocol):
         nothing. Fails with ``MessageRefused``.
         """
 
-    # These two may be absent.
-
     def subscribed(self, session: Session, channel: str) -> None:
         """A client with many channels has subscribed to one, named as in Redis."""
 

@@ -33,11 +33,9 @@ class Observed:
         return bool(self.observers)
 
     def tell(self, event: str, *arguments: Any) -> None:
-        """Tell each observer that knows of such events."""
+        """Tell each observer, by its method of this name."""
         for observer in self.observers:
-            function = getattr(observer, event, None)
-            if function is not None:
-                function(self, *arguments)
+            getattr(observer, event)(self, *arguments)
 
     def subscribed(self, channel: bytes) -> None:
         if self.observers:

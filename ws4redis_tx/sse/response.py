@@ -18,7 +18,7 @@ from ws4redis_tx.scheduling.immediate_writer import unsent_pieces
 from ws4redis_tx.sessions.interfaces import Ending
 from ws4redis_tx.sessions.session import Session
 
-USER_TIMEOUT = 60.0
+USER_TIMEOUT = 30.0
 """Seconds after which the system ends a connection whose client does not acknowledge anything. A
 client that only listens has no pong.
 """

@@ -23,7 +23,7 @@ from ws4redis_tx.scheduling.waiters import Callbacks, Waiters
 from ws4redis_tx.testing.memory.dispatcher import Dispatcher
 from ws4redis_tx.testing.memory.history_store import HistoryStore
 from ws4redis_tx.testing.memory.in_flight import InFlight, Message
-from ws4redis_tx.testing.memory.key_store import KeyStore
+from ws4redis_tx.testing.memory.key_store import KeyStore, PresenceStore
 
 
 class MemoryBroker:
@@ -47,12 +47,14 @@ class MemoryBroker:
         self._history = HistoryStore(lambda: self._in_flight.now, self._keys, history)
         self._dispatcher = Dispatcher(self._history, self._in_flight)
         self.hub, self._notes = self._dispatcher.hub, self._dispatcher.notes
+        self.presence = PresenceStore(self)
 
     def use_history(self, rules: HistoryRules, prefix: str = "") -> None:
         """Expect histories as a server with these settings does."""
         if (self._history.rules, self._history.prefix) != (rules, prefix):
             self._history.rules, self._history.prefix = rules, prefix
             self._dispatcher.use_history()
+        self.presence.prefix = prefix
 
     @property
     def persisted(self) -> dict[bytes, bytes]:

@@ -59,7 +59,7 @@ def make_memory_factory(
     broker = broker or MemoryBroker()
     if broker.clock is None:
         broker.clock = clock
-    if config.history or config.centrifuge_url:
+    if config.history or config.presence or config.centrifuge_url:
         broker.use_history(config.history, config.prefix)
     factory = make_factory(
         config,

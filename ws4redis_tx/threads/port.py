@@ -58,6 +58,12 @@ class IRedis(Protocol):
     async def aposition(self) -> str:
         """The current position, for a coroutine."""
 
+    def ask(self, command: str, *arguments: Any, instead: Instead) -> Any:
+        """Ask who is present, by a command of ``IPresence`` that changes nothing."""
+
+    async def aask(self, command: str, *arguments: Any) -> Any:
+        """``ask`` for a coroutine."""
+
     def put(self, key: bytes, value: bytes, seconds: int, *, instead: Instead) -> None:
         """Store ``value`` for ``seconds``, for one ``take``."""
 

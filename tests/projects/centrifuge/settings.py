@@ -37,6 +37,7 @@ WS4REDIS_TOKEN_SECRET = "the secret of the tokens in the cases"
 WS4REDIS_ENDLESS_TOKENS = True
 WS4REDIS_HISTORY = {"hist-*": (10, 3600)}
 WS4REDIS_PRESENCE = ["pres-*"]
+WS4REDIS_PRESENCE_GRACE = 0  # the reference server has none
 WS4REDIS_ALLOWED_ORIGINS = ["http://good.example"]
 
 

@@ -112,6 +112,8 @@ class SettingsTests(SynchronousTestCase):
             "WS4REDIS_HISTORY": {"orders": 100},
             "WS4REDIS_TOKEN_SECRET": "guessed",
             "WS4REDIS_CENTRIFUGE_URL": "connection",
+            "WS4REDIS_PRESENCE": "chat",
+            "WS4REDIS_PRESENCE_GRACE": 41,
             "WS4REDIS_CENTRIFUGE_NAMES": "no.such.callback",
             "WS4REDIS_RPC": "no.such.callback",
             "WS4REDIS_ENDLESS_TOKENS": "yes",

@@ -114,6 +114,18 @@ class CommandTests(ClientTestCase):
             found = client.history(KEPT, **options)["publications"]
             self.assertEqual([each["data"] for each in found], expected, options)
 
+    def test_it_sees_who_is_there_and_who_comes_and_goes(self) -> None:
+        self.use(John(), presence=("plain",))
+        client, other = self.connect(), self.connect()
+        for each in (client, other):
+            each.subscribe(PLAIN)
+        told = {each.id: {"user": "john", "client": each.id} for each in (client, other)}
+        self.assertEqual(client.presence(PLAIN), told)
+        other.unsubscribe(PLAIN)
+        info = told[other.id]
+        expected = [Push("join", PLAIN, info=info), Push("leave", PLAIN, info=info)]
+        self.assertEqual(client.pushes[-2:], expected)
+
     def test_an_error_is_raised_with_its_code(self) -> None:
         client = self.connect()
         error = self.assertRaises(CentrifugeError, client.history, PLAIN)

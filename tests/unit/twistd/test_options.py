@@ -36,6 +36,8 @@ WRITTEN: dict[str, tuple[list[str], Any]] = {
         ["--history=orders=5,60", "--history=chat/*=7,80"],
         (("orders", 5, 60), ("chat/*", 7, 80)),
     ),
+    "presence": (["--presence=chat/*", "--presence=news"], ("chat/*", "news")),
+    "presence_grace": (["--presence-grace=0"], 0),
     "heartbeat": (["--heartbeat=beat"], "beat"),
     "allowed_origins": (["--origin=https://a.example", "--origin=*"], ("https://a.example", "*")),
     "require_origin": (["--require-origin"], True),

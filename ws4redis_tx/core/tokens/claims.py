@@ -46,8 +46,8 @@ class ConnectionClaims:
 
     ``sub`` is the name in the user's channels, ``""`` for an anonymous visitor; ``pk`` their
     primary key. ``info`` is JSON, or ``b""``. ``subs`` has the channels of the claim ``subs``, each
-    with its own ``info``, and with what the client is told of it (``data``). ``issued`` and ``expires`` are in seconds since the epoch. ``text`` is
-    the token itself.
+    with its own ``info``, and with what the client is told there (``data``). ``issued`` and
+    ``expires`` are in seconds since the epoch. ``text`` is the token itself.
     """
 
     sub: str

@@ -15,7 +15,13 @@ from ws4redis_tx.protocols.centrifuge.protocol import CentrifugeProtocol
 
 
 def centrifuge(
-    config: ServerConfig, broker: Any, authorizer: Any, reactor: Any, log: Any, version: str
+    config: ServerConfig,
+    broker: Any,
+    authorizer: Any,
+    reactor: Any,
+    log: Any,
+    version: str,
+    occupancy: Any,
 ) -> tuple[Any, CentrifugeProtocol]:
     """The authorizer, which judges tokens too, and the protocol.
 
@@ -29,6 +35,7 @@ def centrifuge(
         reactor,
         version=version,
         tokens=tokens,
+        occupancy=occupancy,
         call=_caller(authorizer),
         names=_callable("WS4REDIS_CENTRIFUGE_NAMES", config.centrifuge_names),
         rpc=_callable("WS4REDIS_RPC", config.rpc),

@@ -19,10 +19,15 @@ from ws4redis_tx.protocols.centrifuge import errors
 from ws4redis_tx.protocols.centrifuge.errors import CommandError, Ends
 from ws4redis_tx.protocols.centrifuge.names import Name
 from ws4redis_tx.protocols.centrifuge.opening import connect
+from ws4redis_tx.protocols.centrifuge.presence import describe_client
 from ws4redis_tx.protocols.centrifuge.rights import need
-from ws4redis_tx.protocols.centrifuge.subscription import ask_for, begin, fits, history_for
+from ws4redis_tx.protocols.centrifuge.subscription import (
+    ask_for,
+    begin,
+    fits,
+    history_for,
+)
 from ws4redis_tx.protocols.centrifuge.wire.codec import describe, epoch_text
-from ws4redis_tx.protocols.centrifuge.wire.json import text
 from ws4redis_tx.protocols.centrifuge.wire.schema import Values
 
 if TYPE_CHECKING:
@@ -116,17 +121,6 @@ def _refused(failure: Any) -> None:
     if isinstance(refusal, HookFailed):
         raise CommandError(errors.INTERNAL) from None
     raise CommandError(errors.DENIED._replace(message=refusal.reason)) from None
-
-
-def describe_client(connection: Connection, chan_info: bytes = b"") -> bytes:
-    """What is said of a client, on one line."""
-    user = text(connection.identity.username or "")
-    parts = [b'"user":%b,"client":%b' % (user, text(connection.client))]
-    if connection.info:
-        parts.append(b'"conn_info":%b' % connection.info)
-    if chan_info:
-        parts.append(b'"chan_info":%b' % chan_info)
-    return b"{%b}" % b",".join(parts)
 
 
 @inlineCallbacks

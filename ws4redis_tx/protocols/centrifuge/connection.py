@@ -63,9 +63,7 @@ class Connection:
         self.expires: float | None = None
         """When the token ends that it came with, in seconds since the epoch."""
         self.claimed: Mapping[str, tuple[bytes, bytes]] = {}
-        """The names of channels that a token subscribes it to, what it says there of the client,
-        and what it tells the client.
-        """
+        """The names of channels that a token subscribes it to, what it says of it, and to it."""
         self.stream: Mapping[str, str] | None = None
         """What a stream's client must know to send more."""
         self.websocket_pings = "cf_ws_frame_ping_pong=true" in session.handshake.query
@@ -91,9 +89,8 @@ class Connection:
         self._messages: list[bytes] = []
         self._running = False
         self._timers: dict[str, Any] = {}
-        self.set_timer(
-            "stale", self.config.centrifuge_connect_timeout, self.disconnect, errors.STALE
-        )
+        seconds = self.config.centrifuge_connect_timeout
+        self.set_timer("stale", seconds, self.disconnect, errors.STALE)
 
     @property
     def config(self) -> ServerConfig:
@@ -293,7 +290,7 @@ class Connection:
         for name in list(self._timers):
             self.stop_timer(name)
         for each in list(self.subscriptions.values()):
-            each.stop()
+            each.stop(lost=True)
         self.subscriptions.clear()
         for grant in self.grants.values():
             self.session.withdraw(grant)

@@ -22,7 +22,7 @@ from twisted.internet.task import deferLater
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import ANONYMOUS
 from ws4redis_tx.core.errors import Denied
-from ws4redis_tx.core.names import side_channel
+from ws4redis_tx.core.names import about, side_channel
 from ws4redis_tx.delivery.multiplexed import MultiplexedFeed
 from ws4redis_tx.protocols.centrifuge import errors
 from ws4redis_tx.protocols.centrifuge.connection import Connection
@@ -149,6 +149,7 @@ class CentrifugeProtocol:
         return codec
 
     def _name_of(self, channel: bytes) -> str:
+        channel = about(self.config.prefix, channel) or channel
         named = self._named.get(channel)
         return name_of(self.config.prefix, channel) if named is None else named[0]
 

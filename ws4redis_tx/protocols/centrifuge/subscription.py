@@ -18,6 +18,7 @@ from ws4redis_tx.protocols.centrifuge.errors import (
     CommandError,
 )
 from ws4redis_tx.protocols.centrifuge.names import Name
+from ws4redis_tx.protocols.centrifuge.presence import enter, leave
 from ws4redis_tx.protocols.centrifuge.rights import need
 from ws4redis_tx.protocols.centrifuge.wire.codec import describe, epoch_text
 from ws4redis_tx.protocols.centrifuge.wire.schema import Values
@@ -107,8 +108,11 @@ class Subscription:
         broker, feed = connection.broker, connection.feed
         feed.catch(self.channel, self)
         listening: list[Deferred[None]] = []
-        if self.history is None:
+        has_presence = connection.protocol.has_presence(self.name)
+        if self.history is None or has_presence:
             self.sides = (connection.protocol.side_of(self.channel),)
+            if has_presence:
+                feed.catch(self.sides[0], self)
             listening.append(broker.listen(self.sides[0], feed))
         listening.append(broker.listen(self.channel, feed))
         if self.history is None and not any(map(waits, listening)):
@@ -174,12 +178,13 @@ class Subscription:
             self.connection.flush()
         begins, self.live, self.catching = not self.live, True, False
         feed = self.connection.feed
-        if self.shares_name:
-            feed.release(self.channel)
+        for channel in (self.channel, *self.sides) if self.shares_name else ():
+            feed.release(channel)
         for each in held:
             feed.deliver(each)
         if begins:
             self.connection.session.subscribed(self.channel)
+            enter(self)
 
     def fall_back(self) -> bool:
         """The connection to Redis is lost: hold what comes, until ``catch_up``. Return whether
@@ -221,8 +226,10 @@ class Subscription:
             self.connection.session.withdraw(self.right)
             self.right = None
 
-    def stop(self) -> None:
-        """Listen no more. Idempotent."""
+    def stop(self, *, lost: bool = False) -> None:
+        """Listen no more, as the client does not want it any more or its connection is ``lost``.
+        Idempotent.
+        """
         connection = self.connection
         if self.live:
             connection.session.unsubscribed(self.channel)
@@ -231,13 +238,14 @@ class Subscription:
         if self.timer is not None and self.timer.active():
             self.timer.cancel()
         self._give_up_right()
-        connection.feed.release(self.channel)
         if self.shares_name:
             connection.protocol.take_name(self.channel)
             self.shares_name = False
         for channel in (self.channel, *self.sides):
+            connection.feed.release(channel)
             connection.broker.unlisten(channel, connection.feed)
         self.sides = ()
+        leave(self, lost=lost)
 
 
 def _bounded(offset: int) -> int:

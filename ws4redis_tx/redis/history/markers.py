@@ -197,7 +197,7 @@ _NO_MARKER = Marker(0)
 
 def _read_marker(payload: bytes) -> Marker | None:
     stamp, *others = payload.split(b" ", 3)
-    numbers = [read_stamp(each) for each in (stamp, *others[:2])]
+    numbers = [read_stamp(each.removeprefix(b"-")) for each in (stamp, *others[:2])]
     if None in numbers:
         return None
     return Marker(*[each or 0 for each in numbers], *others[2:])  # type: ignore[arg-type]

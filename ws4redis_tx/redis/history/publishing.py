@@ -57,11 +57,12 @@ end
 """
 
 # For each channel: append the entry, and keep one more than the size, which proves that nothing is
-# missing before the oldest one. The count begins at 2 instead of 1 if there may have been messages
-# before it that are in no history. The entry comes first: only that can be refused for the type of
-# a key, and memory that is full refuses only the first write. The marker comes next: a user without
-# the permission to publish it leaves nothing. In a history that has expired, an
-# entry of version 0 tells of the last message before. A channel that fails harms no other.
+# missing before the oldest one. The count begins at 2 instead of 1, and its beginning is negative,
+# if there may have been messages before it that are in no history: no earlier epoch fits then. The
+# entry comes first: only that can be refused for the type of a key, and memory that is full refuses
+# only the first write. The marker comes next: a user without the permission to publish it leaves
+# nothing. In a history that has expired, an entry of version 0 tells of the last message before. A
+# channel that fails harms no other.
 PUBLISH_KEPT = (
     STAMPS
     + b"""
@@ -83,7 +84,7 @@ local function publish(i, stamp)
         local count, began, most = tonumber(known[2]), known[3], size + 1
         if not count or not began then
             count, began, most = 0, text(stamp), 1
-            if redis.call('EXISTS', list, channel) > 0 then count = 1 end
+            if redis.call('EXISTS', list, channel) > 0 then count, began = 1, '-' .. began end
         else
             proof = '0 ' .. text(stamp_at(pos)) .. ' ' .. text(count) .. ' '
         end

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from ws4redis_tx.core.messages import IFraming, Publication
+from ws4redis_tx.core.messages import Arrival, IFraming, Publication
 from ws4redis_tx.delivery.codecs import Codec
 from ws4redis_tx.protocols.centrifuge.wire import json as json_format
 from ws4redis_tx.protocols.centrifuge.wire.schema import CLIENT_INFO, Malformed, Values
@@ -85,14 +85,18 @@ class PushCodec(Codec):
         self.name = name
 
     def encode(self, publication: Publication, /) -> bytes:
-        pub = describe(publication, self.format)
         if publication.channel is None:
-            return self.push({"message": {"data": pub["data"]}})
-        return self.push({"channel": self.name(publication.channel), "pub": pub})
+            data = describe(publication, self.format)["data"]
+            return self.push({"message": {"data": data}})
+        return self.under(self.name(publication.channel), publication)
 
     def under(self, name: str, publication: Publication) -> bytes:
-        """The form of a publication on a channel that this client knows by another name."""
-        return self.push({"channel": name, "pub": describe(publication, self.format)})
+        """The form of a publication on a channel that this client knows by ``name``."""
+        if isinstance(publication, Arrival):
+            told = {publication.event: {"info": read_info(publication.payload)}}
+        else:
+            told = {"pub": describe(publication, self.format)}
+        return self.push({"channel": name, **told})
 
     def push(self, values: Values) -> bytes:
         return self.message({"push": values})
