@@ -47,9 +47,10 @@ ROOMS: dict[str, set[str]] = {
     "twistd": {
         "core", "config", "scheduling", "websocket", "threads", "django", "system", "doors",
     },
+    "testing.memory": {"core", "delivery", "redis", "redis.history"},
     "testing": {
-        "core", "config", "delivery", "scheduling", "redis", "redis.history", "threads", "django",
-        "system", "twistd", "doors",
+        "core", "config", "scheduling", "protocols.centrifuge.wire", "threads", "django", "system",
+        "twistd", "testing.memory", "doors",
     },
 }  # fmt: skip
 

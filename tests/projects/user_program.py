@@ -58,20 +58,30 @@ from ws4redis_tx.service import (
     parse_redis_address,
     use_monotonic_clock,
 )
-from ws4redis_tx.signals import client_connected, client_disconnected, message_received
+from ws4redis_tx.signals import (
+    client_connected,
+    client_disconnected,
+    client_subscribed,
+    client_unsubscribed,
+    message_received,
+)
 from ws4redis_tx.subscriber import RedisSubscriber
 from ws4redis_tx.testing import (
     CapturedMessage,
     CapturedMessages,
+    CentrifugeClient,
+    CentrifugeError,
     LiveServer,
     MemoryBroker,
     MemoryClient,
     MemoryEvents,
+    Push,
     RedisProcess,
     ServerProcess,
     capture_messages,
     client_frame,
     connect,
+    connect_centrifuge,
     listen,
     make_memory_factory,
 )
@@ -126,6 +136,8 @@ def left(connection: IConnection, closing: Closing, **kwargs: Any) -> None:
 
 client_connected.connect(came)
 message_received.connect(came)
+client_subscribed.connect(came)
+client_unsubscribed.connect(came)
 client_disconnected.connect(left)
 
 
@@ -250,6 +262,15 @@ def resuming(factory: WebSocketFactory) -> tuple[str | None, bool | None, list[s
     client: MemoryClient = connect(factory, "ws://localhost/ws/x", since="").reconnect()
     events: MemoryEvents = listen(factory, "http://localhost/ws/x").reconnect()
     return client.position, client.recovered, [*client.gap, *events.messages, events.position]
+
+
+def channels(factory: WebSocketFactory) -> tuple[list[Push], int]:
+    client: CentrifugeClient = connect_centrifuge(factory, token="…").reconnect()
+    try:
+        client.subscribe("broadcast:x")
+    except CentrifugeError as error:
+        return client.pushes, error.code
+    return client.pushes, 0
 
 
 def processes(redis: RedisProcess, server: ServerProcess) -> tuple[str, str, type[LiveServer]]:

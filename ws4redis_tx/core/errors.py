@@ -134,12 +134,17 @@ def _retry_after() -> tuple[tuple[str, str], ...]:
 
 class MessageRefused(WS4RedisError):
     """Raised by a hook to refuse a client's message. The websocket is closed with 1008 and
-    ``reason``, which the client receives.
+    ``reason``, which the client receives. A client with many channels is answered with the error
+    103 and ``reason`` instead.
     """
 
     def __init__(self, reason: str = "This message is not allowed.") -> None:
         self.reason = reason
         super().__init__(reason)
+
+
+class HookFailed(MessageRefused):
+    """A hook has failed, and the log says why. The client is told nothing more."""
 
 
 def cut(text: str, most: int) -> str:

@@ -203,6 +203,17 @@ def payload_of(message: Any) -> bytes:
     raise TypeError(f"A message is str or bytes, and this is a {kind.__name__}. {remedy}")
 
 
+class ClientMessage(RedisMessage):
+    """What a client with many channels publishes on ``channel``, as hooks are asked about it."""
+
+    channel: str
+
+    def __new__(cls, payload: bytes, channel: str) -> ClientMessage:
+        message = bytes.__new__(cls, payload)
+        message.channel = channel
+        return message
+
+
 class Published(int):
     """The number of subscribers that a message was published to, over all of its channels.
 

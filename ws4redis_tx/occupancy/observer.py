@@ -62,6 +62,12 @@ class OccupancyObserver:
     def message(self, session: object, payload: bytes) -> Deferred[bytes | None]:
         return succeed(payload)
 
+    def subscribed(self, session: object, channel: str) -> None:
+        """Its protocol makes it present."""
+
+    def unsubscribed(self, session: object, channel: str) -> None:
+        """Its protocol lets it leave."""
+
     def closed(self, session: Any, ending: Any) -> None:
         client, channels = self._present.pop(session, ("", []))
         # A visitor who was sent away does not come back.

@@ -54,6 +54,22 @@ class ISession(Protocol):
         Raises ``Denied`` if it is revoked already.
         """
 
+    @property
+    def observed(self) -> bool:
+        """Whether anybody is told of what the client does."""
+
+    def judge(self, message: bytes) -> Deferred[bytes | None] | None:
+        """Ask the hooks about a message that the client wants to publish. Fires with what is to be
+        published in its place, ``None`` for nothing. Fails with ``MessageRefused``. Returns
+        ``None`` if there is nobody to ask.
+        """
+
+    def subscribed(self, channel: bytes) -> None:
+        """Tell the hooks of a subscription, for which ``unsubscribed`` is called later."""
+
+    def unsubscribed(self, channel: bytes) -> None:
+        """Tell the hooks that a subscription has ended."""
+
     def withdraw(self, owner: Any) -> None:
         """The owner of an earlier ``authorize`` or ``admit`` holds nothing any more. Idempotent."""
 
@@ -86,10 +102,13 @@ class IProtocol(Protocol):
         """
 
     def opened(self, session: ISession) -> Deferred[Any] | None:
-        """The client was accepted. A failure, now or later, closes its connection with 1011."""
+        """The client was accepted. Return ``None``, or a Deferred that fires when the client is
+        known, and hooks are told of it. A failure, now or later, closes its connection with 1011.
+        """
 
     def received(self, session: ISession, payload: bytes) -> object:
-        """Take a message of the client's. May return a Deferred or a coroutine.
+        """Take a message of the client's. May return a Deferred or a coroutine. What of it is to be
+        published is asked of ``session.judge`` first.
 
         Called in order, without waiting for earlier results. A client's close is answered when all
         results are there, or after 2 s. ``BrokerUnavailable`` closes the connection with 1013, any

@@ -162,15 +162,23 @@ class ISessionObserver(Protocol):
         """A handshake was refused."""
 
     def opened(self, session: Session) -> None:
-        """A client was accepted. Its replay follows."""
+        """A client was accepted. Its replay follows, or the command that says who it is: it is not
+        ``admitted`` before.
+        """
 
     def live(self, session: Session) -> None:
-        """A client's replay is over, whether or not it succeeded."""
+        """A client's replay is over, whether or not it succeeded; or the client is known."""
 
     def message(self, session: Session, payload: bytes) -> Deferred[bytes | None]:
         """Fire with the bytes to publish in place of a client's message, or with ``None`` for
-        nothing. Never fails.
+        nothing. Fails with ``MessageRefused``.
         """
+
+    def subscribed(self, session: Session, channel: str) -> None:
+        """A client with many channels has subscribed to one, named as in Redis."""
+
+    def unsubscribed(self, session: Session, channel: str) -> None:
+        """Such a subscription has ended, at the latest with the session."""
 
     def closed(self, session: Session, ending: Ending) -> None:
         """A session for which ``opened`` was called is over."""

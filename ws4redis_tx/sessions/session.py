@@ -26,7 +26,8 @@ from ws4redis_tx.protocols.interfaces import IProtocol
 from ws4redis_tx.revocation.session_index import AdmissionRecord, IRevocable
 from ws4redis_tx.sessions.authorization import Authorization
 from ws4redis_tx.sessions.inbox import Inbox
-from ws4redis_tx.sessions.interfaces import Ending, ISessionObserver, ITransport
+from ws4redis_tx.sessions.interfaces import Ending, ITransport
+from ws4redis_tx.sessions.observed import Observed
 from ws4redis_tx.sessions.opening_handshake import OpeningHandshake
 from ws4redis_tx.sessions.peer_limits import PeerLimits
 
@@ -36,12 +37,12 @@ if TYPE_CHECKING:
 NOT_ALLOWED = "This is not allowed any more."
 
 
-class Session:
+class Session(Observed):
     """An ``ISession``, with everything that the server knows about one client."""
 
     __slots__ = (
         "_inbox", "_limits", "_since", "admitted", "authorizations", "ended", "feed", "handshake",
-        "observers", "opening", "outbox", "peer", "protocol", "server", "state", "transport",
+        "opening", "outbox", "peer", "protocol", "server", "state", "transport",
     )  # fmt: skip
 
     part = False
@@ -61,8 +62,7 @@ class Session:
         self.outbox = Outbox(
             transport.writer, transport.codec, self, config.max_pending, config.slow_reader
         )
-        self.observers: Sequence[ISessionObserver] = ()
-        """The observers that are told of this session."""
+        self.observers = ()
         if server.observers:
             self.observers = [each for each in server.observers if not each.idle]
         self.feed = Feed(self.outbox)
@@ -115,20 +115,16 @@ class Session:
             self._since = self.server.reactor.seconds()
             self.peer = self.handshake.peer
             self.server.opened(self)
-            for observer in self.observers:
-                observer.opened(self)
+            if self.observers:
+                self.tell("opened")
             try:
                 opened = self.protocol.opened(self) or succeed(None)
             except Exception:
                 opened = fail()
             opened.addErrback(self.fail, "Opening a websocket failed")
             if self.observers:
-                opened.addCallback(self._went_live)
+                opened.addCallback(lambda _: self.tell("live"))
             del self.handshake
-
-    def _went_live(self, _: object) -> None:
-        for observer in self.observers:
-            observer.live(self)
 
     def refuse(self, denied: Denied) -> None:
         """Answer the handshake with a status, and end."""
@@ -288,8 +284,8 @@ class Session:
             released.addErrback(partial(self.server.log.failed, "Releasing a websocket failed"))
         if self._since is not None:
             self.server.log.ended(self, ending.closing(self))
-            for observer in self.observers:
-                observer.closed(self, ending)
+            if self.observers:
+                self.tell("closed", ending)
 
     def _abandon(self) -> None:
         """Cancel the questions to the authorizer that are still waiting for an answer."""

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 
+from ws4redis_tx.core.errors import HookFailed, MessageRefused
+from ws4redis_tx.core.messages import ClientMessage
 from ws4redis_tx.core.positions import MOST, Wanted
 from ws4redis_tx.protocols.centrifuge import errors
 from ws4redis_tx.protocols.centrifuge.errors import CommandError, Ends
@@ -57,8 +59,8 @@ def _subscribe(connection: Connection, number: int, request: Values) -> Any:
     except BaseException:
         connection.remove(subscription)
         raise
-    if name.text not in connection.subscriptions:
-        return  # it was taken away meanwhile
+    if not subscription.stands:
+        raise CommandError(errors.DENIED)  # it was taken away meanwhile
     connection.reply(
         number, "subscribe", answer | connection.protocol.tokens.lifetime(subscription.expires)
     )
@@ -84,7 +86,11 @@ def _publish(connection: Connection, number: int, request: Values) -> Any:
         raise CommandError(errors.BAD_REQUEST)
     yield need(connection, name, "publish")
     channel = connection.protocol.channel_of(name, connection)
-    history, data = history_for(connection, name), request["data"]
+    data = yield _judged(connection, channel, request["data"])
+    if data is None:
+        connection.reply(number, "publish", {})
+        return
+    history = history_for(connection, name)
     seconds = connection.config.expire
     lasting = max(seconds, history.seconds) if history else seconds
     quota, peer = connection.protocol.quota, connection.handshake.peer
@@ -98,6 +104,23 @@ def _publish(connection: Connection, number: int, request: Values) -> Any:
         chosen.published = True
     yield connection.broker.publish([channel], data, seconds, None, history, info=info)
     connection.reply(number, "publish", {})
+
+
+def _judged(connection: Connection, channel: bytes, data: bytes) -> Any:
+    """What is to be published as the hooks want it; ``None`` for nothing, or a Deferred."""
+    if not connection.session.observed:
+        return data
+    message = ClientMessage(data, channel.decode(errors="replace"))
+    judged = connection.session.judge(message)
+    return data if judged is None else judged.addErrback(_refused)
+
+
+def _refused(failure: Any) -> None:
+    failure.trap(MessageRefused)
+    refusal = failure.value
+    if isinstance(refusal, HookFailed):
+        raise CommandError(errors.INTERNAL) from None
+    raise CommandError(errors.DENIED._replace(message=refusal.reason)) from None
 
 
 @inlineCallbacks

@@ -42,8 +42,8 @@ class Connection:
 
     __slots__ = (
         "_messages", "_packed", "_running", "_timers", "_waiting", "aliases", "answered", "claimed",
-        "client", "codec", "connected", "expires", "feed", "grants", "identity", "info", "pinged",
-        "protocol", "refused", "session", "stream", "subscriptions", "websocket_pings",
+        "client", "codec", "connected", "expires", "feed", "grants", "identity", "info", "known",
+        "pinged", "protocol", "refused", "session", "stream", "subscriptions", "websocket_pings",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +74,8 @@ class Connection:
         """The rights on each facility that were asked for."""
         self.subscriptions: dict[str, Subscription] = {}
         """By their names, those that were asked for too."""
+        self.known: Deferred[None] | None = None
+        """Fires when hooks may be told of it, if there are any."""
         self.connected = False
         """Whether ``connect`` has come."""
         self.answered = False
@@ -267,20 +269,16 @@ class Connection:
     # Subscriptions
 
     def end(self, subscription: Subscription, ending: Disconnection) -> None:
-        """Unsubscribe it, and tell the client."""
+        """Unsubscribe it, and tell the client, if its command was answered."""
+        answered = subscription.live
         self.remove(subscription)
-        told = {"code": ending.code, "reason": ending.reason}
-        self.push({"channel": subscription.name.text, "unsubscribe": told})
+        if answered:
+            self.push({"channel": subscription.name.text, "unsubscribe": ending._asdict()})
 
     def remove(self, subscription: Subscription) -> None:
-        if self.subscriptions.get(subscription.name.text) is subscription:
+        if subscription.stands:
             del self.subscriptions[subscription.name.text]
         subscription.stop()
-
-    def lost(self, facility: str) -> None:
-        """The visitor has lost a right on ``facility``."""
-        for each in self.without_token(facility):
-            self.end(each, errors.SERVER_UNSUBSCRIBE)
 
     def without_token(self, facility: str) -> Iterable[Subscription]:
         """The subscriptions on ``facility`` to which a right is needed."""

@@ -41,6 +41,8 @@ def connect(connection: Connection, number: int, request: Values) -> Any:
         seconds = min(REFUSED_TIMEOUT, connection.config.centrifuge_connect_timeout)
         connection.set_timer("refused", seconds, connection.disconnect, errors.STALE)
         return
+    subscriptions = [each for each in subscriptions if each.stands]
+    answers = {each.name.text: answers[each.name.text] for each in subscriptions}
     config = connection.config
     answer: Values = {
         "client": connection.client,

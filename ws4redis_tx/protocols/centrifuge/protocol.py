@@ -169,7 +169,7 @@ class CentrifugeProtocol:
         if clients > 1:
             self._named[channel] = known, clients - 1
 
-    def opened(self, session: ISession) -> None:
+    def opened(self, session: ISession) -> Deferred[None] | None:
         connection = Connection(self, session, session.outbox.codec, session.feed)
         connection.stream = session.handshake.stream
         session.state = connection
@@ -177,6 +177,9 @@ class CentrifugeProtocol:
             self._forget = self.broker.on_lost(self._lost)
         self._connections.add(connection)
         session.feed.go_live()
+        if session.observed:
+            connection.known = Deferred()
+        return connection.known
 
     def _lost(self) -> None:
         """The connection to Redis is lost, and the feeds have all that came over it."""
@@ -203,6 +206,9 @@ class CentrifugeProtocol:
     def connected(self, connection: Connection) -> None:
         """Its ``connect`` was answered."""
         self._pings.add(connection, after=0.5)
+        if connection.known is not None:
+            connection.flush()  # before what hooks send to it
+            connection.known.callback(None)
 
     def known_name(self, connection: Connection, text: str) -> Name | None:
         """The meaning of a name, if nobody must be asked. Raises ``CommandError``."""

@@ -14,6 +14,7 @@ from ws4redis_tx.core.errors import BrokerUnavailable, Denied, is_permission_den
 from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
 from ws4redis_tx.protocols.centrifuge.errors import (
     DENIED,
+    SERVER_UNSUBSCRIBE,
     TOO_MANY,
     CommandError,
 )
@@ -50,7 +51,8 @@ class Grant:
         connection.session.withdraw(self)
         if connection.grants.get(self.facility) is self:
             del connection.grants[self.facility]
-            connection.lost(self.facility)
+            for each in connection.without_token(self.facility):
+                connection.end(each, SERVER_UNSUBSCRIBE)
 
     def close(self, code: int, reason: str) -> None:
         self.connection.session.close(code, reason)
@@ -89,7 +91,7 @@ def _ask(connection: Connection, name: Name, right: str, wanted: set[str]) -> An
         grant = yield _authorize(connection, name.facility, {right} | had)  # the others may not be
     if known is not None:
         connection.session.withdraw(known)
-        del connection.grants[name.facility]
+        connection.grants.pop(name.facility, None)  # it may have been revoked meanwhile
     connection.grants[name.facility] = grant
     if len(connection.grants) > MOST_GRANTS:
         _forget_unused(connection)

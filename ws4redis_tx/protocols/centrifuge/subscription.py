@@ -85,6 +85,11 @@ class Subscription:
         # Up to where its last answer, or catching up, has told all.
         self._until: Position | None = None
 
+    @property
+    def stands(self) -> bool:
+        """Whether it has not been removed."""
+        return self.connection.subscriptions.get(self.name.text) is self
+
     def hold(self, publication: Publication) -> None:
         if self.live and not self.catching:
             self.connection.feed.pass_on(self._under_its_name(publication))
@@ -170,14 +175,14 @@ class Subscription:
         held, self._held, self._held_bytes = self._held or (), None, 0
         if held:
             self.connection.flush()
-        begins = not self.catching
-        self.live, self.catching = True, False
+        begins, self.live, self.catching = not self.live, True, False
         feed = self.connection.feed
         for channel in (self.channel, *self.sides) if self.shares_name else ():
             feed.release(channel)
         for each in held:
             feed.deliver(each)
         if begins:
+            self.connection.session.subscribed(self.channel)
             enter(self)
 
     def fall_back(self) -> bool:
@@ -226,9 +231,11 @@ class Subscription:
         """Listen no more, as the client does not want it any more or its connection is ``lost``.
         Idempotent.
         """
+        connection = self.connection
+        if self.live:
+            connection.session.unsubscribed(self.channel)
         self.live = False
         self._held = None
-        connection = self.connection
         if self.timer is not None and self.timer.active():
             self.timer.cancel()
         self._give_up_right()
