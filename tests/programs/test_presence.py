@@ -21,7 +21,7 @@ from tests.support.programs import Program, twistd
 from tests.support.redis import RedisServer
 from ws4redis_tx.occupancy.register import PATIENCE
 from ws4redis_tx.sessions.server import PING_INTERVAL
-from ws4redis_tx.sse.transport import USER_TIMEOUT
+from ws4redis_tx.sse.response import USER_TIMEOUT
 from ws4redis_tx.twistd.embedded_redis import free_port
 
 set_up_django()

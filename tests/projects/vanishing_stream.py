@@ -19,7 +19,7 @@ from twisted.internet.threads import deferToThread
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.service import make_service
 from ws4redis_tx.sessions import server
-from ws4redis_tx.sse import transport
+from ws4redis_tx.sse import response
 from ws4redis_tx.testing import MemoryBroker
 
 CLIENT = "127.0.0.5"
@@ -70,6 +70,6 @@ def failed(failure: Any) -> None:
 if __name__ == "__main__":
     if sys.argv[1:] == ["soon"]:
         server.PING_INTERVAL, server.PING_TIMEOUT = 1.0, 0.5
-        transport.USER_TIMEOUT = 1.0
+        response.USER_TIMEOUT = 1.0
     reactor.callWhenRunning(lambda: main().addErrback(failed))
     reactor.run()
