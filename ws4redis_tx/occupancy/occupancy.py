@@ -105,6 +105,10 @@ class Occupancy:
             self._lost.discard(key)
             self._leave(key)
 
+    def settled(self) -> Deferred[None]:
+        """Fire when all comings and goings until now were published, or cannot be."""
+        return succeed(None) if self._register is None else self._register.settled()
+
     def _leave(self, key: Key) -> None:
         self._register.remove(key)
 

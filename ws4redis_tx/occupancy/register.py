@@ -62,6 +62,7 @@ class Register:
         self._changes: deque[tuple[bool, Occupant]] = deque()  # comings and goings to be told
         self._entering: dict[Key, Waiters[None]] = {}
         self._asked: dict[bytes, Waiters[list[Occupant]]] = {}
+        self._settling = Waiters[None]()
         self._due = False  # whether a sign of life is
         self._working = False
         self._in_doubt = False  # whether Redis may know something else than it was told
@@ -116,6 +117,10 @@ class Register:
         self._wake()
         return present
 
+    def settled(self) -> Deferred[None]:
+        """Fire when Redis was told of all that has changed until now, or cannot be told."""
+        return self._settling.wait() if self._working else succeed(None)
+
     def beat(self) -> None:
         """Give a sign of life."""
         self._due = True
@@ -154,6 +159,7 @@ class Register:
         """Nothing is told any more for now."""
         entering, self._entering = self._entering, {}
         asked, self._asked = self._asked, {}
+        self._settling.fire(None)
         for waiting in entering.values():
             waiting.fire(None)
         for asking in asked.values():
@@ -165,6 +171,7 @@ class Register:
         if self._due and self._in_doubt:
             self._begin_anew()
         presence, known = self._presence, len(self._stored)
+        settling, self._settling = self._settling, Waiters()
         confirmed = self._to_confirm() if self._due else []
         (coming, going), due = self._portion(), self._due
         self._due = False
@@ -180,7 +187,10 @@ class Register:
         asked, self._asked = self._asked, {}
         for channel, asking in asked.items():
             presence.present(channel).addCallbacks(asking.fire, asking.fail)
-        answers = yield gather(telling)
+        try:
+            answers = yield gather(telling)
+        finally:
+            settling.fire(None)
         for each in coming:
             if each[:2] in self._entering:
                 self._entering.pop(each[:2]).fire(None)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 
-from ws4redis_tx.core.errors import HookFailed, MessageRefused
+from ws4redis_tx.core.errors import BrokerUnavailable, HookFailed, MessageRefused
 from ws4redis_tx.core.messages import ClientMessage
 from ws4redis_tx.core.positions import MOST, Wanted
 from ws4redis_tx.protocols.centrifuge import errors
@@ -76,6 +77,11 @@ def _unsubscribe(connection: Connection, number: int, request: Values) -> Any:
         if subscription.published:  # it comes before the answer
             yield connection.broker.fence([subscription.channel])
         connection.remove(subscription)
+        if connection.protocol.has_presence(subscription.name):
+            # Its own leave must have come and gone when it subscribes again.
+            yield connection.protocol.occupancy.settled()
+            with suppress(BrokerUnavailable):
+                yield connection.broker.fence()
     connection.reply(number, "unsubscribe", {})
 
 
