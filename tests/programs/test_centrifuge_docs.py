@@ -31,7 +31,7 @@ from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.protocols.centrifuge import errors
 from ws4redis_tx.protocols.centrifuge.commands import COMMANDS
 from ws4redis_tx.protocols.centrifuge.names import MOST_BYTES
-from ws4redis_tx.protocols.centrifuge.subscription import MOST_CHANNELS
+from ws4redis_tx.protocols.centrifuge.rights import MOST_CHANNELS
 
 CODE = "".join(
     each.read_text()

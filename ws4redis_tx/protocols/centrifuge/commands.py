@@ -21,9 +21,8 @@ from ws4redis_tx.protocols.centrifuge.errors import CommandError, Ends
 from ws4redis_tx.protocols.centrifuge.names import Name
 from ws4redis_tx.protocols.centrifuge.opening import connect
 from ws4redis_tx.protocols.centrifuge.presence import describe_client
-from ws4redis_tx.protocols.centrifuge.rights import need
+from ws4redis_tx.protocols.centrifuge.rights import ask_for, need
 from ws4redis_tx.protocols.centrifuge.subscription import (
-    ask_for,
     begin,
     fits,
     history_for,

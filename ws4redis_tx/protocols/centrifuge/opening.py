@@ -13,7 +13,8 @@ from ws4redis_tx.core.errors import BrokerUnavailable, Denied, is_permission_den
 from ws4redis_tx.core.names import SUBSCRIBE_RIGHTS
 from ws4redis_tx.protocols.centrifuge import errors
 from ws4redis_tx.protocols.centrifuge.errors import CommandError, Ends
-from ws4redis_tx.protocols.centrifuge.subscription import Subscription, ask_for, begin
+from ws4redis_tx.protocols.centrifuge.rights import ask_for
+from ws4redis_tx.protocols.centrifuge.subscription import Subscription, begin
 from ws4redis_tx.protocols.centrifuge.wire.schema import Values
 
 if TYPE_CHECKING:

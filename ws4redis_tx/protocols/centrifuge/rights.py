@@ -13,15 +13,21 @@ from ws4redis_tx.core.admission import ANONYMOUS, Identity
 from ws4redis_tx.core.errors import BrokerUnavailable, Denied, is_permission_denied
 from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
 from ws4redis_tx.protocols.centrifuge.errors import (
+    ALREADY_SUBSCRIBED,
     DENIED,
+    LIMIT_EXCEEDED,
     SERVER_UNSUBSCRIBE,
     TOO_MANY,
     CommandError,
 )
 from ws4redis_tx.protocols.centrifuge.names import Name
+from ws4redis_tx.protocols.centrifuge.wire.schema import Values
 
 if TYPE_CHECKING:
     from ws4redis_tx.protocols.centrifuge.connection import Connection
+
+MOST_CHANNELS = 128
+"""Of one connection."""
 
 MOST_GRANTS = 256
 """Facilities of which the rights are remembered, at least until the next recheck."""
@@ -63,6 +69,19 @@ class Grant:
             raise CommandError(DENIED)
         if name.audience == "group" and name.group not in self.identity.groups:
             raise CommandError(DENIED)
+
+
+def ask_for(connection: Connection, name: Name, request: Values) -> Deferred[Any] | None:
+    """Check whether the client may subscribe: ``None`` if that is known. Raises or fails with
+    ``CommandError``.
+    """
+    if name.text in connection.subscriptions:
+        raise CommandError(ALREADY_SUBSCRIBED)
+    if len(connection.subscriptions) >= MOST_CHANNELS:
+        raise CommandError(LIMIT_EXCEEDED)
+    if request.get("token"):
+        return None
+    return need(connection, name, "subscribe")
 
 
 def need(connection: Connection, name: Name, action: str) -> Deferred[Any] | None:

@@ -12,23 +12,18 @@ from ws4redis_tx.core.positions import History, Missed, Position, Stream, Wanted
 from ws4redis_tx.protocols.centrifuge.errors import (
     ALREADY_SUBSCRIBED,
     INSUFFICIENT_STATE,
-    LIMIT_EXCEEDED,
     UNRECOVERABLE,
     UNSUBSCRIBE_INSUFFICIENT,
     CommandError,
 )
 from ws4redis_tx.protocols.centrifuge.names import Name
 from ws4redis_tx.protocols.centrifuge.presence import enter, leave
-from ws4redis_tx.protocols.centrifuge.rights import need
 from ws4redis_tx.protocols.centrifuge.wire.codec import describe, epoch_text
 from ws4redis_tx.protocols.centrifuge.wire.schema import Values
 from ws4redis_tx.scheduling.deferreds import waits
 
 if TYPE_CHECKING:
     from ws4redis_tx.protocols.centrifuge.connection import Connection
-
-MOST_CHANNELS = 128
-"""Of one connection."""
 
 _PLAIN_RECOVERY: Values = {"was_recovering": True}
 """The answer where there is no history."""
@@ -270,19 +265,6 @@ def fits(stream: Stream, epoch: str) -> bool:
 def history_for(connection: Connection, name: Name) -> History | None:
     rules = connection.config.history
     return history_of(rules, name.facility) if rules else None
-
-
-def ask_for(connection: Connection, name: Name, request: Values) -> Deferred[Any] | None:
-    """Check whether the client may subscribe: ``None`` if that is known. Raises or fails with
-    ``CommandError``.
-    """
-    if name.text in connection.subscriptions:
-        raise CommandError(ALREADY_SUBSCRIBED)
-    if len(connection.subscriptions) >= MOST_CHANNELS:
-        raise CommandError(LIMIT_EXCEEDED)
-    if request.get("token"):
-        return None
-    return need(connection, name, "subscribe")
 
 
 def begin(

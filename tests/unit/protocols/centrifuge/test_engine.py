@@ -10,8 +10,7 @@ from tests.support.channels import ChannelsTestCase, John
 from tests.support.memory import AllowAll, SlowBroker, Waiting
 from ws4redis_tx.core.admission import Admission
 from ws4redis_tx.core.errors import Denied
-from ws4redis_tx.protocols.centrifuge.rights import MOST_GRANTS
-from ws4redis_tx.protocols.centrifuge.subscription import MOST_CHANNELS
+from ws4redis_tx.protocols.centrifuge.rights import MOST_CHANNELS, MOST_GRANTS
 from ws4redis_tx.testing import CentrifugeClient, CentrifugeError
 
 A, KEPT = "broadcast:a", "broadcast:kept"
