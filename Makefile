@@ -43,7 +43,12 @@ $(VENV)/.installed: setup.py $(CONSTRAINTS)
 		--editable '.[$(EXTRAS)]'
 	@touch $@
 
+# The page of rooms needs one library of npm, and says so without it.
 demo: $(VENV)/.installed
+	@cd examples/chatserver && { [ -d node_modules/centrifuge ] || \
+		npm install --ignore-scripts --no-audit --no-fund --no-package-lock --fetch-retries=0 \
+			>/dev/null 2>&1 || \
+		echo "The page of rooms is off: npm could not install its library. The others work."; }
 	@cd examples/chatserver && $(abspath $(BIN))/python manage.py prepare_demo
 	@cd examples/chatserver && exec $(abspath $(BIN))/twistd --nodaemon --pidfile= ws4redis \
 		--settings chatserver.settings --serve-django --embedded-redis \

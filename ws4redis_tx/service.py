@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from ws4redis_tx import __version__
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.config.table import BY_FIELD
 from ws4redis_tx.core.admission import (
@@ -29,14 +31,20 @@ from ws4redis_tx.core.interfaces import (
     Refusal,
 )
 from ws4redis_tx.core.messages import Publication
-from ws4redis_tx.core.names import Namespace, check_tenant, control_channel, known_rights, namespace
+from ws4redis_tx.core.names import Namespace, check_tenant, known_rights, namespace
 from ws4redis_tx.core.positions import history_of
 from ws4redis_tx.core.redis_address import RedisAddress, parse_redis_address
+from ws4redis_tx.emulation.http import Emulation
+from ws4redis_tx.occupancy.observer import observe
+from ws4redis_tx.protocols.centrifuge.assembly import centrifuge
 from ws4redis_tx.protocols.classic import ClassicProtocol
+from ws4redis_tx.protocols.interfaces import IProtocol
 from ws4redis_tx.protocols.subscriber_connection import SubscriberConnection
 from ws4redis_tx.redis.broker import RedisBroker
 from ws4redis_tx.redis_store import NO_BROADCAST, UNNAMED, Names, RedisMessage, RedisStore
-from ws4redis_tx.revocation.messages import CONTROL_NAME, disconnection
+from ws4redis_tx.revocation.control_channel import tell_servers
+from ws4redis_tx.revocation.messages import disconnection
+from ws4redis_tx.revocation.void_tokens import void_by
 from ws4redis_tx.scheduling import clock
 from ws4redis_tx.sessions.hooks import HookObserver
 from ws4redis_tx.sessions.interfaces import ISessionObserver
@@ -148,7 +156,8 @@ def disconnect(
     revocation = disconnection(
         user=user, session=session, group=group, facility=facility, tenant=tenant
     )
-    return broker.publish([control_channel(config.prefix, CONTROL_NAME)], revocation.payload, 0)
+    void = void_by(revocation, time.time()) if config.centrifuge_url else None
+    return tell_servers(config.prefix, broker, revocation, void)
 
 
 def make_broker(config: ServerConfig, *, reactor: Any = None) -> RedisBroker:
@@ -172,8 +181,7 @@ def make_factory(
     The caller starts and stops ``broker``, and closes the websockets before it stops it:
     ``factory.drain(1001)`` fires when they are gone. ``subscriber`` defaults to
     ``config.subscriber``. With ``config.django``, ``authorizer`` defaults to Django's and ``hooks``
-    to those that send Django's signals; without it, all visitors are anonymous and there are no
-    hooks.
+    to those that send Django's signals; without it, all visitors are anonymous.
     """
     reactor = _reactor(reactor)
     make_subscriber = _subscriber(config, subscriber)
@@ -182,11 +190,19 @@ def make_factory(
     if hooks is None:
         hooks = _default_hooks(config, reactor)
     log = ClientLog(reactor)
-    protocols = [ClassicProtocol(config, broker, make_subscriber, reactor, log.note)]
-    observers = _observers(hooks, reactor)
-    return WebSocketFactory(
-        Server(config, broker, authorizer, protocols, reactor, log, observers, EventStream)
-    )
+    classic = ClassicProtocol(config, broker, make_subscriber, reactor, log.note)
+    protocols: list[IProtocol] = [classic]
+    occupancy, of_presence = observe(config, broker, reactor)
+    if config.centrifuge_url:
+        authorizer, protocol = centrifuge(
+            config, broker, authorizer, reactor, log, __version__, occupancy
+        )
+        protocols.append(protocol)
+    observers = [*_observers(hooks, reactor), *of_presence]
+    server = Server(config, broker, authorizer, protocols, reactor, log, observers, EventStream)
+    if config.centrifuge_url:
+        server.http = Emulation(server, config.centrifuge_url)
+    return WebSocketFactory(server)
 
 
 def make_resource(factory: WebSocketFactory) -> WebSocketResource:
@@ -253,10 +269,8 @@ def _checked_tenant(config: ServerConfig, tenant: str | None) -> str | None:
 
 
 def _subscriber(config: ServerConfig, subscriber: object) -> Callable[..., Any]:
-    kind = BY_FIELD["subscriber"].kind
-    made: Callable[..., Any] = kind.check(
-        "subscriber", config.subscriber if subscriber is None else subscriber
-    )
+    chosen = config.subscriber if subscriber is None else subscriber
+    made: Callable[..., Any] = BY_FIELD["subscriber"].kind.check("subscriber", chosen)
     return made
 
 

@@ -8,6 +8,8 @@ hashable.
 - ``message_received(connection, message)``: a client sent ``message``, which is bytes. The server
   publishes it whatever the receiver does, possibly before the receiver runs. To change or reject
   messages, use ``IHooks``.
+- ``client_subscribed(connection, channel)`` and ``client_unsubscribed(connection, channel)``: a
+  client with many channels has subscribed to one, named as in Redis, or has left it.
 - ``client_disconnected(connection, closing)``: a websocket has closed. ``closing`` has the code,
   the reason and the counts.
 
@@ -23,8 +25,16 @@ from __future__ import annotations
 
 from django.dispatch import Signal
 
-__all__ = ["client_connected", "client_disconnected", "message_received"]
+__all__ = [
+    "client_connected",
+    "client_disconnected",
+    "client_subscribed",
+    "client_unsubscribed",
+    "message_received",
+]
 
 client_connected = Signal()
 client_disconnected = Signal()
+client_subscribed = Signal()
+client_unsubscribed = Signal()
 message_received = Signal()

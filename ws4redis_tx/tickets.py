@@ -29,7 +29,14 @@ from django.core.exceptions import PermissionDenied
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.errors import Denied, nearest
 from ws4redis_tx.core.handshake import Handshake
-from ws4redis_tx.core.names import check_facility, facility_text, known_rights, ticket_key
+from ws4redis_tx.core.names import (
+    TICKET_PREFIX,
+    check_facility,
+    facility_text,
+    known_rights,
+    ticket_key,
+)
+from ws4redis_tx.core.tokens import TokenExpired
 from ws4redis_tx.redis_store import session_key_of, user_id_of
 from ws4redis_tx.threads import bridge
 
@@ -37,8 +44,6 @@ __all__ = ["amake_ticket", "make_ticket"]
 
 DEFAULT_SECONDS = 30
 """The time from the view's response to the handshake. It usually takes about a second."""
-
-_TICKET_PREFIX = "ws4redis.ticket."
 
 
 def make_ticket(
@@ -117,11 +122,13 @@ def redeem(handshake: Handshake, tenant: str) -> Ticket | None:
     invalid.
     """
     if handshake.redeemed:
-        return read_ticket(handshake.redeemed)
+        return _for_facility(read_ticket(handshake.redeemed), handshake)
     offered = _offered(handshake)
     if not offered:
         return None
-    if handshake.events:
+    if handshake.credential:
+        pass  # it came in a message, which nothing repeats
+    elif handshake.events:
         if len(offered) > 1:
             raise Denied(400, "Offer one ticket.")
     elif offered != [*handshake.subprotocols[1:2]]:
@@ -132,9 +139,14 @@ def redeem(handshake: Handshake, tenant: str) -> Ticket | None:
     key = _key(offered[0], tenant)
     text = bridge.redis().take(key)
     if text is None:
+        if handshake.credential:  # the client should ask for another one
+            raise TokenExpired("ticket", "is invalid, was used already or has expired")
         raise Denied(403, "The ticket is invalid, was used already or has expired.")
-    ticket = read_ticket(text)
-    if ticket.facility not in (None, handshake.facility):
+    return _for_facility(read_ticket(text), handshake)
+
+
+def _for_facility(ticket: Ticket, handshake: Handshake) -> Ticket:
+    if handshake.names_facility and ticket.facility not in (None, handshake.facility):
         raise Denied(403, "The ticket is for another facility.")
     return ticket
 
@@ -144,12 +156,21 @@ def will_ask_redis(handshake: Handshake) -> bool:
     return not handshake.redeemed and bool(_offered(handshake))
 
 
+def shows_token(handshake: Handshake) -> bool:
+    """Whether the client's credential is a token, and not a ticket."""
+    return bool(handshake.credential) and not handshake.credential.startswith(TICKET_PREFIX)
+
+
 def _offered(handshake: Handshake) -> list[str]:
-    """The tickets in the request. An EventSource can send one only in its URL."""
+    """The tickets in the request. An EventSource can send one only in its URL. A credential alone
+    decides.
+    """
     words: Sequence[str] = handshake.subprotocols
-    if handshake.events:
+    if handshake.credential:
+        words = [handshake.credential]
+    elif handshake.events:
         words = parse_qs(handshake.query).get("ticket", [])
-    return [word for word in words if word.startswith(_TICKET_PREFIX)]
+    return [word for word in words if word.startswith(TICKET_PREFIX)]
 
 
 def read_ticket(text: bytes | str) -> Ticket:
@@ -176,7 +197,7 @@ def _new_ticket(
 ) -> tuple[str, bytes, str]:
     """A ticket, and the key and text of its content. May query the database."""
     text = _serialize(request, facility, rights, seconds)
-    ticket = _TICKET_PREFIX + secrets.token_urlsafe(32)
+    ticket = TICKET_PREFIX + secrets.token_urlsafe(32)
     return ticket, _key(ticket, django_settings.tenant_of(request)), text
 
 

@@ -16,33 +16,48 @@ PACKAGE = ROOT / "ws4redis_tx"
 # Room → the rooms that it may import, besides itself. A room may import only rooms above it.
 ROOMS: dict[str, set[str]] = {
     "core": set(),
+    "core.tokens": {"core"},
     "config": {"core"},
     "delivery": {"core"},
     "scheduling": {"core"},
     "redis.wire": {"core", "scheduling"},
     "redis.history": {"core", "redis.wire"},
-    "redis": {"core", "delivery", "scheduling", "redis.wire", "redis.history"},
-    "revocation": {"core", "config", "scheduling"},
+    "redis.presence": {"core", "redis.wire"},
+    "redis": {
+        "core", "delivery", "scheduling", "redis.wire", "redis.history", "redis.presence",
+    },
+    "revocation": {"core", "core.tokens", "config", "scheduling"},
     "protocols": {"core", "config", "delivery", "scheduling"},
+    "protocols.centrifuge.wire": {"core", "delivery"},
+    "protocols.centrifuge": {
+        "core.tokens",
+        "core", "config", "delivery", "scheduling", "revocation", "protocols",
+        "protocols.centrifuge.wire",
+    },
     "sessions": {"core", "config", "delivery", "scheduling", "revocation", "protocols"},
     "websocket": {"core", "delivery", "scheduling", "sessions"},
     "sse": {"core", "delivery", "scheduling", "sessions"},
+    "emulation": {
+        "core", "delivery", "scheduling", "protocols.centrifuge.wire", "sessions", "sse",
+    },
+    "occupancy": {"core", "config", "scheduling"},
     "threads": {"core", "config", "redis", "doors"},
-    "django": {"core", "config", "revocation", "threads", "doors"},
+    "django": {"core", "core.tokens", "config", "revocation", "threads", "doors"},
     "system": {"core", "config", "doors"},
     "twistd": {
         "core", "config", "scheduling", "websocket", "threads", "django", "system", "doors",
     },
+    "testing.memory": {"core", "delivery", "redis", "redis.history"},
     "testing": {
-        "core", "config", "delivery", "scheduling", "redis", "redis.history", "threads", "django",
-        "system", "twistd", "doors",
+        "core", "config", "scheduling", "protocols.centrifuge.wire", "threads", "django", "system",
+        "twistd", "testing.memory", "doors",
     },
 }  # fmt: skip
 
 # Thin modules that other people's code imports. They lead into rooms, and may import any room.
 DOORS = {
-    "__init__", "apps", "context_processors", "policies", "publisher", "redis_store", "service",
-    "settings", "signals", "subscriber", "tap", "templatetags", "tickets",
+    "__init__", "apps", "context_processors", "policies", "presence", "publisher", "redis_store",
+    "service", "settings", "signals", "subscriber", "tap", "templatetags", "tickets", "tokens",
 }  # fmt: skip
 
 # Old import paths of promised names, a line or two each. These are doors, too.

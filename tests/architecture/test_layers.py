@@ -41,9 +41,9 @@ OWNERS = {
 # Doors that Django or an application imports anywhere. They must not import a reactor.
 EVERYWHERE = {
     "ws4redis_tx", "ws4redis_tx.apps", "ws4redis_tx.context_processors", "ws4redis_tx.policies",
-    "ws4redis_tx.publisher", "ws4redis_tx.redis_store", "ws4redis_tx.settings",
-    "ws4redis_tx.signals", "ws4redis_tx.subscriber", "ws4redis_tx.testing.capture",
-    "ws4redis_tx.tickets",
+    "ws4redis_tx.presence", "ws4redis_tx.publisher", "ws4redis_tx.redis_store",
+    "ws4redis_tx.settings", "ws4redis_tx.signals", "ws4redis_tx.subscriber",
+    "ws4redis_tx.testing.capture", "ws4redis_tx.tickets", "ws4redis_tx.tokens",
 }  # fmt: skip
 
 # Doors that need Django. The others must not import it.

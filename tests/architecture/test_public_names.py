@@ -39,6 +39,8 @@ MODULES: dict[str, list[str] | None] = {
     "ws4redis_tx.redis_store": None,
     "ws4redis_tx.signals": None,
     "ws4redis_tx.tickets": None,
+    "ws4redis_tx.presence": None,
+    "ws4redis_tx.tokens": None,
     "ws4redis_tx.testing": None,
     "ws4redis_tx.policies": ["allow_all"],
     "ws4redis_tx.context_processors": ["default"],

@@ -32,6 +32,10 @@ SETTINGS = (
     ("WS4REDIS_PREFIX", "prefix", ""),
     ("WS4REDIS_EXPIRE", "expire", 0),
     ("WS4REDIS_HISTORY", "history", ()),
+    ("WS4REDIS_CENTRIFUGE_URL", "centrifuge_url", None),
+    ("WS4REDIS_CENTRIFUGE_NAMES", "centrifuge_names", None),
+    ("WS4REDIS_RPC", "rpc", None),
+    ("WS4REDIS_PRESENCE", "presence", ()),
     ("WS4REDIS_HEARTBEAT", "heartbeat", None),
     ("WS4REDIS_ALLOWED_CHANNELS", "", None),
     ("WS4REDIS_PROCESS_REQUEST", "", None),
@@ -88,6 +92,10 @@ AGREED = (
 )
 
 
+DERIVED = {"WS4REDIS_TOKEN_SECRET"}
+"""Off, they follow from another setting."""
+
+
 class OffTests(SynchronousTestCase):
     def test_what_meant_off_means_off_for_every_setting(self) -> None:
         for name, field, nothing in SETTINGS:
@@ -103,7 +111,7 @@ class OffTests(SynchronousTestCase):
     def test_no_other_setting_has_an_off(self) -> None:
         """A new setting has to be in the list here, or to refuse these values."""
         for row in django_settings.SETTINGS:
-            if row.name not in {name for name, _, _ in SETTINGS}:
+            if row.name not in {name for name, _, _ in SETTINGS} | DERIVED:
                 self.assertRaises(ConfigError, row.from_django, "")
 
     def test_an_empty_option_is_a_mistake(self) -> None:

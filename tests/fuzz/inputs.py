@@ -46,6 +46,12 @@ def steps(data: bytes) -> list[tuple[str, int]]:
     ]
 
 
+def centrifuge(data: bytes) -> None:
+    """The first bit tells whether the rest is in protobuf. The rest is sent to a client, too."""
+    targets.centrifuge_commands(bool(data[:1] and data[0] & 1), data[1:])
+    targets.centrifuge_push(data[1:])
+
+
 _BULK = (b"$1\r\nc\r\n", b"$7\r\nmessage\r\n", b"$9\r\nsubscribe\r\n", b"$4\r\npong\r\n")
 _RESP = (
     *_BULK,
@@ -87,6 +93,20 @@ TARGETS = {
             b"\1" + client_frame(9, b"ping") + b"\x01\x81\0\0\0\0a\x80\x81\0\0\0\0b",
         ),
         (b"\x81\x80\0\0\0\0", b"\x88\x82\0\0\0\0\x03\xe8", b"\x01\xfe", b"\x82\xff", b"\xc3\xa9"),
+    ),
+    "centrifuge": Target(
+        centrifuge,
+        (
+            b'\0{"id":1,"connect":{"token":"t","subs":{"a":{"offset":1}}}}\n{"id":2,"subscribe":'
+            b'{"channel":"broadcast:f","recover":true,"epoch":"e","data":{"a":[1e400]}}}\n{}',
+            b'\0{"id":3,"history":{"channel":"c","limit":-1,"since":{"offset":1,"epoch":"e"}}}',
+            b"\1\x0e\x08\x01\x22\x0a\x0a\x01t\x1a\x05\x0a\x01a\x12\x00\x00",
+        ),
+        (
+            b'{"id":', b'"connect":{', b'"subscribe":{', b'"data":', b'"channel":', b'"subs":{',
+            b'"headers":{', b'"offset":', b'"limit":-', b"\n", b"\r", b"null", b"true", b"\\ud800",
+            b"18446744073709551616", b"[[[[", b"\x22", b"\x2a", b"\x0a", b"\xff\xff\xff\x7f",
+        ),
     ),
     "pubsub": Target(
         lambda data: targets.pubsub_replies(pieces(data)),

@@ -8,6 +8,8 @@ hypothesis (``test_fuzz.py``) and ``make fuzz`` call the same ones.
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -28,6 +30,13 @@ from tests.support.wires import handshake_bytes
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission
 from ws4redis_tx.core.errors import BrokerRefused, Outage
+from ws4redis_tx.core.messages import Publication
+from ws4redis_tx.protocols.centrifuge.wire import json as json_form
+from ws4redis_tx.protocols.centrifuge.wire import protobuf
+from ws4redis_tx.protocols.centrifuge.wire.codec import describe
+from ws4redis_tx.protocols.centrifuge.wire.json import Json
+from ws4redis_tx.protocols.centrifuge.wire.protobuf import Protobuf
+from ws4redis_tx.protocols.centrifuge.wire.schema import COMMAND, Malformed
 from ws4redis_tx.redis.wire.connection import PREPARE_TIMEOUT
 from ws4redis_tx.redis.wire.protocol import LOST, CommandProtocol, PubSubProtocol, ResponseError
 from ws4redis_tx.revocation.rechecker import PATIENCE
@@ -243,6 +252,48 @@ def _close_codes(data: bytes) -> set[int]:
             codes |= {int.from_bytes(plain, "big")} if plain else {1000, 1005}
         data = data[start + size :]
     return codes
+
+
+# Centrifuge's protocol
+
+
+def centrifuge_commands(binary: bool, payload: bytes) -> int:
+    """Read a client's payload, in protobuf if it is ``binary``, and return the number of commands.
+
+    Each command means the same when it is written and read again; one in JSON in both forms.
+    """
+    commands: list[Any] = []
+    with suppress(Malformed):
+        for command in (Protobuf() if binary else Json()).read(payload):
+            commands.append(command)
+    for command in commands:
+        written = protobuf.encode(command, COMMAND)
+        assert protobuf.encode(protobuf.decode(written, COMMAND), COMMAND) == written, command
+        if not binary:
+            line = json_form.encode(command, COMMAND)
+            assert b"\n" not in line, line
+            again = json_form.decode(line, COMMAND)
+            assert json_form.encode(again, COMMAND) == line, command
+            assert protobuf.encode(again, COMMAND) == written, command
+    return len(commands)
+
+
+def centrifuge_push(payload: bytes) -> str:
+    """Send a message to a client in JSON, and return how it was wrapped.
+
+    It comes back from its push byte for byte, or as the same JSON value, on one line.
+    """
+    line = Json().write({"push": {"pub": describe(Publication(None, payload), Json())}})
+    assert b"\n" not in line, line
+    pub = json.loads(line)["push"]["pub"]
+    wrapping: str = pub.get("tags", {}).get("ws4redis", "")
+    if wrapping == "text":
+        assert pub["data"].encode() == payload, pub
+    elif wrapping == "base64":
+        assert base64.b64decode(pub["data"]) == payload, pub
+    else:
+        assert repr(pub["data"]) == repr(json.loads(payload)), pub
+    return wrapping
 
 
 # Redis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -13,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.fuzz import targets
 from tests.support.wires import handshake_bytes
 from ws4redis_tx.core.errors import BrokerRefused
+from ws4redis_tx.protocols.centrifuge.wire.protobuf import varint
 from ws4redis_tx.testing import client_frame
 
 
@@ -271,6 +273,84 @@ class FrameTests(SynchronousTestCase):
             targets.frames(pieces)
 
         try_noise()
+
+
+# Centrifuge's protocol
+
+KEYS = st.sampled_from(
+    [b"id", b"connect", b"subscribe", b"publish", b"history", b"token", b"data", b"channel",
+     b"subs", b"headers", b"since", b"offset", b"epoch", b"limit", b"recover", b"other", b"\\ud800"]
+)  # fmt: skip
+
+
+def objects(inner: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
+    return st.lists(st.tuples(KEYS, inner), max_size=4).map(
+        lambda pairs: b"{" + b",".join(b'"%b":%b' % pair for pair in pairs) + b"}"
+    )
+
+
+JSON_VALUES = st.recursive(
+    st.sampled_from(
+        [b"null", b"true", b"0", b"-1", b"1e400", b"18446744073709551615", b"18446744073709551616",
+         b'""', b'"\\ud800"', b'"a\\n"', b"[]", b"{}", "\"\u2028\"".encode(), b" 1\t", b"{", b"NaN"]
+    )
+    | st.text(max_size=5).map(lambda text: json.dumps(text, ensure_ascii=False).encode()),
+    lambda inner: st.lists(inner, max_size=3).map(lambda each: b"[" + b",".join(each) + b"]")
+    | objects(inner),
+    max_leaves=6,
+)  # fmt: skip
+
+
+def sized(number: int, content: bytes) -> bytes:
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+PROTOBUF_FIELDS = st.recursive(
+    st.builds(lambda number, value: varint(number << 3) + varint(value),
+              st.integers(1, 16), st.integers(0, 2**64 - 1))
+    | st.builds(sized, st.integers(1, 16), st.binary(max_size=5)),
+    lambda inner: st.builds(sized, st.integers(1, 16), st.lists(inner, max_size=3).map(b"".join)),
+    max_leaves=6,
+)  # fmt: skip
+
+
+class CentrifugeTests(SynchronousTestCase):
+    def test_any_commands_in_json_are_refused_or_mean_the_same_in_both_forms(self) -> None:
+        numbers, lines = set(), objects(JSON_VALUES | objects(JSON_VALUES))
+        frames = st.lists(lines | st.just(b"{}"), max_size=3).map(b"\n".join)
+
+        @fuzz(400, frames, SPOILS)
+        def try_one(frame: bytes, spoils: Any) -> None:
+            numbers.add(targets.centrifuge_commands(False, frame))
+            numbers.add(targets.centrifuge_commands(False, spoilt(frame, spoils)))
+
+        try_one()
+        self.assertLessEqual({0, 1, 2, 3}, numbers)
+
+    def test_any_commands_in_protobuf_are_refused_or_mean_the_same(self) -> None:
+        numbers = set()
+        messages = st.lists(PROTOBUF_FIELDS, max_size=4).map(b"".join)
+        frames = st.lists(messages, max_size=3).map(
+            lambda each: b"".join(varint(len(one)) + one for one in each)
+        )
+
+        @fuzz(400, frames | st.binary(max_size=40), SPOILS)
+        def try_one(frame: bytes, spoils: Any) -> None:
+            numbers.add(targets.centrifuge_commands(True, frame))
+            numbers.add(targets.centrifuge_commands(True, spoilt(frame, spoils)))
+
+        try_one()
+        self.assertLessEqual({0, 1, 2, 3}, numbers)
+
+    def test_any_message_reaches_a_client_in_json(self) -> None:
+        wrappings = set()
+
+        @fuzz(300, JSON_VALUES | st.binary(max_size=20) | st.text(max_size=9).map(str.encode))
+        def try_one(payload: bytes) -> None:
+            wrappings.add(targets.centrifuge_push(payload))
+
+        try_one()
+        self.assertEqual(wrappings, {"", "text", "base64"})
 
 
 # Redis

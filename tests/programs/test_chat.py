@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import tempfile
-import urllib.parse
 import urllib.request
 from typing import Any
 
@@ -16,7 +15,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.browsers import WATCHED_SOCKETS, Page, start_browser
 from tests.support.clients import Client, open_websocket
-from tests.support.django import SETTINGS, cookies_of, environment, log_in
+from tests.support.django import SETTINGS, cookies_of, environment, log_in, post
 from tests.support.programs import Program, twistd
 from tests.support.redis import RedisServer
 
@@ -30,25 +29,6 @@ def page_from(path: str, request: bytes) -> Any:
             connection.sendall(request)
             with connection.makefile("rb") as answer:
                 return answer.read()
-
-    return deferToThread(work)
-
-
-def post(url: str, cookies: dict[str, str], **fields: str) -> Any:
-    """Fire with the status of an ordinary POST, as the page's form sends it."""
-
-    def work() -> int:
-        request = urllib.request.Request(
-            url,
-            data=urllib.parse.urlencode(fields).encode(),
-            headers={
-                "Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items()),
-                "X-CSRFToken": cookies["csrftoken"],
-                "Accept": "application/json",
-            },
-        )
-        with urllib.request.urlopen(request, timeout=20) as response:
-            return response.status
 
     return deferToThread(work)
 

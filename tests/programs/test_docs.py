@@ -117,10 +117,16 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(set(self.options), known - {"--version", "--help"})
 
     def test_every_field_is_there_with_its_default(self) -> None:
-        elsewhere = {"allowed_hosts", "django", "script_name", "tenants"}  # in a sentence
+        elsewhere = {  # in a sentence
+            "allowed_hosts", "django", "script_name", "tenants", "centrifuge_ping",
+            "centrifuge_pong", "centrifuge_connect_timeout", "centrifuge_expired_grace",
+        }  # fmt: skip
         self.assertEqual(set(self.fields) | elsewhere, {each.name for each in fields(ServerConfig)})
         # These have another type than the setting; a test below checks the listening addresses.
-        others = ("redis", "prefix", "history", "allowed_origins", "trusted_proxies", "listen")
+        others = (
+            "redis", "prefix", "history", "presence", "allowed_origins", "trusted_proxies",
+            "listen", "token_secret",
+        )  # fmt: skip
         for name, default in self.fields.items():
             if name not in others:
                 self.assertEqual(ast.literal_eval(default), getattr(ServerConfig(), name), name)

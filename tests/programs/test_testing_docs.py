@@ -27,7 +27,7 @@ def block(heading: str) -> str:
 
 class TextTests(SynchronousTestCase):
     def test_every_block_is_known_here(self) -> None:
-        self.assertEqual(re.findall(r"^```(\w+)$", GUIDE, re.M), ["python"] * 7)
+        self.assertEqual(re.findall(r"^```(\w+)$", GUIDE, re.M), ["python"] * 8)
 
     def test_its_links_lead_somewhere(self) -> None:
         self.assertEqual(broken_links(DOCS / "testing.md"), [])
@@ -46,6 +46,9 @@ class TextTests(SynchronousTestCase):
             (testing.MemoryClient, "send close lose_connection flush position recovered gap"),
             (testing.MemoryClient, "reconnect"),
             (testing.MemoryEvents, "messages position retry lose_connection reconnect"),
+            (testing.CentrifugeClient, "connected id refused close_code subscribe unsubscribe"),
+            (testing.CentrifugeClient, "publish history presence ask send send_all messages"),
+            (testing.CentrifugeClient, "answers_pings lose_connection reconnect"),
             (testing.CapturedMessages(), "assert_published assert_not_published messages clear"),
             (testing.CapturedMessages(), "fail_next"),
             (testing.LiveServer, "websocket_url cookie_header"),
@@ -58,9 +61,9 @@ class TextTests(SynchronousTestCase):
 
     def test_signatures_are_those_of_the_code(self) -> None:
         for name, signature in re.findall(
-            r"`(connect|listen|make_memory_factory)\(([^)]+)\)`", GUIDE
+            r"`(connect|connect_centrifuge|listen|make_memory_factory)\(([^)]+)\)`", GUIDE
         ):
-            written = [each.split("=")[0] for each in signature.split(", ") if each != "*"]
+            written = [each.split("=")[0] for each in re.split(r",\s+", signature) if each != "*"]
             self.assertEqual(
                 [each.strip() for each in written],
                 list(inspect.signature(getattr(testing, name)).parameters),
@@ -87,6 +90,9 @@ class BlockTests(SynchronousTestCase):
 
     def test_clients_that_resume(self) -> None:
         self.run_classes(block("Clients that resume"), 3)
+
+    def test_many_channels_over_one_connection(self) -> None:
+        self.run_classes(block("Many channels over one connection"), 3)
 
     def test_trouble_on_purpose(self) -> None:
         self.run_classes(block("Trouble on purpose"), 3)

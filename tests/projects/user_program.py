@@ -12,6 +12,16 @@ from twisted.python.failure import Failure
 
 import ws4redis_tx
 from ws4redis_tx import context_processors, policies, publisher, redis_store
+from ws4redis_tx.presence import (
+    Present,
+    PresentCount,
+    acount,
+    ais_online,
+    awho,
+    count,
+    is_online,
+    who,
+)
 from ws4redis_tx.publisher import SELF, RedisPublisher
 from ws4redis_tx.redis_store import RedisMessage, RedisStore
 from ws4redis_tx.service import (
@@ -48,24 +58,35 @@ from ws4redis_tx.service import (
     parse_redis_address,
     use_monotonic_clock,
 )
-from ws4redis_tx.signals import client_connected, client_disconnected, message_received
+from ws4redis_tx.signals import (
+    client_connected,
+    client_disconnected,
+    client_subscribed,
+    client_unsubscribed,
+    message_received,
+)
 from ws4redis_tx.subscriber import RedisSubscriber
 from ws4redis_tx.testing import (
     CapturedMessage,
     CapturedMessages,
+    CentrifugeClient,
+    CentrifugeError,
     LiveServer,
     MemoryBroker,
     MemoryClient,
     MemoryEvents,
+    Push,
     RedisProcess,
     ServerProcess,
     capture_messages,
     client_frame,
     connect,
+    connect_centrifuge,
     listen,
     make_memory_factory,
 )
 from ws4redis_tx.tickets import amake_ticket, make_ticket
+from ws4redis_tx.tokens import TokenUser, connection_token, subscription_token
 
 # In Django
 
@@ -81,14 +102,24 @@ def view(request: HttpRequest) -> HttpResponse:
     ticket: str = make_ticket(request, facility="orders", rights=["subscribe-user"])
     told: int = ws4redis_tx.disconnect(user="john") + ws4redis_tx.disconnect(facility="orders")
     context: dict[str, Any] = context_processors.default(request)
-    return HttpResponse(f"{receivers} {position} {last!r} {ticket} {told} {context}")
+    token: str = connection_token(request.user, 60, {"name": "Ann"}, ["broadcast:news"])
+    channel: str = subscription_token("group:staff:news", request.user, ttl=60, info=None)
+    by_token = isinstance(request.user, TokenUser)
+    here: list[Present] = who("chat", group="staff", request=request)
+    pages: PresentCount = count("chat")
+    names = [each.user for each in here if is_online(each.user)]
+    return HttpResponse(
+        f"{receivers} {position} {last!r} {ticket} {token} {channel} {by_token} {told} {context}"
+        f"{names} {pages + pages.users}"
+    )
 
 
 async def async_view(request: HttpRequest) -> HttpResponse:
     receivers: int = await RedisPublisher(facility="x", broadcast=True).apublish_message(b"hello")
     ticket: str = await amake_ticket(request)
     told: int = await ws4redis_tx.adisconnect(group="staff")
-    return HttpResponse(f"{receivers} {ticket} {told} {ws4redis_tx.__version__}")
+    here = len(await awho("chat")) + await acount("chat") + await ais_online("john")
+    return HttpResponse(f"{receivers} {ticket} {told} {here} {ws4redis_tx.__version__}")
 
 
 def rights(request: HttpRequest, channels: Sequence[str]) -> Sequence[str]:
@@ -105,6 +136,8 @@ def left(connection: IConnection, closing: Closing, **kwargs: Any) -> None:
 
 client_connected.connect(came)
 message_received.connect(came)
+client_subscribed.connect(came)
+client_unsubscribed.connect(came)
 client_disconnected.connect(left)
 
 
@@ -229,6 +262,15 @@ def resuming(factory: WebSocketFactory) -> tuple[str | None, bool | None, list[s
     client: MemoryClient = connect(factory, "ws://localhost/ws/x", since="").reconnect()
     events: MemoryEvents = listen(factory, "http://localhost/ws/x").reconnect()
     return client.position, client.recovered, [*client.gap, *events.messages, events.position]
+
+
+def channels(factory: WebSocketFactory) -> tuple[list[Push], int]:
+    client: CentrifugeClient = connect_centrifuge(factory, token="…").reconnect()
+    try:
+        client.subscribe("broadcast:x")
+    except CentrifugeError as error:
+        return client.pushes, error.code
+    return client.pushes, 0
 
 
 def processes(redis: RedisProcess, server: ServerProcess) -> tuple[str, str, type[LiveServer]]:

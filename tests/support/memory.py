@@ -68,8 +68,14 @@ class SlowBroker(MemoryBroker):
     def listen(self, *args: Any) -> Deferred[None]:
         return self._later("listen", super().listen(*args))
 
-    def publish(self, *args: Any) -> Deferred[int]:
-        return self._later("publish", super().publish(*args))
+    def publish(self, *args: Any, **options: Any) -> Deferred[int]:
+        return self._later("publish", super().publish(*args, **options))
+
+    def stream(self, *args: Any, **options: Any) -> Deferred[Any]:
+        return self._later("stream", super().stream(*args, **options))
+
+    def missed(self, *args: Any, **options: Any) -> Deferred[Any]:
+        return self._later("missed", super().missed(*args, **options))
 
     def get(self, *args: Any) -> Deferred[Any]:
         return self._later("get", super().get(*args))

@@ -10,10 +10,13 @@ from urllib.parse import quote
 
 from django.apps import apps
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 
+from ws4redis_tx.config.fields_alone import DEFAULT_LISTEN
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.config.setting import Setting
-from ws4redis_tx.config.table import BY_FIELD, BY_NAME, DEFAULT_LISTEN, SETTINGS
+from ws4redis_tx.config.table import BY_FIELD, BY_NAME, SETTINGS
+from ws4redis_tx.config.token_secrets import derived
 from ws4redis_tx.core.admission import Identity
 from ws4redis_tx.core.errors import ConfigError, nearest
 from ws4redis_tx.core.names import Namespace, check_tenant, namespace
@@ -132,6 +135,17 @@ def get_redis_address() -> RedisAddress:
     return address
 
 
+def get_token_secrets() -> tuple[str, ...]:
+    """The secrets of tokens, the one that signs first."""
+    written: tuple[str, ...] = get_checked("WS4REDIS_TOKEN_SECRET")
+    if written:
+        return written
+    try:
+        return derived([settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS])
+    except ImproperlyConfigured:  # there is no SECRET_KEY
+        return ()
+
+
 def get_timeout() -> float:
     """Seconds that a publish or fetch may block."""
     timeout: float = get_checked("WS4REDIS_TIMEOUT")
@@ -208,6 +222,7 @@ def server_config(listen: tuple[str, ...] = DEFAULT_LISTEN) -> ServerConfig:
     values = {row.field: get_checked(row.name) for row in BY_FIELD.values() if row.name}
     values["allowed_origins"] = get_origins()
     script_name = (settings.FORCE_SCRIPT_NAME or "").strip("/")
+    values["token_secret"] = get_token_secrets()
     values["tenants"] = has_tenants()
     values["script_name"] = f"/{quote(script_name)}" if script_name else ""
     return ServerConfig(**values, listen=listen, allowed_hosts=get_allowed_hosts(), django=True)

@@ -76,10 +76,13 @@ class Count(Kind):
     """A whole number."""
 
     least: int = 1
+    most: int | None = None
 
     def check(self, name: str, value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or value < self.least:
-            raise ConfigError(name, f"is {value!r}", f"Use a whole number, at least {self.least}.")
+        most = math.inf if self.most is None else self.most
+        if isinstance(value, bool) or not isinstance(value, int) or not self.least <= value <= most:
+            bounds = f"at least {self.least}" + f" and at most {most}" * (self.most is not None)
+            raise ConfigError(name, f"is {value!r}", f"Use a whole number, {bounds}.")
         return value
 
     def read(self, name: str, text: str) -> object:

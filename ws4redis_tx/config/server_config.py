@@ -27,12 +27,23 @@ class ServerConfig:
     redis: RedisAddress = field(default_factory=RedisAddress)
     listen: tuple[str, ...] = _default("listen")
     websocket_url: str = _default("websocket_url")
+    centrifuge_url: str | None = _default("centrifuge_url")
+    centrifuge_names: str | Callable[..., object] | None = _default("centrifuge_names")  # noqa: RUF009
+    rpc: str | Callable[..., object] | None = _default("rpc")  # noqa: RUF009
+    centrifuge_ping: float = _default("centrifuge_ping")
+    centrifuge_pong: float = _default("centrifuge_pong")
+    centrifuge_connect_timeout: float = _default("centrifuge_connect_timeout")
+    centrifuge_expired_grace: float = _default("centrifuge_expired_grace")
     script_name: str = _default("script_name")
     prefix: str = _default("prefix")
     expire: int = _default("expire")
     history: tuple[tuple[str, int, int], ...] = _default("history")
+    presence: tuple[str, ...] = _default("presence")
+    presence_grace: int = _default("presence_grace")
     heartbeat: str | None = _default("heartbeat")
     subscriber: str | Callable[..., object] = _default("subscriber")  # noqa: RUF009
+    token_secret: tuple[str, ...] = field(default=_default("token_secret"), repr=False)
+    endless_tokens: bool = _default("endless_tokens")
     allowed_origins: tuple[str, ...] = _default("allowed_origins")
     allowed_hosts: tuple[str, ...] | None = _default("allowed_hosts")
     require_origin: bool = _default("require_origin")

@@ -12,6 +12,7 @@ option; a setting that Django's code alone uses has neither option nor field.
 
 from __future__ import annotations
 
+from ws4redis_tx.config.fields_alone import FIELDS_ALONE
 from ws4redis_tx.config.history_patterns import HistoryPatterns
 from ws4redis_tx.config.importing import Importable
 from ws4redis_tx.config.kinds import (
@@ -20,7 +21,6 @@ from ws4redis_tx.config.kinds import (
     Count,
     Flag,
     Judged,
-    Names,
     OptionalNames,
     Origins,
     OrNone,
@@ -31,13 +31,11 @@ from ws4redis_tx.config.kinds import (
     WholeSeconds,
 )
 from ws4redis_tx.config.setting import Setting
-from ws4redis_tx.core.http import check_script_name
+from ws4redis_tx.config.token_secrets import Secrets
 from ws4redis_tx.core.limits import CLOSE, SLOW_READER_POLICIES
 from ws4redis_tx.core.names import check_prefix
 from ws4redis_tx.core.origins import OriginPolicy
 from ws4redis_tx.core.proxies import TrustedProxies
-
-DEFAULT_LISTEN = ("tcp:8080:interface=127.0.0.1",)
 
 _SUBSCRIBER = Importable(
     "Name a subclass of RedisSubscriber, or a function (connection) that makes one.",
@@ -51,8 +49,36 @@ _LOOKUP = Importable(
     "Name a plain function (request), which runs in a thread and may block.", takes=1
 )
 
+_NAMES = Importable(
+    "Name a plain function (request, name), which runs in a thread and may block.", takes=2
+)
+_RPC = Importable(
+    "Name a plain function (request, method, data), which runs in a thread and may block.", takes=3
+)
+
 # fmt: off
 SETTINGS = (
+    Setting(
+        name="WS4REDIS_CENTRIFUGE_URL", field="centrifuge_url", option="centrifuge-url",
+        check="E040",
+        shared=True,
+        default=None, kind=OrNone(UrlPath(), "no such clients"),
+        help="the prefix of the paths at which clients speak Centrifuge's protocol, such as "
+        "`/connection/`: many channels over one connection; `None`: none do",
+    ),
+    Setting(
+        name="WS4REDIS_CENTRIFUGE_NAMES", field="centrifuge_names", check="E041",
+        default=None, kind=OrNone(_NAMES, "the names of this server"),
+        help="a callable, or its dotted name, for clients that bring names of channels from "
+        "another server: `(request, name) -> str`, such as `'broadcast:news'`; `None` for an "
+        "unknown name",
+    ),
+    Setting(
+        name="WS4REDIS_RPC", field="rpc", check="E042",
+        default=None, kind=OrNone(_RPC, "no remote calls"),
+        help="a callable, or its dotted name, that answers a client's remote call: "
+        "`(request, method, data)`; its result becomes JSON",
+    ),
     Setting(
         name="WEBSOCKET_URL", field="websocket_url", option="websocket-url", check="E001",
         shared=True,
@@ -89,6 +115,16 @@ SETTINGS = (
         "so on; the first pattern that matches counts",
     ),
     Setting(
+        name="WS4REDIS_PRESENCE", field="presence", option="presence", check="E033", shared=True,
+        default=None, kind=OptionalNames("chat/*"),
+        help="facilities [that know who is there](../presence.md), as shell patterns: `['chat/*']`",
+    ),
+    Setting(
+        name="WS4REDIS_PRESENCE_GRACE", field="presence_grace", option="presence-grace",
+        check="E034", default=10, kind=Count(least=0, most=40),
+        help="seconds after which a client whose connection was lost leaves; at most 40",
+    ),
+    Setting(
         name="WS4REDIS_SUBSCRIBER", field="subscriber", check="E005",
         default="ws4redis_tx.subscriber.RedisSubscriber", kind=_SUBSCRIBER,
         help="the subclass of `RedisSubscriber`, or its dotted name, that [decides what a "
@@ -118,6 +154,23 @@ SETTINGS = (
         default=None, kind=OrNone(_LOOKUP, "one site without tenants"),
         help="a callable, or its dotted name, that tells [whose site a request is for]"
         "(../tenants.md): `(request) -> str`",
+    ),
+    Setting(
+        name="WS4REDIS_TOKEN_SECRET", field="token_secret", option="token-secret", check="E046",
+        shared=True,
+        default=None, kind=Secrets(),
+        help="the secret that signs [tokens](../security.md#tokens), at least 32 bytes, or a list "
+        "of which the first signs and all are taken; `None` derives it from `SECRET_KEY` and "
+        "`SECRET_KEY_FALLBACKS`, and without Django no token is taken. The option is `@FILE`, one "
+        "secret a line. Without Django, the environment variable `WS4REDIS_TOKEN_SECRET` counts "
+        "too",
+    ),
+    Setting(
+        name="WS4REDIS_ENDLESS_TOKENS", field="endless_tokens", option="endless-tokens",
+        check="E047",
+        default=False, kind=Flag(),
+        help="take tokens without `iat` or `exp` too, which another program made; "
+        "[no revocation makes them void](../security.md#tokens)",
     ),
     Setting(
         name="WS4REDIS_ALLOWED_ORIGINS", field="allowed_origins", option="origin", check="E009",
@@ -240,41 +293,6 @@ SETTINGS = (
     ),
 )
 """Those of Django, in the order of the documentation."""
-
-FIELDS_ALONE = (
-    Setting(
-        field="listen", option="listen",
-        default=DEFAULT_LISTEN, kind=Names("tcp:8080"),
-        help="Twisted endpoints to listen on, such as `tcp:8080` or `unix:/run/ws.sock`",
-    ),
-    # Django decides these: FORCE_SCRIPT_NAME, WS4REDIS_TENANT, ALLOWED_HOSTS, and whether there is
-    # a Django.
-    Setting(
-        field="script_name",
-        default="", kind=Judged(check_script_name),
-        help="the path, such as `/app`, under which a site that is not at the root of its host is "
-        "mounted; it may stand before `websocket_url` in a request",
-    ),
-    Setting(
-        field="tenants",
-        default=False, kind=Flag(),
-        help="each visitor belongs to a tenant, which the authorizer names in "
-        "`Admission.identity`",
-    ),
-    Setting(
-        field="allowed_hosts",
-        default=None,
-        kind=OrNone(Names("www.example.com"), "loopback and the hosts of allowed_origins"),
-        help="hosts that a client may name, as in Django's `ALLOWED_HOSTS`; `None`: loopback and "
-        "the hosts of `allowed_origins`",
-    ),
-    Setting(
-        field="django",
-        default=False, kind=Flag(),
-        help="take session, user and rights of a visitor from Django",
-    ),
-)
-"""Of ``ServerConfig``, without a setting of Django."""
 
 # fmt: on
 

@@ -58,6 +58,9 @@ class Admission:
 
     ``redeemed`` stands for a one-time credential. The handshake has it as its own ``redeemed``
     whenever the authorizer is asked about that handshake again.
+
+    ``issued`` is when the credential was issued, in seconds since the epoch, if it is one that a
+    later revocation makes void: a signed token.
     """
 
     identity: Identity
@@ -65,6 +68,7 @@ class Admission:
     request: object
     expires: float | None = None
     redeemed: str = field(default="", repr=False)
+    issued: float | None = None
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ import difflib
 import errno
 import random
 import sqlite3
+import sys
 from collections.abc import Iterable, Iterator
 
 MAX_SHOWN = 200
@@ -133,12 +134,17 @@ def _retry_after() -> tuple[tuple[str, str], ...]:
 
 class MessageRefused(WS4RedisError):
     """Raised by a hook to refuse a client's message. The websocket is closed with 1008 and
-    ``reason``, which the client receives.
+    ``reason``, which the client receives. A client with many channels is answered with the error
+    103 and ``reason`` instead.
     """
 
     def __init__(self, reason: str = "This message is not allowed.") -> None:
         self.reason = reason
         super().__init__(reason)
+
+
+class HookFailed(MessageRefused):
+    """A hook has failed, and the log says why. The client is told nothing more."""
 
 
 def cut(text: str, most: int) -> str:
@@ -183,3 +189,10 @@ def _with_causes(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(each))
         yield each
         each = each.__cause__
+
+
+def remedy_in_test() -> str:
+    """The remedy in a test that has no Redis; ``""`` elsewhere."""
+    # Django's test environment puts an outbox there.
+    in_test = hasattr(sys.modules.get("django.core.mail"), "outbox")
+    return " In a test, wrap it in ws4redis_tx.testing.capture_messages()." if in_test else ""

@@ -35,8 +35,9 @@ class Handshake:
     ``''`` at first, and later the value from the authorizer's earlier answer. ``credential`` is
     the proof of identity that a client sent after its websocket opened; ``''`` in protocols
     without such a message. ``events`` tells that the client asks for server-sent events in place of
-    a websocket; its ``key`` is ``""`` then. ``recheck`` tells that the websocket is open, and its
-    rights are checked again.
+    a websocket; its ``key`` is ``""`` then. ``stream`` is what it must say with its messages if it
+    sends them over other connections than the one on which it listens. ``recheck`` tells that the
+    websocket is open, and its rights are checked again.
     """
 
     path: str
@@ -52,11 +53,22 @@ class Handshake:
     credential: str = field(default="", repr=False)
     recheck: bool = False
     events: bool = False
+    stream: Mapping[str, str] | None = field(default=None, repr=False)  # holds a secret
+
+    @property
+    def names_facility(self) -> bool:
+        """Whether the path is one of a facility. It is not while a client with a ``credential`` is
+        only identified.
+        """
+        return self.path.startswith(self.websocket_url)
 
     @property
     def facility(self) -> str:
-        """Raises ``Denied`` (400) when its escapes are not UTF-8."""
-        raw = self.path[len(self.websocket_url) :]
+        """``""`` for a connection that has none. Raises ``Denied`` (400) when its escapes are not
+        UTF-8.
+        """
+        path, start = self.path, self.websocket_url
+        raw = path[len(start) :] if path.startswith(start) else ""
         if "%" not in raw and raw.isascii():
             return raw
         try:

@@ -211,7 +211,7 @@ class Refusal:
     """A handshake that was answered with an HTTP ``status``.
 
     ``reason`` is the text that the client was sent, ``detail`` an additional text for the log.
-    ``path`` is the URL's path, percent-encoded and without the query. ``peer`` is the client's
+    ``path`` is the URL's path, percent-encoded and without the query, ``peer`` the client's
     address. Both are ``""`` if the request was never read.
     """
 
@@ -250,7 +250,8 @@ class IHooks(Protocol):
 
     Each method may be ``async def``, or return a Deferred. The hooks of one websocket run one at a
     time: ``connected``, then each ``message`` in the client's order, then ``closed``. Each is
-    cancelled after 10 s. A failure is logged, and affects no other websocket.
+    cancelled after 10 s. A failure is logged, and affects no other websocket. ``NullHooks`` has two
+    more, which hooks may lack.
     """
 
     def connected(self, connection: IConnection, /) -> object:
@@ -265,8 +266,9 @@ class IHooks(Protocol):
         """Return the message to publish: the client's own, another one, or ``None`` for nothing.
 
         The client is not told; ``connection.send`` can tell it. Raise ``MessageRefused`` to close
-        the websocket with 1008; any other failure closes it with 1011. While 64 messages of a
-        client are waiting, no more are read from it.
+        the websocket with 1008; any other failure closes it with 1011. A client with many channels
+        is answered with 103 or 100 instead, and its message has the attribute ``channel``. While 64
+        messages of a client are waiting, no more are read from it.
 
         If the websocket ends while the hook is running, the message is not published.
         """
@@ -289,3 +291,9 @@ class NullHooks:
 
     def closed(self, connection: IConnection, closing: Closing, /) -> object:
         return None
+
+    def subscribed(self, connection: IConnection, channel: str, /) -> object:
+        """A client with many channels has subscribed to one, named as in Redis."""
+
+    def unsubscribed(self, connection: IConnection, channel: str, /) -> object:
+        """Such a subscription has ended, however it did. ``closed`` may follow."""

@@ -25,6 +25,13 @@ class ICodec(Protocol):
         """The bytes of several messages, in their order, for one write."""
 
 
+class IFraming(ICodec, Protocol):
+    """The codec of a transport, for protocols that write messages of their own."""
+
+    def frame(self, payload: bytes, binary: bool) -> bytes:
+        """The bytes of one message, which is text or ``binary``."""
+
+
 class Publication:
     """One message on one channel.
 
@@ -35,10 +42,16 @@ class Publication:
     encoding, which is made once for any number of receivers.
     """
 
-    __slots__ = ("channel", "forms", "payload", "sender", "size")
+    __slots__ = ("channel", "forms", "info", "payload", "sender", "size")
 
     number = 1
     """Number of messages in it."""
+
+    offset = 0
+    """The message's number on its channel, from 1; 0 if that is not known."""
+
+    began = 0
+    """The stamp of the first message of the channel's stream; 0 if that is not known."""
 
     position: Position | None = None
     """The position of a client that has it, as far as that is known."""
@@ -53,6 +66,8 @@ class Publication:
         self.channel = channel
         self.payload = payload
         self.sender = sender
+        self.info = b""
+        """What is said of the client that published it: a JSON object, if it is known."""
         self.size = len(payload) + _FRAMING
         self.forms: dict[ICodec, bytes] = {}
 
@@ -74,7 +89,7 @@ class Publication:
 class PositionedPublication(Publication):
     """A publication whose position is known."""
 
-    __slots__ = ("marked", "position", "replayed")
+    __slots__ = ("began", "marked", "offset", "position", "replayed")
 
     position: Position
 
@@ -87,8 +102,12 @@ class PositionedPublication(Publication):
         sender: object = None,
         marked: bool = True,
         replayed: bool = False,
+        offset: int = 0,
+        began: int = 0,
     ) -> None:
         super().__init__(channel, payload, sender)
+        self.offset = offset
+        self.began = began
         self.position = position
         self.marked = marked
         self.replayed = replayed
@@ -97,6 +116,39 @@ class PositionedPublication(Publication):
     def before(self) -> Position:
         position = self.position
         return position._replace(stamp=position.stamp - 1) if self.marked else position
+
+
+class Arrival(Publication):
+    """A client's coming or going, on the channel beside that on which it is present."""
+
+    __slots__ = ("event",)
+
+    number = 0
+
+    def __init__(self, channel: bytes, event: str, info: bytes) -> None:
+        super().__init__(channel, info)
+        self.event = event
+        """``join`` or ``leave``; the payload is what is said of the client."""
+
+
+class Occupant(NamedTuple):
+    """A client that is present on a channel. ``user`` is ``""`` for an anonymous visitor. ``info``
+    is what is said of it: a JSON object, without a line break.
+    """
+
+    channel: bytes
+    client: str
+    user: str
+    info: bytes
+
+
+class Announced(NamedTuple):
+    """The answer to a server that says who is present at it: of how many clients and channels this
+    was known before, and which other servers have stopped saying so.
+    """
+
+    known: int
+    dead: Sequence[str]
 
 
 class Notice(NamedTuple):
@@ -149,6 +201,17 @@ def payload_of(message: Any) -> bytes:
     else:
         remedy = "Make it one first, with json.dumps(…) for example."
     raise TypeError(f"A message is str or bytes, and this is a {kind.__name__}. {remedy}")
+
+
+class ClientMessage(RedisMessage):
+    """What a client with many channels publishes on ``channel``, as hooks are asked about it."""
+
+    channel: str
+
+    def __new__(cls, payload: bytes, channel: str) -> ClientMessage:
+        message = bytes.__new__(cls, payload)
+        message.channel = channel
+        return message
 
 
 class Published(int):

@@ -176,6 +176,18 @@ def side_channel(prefix: str, channel: bytes) -> bytes:
     return beside(b"side", prefix, channel)
 
 
+def about(prefix: str, side: bytes) -> bytes | None:
+    """The channel that ``side`` has the markers of; ``None`` for any other name."""
+    start = side_channel(prefix, b"")
+    if side.startswith(start):
+        return side[len(start) :]
+    tenant, inner = split_tenant(prefix, side.decode(errors="surrogateescape"))
+    word, colon, channel = inner.partition(":")
+    if not tenant or word != "side" or not colon:
+        return None
+    return channel.encode(errors="surrogateescape")
+
+
 def data_set_keys(prefix: str) -> tuple[bytes, bytes]:
     """The key of the highest stamp that was given out, and that of the stamp with which this data
     set began.
@@ -224,6 +236,10 @@ def is_control_channel(channel: bytes) -> bool:
 def logouts_key(prefix: str, number: int) -> bytes:
     """The key of one of the lists of the latest logouts."""
     return control_channel(prefix, f"logouts:{number}")
+
+
+TICKET_PREFIX = "ws4redis.ticket."
+"""The beginning of each one-time ticket."""
 
 
 def ticket_key(namespace: Namespace, digest: str) -> bytes:

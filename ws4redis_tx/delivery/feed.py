@@ -21,6 +21,9 @@ class Feed:
 
     takes_joined = True
 
+    own_pings = False
+    """Whether the client's protocol has pings of its own, and no heartbeats."""
+
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._live = False

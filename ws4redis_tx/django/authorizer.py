@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 from django.core.handlers.wsgi import WSGIRequest
@@ -13,9 +14,9 @@ from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.admission import Admission, check_granted, default_policy
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
+from ws4redis_tx.core.tokens import Tokens
 from ws4redis_tx.django import memberof
-from ws4redis_tx.django.databases import close_broken, tidy
-from ws4redis_tx.django.outages import OutageLog
+from ws4redis_tx.django.databases import OutageLog, close_broken, tidy
 from ws4redis_tx.django.sharing import fetch_for
 from ws4redis_tx.django.visitors import Visitor, denials, expiry_of
 from ws4redis_tx.threads.lookups import Lookups
@@ -43,6 +44,7 @@ class DjangoAuthorizer:
         known_rights: Iterable[str] = SUBSCRIBE_RIGHTS + PUBLISH_RIGHTS,
         context: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
+        self._tokens = Tokens(())
         self._context = context
         self._reactor = reactor
         self._known_rights = frozenset(known_rights)
@@ -51,7 +53,22 @@ class DjangoAuthorizer:
         self._outages = OutageLog(reactor)
         self._foreign_groups = memberof.ForeignGroups(reactor)
 
+    def take_tokens(self, tokens: Tokens) -> None:
+        """Let ``tokens`` judge those that clients show. Before this, none is good."""
+        self._tokens = tokens
+
     def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
+        return self._ask(Visitor(handshake, rights, self._tokens))
+
+    def call(
+        self, handshake: Handshake, function: Callable[..., Any], *arguments: Any
+    ) -> Deferred[Any]:
+        """Call ``function`` with the visitor's request and ``arguments``, in a thread of the
+        callbacks. Fire with its result, or fail with what it raises.
+        """
+        return self._ask(Visitor(handshake, (), self._tokens, partial(_call, function, arguments)))
+
+    def _ask(self, visitor: Visitor) -> Deferred[Any]:
         if self._lookups is None:
             self._lookups = Lookups(
                 self._reactor, _THREADS, "ws4redis-authorizer", tidy, sharing=True
@@ -59,8 +76,8 @@ class DjangoAuthorizer:
             self._at_shutdown = self._reactor.addSystemEventTrigger(
                 "during", "shutdown", self._end_threads
             )
-        visitor = Visitor(handshake, rights)
-        answer = self._lookups.ask(self._authorize, visitor, behind=handshake.recheck)
+        behind = visitor.handshake.recheck
+        answer = self._lookups.ask(self._authorize, visitor, behind=behind)
         return answer.addErrback(self._outages.judge)
 
     def stop(self) -> None:
@@ -74,24 +91,29 @@ class DjangoAuthorizer:
         if lookups is not None:
             lookups.stop()
 
-    def _authorize(self, visitor: Visitor) -> Admission:
+    def _authorize(self, visitor: Visitor) -> Any:
         with self._context():
             try:
                 return self._look_up(visitor)
             finally:
                 close_broken()
 
-    def _look_up(self, visitor: Visitor) -> Admission:
+    def _look_up(self, visitor: Visitor) -> Any:
         visitor.ask_tenant()
         fetch_for(visitor, self._waiting)
         identity, rights = visitor.identify(), visitor.rights
         request, ticket = visitor.request, visitor.ticket
+        if visitor.question is not None:
+            return visitor.question(request)
+        expires, redeemed = expiry_of(request.session), ticket.text if ticket else ""
+        if not rights and not visitor.handshake.names_facility:
+            granted: tuple[str, ...] = ()  # it is asked only who it is
+        elif ticket is None:
+            granted = self._granted(request, rights)
+        else:
+            granted = ticket.narrow(self._granted(request, ticket.narrow(rights)))
         self._foreign_groups.look(request, identity, rights)
-        expires = expiry_of(request.session)
-        if ticket is None:
-            return Admission(identity, self._granted(request, rights), request, expires)
-        granted = ticket.narrow(self._granted(request, ticket.narrow(rights)))
-        return Admission(identity, granted, request, expires, redeemed=ticket.text)
+        return Admission(identity, granted, request, expires, redeemed, visitor.issued)
 
     def _waiting(self) -> list[Visitor]:
         lookups = self._lookups  # None once it has ended
@@ -114,6 +136,10 @@ class DjangoAuthorizer:
             except ValueError as error:
                 raise ValueError(f"{_returned(granted)}: {error}") from None
         return granted
+
+
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...], request: Any) -> Any:
+    return function(request, *arguments)
 
 
 def _returned(granted: object) -> str:

@@ -24,7 +24,7 @@ from django.db.models import Model
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_save
 
 from ws4redis_tx.config import django_settings
-from ws4redis_tx.django.revoking import tell
+from ws4redis_tx.django.revoking import tell, uses_tokens, void_tokens
 from ws4redis_tx.redis_store import session_key_of
 from ws4redis_tx.revocation.messages import LOGOUT, RECHECK, Revocation, digest
 
@@ -34,6 +34,9 @@ _request_started: ContextVar[float | None] = ContextVar("request_started", defau
 
 # Primary keys in one message.
 _MAX_VALUES = 1000
+
+# The fields of a user whose change makes the user's tokens void, besides the name.
+_CREDENTIALS = {"password", "is_active"}
 
 
 def _log_exceptions(receiver: Callable[..., None]) -> Callable[..., None]:
@@ -74,6 +77,7 @@ def connect() -> None:
     user_logged_out.connect(logged_out, dispatch_uid="ws4redis_tx.logged_out")
     user_model = get_user_model()
     for model in _related_models(user_model):
+        pre_save.connect(remember_user, sender=model, dispatch_uid="ws4redis_tx.remember_user")
         post_save.connect(user_saved, sender=model, dispatch_uid="ws4redis_tx.user_saved")
         post_delete.connect(user_deleted, sender=model, dispatch_uid="ws4redis_tx.user_deleted")
     try:
@@ -110,12 +114,39 @@ def remember_groups(sender: Any, request: Any, user: Any, **kwargs: Any) -> None
 
 
 @_log_exceptions
-def logged_out(sender: Any, request: Any, **kwargs: Any) -> None:
-    """Runs before Django flushes the session. A signed cookie's key does not identify a session."""
+def logged_out(sender: Any, request: Any, user: Any = None, **kwargs: Any) -> None:
+    """Runs before Django flushes the session. A signed cookie's key does not identify a session.
+
+    A token does not tell by which session its user got it, so all of the user's tokens are void.
+    """
     key = session_key_of(getattr(request, "session", None))
+    signed = user is not None and uses_tokens()
+    if not key and not signed:
+        return
+    tenant = django_settings.tenant_of(request)
+    if signed:
+        void_tokens(users=[user.pk], usernames=[user.get_username()], tenant=tenant)
     if key:
-        tenant = django_settings.tenant_of(request)
         tell(Revocation(LOGOUT, "session", (digest(key, tenant),), tenant))
+
+
+@_log_exceptions
+def remember_user(
+    sender: Any, instance: Any, using: str, update_fields: Any = None, **kwargs: Any
+) -> None:
+    """Runs before a user is saved. Many sites save a user at each request, and must not make the
+    user's tokens void by that: only a change does.
+    """
+    instance.__dict__.pop("_ws4redis_before", None)
+    if instance.pk is None or not uses_tokens():
+        return
+    fields = {field.attname for field in sender._meta.concrete_fields}
+    fields &= {*_CREDENTIALS, getattr(sender, "USERNAME_FIELD", "username")}
+    if update_fields is not None:
+        fields &= set(update_fields)
+    if fields:
+        rows = sender._base_manager.using(using).filter(pk=instance.pk).values(*sorted(fields))
+        instance._ws4redis_before = rows.first()
 
 
 @_log_exceptions
@@ -125,13 +156,23 @@ def user_saved(
     """The password, ``is_active`` or the name may have changed. A login changes only
     ``last_login``.
     """
+    before = instance.__dict__.pop("_ws4redis_before", None) or {}
     if not created and (update_fields is None or set(update_fields) - {"last_login"}):
         _recheck("user", [instance.pk], using)
+    if any(getattr(instance, name) != value for name, value in before.items()):
+        names = [before.get(getattr(sender, "USERNAME_FIELD", "")), _username(instance)]
+        _void(using, users=[instance.pk], usernames=names)
 
 
 @_log_exceptions
 def user_deleted(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
     _recheck("user", [instance.pk], using)
+    _void(using, users=[instance.pk], usernames=[_username(instance)])
+
+
+def _username(user: Any) -> str | None:
+    """``None`` for a row of a parent model that has no names."""
+    return user.get_username() if hasattr(user, "get_username") else None
 
 
 @_log_exceptions
@@ -147,12 +188,15 @@ def remember_name(
 
 @_log_exceptions
 def group_saved(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
-    _recheck("group", instance.__dict__.pop("_ws4redis_renamed", ()), using)
+    renamed = instance.__dict__.pop("_ws4redis_renamed", ())
+    _recheck("group", renamed, using)
+    _void(using, groups=renamed)
 
 
 @_log_exceptions
 def group_deleted(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
     _recheck("group", [instance.name], using)
+    _void(using, groups=[instance.name])
 
 
 @_log_exceptions
@@ -171,19 +215,39 @@ def groups_changed(
     """
     if not reverse and action in ("post_remove", "post_clear"):
         _recheck("user", [instance.pk], using)
+        _void(using, users=[instance.pk])
     elif reverse and action == "post_remove":
         _recheck("user", pk_set, using)
+        _void(using, users=pk_set)
     elif reverse and action == "post_clear":
         _recheck("group", [instance.name], using)
+        _void(using, groups=[instance.name])
 
 
 def _recheck(kind: str, values: Iterable[Any], using: str) -> None:
     """In every tenant: no request says whose user or group it is."""
     names = [str(value) for value in values]
     for i in range(0, len(names), _MAX_VALUES):
-        revocation = Revocation(RECHECK, kind, tuple(names[i : i + _MAX_VALUES]))
-        connection = transaction.get_connection(using)
-        if connection.in_atomic_block or connection.get_autocommit():
-            transaction.on_commit(partial(tell, revocation), using=using, robust=True)
-        else:
-            tell(revocation)  # with manual commits, Django refuses on_commit()
+        _after_commit(
+            partial(tell, Revocation(RECHECK, kind, tuple(names[i : i + _MAX_VALUES]))), using
+        )
+
+
+def _void(
+    using: str,
+    users: Iterable[Any] = (),
+    usernames: Iterable[str | None] = (),
+    groups: Iterable[str] = (),
+) -> None:
+    """In every tenant, too."""
+    if uses_tokens():
+        work = partial(void_tokens, users=users, usernames=usernames, groups=groups)
+        _after_commit(work, using)
+
+
+def _after_commit(work: Callable[[], None], using: str) -> None:
+    connection = transaction.get_connection(using)
+    if connection.in_atomic_block or connection.get_autocommit():
+        transaction.on_commit(work, using=using, robust=True)
+    else:
+        work()  # with manual commits, Django refuses on_commit()

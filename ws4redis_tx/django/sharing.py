@@ -23,6 +23,7 @@ from django.db import router
 from django.db.models.fields.related_descriptors import ManyToManyDescriptor
 
 from ws4redis_tx.config import django_settings
+from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.django.databases import close_broken, is_plain, read_rows
 from ws4redis_tx.django.session_stores import fetch_together
 from ws4redis_tx.django.visitors import (
@@ -33,7 +34,7 @@ from ws4redis_tx.django.visitors import (
     session_store,
     user_of,
 )
-from ws4redis_tx.tickets import redeem, will_ask_redis
+from ws4redis_tx.tickets import redeem, shows_token, will_ask_redis
 
 # A visitor, their session and the key that it was found by, and what the session says of the user.
 _Known = tuple[Visitor, str | None, SessionBase | None, tuple[str, Any] | None]
@@ -44,7 +45,7 @@ def fetch_for(visitor: Visitor, waiting: Callable[[], Iterable[Visitor]]) -> Non
     seem to be of the same tenant. They are asked for together once: if that fails, or while it
     hangs, each of them asks alone.
     """
-    if visitor.fetched is not None or will_ask_redis(visitor.handshake):
+    if visitor.fetched is not None or _comes_alone(visitor.handshake):
         return
     if django_settings.get_callable("WS4REDIS_PROCESS_REQUEST") is not None:
         return  # it finds session and user in its own way
@@ -59,10 +60,15 @@ def fetch_for(visitor: Visitor, waiting: Callable[[], Iterable[Visitor]]) -> Non
         close_broken()
 
 
+def _comes_alone(handshake: Handshake) -> bool:
+    """Whether the database has no answer before the visitor's ticket is used up, or none at all."""
+    return shows_token(handshake) or will_ask_redis(handshake)
+
+
 def _fits(other: Visitor, visitor: Visitor) -> bool:
     """A guess, because only one visitor's tenant may have been asked for."""
     ours, theirs = visitor.handshake, other.handshake
-    if other.fetched is not None or will_ask_redis(theirs):
+    if other.fetched is not None or _comes_alone(theirs):
         return False
     return not visitor.tenant or ours.headers["host"] == theirs.headers["host"]
 

@@ -13,7 +13,13 @@ from twisted.python.failure import Failure
 
 from ws4redis_tx.core.interfaces import Closing, IConnection, NullHooks
 from ws4redis_tx.django.databases import close_broken, tidy
-from ws4redis_tx.signals import client_connected, client_disconnected, message_received
+from ws4redis_tx.signals import (
+    client_connected,
+    client_disconnected,
+    client_subscribed,
+    client_unsubscribed,
+    message_received,
+)
 from ws4redis_tx.threads.lookups import Lookups
 
 _log = Logger()
@@ -25,7 +31,13 @@ MOST_BYTES = 16 * 1024 * 1024
 # Seconds for which a stop waits for receivers.
 STOP_WAIT = 5.0
 
-_SIGNALS = (client_connected, client_disconnected, message_received)
+_SIGNALS = (
+    client_connected,
+    client_disconnected,
+    client_subscribed,
+    client_unsubscribed,
+    message_received,
+)
 
 
 class SignalHooks(NullHooks):
@@ -58,6 +70,12 @@ class SignalHooks(NullHooks):
 
     def closed(self, connection: IConnection, closing: Closing, /) -> None:
         self._queue(client_disconnected, connection, {"closing": closing})
+
+    def subscribed(self, connection: IConnection, channel: str, /) -> None:
+        self._queue(client_subscribed, connection, {"channel": channel})
+
+    def unsubscribed(self, connection: IConnection, channel: str, /) -> None:
+        self._queue(client_unsubscribed, connection, {"channel": channel})
 
     def stop(self) -> Deferred[None]:
         """End the thread when it has sent all waiting events, or after 5 s."""

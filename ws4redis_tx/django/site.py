@@ -123,16 +123,17 @@ class _Root(Resource):
 
     def __init__(self, factory: WebSocketFactory, wsgi: WSGIResource, threads: Any) -> None:
         super().__init__()
-        config = factory.config
-        paths = (config.websocket_url, config.script_name + config.websocket_url)
-        self._websocket_urls = tuple(path.encode() for path in paths)
         self._websockets = make_resource(factory)
+        paths = [path.encode() for path in self._websockets.paths]
+        self._below = tuple(path for path in paths if path.endswith(b"/"))
+        self._at = frozenset(paths)
         self._wsgi = wsgi
         self._threads = threads
         self._descriptors = factory.session_server.descriptors
 
     def getChild(self, path: bytes, request: Any) -> IResource:
-        if request.uri.startswith(self._websocket_urls):
+        uri: bytes = request.uri
+        if uri.startswith(self._below) or uri.partition(b"?")[0] in self._at:
             return self._websockets
         try:
             self._descriptors.check(request.transport)

@@ -8,7 +8,7 @@ connecting would then log the browser out.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -36,10 +36,12 @@ from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.admission import Identity
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake
+from ws4redis_tx.core.tokens import TokenInvalid, Tokens, identity_of_claims, issued_of_claims
 from ws4redis_tx.django import memberof
 from ws4redis_tx.django.session_stores import read_only_store
+from ws4redis_tx.django.token_users import user_of_claims
 from ws4redis_tx.redis_store import identity_of, session_key_of, user_id_of
-from ws4redis_tx.tickets import Ticket, redeem
+from ws4redis_tx.tickets import Ticket, redeem, shows_token
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +63,33 @@ class Fetched:
 
 NOTHING = Fetched()
 
+_NO_TOKENS = Tokens(())
+
 
 class Visitor:
     """A visitor who is being looked up, about some ``rights``."""
 
-    __slots__ = ("fetched", "handshake", "request", "rights", "tenant", "ticket")
+    __slots__ = (
+        "_tokens", "fetched", "handshake", "issued", "question", "request", "rights", "tenant",
+        "ticket",
+    )  # fmt: skip
 
-    def __init__(self, handshake: Handshake, rights: Sequence[str]) -> None:
+    def __init__(
+        self,
+        handshake: Handshake,
+        rights: Sequence[str],
+        tokens: Tokens = _NO_TOKENS,
+        question: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.question = question
+        """Called with the visitor's request; its result is the answer. ``None``: the answer is
+        their admission.
+        """
         self.handshake = handshake
         self.rights = rights
+        self._tokens = tokens
+        self.issued: float | None = None
+        """When the visitor's token was issued, if they showed one."""
         self.request: Any = None
         self.tenant = ""
         self.ticket: Ticket | None = None
@@ -88,9 +108,12 @@ class Visitor:
         """Look up who it is, as far as it was not fetched. Loads the request's ``user`` and
         ``session`` fully, so that no later access queries the database.
 
-        Raises ``Denied`` for an invalid ticket, or if the ticket's session or user is gone, or the
-        user is another one.
+        Raises ``Denied`` for an invalid ticket or token, or if the ticket's session or user is
+        gone, or the user is another one.
         """
+        if shows_token(self.handshake):
+            self.request.ws4redis_identity = identity = self._identify_by_token()
+            return identity
         self.ticket = ticket = redeem(self.handshake, self.tenant)
         identity = replace(self._identify(), tenant=self.tenant)
         if ticket is not None and (identity.username is None or identity.user_id != ticket.user_id):
@@ -99,6 +122,15 @@ class Visitor:
             )
         self.request.ws4redis_identity = identity
         return identity
+
+    def _identify_by_token(self) -> Identity:
+        handshake, request = self.handshake, self.request
+        claims = self._tokens.connection(handshake.credential, recheck=handshake.recheck)
+        if claims.tenant != self.tenant:
+            raise TokenInvalid("tenant", "is not the tenant of the request")
+        self.issued = issued_of_claims(claims)
+        request.session, request.user = session_store()(None), user_of_claims(claims)
+        return identity_of_claims(claims)
 
     def _identify(self) -> Identity:
         request, ticket = self.request, self.ticket

@@ -16,10 +16,18 @@ from dataclasses import replace
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.python.failure import Failure
 
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, check_flags, check_granted
-from ws4redis_tx.core.errors import BrokerUnavailable, Denied, shown, unavailable
+from ws4redis_tx.core.errors import (
+    BrokerUnavailable,
+    Denied,
+    HookFailed,
+    MessageRefused,
+    shown,
+    unavailable,
+)
 from ws4redis_tx.core.interfaces import IBroker
 from ws4redis_tx.core.messages import ICodec, RedisMessage
 from ws4redis_tx.core.names import channel_name, known_rights
@@ -173,7 +181,29 @@ class ClassicProtocol:
         return replay.run().addBoth(connection.replayed)
 
     def received(self, session: ISession, payload: bytes) -> Any:
-        return session.state.subscriber.publish_message(RedisMessage(payload))
+        judged = session.judge(payload)
+        if judged is None:
+            return session.state.subscriber.publish_message(RedisMessage(payload))
+        return judged.addCallbacks(
+            self._publish, self._refuse, callbackArgs=(session,), errbackArgs=(session,)
+        )
+
+    def _publish(self, message: bytes | None, session: ISession) -> Any:
+        if message is None:
+            return None
+        # In a Deferred's callback a coroutine would not run.
+        return maybeDeferred(session.state.subscriber.publish_message, RedisMessage(message))
+
+    def _refuse(self, failure: Failure, session: ISession) -> None:
+        failure.trap(MessageRefused)
+        refusal: Any = failure.value
+        if isinstance(refusal, HookFailed):
+            session.close(1011, "The server failed.")
+        else:
+            session.close(1008, refusal.reason)
+
+    def close_code(self, code: int, reason: str) -> tuple[int, str]:
+        return code, reason
 
     def closed(self, session: ISession) -> Deferred[Any] | None:
         connection: SubscriberConnection | None = session.state

@@ -36,18 +36,51 @@ class ISession(Protocol):
     state: Any
     """The protocol's own data about this client."""
 
-    def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
+    transport: Any
+    """The client's ``sessions.interfaces.ITransport``."""
+
+    def authorize(
+        self, handshake: Handshake, rights: Sequence[str], owner: Any = None
+    ) -> Deferred[Admission]:
         """Ask the authorizer about ``rights`` when it is this session's turn. From then on, the
-        session is closed if the visitor loses one of the rights.
+        session is closed if the visitor loses one of the rights; or its ``owner`` is told, a
+        ``revocation.session_index.IRevocable`` that holds a part of what the session has.
 
         Fails with ``Denied`` if the authorizer refuses. Never fires once the client is gone.
         """
+
+    def admit(self, owner: Any, handshake: Handshake, admission: Admission) -> None:
+        """Let ``owner`` hold what a token gives that needs no authorizer, until it is revoked.
+        Raises ``Denied`` if it is revoked already.
+        """
+
+    @property
+    def observed(self) -> bool:
+        """Whether anybody is told of what the client does."""
+
+    def judge(self, message: bytes) -> Deferred[bytes | None] | None:
+        """Ask the hooks about a message that the client wants to publish. Fires with what is to be
+        published in its place, ``None`` for nothing. Fails with ``MessageRefused``. Returns
+        ``None`` if there is nobody to ask.
+        """
+
+    def subscribed(self, channel: bytes) -> None:
+        """Tell the hooks of a subscription, for which ``unsubscribed`` is called later."""
+
+    def unsubscribed(self, channel: bytes) -> None:
+        """Tell the hooks that a subscription has ended."""
+
+    def withdraw(self, owner: Any) -> None:
+        """The owner of an earlier ``authorize`` or ``admit`` holds nothing any more. Idempotent."""
 
     def send(self, message: bytes | str) -> None:
         """Send a message to this client only, in order with all others."""
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Begin the close handshake. Messages that were not written yet are dropped."""
+
+    def within_rate(self, *, messages: int = 0, size: int = 0) -> bool:
+        """Count messages and bytes of the client's. Close it if they are too many."""
 
     def fail(self, failure: Failure, text: str) -> None:
         """Log ``text`` with a failure of the server's, and close the session with 1011."""
@@ -69,14 +102,22 @@ class IProtocol(Protocol):
         """
 
     def opened(self, session: ISession) -> Deferred[Any] | None:
-        """The client was accepted. A failure, now or later, closes its connection with 1011."""
+        """The client was accepted. Return ``None``, or a Deferred that fires when the client is
+        known, and hooks are told of it. A failure, now or later, closes its connection with 1011.
+        """
 
     def received(self, session: ISession, payload: bytes) -> object:
-        """Take a message of the client's. May return a Deferred or a coroutine.
+        """Take a message of the client's. May return a Deferred or a coroutine. What of it is to be
+        published is asked of ``session.judge`` first.
 
         Called in order, without waiting for earlier results. A client's close is answered when all
         results are there, or after 2 s. ``BrokerUnavailable`` closes the connection with 1013, any
         other failure with 1011.
+        """
+
+    def close_code(self, code: int, reason: str) -> tuple[int, str]:
+        """The server closes the session. Return the code and the reason as the client knows
+        them.
         """
 
     def closed(self, session: ISession) -> Deferred[Any] | None:

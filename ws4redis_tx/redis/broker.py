@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -19,10 +19,12 @@ from ws4redis_tx.core.positions import (
     HistoryRules,
     Kept,
     Position,
+    Wanted,
 )
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis.commands import Commands
 from ws4redis_tx.redis.dispatcher import Dispatcher
+from ws4redis_tx.redis.streams import Streams
 from ws4redis_tx.redis.wire.refusals import Trouble
 from ws4redis_tx.scheduling.deferreds import gather
 from ws4redis_tx.scheduling.waiters import Callbacks, Waiters
@@ -61,6 +63,7 @@ class RedisBroker(Service):
             on_down=self._went_down,
             history=history,
         )
+        self._streams = Streams(self.commands, reactor)
         self.hub = self._dispatcher.hub
         self._notes = self._dispatcher.notes
         self._keeps_history = bool(history)
@@ -121,6 +124,7 @@ class RedisBroker(Service):
         expire: int,
         sender: IListener | None = None,
         history: History | None = None,
+        info: bytes = b"",
     ) -> Deferred[int]:
         noted = [channel for channel in channels if sender and self.hub.has(channel, sender)]
         for channel in noted:
@@ -131,9 +135,15 @@ class RedisBroker(Service):
                 self._notes.drop(channel, message, sender)
             return failure
 
-        kept = NOT_KEPT if history is None else Kept(history)
+        kept = Kept(history, info=info) if history is not None or info else NOT_KEPT
         published: Deferred[Any] = self.commands.publish(channels, message, expire, kept)
         return published.addErrback(not_published)
+
+    def record(
+        self, channel: bytes, message: bytes, entries: Mapping[bytes, bytes], seconds: int
+    ) -> Deferred[int]:
+        """Publish a message between servers, and keep entries for those that do not listen."""
+        return self.commands.record(channel, message, entries, seconds)
 
     def get(self, channel: bytes) -> Deferred[PersistedMessage | None]:
         return self.commands.get([channel]).addCallback(self._got)
@@ -143,6 +153,11 @@ class RedisBroker(Service):
         if message is not None:
             self._dispatcher.read(message.channel, message)
         return message
+
+    @property
+    def presence(self) -> Commands:
+        """An ``IPresence``."""
+        return self.commands
 
     # Positions
 
@@ -177,6 +192,22 @@ class RedisBroker(Service):
             raise BrokerUnavailable("The connection to Redis was replaced.")
         self._dispatcher.markers.advance(missed.until)
         return missed
+
+    @inlineCallbacks
+    def stream(self, wanted: Wanted, *, alone: bool = False) -> Any:
+        """Fire with the ``Stream`` of a channel. By then all that was published until its moment
+        was handed to its listeners, too. ``alone``: the read is shared with nobody. Fails with
+        ``BrokerUnavailable``.
+        """
+        generation = self.generation
+        if alone:
+            (stream,) = yield self._streams.read(wanted)
+        else:
+            stream = yield self._streams.ask(wanted)
+        yield self.fence([wanted.channel])
+        if self.generation != generation:
+            raise BrokerUnavailable("The connection to Redis was replaced.")
+        return stream
 
     def _went_down(self, trouble: Trouble) -> None:
         if not self._was_down and self.running:

@@ -16,6 +16,7 @@ from ws4redis_tx.core.positions import NOT_KEPT, Kept
 from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.redis import scripts
 from ws4redis_tx.redis.kept_commands import KeptCommands
+from ws4redis_tx.redis.presence.commands import PresenceCommands
 from ws4redis_tx.redis.wire.connection import RedisConnection
 from ws4redis_tx.redis.wire.protocol import LOST, Command, CommandProtocol, ResponseError
 from ws4redis_tx.redis.wire.refusals import Trouble, concerns_server, refuses_scripts
@@ -24,7 +25,7 @@ from ws4redis_tx.scheduling.timeouts import Timeouts
 _log = Logger()
 
 
-class Commands(KeptCommands):
+class Commands(KeptCommands, PresenceCommands):
     """Publishes and reads over one connection, hence in order.
 
     When an answer does not come within ``timeout`` seconds, the command fails and the connection is
@@ -79,7 +80,7 @@ class Commands(KeptCommands):
         """
         if not channels:
             return succeed(Published(0))
-        if kept.once or (kept.history and self.scripts_permitted):
+        if kept.once or ((kept.history or kept.info) and self.scripts_permitted):
             return self.publish_and_keep(channels, message, expire, kept)
         if kept.history:
             self.note_no_history("it may not run scripts")
@@ -90,23 +91,28 @@ class Commands(KeptCommands):
         return outcomes.addCallback(lambda answers: Published(scripts.receivers(answers)))
 
     def record(
-        self, channel: bytes, message: bytes, entries: Mapping[bytes, bytes]
+        self,
+        channel: bytes,
+        message: bytes,
+        entries: Mapping[bytes, bytes],
+        seconds: int = scripts.RECORDED_FOR,
     ) -> Deferred[int]:
         """Publish without persisting, and put an entry at the beginning of each list, for those who
-        did not listen. A list that cannot be kept does not matter.
+        did not listen. A list lives for ``seconds`` from its last entry. One that cannot be kept
+        does not matter.
         """
 
         def plainly(failure: Failure | None = None) -> Deferred[Any]:
             if failure is not None and not refuses_scripts(failure.value):
                 failure.raiseException()
-            commands = scripts.plain_record_commands(channel, message, entries)
+            commands = scripts.plain_record_commands(channel, message, entries, seconds)
             return self.ask(commands, scripts.plain_answer_fits).addCallback(
                 lambda answers: scripts.receivers(answers[-1:])
             )
 
         if not self.scripts_permitted:
             return plainly()
-        command = scripts.record_command(channel, message, entries)
+        command = scripts.record_command(channel, message, entries, seconds)
         recorded = self.execute(*command, fits=lambda answer: type(answer) is int)
         return recorded.addErrback(plainly)
 

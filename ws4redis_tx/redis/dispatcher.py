@@ -60,7 +60,6 @@ class Dispatcher:
         self.hub = Hub(lambda: _log.failure("A listener or codec failed; others get the message"))
         self.table = ChannelTable(self.hub, self._subscribe, self._unsubscribe)
         self.notes = EchoNotes()
-        self._keeps_history = bool(history)
         self.markers = Markers(
             prefix, history, lambda: reactor.callLater(MARK_DELAY, self.probe.send)
         )
@@ -156,7 +155,9 @@ class Dispatcher:
             self._reads.add(channel, payload)
 
     def _subscribe(self, channel: bytes) -> Deferred[None]:
-        side = self.markers.side_of(channel)
+        side, about = self.markers.side_of(channel), self.markers.about(channel)
+        if about is not None:
+            self.markers.listen(about, channel)
         if side is None:
             return self._pubsub.subscribe(channel).addErrback(self._not_subscribed)
         # The markers first: no message must come without its own.
@@ -166,11 +167,8 @@ class Dispatcher:
 
     def _unsubscribe(self, channel: bytes) -> None:
         self._arrivals.forget(channel)
-        self._pubsub.unsubscribe(channel)
-        side = self.markers.side_of(channel)
-        if side is not None:
-            self.markers.forget(channel, side)
-            self._pubsub.unsubscribe(side)
+        for each in self.markers.unlisten(channel, self.hub.channels):
+            self._pubsub.unsubscribe(each)
 
     def _not_subscribed(self, failure: Failure) -> Failure:
         if concerns_server(failure.value) and not self.probe.out:
@@ -206,18 +204,20 @@ class Dispatcher:
         self.probe.heard = True
         listeners, subscribing = self.hub.listeners, self.table.subscribing
         arrivals, notes, markers = self._arrivals, self.notes, self.markers
-        publications = []
+        sides, publications = markers.sides, list[Publication]()
+        # Most servers keep no history, and save a call.
+        make = markers.publication if sides or markers.position is not None else Publication
         for channel, payload in messages:
-            if channel not in listeners or channel in subscribing:
+            if channel not in listeners or channel in subscribing or channel in sides:
                 if channel == self.probe.channel:
                     self._proven(payload)
-                elif markers.sides:
-                    markers.take(channel, payload)
+                elif sides:
+                    arrival = markers.take(channel, payload)
+                    if arrival is not None and channel in listeners:
+                        publications.append(arrival)
                 continue  # any other was on its way when the last listener left
             arrivals.note(channel, payload)
             sender = notes.take(channel, payload) if notes.senders else None
-            # Most servers keep no history, and save a call.
-            make = Publication if markers.position is None else markers.publication
             publications.append(make(channel, payload, sender))
         if publications:
             self._fanout.hand_over(publications)
@@ -263,11 +263,11 @@ class Dispatcher:
     @inlineCallbacks
     def _recover(self) -> Any:
         yield self._recovery.run(
-            [*self.markers.sides, *self.hub.channels],
+            [*dict.fromkeys((*self.markers.sides, *self.hub.channels))],
             partial(self.probe.subscribe, self._pubsub),
             self._commands.when_connected,
         )
-        if self._keeps_history:
+        if self.missed.keeps_history:
             yield self._find_position()
         self.probe.send()
 

@@ -52,6 +52,7 @@ class MissedMessages:
     def __init__(self, commands: Commands, rules: HistoryRules, reactor: Any) -> None:
         self.commands = commands
         self._rules = rules
+        self.keeps_history = bool(rules)
         self._reactor = reactor
         self._questions: list[Question] = []
         self._reads = 0  # that are under way

@@ -174,17 +174,19 @@ def atomic_answer_fits(command: Command, answer: Any) -> bool:
     )
 
 
-def record_command(channel: bytes, message: bytes, entries: Mapping[bytes, bytes]) -> Command:
+def record_command(
+    channel: bytes, message: bytes, entries: Mapping[bytes, bytes], seconds: int
+) -> Command:
     """Publish, and add an entry to each list, in one step."""
-    bounds = (RECORDED_FOR, _LONGEST_LIST)
+    bounds = (seconds, _LONGEST_LIST)
     return ("EVAL", RECORD, len(entries), *entries, channel, message, *bounds, *entries.values())
 
 
 def plain_record_commands(
-    channel: bytes, message: bytes, entries: Mapping[bytes, bytes]
+    channel: bytes, message: bytes, entries: Mapping[bytes, bytes], seconds: int
 ) -> list[Command]:
     """The same without scripts: each list has its last entry only."""
-    lists: list[Command] = [("SETEX", key, RECORDED_FOR, entry) for key, entry in entries.items()]
+    lists: list[Command] = [("SETEX", key, seconds, entry) for key, entry in entries.items()]
     return [*lists, ("PUBLISH", channel, message)]
 
 

@@ -15,6 +15,7 @@ from ws4redis_tx.core.interfaces import IBroker
 from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.names import control_channel
 from ws4redis_tx.revocation.messages import CONTROL_NAME, Revocation, read_revocation
+from ws4redis_tx.revocation.void_tokens import KEPT_FOR, VOIDING, Voiding, read_voiding
 from ws4redis_tx.scheduling.waiters import Waiters
 
 _log = Logger()
@@ -22,10 +23,29 @@ _log = Logger()
 _TRY_AGAIN = 5.0
 
 
+def tell_servers(
+    prefix: str, broker: IBroker, revocation: Revocation, void: Voiding | None
+) -> Deferred[int]:
+    """Publish a revocation, after the tokens that it makes ``void``: those whom it closes must not
+    come back with them. Fire with the number of servers that were told, or fail with
+    ``BrokerUnavailable``.
+    """
+    channel = control_channel(prefix, CONTROL_NAME)
+    if void is not None:
+        # A broker of an application's own may keep nothing for servers that are started later.
+        record: Any = getattr(broker, "record", None)
+        if record is None:
+            told: Deferred[Any] = broker.publish([channel], void.payload, 0)
+        else:
+            told = record(channel, void.payload, void.entries(prefix), KEPT_FOR)
+        told.addErrback(lambda _: None)  # the next message tells of the failure
+    return broker.publish([channel], revocation.payload, 0)
+
+
 class ControlChannel:
     """A listener from the time the broker is available, through outages, until ``stop``.
 
-    :param heard: called with each ``Revocation``.
+    :param heard: called with each ``Revocation``, and ``voided`` with each ``Voiding``.
     :param listening: called when it begins to listen: earlier messages were not heard. Fires when
         what can be known of them is known.
     """
@@ -37,11 +57,13 @@ class ControlChannel:
         reactor: Any,
         heard: Callable[[Revocation], None],
         listening: Callable[[], Deferred[None]],
+        voided: Callable[[Voiding], None],
     ) -> None:
         self._name = control_channel(prefix, CONTROL_NAME)
         self._broker = broker
         self._reactor = reactor
         self._heard = heard
+        self._voided = voided
         self._on_listening = listening
         self._running = False
         self._listening: Deferred[None] | None = None
@@ -69,6 +91,9 @@ class ControlChannel:
 
     def deliver(self, publication: Publication) -> None:
         try:
+            if publication.payload.startswith(VOIDING):
+                self._voided(read_voiding(publication.payload))
+                return
             revocation = read_revocation(publication.payload)
         except ValueError as error:
             _log.warn(

@@ -22,6 +22,7 @@ from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable, Denied
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.interfaces import IBroker
 from ws4redis_tx.core.messages import PersistedMessage
+from ws4redis_tx.core.tokens import TokenExpired
 from ws4redis_tx.revocation.control_channel import ControlChannel
 from ws4redis_tx.revocation.messages import (
     LOGOUT,
@@ -34,6 +35,7 @@ from ws4redis_tx.revocation.messages import (
 from ws4redis_tx.revocation.packing import Packer
 from ws4redis_tx.revocation.rechecker import Rechecker
 from ws4redis_tx.revocation.session_index import AdmissionRecord, IRevocable, SessionIndex
+from ws4redis_tx.revocation.void_tokens import CLOSE_CODE, Voiding, VoidTokens, void_lists
 from ws4redis_tx.scheduling.deferreds import gather
 from ws4redis_tx.scheduling.summaries import Summaries
 
@@ -47,6 +49,7 @@ AGAIN_AFTER = 2.0
 REMEMBERED = 10.0
 
 _CLOSED_AT_ONCE = 200
+_VOID = "their tokens are void"
 
 
 class Revocations:
@@ -72,8 +75,12 @@ class Revocations:
         self._rechecker = Rechecker(
             config.recheck, authorize, self._index, self._end_one, reactor, random
         )
-        self._control = ControlChannel(config.prefix, broker, reactor, self._heard, self._catch_up)
+        self._control = ControlChannel(
+            config.prefix, broker, reactor, self._heard, self._catch_up, self._voided
+        )
         self._lists = logout_lists(config.prefix)
+        self._void_lists = void_lists(config.prefix) if config.centrifuge_url else []
+        self._void_tokens = VoidTokens()
         self._unregister: Callable[[], None] | None = None
         self.sequence = 0
         """The number of the last thing that was heard. A handshake notes it before the authorizer
@@ -130,10 +137,13 @@ class Revocations:
 
         ``fixed``: the authorizer's answers never change, and there is nothing to recheck.
 
-        Raises ``Denied`` (403) when what was heard since then forbids it.
+        Raises ``Denied`` (403) when what was heard since then forbids it, and ``TokenExpired`` for
+        a token that is void.
         """
         identity, facility = admission.identity, handshake.facility
         self._check_not_logged_out(identity)
+        if admission.issued is not None:
+            self.check_token(identity, admission.issued)
         said = [each for each in self._since(sequence) if each.concerns(identity, facility)]
         if any(each.verb != RECHECK for each in said):
             raise Denied(403, "This is not allowed any more.", detail="it was disconnected")
@@ -141,12 +151,21 @@ class Revocations:
             handshake = replace(handshake, redeemed=admission.redeemed)
         packed = None if fixed else self._packer.pack(handshake)
         self.closed(session)
-        admitted = AdmissionRecord(identity, admission.rights, asked, facility, packed)
+        admitted = AdmissionRecord(
+            identity, admission.rights, asked, facility, packed, admission.issued
+        )
         self._index.add(session, admitted)
         if packed is not None:
             self._rechecker.watch(session, admission.expires)
         if said or sequence < self._missed_before:
             self._rechecker.soon(session)
+
+    def check_token(self, identity: Identity, issued: float) -> None:
+        """Raise ``TokenExpired`` if a token of ``identity`` that was ``issued`` then (Unix time)
+        has become void.
+        """
+        if self._void_tokens.covers(identity, issued):
+            raise TokenExpired("iat", "is before its user lost something, such as a session")
 
     def closed(self, session: IRevocable) -> None:
         """Forget it."""
@@ -172,6 +191,10 @@ class Revocations:
             why = f"{revocation.verb} by {revocation.kind}"
             self._end(self._index.concerned(revocation), why)
 
+    def _voided(self, voiding: Voiding) -> None:
+        self._void_tokens.add(voiding)
+        self._end(self._index.with_tokens(voiding), _VOID, CLOSE_CODE)
+
     def _remember(self, revocation: Revocation) -> None:
         now = self._reactor.seconds()
         self.sequence += 1
@@ -196,23 +219,23 @@ class Revocations:
 
     # Whom it concerns
 
-    def _end(self, sessions: Collection[IRevocable], why: str) -> None:
+    def _end(self, sessions: Collection[IRevocable], why: str, code: int = 1008) -> None:
         """End them; many of them a few at a time, as others want to be served too."""
         if sessions:
             line = f"Ended {len(sessions)} websockets: {why}"
             if self._lines.admits(why, line):
                 _log.info("{line}", line=line)
-            self._end_some(list(reversed(list(sessions))))
+            self._end_some(list(reversed(list(sessions))), code)
 
     def _end_one(self, session: IRevocable, why: str) -> None:
         self._end([session], why)
 
-    def _end_some(self, remaining: list[IRevocable]) -> None:
+    def _end_some(self, remaining: list[IRevocable], code: int) -> None:
         for _ in range(min(_CLOSED_AT_ONCE, len(remaining))):
-            remaining.pop().revoke()
+            remaining.pop().revoke(code)
         if remaining:
             self._ending = [each for each in self._ending if each.active()]
-            self._ending.append(self._reactor.callLater(0, self._end_some, remaining))
+            self._ending.append(self._reactor.callLater(0, self._end_some, remaining, code))
 
     def _recheck_concerned(self, revocation: Revocation) -> None:
         for session in self._index.concerned(revocation):
@@ -245,19 +268,25 @@ class Revocations:
         self._recheck_all()
         # Cancelling the one that is returned must not cancel what was asked of Redis.
         known: Deferred[None] = Deferred()
-        lists = gather([self._broker.get(key) for key in self._lists])
+        keys = [*self._lists, *self._void_lists]
+        lists = gather([self._broker.get(key) for key in keys])
         lists.addCallback(self._read).addErrback(self._not_read)
         lists.addCallback(lambda _: known.callback(None))
         return known
 
     def _read(self, lists: list[PersistedMessage | None]) -> None:
-        digests = read_logouts(lists)
+        logouts, void = lists[: len(self._lists)], lists[len(self._lists) :]
+        digests = read_logouts(logouts)
         if digests:
             self._heard(Revocation(LOGOUT, "session", tuple(digests)))
+        self._void_tokens.add_lists(void, self._rechecker.unix_time())
+        self._end(self._index.covered_by(self._void_tokens), _VOID, CLOSE_CODE)
 
     def _not_read(self, failure: Failure) -> None:
         if failure.check(BrokerRefused):
-            _log.warn("The latest logouts cannot be read: {problem}", problem=str(failure.value))
+            _log.warn(
+                "The latest revocations cannot be read: {problem}", problem=str(failure.value)
+            )
         elif not failure.check(BrokerUnavailable):
             _log.failure("The latest logouts were not read", failure=failure)
 

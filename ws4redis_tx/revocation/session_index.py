@@ -10,6 +10,7 @@ from ws4redis_tx.core.admission import ANONYMOUS, Identity
 from ws4redis_tx.revocation.index import Index
 from ws4redis_tx.revocation.messages import Revocation, digest
 from ws4redis_tx.revocation.packing import Packed
+from ws4redis_tx.revocation.void_tokens import Voiding, VoidTokens, digests_of
 
 
 class IRevocable(Protocol):
@@ -23,11 +24,14 @@ class IRevocable(Protocol):
     admitted: AdmissionRecord | None
     """Ours: ``SessionIndex`` sets it. ``None`` initially."""
 
+    part: bool
+    """Whether it is a part of a session, which is none of the server's ``sessions``."""
+
     @property
     def ended(self) -> bool:
         """Whether the client is gone, or was told to go."""
 
-    def revoke(self) -> object:
+    def revoke(self, code: int = 1008) -> object:
         """End it: the visitor may not have this any more."""
 
     def close(self, code: int, reason: str) -> object:
@@ -39,10 +43,11 @@ class AdmissionRecord:
 
     ``asked`` are the rights that the authorizer was asked about, ``rights`` those it granted.
     ``packed`` is the handshake, or ``None`` where the authorizer's answer never changes;
-    ``expiry`` the timer of the visitor's session's end, if there is one.
+    ``expiry`` the timer of the visitor's session's end, if there is one; ``issued`` the time at
+    which the visitor's token was, if they showed one.
     """
 
-    __slots__ = ("asked", "expiry", "facility", "identity", "packed", "rights")
+    __slots__ = ("asked", "expiry", "facility", "identity", "issued", "packed", "rights")
 
     def __init__(
         self,
@@ -51,6 +56,7 @@ class AdmissionRecord:
         asked: Iterable[str],
         facility: str,
         packed: Packed | None,
+        issued: float | None = None,
     ) -> None:
         self.identity = _compact(identity)
         self.rights = tuple(map(sys.intern, rights))
@@ -60,6 +66,7 @@ class AdmissionRecord:
         self.facility = facility
         self.packed = packed
         self.expiry: Any = None
+        self.issued = issued
 
 
 class SessionIndex:
@@ -73,21 +80,33 @@ class SessionIndex:
         self._sessions = sessions
         self._by_user: Index[str, IRevocable] = Index()
         self._by_session_key: Index[bytes, IRevocable] = Index()
+        # Those who showed a token, by all that can make it void.
+        self._by_token: Index[bytes, IRevocable] = Index()
+        self._parts: set[IRevocable] = set()
         self.size = 0
 
     def add(self, session: IRevocable, admitted: AdmissionRecord) -> None:
         session.admitted = admitted
         self.size += 1
+        if session.part:
+            self._parts.add(session)
         self._by_user.add(admitted.identity.user_id, session)
         self._by_session_key.add(_session_key(admitted.identity), session)
+        if admitted.issued is not None:
+            for digest in digests_of(admitted.identity):
+                self._by_token.add(_key(digest), session)
 
     def discard(self, session: IRevocable) -> AdmissionRecord | None:
         """Return its record, if it had one."""
         admitted, session.admitted = session.admitted, None
         if admitted is not None:
             self.size -= 1
+            self._parts.discard(session)
             self._by_user.discard(admitted.identity.user_id, session)
             self._by_session_key.discard(_session_key(admitted.identity), session)
+            if admitted.issued is not None:
+                for digest in digests_of(admitted.identity):
+                    self._by_token.discard(_key(digest), session)
         return admitted
 
     def update(self, session: IRevocable, identity: Identity) -> None:
@@ -98,7 +117,29 @@ class SessionIndex:
             self.add(session, admitted)
 
     def all(self) -> list[IRevocable]:
-        return [each for each in self._sessions() if each.admitted is not None]
+        sessions = [each for each in self._sessions() if each.admitted is not None]
+        return [*sessions, *self._parts]
+
+    def with_tokens(self, voiding: Voiding) -> list[IRevocable]:
+        """Those whose tokens have become void, also those whose handshake is under way."""
+        found = {each for digest in voiding.digests for each in self._by_token.get(_key(digest))}
+        return [
+            each
+            for each in found
+            if each.admitted is not None
+            and each.admitted.issued is not None
+            and each.admitted.issued < voiding.before
+        ]
+
+    def covered_by(self, void: VoidTokens) -> list[IRevocable]:
+        """Those whose tokens are void, by a look at all."""
+        return [
+            each
+            for each in self._sessions()
+            if each.admitted is not None
+            and each.admitted.issued is not None
+            and void.covers(each.admitted.identity, each.admitted.issued)
+        ]
 
     def concerned(self, revocation: Revocation) -> list[IRevocable]:
         """Also those whose handshake is under way."""

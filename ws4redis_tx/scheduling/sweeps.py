@@ -55,8 +55,14 @@ class PeriodicSweep(Generic[Member]):
         self._ticks = self._due = self._check_from = 0
         self._timer: Any = None
 
-    def add(self, member: Member) -> None:
-        slot = self._random.randrange(len(self._slots))
+    def add(self, member: Member, *, after: float = 0.0) -> None:
+        """Its first visit comes in the first period, or in the part of it that is left ``after``
+        a fraction.
+        """
+        number = len(self._slots)
+        slot = self._random.randrange(int(number * after), number)
+        if after:
+            slot = (self._now + 1 + slot) % number
         self._slot_of[member] = slot
         self._slots[slot].add(member)
         if self._timer is None:

@@ -38,6 +38,9 @@ class Timeouts(Generic[Member]):
             self._timer.cancel()
             self._timer = None
 
+    def __contains__(self, member: Member) -> bool:
+        return member in self._due
+
     def __len__(self) -> int:
         return len(self._due)
 

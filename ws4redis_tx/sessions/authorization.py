@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -13,6 +14,7 @@ from ws4redis_tx.core.errors import Denied, unavailable
 from ws4redis_tx.core.handshake import Handshake
 
 if TYPE_CHECKING:
+    from ws4redis_tx.revocation.session_index import IRevocable
     from ws4redis_tx.sessions.session import Session
 
 
@@ -25,11 +27,15 @@ class Authorization:
     """
 
     __slots__ = (
-        "_answer", "_handshake", "_outcome", "_rights", "_sequence", "_session", "_timed_out",
+        "_answer", "_handshake", "_outcome", "_owner", "_rights", "_sequence", "_session",
+        "_timed_out",
     )  # fmt: skip
 
-    def __init__(self, session: Session, handshake: Handshake, rights: Sequence[str]) -> None:
+    def __init__(
+        self, session: Session, handshake: Handshake, rights: Sequence[str], owner: IRevocable
+    ) -> None:
         self._session = session
+        self._owner = owner
         self._handshake = handshake
         self._rights = rights
         self._sequence = 0
@@ -74,9 +80,12 @@ class Authorization:
         check_admission(handshake, admission, tenants=session.server.config.tenants)
         identity = admission.identity
         visitor = identity.username or identity.session_key
-        session.claim(session.server.visitors, visitor and (identity.tenant, visitor))
+        if self._owner is session:
+            session.claim(session.server.visitors, visitor and (identity.tenant, visitor))
+        elif admission.issued is not None:
+            admission = replace(admission, issued=None)  # the whole is closed with its token
         session.server.revocations.admit(
-            session, handshake, self._rights, admission, self._sequence, session.server.fixed
+            self._owner, handshake, self._rights, admission, self._sequence, session.server.fixed
         )
         return admission
 
@@ -99,6 +108,15 @@ class Authorization:
             session.authorizations = ()
         else:
             session.answered(self)
+
+    def turn_down(self) -> None:
+        """Refuse the session, because too many wait."""
+        self._session.answered(self)
+        problem = (
+            "as many handshakes are waiting for the authorizer as WS4REDIS_MAX_AUTHORIZATIONS "
+            "(--max-authorizations) allows"
+        )
+        self.outcome().errback(unavailable(problem))
 
     def give_up(self) -> None:
         """Refuse the session, because its turn will not come."""

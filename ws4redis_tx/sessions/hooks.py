@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from ws4redis_tx.core.admission import ANONYMOUS, Identity
-from ws4redis_tx.core.errors import MessageRefused
+from ws4redis_tx.core.errors import HookFailed, MessageRefused
 from ws4redis_tx.core.interfaces import IHooks, Refusal
 from ws4redis_tx.core.messages import payload_of
 from ws4redis_tx.scheduling.serial_queue import SerialQueue, call
@@ -86,17 +86,20 @@ class HookObserver:
         call(self._reactor, self._hooks.refused, refusal).addErrback(self._failed, "refused")
 
     def opened(self, session: Session) -> None:
-        admitted, handshake = session.admitted, session.handshake
-        # Some protocols ask for rights once they are open.
-        identity, rights = ANONYMOUS, tuple[str, ...]()
+        if session.admitted is not None:
+            self._begin(session)
+
+    def _begin(self, session: Session) -> None:
+        admitted = session.admitted
+        facility, identity, rights = "", ANONYMOUS, tuple[str, ...]()
         if admitted is not None:
-            identity, rights = admitted.identity, admitted.rights
+            facility, identity, rights = admitted.facility, admitted.identity, admitted.rights
         connection = Connection(
-            handshake.facility,
+            facility,
             identity,
             rights,
             getattr(session.state, "channels", ()),
-            handshake.peer,
+            session.peer,
             self._in_reactor,
             session,
         )
@@ -106,6 +109,8 @@ class HookObserver:
         queue.add(self._hooks.connected, connection).addErrback(self._failed, "connected")
 
     def live(self, session: Session) -> None:
+        if session not in self._hooked and not session.ended:
+            self._begin(session)  # its protocol asks for rights once it is open, or for none
         hooked = self._hooked.get(session)
         if hooked is not None:
             hooked.queue.start()
@@ -113,24 +118,34 @@ class HookObserver:
     def message(self, session: Session, payload: bytes) -> Deferred[bytes | None]:
         hooked = self._hooked[session]
         answer = hooked.queue.add(self._judge, session, hooked.connection, payload)
-        return answer.addCallback(_checked).addErrback(self._message_failed, session)
+        return answer.addCallback(_checked).addErrback(self._message_failed)
 
     def _judge(self, session: Session, connection: Connection, payload: bytes) -> Any:
         return self._hooks.message(connection, payload) if session.speaks else None
 
-    def _message_failed(self, failure: Failure, session: Session) -> None:
-        if isinstance(failure.value, MessageRefused):
-            session.close(1008, failure.value.reason)
-        else:
-            text = "The hook `message` failed; the websocket was closed with 1011"
-            self._log.failed(text, failure)
-            session.close(1011, "The server failed.")
+    def _message_failed(self, failure: Failure) -> None:
+        if not isinstance(failure.value, MessageRefused):
+            self._log.failed("The hook `message` failed; the message was not published", failure)
+            raise HookFailed
+        failure.raiseException()
+
+    def subscribed(self, session: Session, channel: str) -> None:
+        self._tell(session, "subscribed", channel)
+
+    def unsubscribed(self, session: Session, channel: str) -> None:
+        self._tell(session, "unsubscribed", channel)
+
+    def _tell(self, session: Session, event: str, channel: str) -> None:
+        hook = getattr(self._hooks, event, None)
+        hooked = self._hooked.get(session)
+        if hook is not None and hooked is not None:
+            hooked.queue.add(hook, hooked.connection, channel).addErrback(self._failed, event)
 
     def closed(self, session: Session, ending: Ending) -> None:
         hooked = self._hooked.pop(session, None)
         if hooked is None:
             return  # it ended in the middle of its opening
-        closing = session.closing(ending)
+        closing = ending.closing(session)
         self._unsettled += 1
         hooked.queue.start()
         done = hooked.queue.add(self._hooks.closed, hooked.connection, closing)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import maybeDeferred
 from twisted.python.failure import Failure
 
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.delivery.queues import MESSAGE_COST
-from ws4redis_tx.sessions.interfaces import ISessionObserver
 
 if TYPE_CHECKING:
     from ws4redis_tx.sessions.session import Session
@@ -56,30 +55,9 @@ class Inbox:
         self._unacknowledged += 1
         self._size += len(payload)
         self.pace()
-        taken = maybeDeferred(self._hand_over, payload)
+        taken = maybeDeferred(self._session.protocol.received, self._session, payload)
         taken.addErrback(self._failed).addBoth(self._acknowledged, len(payload))
         self._session.grew(len(payload) + MESSAGE_COST)
-
-    def _hand_over(self, payload: bytes) -> Any:
-        session = self._session
-        if not session.observers:
-            return session.protocol.received(session, payload)
-        answer: Deferred[bytes | None] = succeed(payload)
-        for observer in session.observers:
-            answer.addCallback(self._ask, observer)
-        return answer.addCallback(self._publish)
-
-    def _ask(
-        self, payload: bytes | None, observer: ISessionObserver
-    ) -> Deferred[bytes | None] | None:
-        return None if payload is None else observer.message(self._session, payload)
-
-    def _publish(self, payload: bytes | None) -> Any:
-        session = self._session
-        if payload is None or not session.speaks:
-            return None
-        # In a Deferred's callback a coroutine would not run.
-        return maybeDeferred(session.protocol.received, session, payload)
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(BrokerUnavailable):

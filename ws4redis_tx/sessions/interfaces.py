@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ws4redis_tx.core.interfaces import IWriter, Refusal
+from ws4redis_tx.core.interfaces import Closing, IWriter, Refusal
 from ws4redis_tx.core.messages import ICodec
 
 if TYPE_CHECKING:
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from ws4redis_tx.core.errors import Denied
     from ws4redis_tx.core.handshake import Handshake
+    from ws4redis_tx.core.http import HttpRequest
+    from ws4redis_tx.sessions.opening_handshake import OpeningHandshake
     from ws4redis_tx.sessions.session import Session
 
 
@@ -102,14 +104,51 @@ class ITransport(Protocol):
         """End the connection of a client that is ``silent``, unless it is merely slow."""
 
 
+class IHttp(Protocol):
+    """Answers requests that neither a websocket nor server-sent events answer. They may have
+    bodies.
+    """
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """The paths whose requests it answers."""
+
+    def serves(self, path: str) -> bool:
+        """Whether ``path`` is one of them."""
+
+    def begin(
+        self, opening: OpeningHandshake, request: HttpRequest, rest: bytes
+    ) -> Deferred[None] | None:
+        """Take over the connection of the opening's session. ``rest`` is what has arrived of the
+        request's body. The client is accepted, unless the session has ended, when this returns
+        ``None`` or the Deferred fires. A failure refuses it, as in ``IProtocol.handshake``.
+        """
+
+    def stop(self) -> None:
+        """All sessions are over."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The end of a connection: the transport's part of a ``core.interfaces.Closing``."""
+    """The end of a connection: the transport's part of a ``Closing``."""
 
     code: int
     reason: str
     by_server: bool
     clean: bool
+
+    def closing(self, session: Session) -> Closing:
+        """The end of a session that was open, with its counts."""
+        return Closing(
+            code=self.code,
+            reason=self.reason,
+            by_server=self.by_server,
+            clean=self.clean,
+            sent=session.feed.sent,
+            received=session.received_number,
+            dropped=session.outbox.dropped,
+            seconds=session.seconds,
+        )
 
 
 class ISessionObserver(Protocol):
@@ -123,15 +162,23 @@ class ISessionObserver(Protocol):
         """A handshake was refused."""
 
     def opened(self, session: Session) -> None:
-        """A client was accepted. Its replay follows."""
+        """A client was accepted. Its replay follows, or the command that says who it is: it is not
+        ``admitted`` before.
+        """
 
     def live(self, session: Session) -> None:
-        """A client's replay is over, whether or not it succeeded."""
+        """A client's replay is over, whether or not it succeeded; or the client is known."""
 
     def message(self, session: Session, payload: bytes) -> Deferred[bytes | None]:
         """Fire with the bytes to publish in place of a client's message, or with ``None`` for
-        nothing. Never fails.
+        nothing. Fails with ``MessageRefused``.
         """
+
+    def subscribed(self, session: Session, channel: str) -> None:
+        """A client with many channels has subscribed to one, named as in Redis."""
+
+    def unsubscribed(self, session: Session, channel: str) -> None:
+        """Such a subscription has ended, at the latest with the session."""
 
     def closed(self, session: Session, ending: Ending) -> None:
         """A session for which ``opened`` was called is over."""

@@ -41,11 +41,11 @@ NOTHING_MAY_FOLLOW = "Nothing may follow a handshake before its answer."
 class OpeningHandshake:
     """One handshake. At its end it tells its session to ``accept`` or to ``refuse``."""
 
-    __slots__ = ("_server", "_session", "head_read", "path", "peer", "wants_websocket")
+    __slots__ = ("_server", "head_read", "path", "peer", "session", "wants_websocket")
 
     def __init__(self, server: Server, session: Session) -> None:
         self._server = server
-        self._session = session
+        self.session = session
         self.head_read = False
         self.path = self.peer = ""
         self.wants_websocket = False
@@ -62,22 +62,39 @@ class OpeningHandshake:
                 raise Denied(400, NOTHING_MAY_FOLLOW)
             if not separator:
                 return data
-            self.begin(read_request(head, NOTHING_MAY_FOLLOW if rest else ""))
+            request, http = read_request(head), self._server.http
+            if rest and (http is None or not http.serves(request.path)):
+                request = read_request(head, NOTHING_MAY_FOLLOW)
+            self.begin(request, rest)
         except Denied as denied:
-            self._session.refuse(denied)
+            self.session.refuse(denied)
         return b""
 
-    def begin(self, request: HttpRequest) -> None:
-        """Start with a request whose head was read here or by an HTTP server."""
-        session = self._session
+    def begin(self, request: HttpRequest, rest: bytes = b"") -> None:
+        """Start with a request whose head was read here or by an HTTP server. ``rest`` is what came
+        behind it.
+        """
+        server, session = self._server, self.session
         self.head_read = True
         self.wants_websocket = True
-        self._server.timeouts.discard(session)
+        server.timeouts.discard(session)
         if session.ended:
             return
         try:
-            self._judge(request)
-            answer = session.protocol.handshake(session)
+            self.path, self.peer = request.path, session.transport.peer_address
+            http = server.http
+            if http is not None and http.serves(request.path):
+                answer = http.begin(self, request, rest)
+            else:
+                events = False
+                if server.make_stream is not None and asks_for_events(request):
+                    events = True
+                    session.transport = server.make_stream(session)
+                request, protocol = server.place(request)
+                self.judge(request, protocol.path, events=events)
+                session.outbox.codec = session.transport.negotiate(session.handshake)
+                session.protocol = protocol
+                answer = protocol.handshake(session)
         except BaseException:  # also sys.exit() in a callback
             self.wants_websocket = asks_for_websocket(request)
             self._fail(Failure())
@@ -86,50 +103,46 @@ class OpeningHandshake:
             self._accept(None)
             return
         if (not answer.called or answer.paused) and not session.authorizations:
-            self._server.timeouts.add(session)
+            server.timeouts.add(session)
         answer.addCallbacks(self._accept, self._fail)
 
     def time_out(self) -> None:
         """The client, the authorizer or Redis took too long."""
         if self.head_read:
-            self._session.refuse(unavailable("the handshake took longer than its timeout"))
+            self.session.refuse(unavailable("the handshake took longer than its timeout"))
         else:
-            self._session.transport.drop()
+            self.session.transport.drop()
 
-    def _judge(self, request: HttpRequest) -> None:
-        server, session = self._server, self._session
+    def judge(
+        self, request: HttpRequest, path: str, *, events: bool = False, lasting: bool = True
+    ) -> None:
+        """Check the form of a request for something below ``path``, whether there is room for a
+        ``lasting`` session, and Host and Origin.
+        """
+        server, session = self._server, self.session
         transport = session.transport
-        self.path, self.peer = request.path, transport.peer_address
-        events = False
-        if server.make_stream is not None and asks_for_events(request):
-            events = True
-            transport = session.transport = server.make_stream(session)
-        request, protocol = server.place(request)
         handshake = server.proxies.see_through(
-            judge_request(
-                request, protocol.path, secure=transport.secure, peer=self.peer, events=events
-            )
+            judge_request(request, path, secure=transport.secure, peer=self.peer, events=events)
         )
         self.peer = handshake.peer
         session.handshake = handshake
-        server.check_capacity()
+        if lasting:
+            server.check_capacity()
         server.descriptors.check(transport.connection)
         session.claim(server.addresses, counted_address(handshake.peer))
         server.origins.check(handshake)
-        session.outbox.codec = transport.negotiate(handshake)
-        session.protocol = protocol
 
     def _accept(self, _: object) -> None:
-        if self._session.ended:
+        if self.session.ended:
             return
         try:
             self._server.check_capacity()  # again: the answer may have taken a while
-            self._session.accept()
+            self.session.accept()
         except Exception:
             self._fail(Failure())
 
     def _fail(self, failure: Failure) -> None:
-        session, error = self._session, failure.value
+        session, error = self.session, failure.value
         if session.ended:
             return
         if isinstance(error, BrokerUnavailable):

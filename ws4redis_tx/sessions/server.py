@@ -31,7 +31,7 @@ from ws4redis_tx.scheduling.timeouts import Timeouts
 from ws4redis_tx.scheduling.waiters import Waiters
 from ws4redis_tx.sessions.authorization import Authorization
 from ws4redis_tx.sessions.descriptors import Descriptors
-from ws4redis_tx.sessions.interfaces import ISessionObserver, ITransport, must_implement
+from ws4redis_tx.sessions.interfaces import IHttp, ISessionObserver, ITransport, must_implement
 from ws4redis_tx.sessions.log import ClientLog
 from ws4redis_tx.sessions.pending_total import PendingTotal
 from ws4redis_tx.sessions.session import Session
@@ -86,6 +86,8 @@ class Server:
         self.observers = observers
         self.make_stream = make_stream
         """Makes the transport of server-sent events take a session's connection over."""
+        self.http: IHttp | None = None
+        """An ``IHttp``, if there are requests that neither a websocket nor events answer."""
         self.log = log
         self.origins = OriginPolicy(
             config.allowed_origins, config.allowed_hosts, require_origin=config.require_origin
@@ -147,12 +149,8 @@ class Server:
         """Ask ``authorizer`` from now on. A true ``fixed`` of its says that its answers never
         change: it is asked once for each session. Raises ``TypeError`` for no authorizer.
         """
-        must_implement(
-            "authorizer",
-            authorizer,
-            ["authorize"],
-            "Use an object with a method authorize(handshake, rights).",
-        )
+        remedy = "Use an object with a method authorize(handshake, rights)."
+        must_implement("authorizer", authorizer, ["authorize"], remedy)
         self.authorizer = authorizer
         self.fixed = bool(getattr(authorizer, "fixed", False))
 
@@ -169,8 +167,7 @@ class Server:
             found = [each for each in self.protocols if request.target.startswith(each.path)]
         if not found:
             raise Denied(404, "There is no websocket at this path.")
-        protocol = found[0] if len(found) == 1 else max(found, key=lambda each: len(each.path))
-        return request, protocol
+        return request, found[0] if len(found) == 1 else max(found, key=lambda each: len(each.path))
 
     def check_capacity(self) -> None:
         """Raise ``Denied`` (503) if no session can be opened now."""
@@ -209,6 +206,8 @@ class Server:
         self.timeouts.discard(session)
         self.opening.discard(session)
         self.sessions.add(session)
+        if session.feed.own_pings:
+            return
         self._liveness.add(session.transport)
         if isinstance(session.feed, ResumingFeed):
             self._marks.add(session)
@@ -231,7 +230,7 @@ class Server:
             self.authorization_timeouts.stop()
             self.authorizations.stop()
             if self._draining:
-                self.revocations.stop()
+                self._stop_listening()
             self._all_gone.fire(None)
 
     # The end
@@ -257,10 +256,15 @@ class Server:
             self._drainer.clock = self.reactor
             self._drainer.start(DRAIN_INTERVAL)
         else:
-            self.revocations.stop()
+            self._stop_listening()
             gone = succeed(None)
         settled = gone.addCallback(lambda _: gather([each.settled() for each in self.observers]))
         return settled.addCallback(lambda _: self.log.stop())
+
+    def _stop_listening(self) -> None:
+        self.revocations.stop()
+        if self.http is not None:
+            self.http.stop()
 
     def _closing(self, code: int, seconds: float) -> Callable[[], None]:
         """Return a function that closes the sessions that are due when it is called."""

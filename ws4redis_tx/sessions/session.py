@@ -17,16 +17,17 @@ from twisted.python.failure import Failure
 from ws4redis_tx.core.admission import Admission
 from ws4redis_tx.core.errors import Denied, unavailable
 from ws4redis_tx.core.handshake import Handshake
-from ws4redis_tx.core.interfaces import Closing, Refusal
+from ws4redis_tx.core.interfaces import Refusal
 from ws4redis_tx.core.limits import Quota
 from ws4redis_tx.core.messages import payload_of
 from ws4redis_tx.delivery.feed import Feed
 from ws4redis_tx.delivery.outbox import Outbox
 from ws4redis_tx.protocols.interfaces import IProtocol
-from ws4redis_tx.revocation.session_index import AdmissionRecord
+from ws4redis_tx.revocation.session_index import AdmissionRecord, IRevocable
 from ws4redis_tx.sessions.authorization import Authorization
 from ws4redis_tx.sessions.inbox import Inbox
-from ws4redis_tx.sessions.interfaces import Ending, ISessionObserver, ITransport
+from ws4redis_tx.sessions.interfaces import Ending, ITransport
+from ws4redis_tx.sessions.observed import Observed
 from ws4redis_tx.sessions.opening_handshake import OpeningHandshake
 from ws4redis_tx.sessions.peer_limits import PeerLimits
 
@@ -36,14 +37,15 @@ if TYPE_CHECKING:
 NOT_ALLOWED = "This is not allowed any more."
 
 
-class Session:
+class Session(Observed):
     """An ``ISession``, with everything that the server knows about one client."""
 
     __slots__ = (
         "_inbox", "_limits", "_since", "admitted", "authorizations", "ended", "feed", "handshake",
-        "observers", "opening", "outbox", "peer", "protocol", "server", "state", "transport",
+        "opening", "outbox", "peer", "protocol", "server", "state", "transport",
     )  # fmt: skip
 
+    part = False
     handshake: Handshake
     protocol: IProtocol
 
@@ -60,8 +62,7 @@ class Session:
         self.outbox = Outbox(
             transport.writer, transport.codec, self, config.max_pending, config.slow_reader
         )
-        self.observers: Sequence[ISessionObserver] = ()
-        """The observers that are told of this session."""
+        self.observers = ()
         if server.observers:
             self.observers = [each for each in server.observers if not each.idle]
         self.feed = Feed(self.outbox)
@@ -78,22 +79,25 @@ class Session:
 
     # The opening handshake
 
-    def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
-        authorization = Authorization(self, handshake, rights)
+    def authorize(
+        self, handshake: Handshake, rights: Sequence[str], owner: IRevocable | None = None
+    ) -> Deferred[Admission]:
+        authorization = Authorization(self, handshake, rights, owner or self)
         self.authorizations += (authorization,)
         if not self.server.authorizations.join(authorization):
-            self.answered(authorization)
-            return fail(
-                unavailable(
-                    "as many handshakes are waiting for the authorizer as "
-                    "WS4REDIS_MAX_AUTHORIZATIONS (--max-authorizations) allows"
-                )
-            )
+            authorization.turn_down()
         return authorization.outcome()
 
     def answered(self, authorization: Authorization) -> None:
         """The question is answered, or will never be. Idempotent."""
         self.authorizations = tuple([x for x in self.authorizations if x is not authorization])
+
+    def admit(self, owner: IRevocable, handshake: Handshake, admission: Admission) -> None:
+        revocations = self.server.revocations
+        revocations.admit(owner, handshake, (), admission, revocations.sequence, True)
+
+    def withdraw(self, owner: IRevocable) -> None:
+        self.server.revocations.closed(owner)
 
     def claim(self, quota: Quota, key: Hashable) -> None:
         """Take a place in ``quota`` until the end. Raises ``Denied`` (503) when none is left."""
@@ -111,20 +115,16 @@ class Session:
             self._since = self.server.reactor.seconds()
             self.peer = self.handshake.peer
             self.server.opened(self)
-            for observer in self.observers:
-                observer.opened(self)
+            if self.observers:
+                self.tell("opened")
             try:
                 opened = self.protocol.opened(self) or succeed(None)
             except Exception:
                 opened = fail()
             opened.addErrback(self.fail, "Opening a websocket failed")
             if self.observers:
-                opened.addCallback(self._went_live)
+                opened.addCallback(lambda _: self.tell("live"))
             del self.handshake
-
-    def _went_live(self, _: object) -> None:
-        for observer in self.observers:
-            observer.live(self)
 
     def refuse(self, denied: Denied) -> None:
         """Answer the handshake with a status, and end."""
@@ -170,12 +170,12 @@ class Session:
         """Begin the close handshake. Messages that were not written yet are dropped. The reason is
         cut off if it does not fit into a close frame.
         """
-        self.transport.close(code, reason)
+        self.transport.close(*self.protocol.close_code(code, reason))
 
-    def revoke(self) -> None:
+    def revoke(self, code: int = 1008) -> None:
         """End the session because its visitor has lost the right to it, even before it is open."""
         if self.opening is None:
-            self.close(1008, NOT_ALLOWED)
+            self.close(code, NOT_ALLOWED)
         else:
             self.refuse(Denied(403, NOT_ALLOWED, detail="it was revoked"))
 
@@ -241,6 +241,14 @@ class Session:
         self._need_inbox().pace()
 
     @property
+    def received_number(self) -> int:
+        return 0 if self._inbox is None else self._inbox.number
+
+    @property
+    def seconds(self) -> float:
+        return 0.0 if self._since is None else self.server.reactor.seconds() - self._since
+
+    @property
     def unacknowledged(self) -> int:
         """Bytes of the client's messages that its protocol has not done with."""
         return 0 if self._inbox is None else self._inbox.size
@@ -275,23 +283,9 @@ class Session:
             released = maybeDeferred(self.protocol.closed, self)
             released.addErrback(partial(self.server.log.failed, "Releasing a websocket failed"))
         if self._since is not None:
-            self.server.log.ended(self, self.closing(ending))
-            for observer in self.observers:
-                observer.closed(self, ending)
-
-    def closing(self, ending: Ending) -> Closing:
-        """The end of an open session, with its counts."""
-        assert self._since is not None
-        return Closing(
-            code=ending.code,
-            reason=ending.reason,
-            by_server=ending.by_server,
-            clean=ending.clean,
-            sent=self.feed.sent,
-            received=0 if self._inbox is None else self._inbox.number,
-            dropped=self.outbox.dropped,
-            seconds=self.server.reactor.seconds() - self._since,
-        )
+            self.server.log.ended(self, ending.closing(self))
+            if self.observers:
+                self.tell("closed", ending)
 
     def _abandon(self) -> None:
         """Cancel the questions to the authorizer that are still waiting for an answer."""

@@ -1,5 +1,5 @@
-"""The template tags ``{% websocket_url %}`` and ``{% ws4redis_position %}``, after
-``{% load ws4redis %}``.
+"""The template tags ``{% websocket_url %}``, ``{% ws4redis_position %}`` and
+``{% ws4redis_token %}``, after ``{% load ws4redis %}``.
 
 Knows only templates. ``context_processors.websocket_uri`` builds the URI.
 """
@@ -21,6 +21,7 @@ from ws4redis_tx.core.errors import BrokerUnavailable, Denied
 from ws4redis_tx.core.names import check_facility, known_rights
 from ws4redis_tx.django.receivers import request_began
 from ws4redis_tx.threads import bridge
+from ws4redis_tx.tokens import DEFAULT_SECONDS, connection_token
 
 register = template.Library()
 
@@ -78,6 +79,25 @@ def ws4redis_position() -> SafeString:
     except BrokerUnavailable as error:
         _log.warning("A page was rendered without a position: %s", error)
         return mark_safe("")
+
+
+@register.simple_tag(takes_context=True)
+def ws4redis_token(
+    context: Context, ttl: float = DEFAULT_SECONDS, info: object = None
+) -> SafeString:
+    """A connection token of the page's visitor, as ``ws4redis_tx.tokens.connection_token`` makes
+    it. A page of the site itself needs none, since its browser sends the session cookie.
+    """
+    request = context.get("request")
+    if request is None:
+        raise ImproperlyConfigured(
+            "{% ws4redis_token %} needs the request in the template's context. Render the template "
+            "with render(request, ...), and add 'django.template.context_processors.request' to "
+            "the context_processors in TEMPLATES."
+        )
+    tenant = django_settings.known_tenant(request) or None
+    user = getattr(request, "user", None)
+    return mark_safe(connection_token(user, ttl, info, tenant=tenant))
 
 
 def _check(facility: str, flags: Sequence[str]) -> None:

@@ -1,8 +1,8 @@
 """The testing kit, for the tests of applications.
 
-``connect``, ``MemoryClient``, ``make_memory_factory`` and ``MemoryBroker`` run the real server in
-memory, for any test. ``capture_messages`` and ``LiveServer`` are for Django's tests, the fixtures
-of ``pytest_plugin`` for pytest.
+``connect``, ``listen``, ``connect_centrifuge``, ``make_memory_factory`` and ``MemoryBroker`` run
+the real server in memory, for any test. ``capture_messages`` and ``LiveServer`` are for Django's
+tests, the fixtures of ``pytest_plugin`` for pytest.
 
 Knows every room. No other room must know it. Importing it imports nothing else: each name imports
 its modules when it is first used.
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from ws4redis_tx.testing.broker import MemoryBroker
     from ws4redis_tx.testing.capture import CapturedMessages, capture_messages
     from ws4redis_tx.testing.captured import CapturedMessage
+    from ws4redis_tx.testing.centrifuge import (
+        CentrifugeClient,
+        CentrifugeError,
+        Push,
+        connect_centrifuge,
+    )
     from ws4redis_tx.testing.client import MemoryClient, connect, make_memory_factory
     from ws4redis_tx.testing.events import MemoryEvents, listen
     from ws4redis_tx.testing.live import LiveServer
@@ -26,15 +32,19 @@ if TYPE_CHECKING:
 __all__ = [
     "CapturedMessage",
     "CapturedMessages",
+    "CentrifugeClient",
+    "CentrifugeError",
     "LiveServer",
     "MemoryBroker",
     "MemoryClient",
     "MemoryEvents",
+    "Push",
     "RedisProcess",
     "ServerProcess",
     "capture_messages",
     "client_frame",
     "connect",
+    "connect_centrifuge",
     "listen",
     "make_memory_factory",
 ]
@@ -42,15 +52,19 @@ __all__ = [
 _MODULES = {
     "CapturedMessage": "captured",
     "CapturedMessages": "capture",
+    "CentrifugeClient": "centrifuge",
+    "CentrifugeError": "centrifuge",
     "LiveServer": "live",
     "MemoryBroker": "broker",
     "MemoryClient": "client",
     "MemoryEvents": "events",
+    "Push": "centrifuge",
     "RedisProcess": "processes",
     "ServerProcess": "processes",
     "capture_messages": "capture",
     "client_frame": "wire",
     "connect": "client",
+    "connect_centrifuge": "centrifuge",
     "listen": "events",
     "make_memory_factory": "client",
 }

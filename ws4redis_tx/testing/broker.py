@@ -10,27 +10,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.interfaces import IListener
-from ws4redis_tx.core.messages import PersistedMessage, Publication, Published
-from ws4redis_tx.core.names import is_control_channel
-from ws4redis_tx.core.positions import History, HistoryRules, Missed, Position
-from ws4redis_tx.delivery.fanout import Fanout
-from ws4redis_tx.delivery.hub import EchoNotes, Hub
-from ws4redis_tx.redis.channel_table import ChannelTable
+from ws4redis_tx.core.messages import PersistedMessage, Published
+from ws4redis_tx.core.positions import History, HistoryRules, Missed, Position, Stream, Wanted
 from ws4redis_tx.scheduling.waiters import Callbacks, Waiters
-from ws4redis_tx.testing.history_store import Arrived, HandedOver, HistoryStore
-from ws4redis_tx.testing.in_flight import InFlight, Message
-from ws4redis_tx.testing.key_store import KeyStore
-
-_log = Logger()
+from ws4redis_tx.testing.memory.dispatcher import Dispatcher
+from ws4redis_tx.testing.memory.history_store import HistoryStore
+from ws4redis_tx.testing.memory.in_flight import InFlight, Message
+from ws4redis_tx.testing.memory.key_store import KeyStore, PresenceStore
 
 
 class MemoryBroker:
@@ -46,26 +39,22 @@ class MemoryBroker:
     def __init__(self, clock: Any = None, history: HistoryRules = ()) -> None:
         self.available = True
         self.generation = 0
-        self.hub = Hub(lambda: _log.failure("A listener or codec failed; others get the message"))
-        # The channels between servers. ``hub`` has the channels of websockets.
-        self.control = Hub(lambda: _log.failure("A listener of a control channel failed"))
-        hubs = (self.hub, self.control)
-        self._tables = [ChannelTable(hub, self._subscribe, lambda channel: None) for hub in hubs]
-        # No time passes while they run, so they never pause.
-        self._fanouts = [Fanout(hub, lambda: 0.0, lambda run: run()) for hub in hubs]
         self._in_flight = InFlight(clock, self._arrived)
         self._keys = KeyStore(lambda: self._in_flight.now)
-        self._notes = EchoNotes()
         self._faults: deque[bool] = deque()
         self._available: Waiters[None] = Waiters()
         self._restored, self._lost = Callbacks(), Callbacks()
-        self._history = HistoryStore(lambda: self._in_flight.now, self._keys)
-        self.use_history(history)
+        self._history = HistoryStore(lambda: self._in_flight.now, self._keys, history)
+        self._dispatcher = Dispatcher(self._history, self._in_flight)
+        self.hub, self._notes = self._dispatcher.hub, self._dispatcher.notes
+        self.presence = PresenceStore(self)
 
     def use_history(self, rules: HistoryRules, prefix: str = "") -> None:
         """Expect histories as a server with these settings does."""
-        self._history.rules, self._history.prefix = rules, prefix
-        self._handed_over = HandedOver(self._history, self._in_flight, self.hub, self._fanouts[0])
+        if (self._history.rules, self._history.prefix) != (rules, prefix):
+            self._history.rules, self._history.prefix = rules, prefix
+            self._dispatcher.use_history()
+        self.presence.prefix = prefix
 
     @property
     def persisted(self) -> dict[bytes, bytes]:
@@ -94,8 +83,8 @@ class MemoryBroker:
         self._in_flight.delay = seconds
 
     def fail_next(self, count: int = 1, *, maybe_published: bool = False) -> None:
-        """Make the next ``count`` calls of ``publish``, ``get``, ``listen`` and ``missed`` fail
-        with ``BrokerUnavailable``.
+        """Make the next ``count`` calls of ``publish``, ``get``, ``listen``, ``missed`` and
+        ``stream`` fail with ``BrokerUnavailable``.
 
         With ``maybe_published`` the message is published anyway, and only the answer is lost.
         Otherwise nothing is published.
@@ -107,8 +96,7 @@ class MemoryBroker:
         an answer fail with ``BrokerUnavailable``. Listeners stay.
         """
         self.available = False
-        self._notes.clear()
-        self._handed_over.markers.drop()
+        self._dispatcher.lost()
         for each in self._in_flight.lose():
             if isinstance(each, Message):
                 if each.persisted:
@@ -126,19 +114,25 @@ class MemoryBroker:
         if self.available:
             return
         self.generation += 1
-        self._dispatch(self._history.take_missed(self.hub.channels, self.position))
+        self._dispatcher.deliver(self._history.take_missed(self.hub.channels, self.position))
         self.available = True
         self._available.fire(None)
         self._restored.call()
 
     def publish_elsewhere(
-        self, channels: Sequence[bytes], message: bytes, expire: int = 0, *, kept: bool = True
+        self,
+        channels: Sequence[bytes],
+        message: bytes,
+        expire: int = 0,
+        *,
+        kept: bool = True,
+        info: bytes = b"",
     ) -> int:
         """Publish as another process would, even while this broker is unavailable. Return the
         receiver count. ``kept``: that process has the same setting of histories.
         """
         history = self._history.history_of if kept else lambda channel: None
-        receivers = self._publish(channels, message, expire, history)
+        receivers = self._publish(channels, message, expire, history, info)
         self._in_flight.hand_over()
         return receivers
 
@@ -155,10 +149,10 @@ class MemoryBroker:
 
     def listen(self, channel: bytes, listener: IListener) -> Deferred[None]:
         fault = self._fault()
-        return self._table(channel).listen(channel, listener) if fault is None else fail(fault)
+        return self._dispatcher.listen(channel, listener) if fault is None else fail(fault)
 
     def unlisten(self, channel: bytes, listener: IListener) -> None:
-        self._table(channel).unlisten(channel, listener)
+        self._dispatcher.unlisten(channel, listener)
 
     def publish(
         self,
@@ -167,6 +161,7 @@ class MemoryBroker:
         expire: int,
         sender: IListener | None = None,
         history: History | None = None,
+        info: bytes = b"",
     ) -> Deferred[int]:
         fault = self._fault()
         if fault is not None and not fault.maybe_published:
@@ -174,7 +169,7 @@ class MemoryBroker:
         for channel in channels:
             if sender is not None and self.hub.has(channel, sender):
                 self._notes.note(channel, message, sender)
-        receivers = self._publish(channels, message, expire, lambda _: history)
+        receivers = self._publish(channels, message, expire, lambda _: history, info)
         return self._in_flight.answer(receivers if fault is None else Failure(fault), sent=True)
 
     def get(self, channel: bytes) -> Deferred[PersistedMessage | None]:
@@ -205,11 +200,11 @@ class MemoryBroker:
     @property
     def position(self) -> Position | None:
         if not self.available:
-            return self._handed_over.markers.position
-        return self._handed_over.position
+            return self._dispatcher.reached
+        return self._dispatcher.position
 
     def when_handed_over(self, function: Callable[[], object]) -> None:
-        self._fanouts[0].then(function)
+        self._dispatcher.then(function)
 
     def on_lost(self, callback: Callable[[], object]) -> Callable[[], None]:
         return self._lost.add(callback)
@@ -231,18 +226,18 @@ class MemoryBroker:
         if fault is not None:
             return fail(fault)
         missed = self._history.missed(channels, since, persisted, replayed)
-        return self._in_flight.answer(missed).addCallback(self._handed_over.caught_up)
+        return self._in_flight.answer(missed).addCallback(self._dispatcher.caught_up)
+
+    def stream(self, wanted: Wanted, *, alone: bool = False) -> Deferred[Stream]:
+        fault = self._fault()
+        if fault is not None:
+            return fail(fault)
+        return self._in_flight.answer(self._history.stream(wanted))
 
     def fileno(self) -> int | None:
         return None
 
     # Redis
-
-    def _table(self, channel: bytes) -> ChannelTable:
-        return self._tables[is_control_channel(channel)]
-
-    def _subscribe(self, channel: bytes) -> Deferred[None]:
-        return self._in_flight.answer(None)
 
     def _fault(self) -> BrokerUnavailable | None:
         """The failure that a test has asked for, if any."""
@@ -259,41 +254,26 @@ class MemoryBroker:
         message: bytes,
         expire: int,
         history_of: Callable[[bytes], History | None],
+        info: bytes,
     ) -> Published:
         """Persist and keep the message, send it to the listeners, and count them."""
         receivers, position = 0, ""
         for channel in channels:
             history = history_of(channel)
-            stamp = self._history.publish(channel, message, expire, history)
+            stamp, marker = self._history.publish(channel, message, expire, history, info)
             if history is not None:
                 position = str(self._history.at(stamp))
             if self.available:
-                receivers += channel in self._table(channel).hub.channels
-                marker = stamp if history and self._history.history_of(channel) else None
-                self._in_flight.add(channel, message, persisted=bool(expire), stamp=marker)
+                receivers += self._dispatcher.listened_to(channel)
+                if marker:
+                    self._in_flight.add(self._history.side(channel), marker)
+                self._in_flight.add(channel, message, persisted=bool(expire))
             elif expire:
                 self._keys.miss(channel)
         return Published(receivers, position)
 
     def _arrived(self, messages: Iterable[Message]) -> None:
-        self._dispatch([(each.channel, each.payload, each.stamp) for each in messages])
-
-    def _dispatch(self, messages: Iterable[Arrived]) -> None:
-        for is_control, part in groupby(messages, lambda each: is_control_channel(each[0])):
-            table = self._tables[is_control]
-            publications = [
-                self._publication(*each)
-                for each in part
-                if each[0] in table.hub.channels and each[0] not in table.subscribing
-            ]
-            if publications:
-                self._fanouts[is_control].hand_over(publications)
-
-    def _publication(self, channel: bytes, payload: bytes, stamp: int | None) -> Publication:
-        if is_control_channel(channel):
-            return Publication(channel, payload)
-        sender = self._notes.take(channel, payload)
-        return self._handed_over.publication(channel, payload, stamp, sender)
+        self._dispatcher.deliver([(each.channel, each.payload) for each in messages])
 
 
 def _unavailable() -> BrokerUnavailable:

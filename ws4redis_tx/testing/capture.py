@@ -190,6 +190,19 @@ class _CapturingRedis:
             self._fail_if_told()
             return [self.captured._persisted_on(channel) for channel in channels]
 
+    def ask(self, command: str, *arguments: Any, instead: bridge.Instead) -> Any:
+        """Nobody is present, since there is no server."""
+        bridge.must_not_wait_on_event_loop(instead[0])
+        return self._nobody()
+
+    async def aask(self, command: str, *arguments: Any) -> Any:
+        return self._nobody()
+
+    def _nobody(self) -> Sequence[Any]:
+        with self.captured._lock:
+            self._fail_if_told()
+            return ()
+
     def put(self, key: bytes, value: bytes, seconds: int, *, instead: bridge.Instead) -> None:
         bridge.must_not_wait_on_event_loop(instead[0])
         self._put(key, value)
@@ -215,6 +228,7 @@ class _CapturingRedis:
         patience: float,
         done: Callable[[Any], object],
         entries: Mapping[bytes, bytes] | None = None,
+        seconds: int = 60,
     ) -> bool:
         """Drops revocations, since no server listens."""
         return True

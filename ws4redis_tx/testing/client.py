@@ -10,7 +10,7 @@ import base64
 import os
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from string import punctuation
 from typing import Any
@@ -59,7 +59,7 @@ def make_memory_factory(
     broker = broker or MemoryBroker()
     if broker.clock is None:
         broker.clock = clock
-    if config.history:
+    if config.history or config.presence or config.centrifuge_url:
         broker.use_history(config.history, config.prefix)
     factory = make_factory(
         config,
@@ -146,6 +146,8 @@ class MemoryClient:
     """Whether nothing was missed, as the server told it last; ``None`` if it was not asked."""
     gap: Sequence[str] = ()
     """The audiences on which something may be missing, as the server told it last."""
+    on_message: Callable[[str | bytes], object] | None = None
+    """Called with each message when it has come."""
     _again: Any = None
     _since: str | None = None
 
@@ -160,8 +162,7 @@ class MemoryClient:
         self._received = b""
         self._gone = False
         self._sending = False
-        # To the server's close frame.
-        self._answer = b""
+        self._answer = b""  # to the server's close frame
         self._factory: Any = factory
         server: Any = factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
         self._send_close_frame = server.sendCloseFrame
@@ -282,15 +283,15 @@ class MemoryClient:
                 self.recovered, self.gap = frame.status["recovered"], frame.status["gap"]
         if message is not None:
             self.messages.append(message.decode() if is_text else message)
+            if self.on_message is not None:
+                self.on_message(self.messages[-1])
 
 
 class _Wire(Wire):
     def __init__(self, client: MemoryClient) -> None:
         super().__init__(client._receive, client.lose_connection)
         self._client = client
-
-    pings = 0
-    pongs = 0
+        self.pings = self.pongs = 0
 
     def write(self, data: bytes) -> None:
         self.pings += data[:1] == b"\x89"

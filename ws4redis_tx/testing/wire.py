@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.testing import StringTransport
+
+from ws4redis_tx.protocols.centrifuge.wire import json as json_format
+from ws4redis_tx.protocols.centrifuge.wire import protobuf
+from ws4redis_tx.protocols.centrifuge.wire.schema import COMMAND, REPLY, Values
 
 SUBPROTOCOL = "ws4redis.resume"
 
@@ -112,3 +116,64 @@ class EventReader:
             elif name == "data":
                 data.append(value)
         return [Event(type, "\n".join(data), self.last_id)] if data else []
+
+
+class CentrifugeFormat:
+    """The messages of Centrifuge's protocol, with JSON values in place of raw ones."""
+
+    _raw = frozenset({"data", "conn_info", "chan_info"})
+
+    def __init__(self, *, binary: bool) -> None:
+        self._binary = binary
+
+    def write(self, commands: Iterable[Values]) -> str | bytes:
+        """A frame."""
+        raw = [self._uncooked(each) for each in commands]
+        if not self._binary:
+            return b"\n".join([json_format.encode(each, COMMAND) for each in raw]).decode()
+        messages = [protobuf.encode(each, COMMAND) for each in raw]
+        return b"".join([protobuf.varint(len(each)) + each for each in messages])
+
+    def read(self, frame: str | bytes) -> Iterator[Values]:
+        """The replies in a frame."""
+        if isinstance(frame, str):
+            yield from map(json.loads, frame.split("\n"))
+            return
+        index = 0
+        while index < len(frame):
+            size = shift = 0
+            while True:
+                digit = frame[index]
+                size |= (digit & 0x7F) << shift
+                index, shift = index + 1, shift + 7
+                if digit < 0x80:
+                    break
+            yield self._cooked(protobuf.decode(frame, REPLY, index, index + size))
+            index += size
+
+    def _uncooked(self, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {
+            name: json.dumps(each).encode()
+            if name in self._raw and not isinstance(each, bytes)
+            else self._uncooked(each)
+            for name, each in values.items()
+        }
+
+    def _cooked(self, values: Any) -> Any:
+        if isinstance(values, list):
+            return [self._cooked(each) for each in values]
+        if not isinstance(values, dict):
+            return values
+        return {
+            name: _value(each) if name in self._raw else self._cooked(each)
+            for name, each in values.items()
+        }
+
+
+def _value(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        return data

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ws4redis_tx.config import django_settings
-from ws4redis_tx.core.errors import BrokerUnavailable
+from ws4redis_tx.core.errors import BrokerUnavailable, remedy_in_test
 from ws4redis_tx.core.positions import NOT_KEPT, Kept
 from ws4redis_tx.threads.loop_event import LoopEvent
 from ws4redis_tx.threads.port import FORGET, POSITION, PUBLISH, Instead, IRedis
@@ -87,6 +86,12 @@ class _Redis:
         position: str = await _await("position")
         return position
 
+    def ask(self, command: str, *arguments: Any, instead: Instead) -> Any:
+        return _wait_for(command, *arguments, instead=instead)
+
+    async def aask(self, command: str, *arguments: Any) -> Any:
+        return await _await(command, *arguments)
+
     def put(self, key: bytes, value: bytes, seconds: int, *, instead: Instead) -> None:
         _wait_for("put", key, value, seconds, instead=instead)
 
@@ -104,14 +109,14 @@ class _Redis:
         patience: float,
         done: Callable[[Any], object],
         entries: Mapping[bytes, bytes] | None = None,
+        seconds: int = 60,
     ) -> bool:
         timeout = django_settings.get_timeout()
         thread = get_ready_thread()
         finished = threading.Event()
-        if entries is None:
-            call = _make_call(thread, "publish", (channels, message, 0), finished)
-        else:
-            call = _make_call(thread, "record", (*channels, message, entries), finished)
+        record = entries is not None
+        arguments = (*channels, message, entries, seconds) if record else (channels, message, 0)
+        call = _make_call(thread, "record" if record else "publish", arguments, finished)
 
         def run() -> None:
             from twisted.internet.defer import maybeDeferred
@@ -229,7 +234,7 @@ class _Call:
         """
         self._end(lambda: True)
         return BrokerUnavailable(
-            f"Redis at {self.address} did not answer within {timeout:g} s.{_hint()}",
+            f"Redis at {self.address} did not answer within {timeout:g} s.{remedy_in_test()}",
             maybe_published=self.sent,
         )
 
@@ -247,8 +252,9 @@ class _Call:
             self._thread.call(cancel)
 
     def fail(self, error: BaseException) -> None:
-        if type(error) is BrokerUnavailable and _hint():
-            error = BrokerUnavailable(f"{error}{_hint()}", maybe_published=error.maybe_published)
+        hint = remedy_in_test()
+        if type(error) is BrokerUnavailable and hint:
+            error = BrokerUnavailable(f"{error}{hint}", maybe_published=error.maybe_published)
         self._finish(None, error)
 
     def stopped(self) -> None:
@@ -265,13 +271,6 @@ class _Call:
         if self.abandoned:  # the caller may already know that it was not sent
             raise BrokerUnavailable("Nobody is waiting for it any more.")
         return getattr(commands, self._command)(*self._arguments)
-
-
-def _hint() -> str:
-    """The remedy in a test that has no Redis."""
-    # Django's test environment puts an outbox there.
-    in_test = hasattr(sys.modules.get("django.core.mail"), "outbox")
-    return " In a test, wrap it in ws4redis_tx.testing.capture_messages()." if in_test else ""
 
 
 def share_commands(commands: Commands | None) -> None:

@@ -58,6 +58,12 @@ class IRedis(Protocol):
     async def aposition(self) -> str:
         """The current position, for a coroutine."""
 
+    def ask(self, command: str, *arguments: Any, instead: Instead) -> Any:
+        """Ask who is present, by a command of ``IPresence`` that changes nothing."""
+
+    async def aask(self, command: str, *arguments: Any) -> Any:
+        """``ask`` for a coroutine."""
+
     def put(self, key: bytes, value: bytes, seconds: int, *, instead: Instead) -> None:
         """Store ``value`` for ``seconds``, for one ``take``."""
 
@@ -74,6 +80,7 @@ class IRedis(Protocol):
         patience: float,
         done: Callable[[Any], object],
         entries: Mapping[bytes, bytes] | None = None,
+        seconds: int = 60,
     ) -> bool:
         """Publish without persisting, and call ``done`` in the reactor thread with the result or a
         ``Failure``.
@@ -81,6 +88,6 @@ class IRedis(Protocol):
         Blocks for at most ``patience`` seconds, and returns whether it was done by then. Otherwise
         it continues in the background. Callable from any thread.
 
-        ``entries`` are added to the lists under their keys, for servers that do not listen yet. The
-        message has one channel then.
+        ``entries`` are added to the lists under their keys, which live for ``seconds``, for servers
+        that do not listen yet. The message has one channel then.
         """

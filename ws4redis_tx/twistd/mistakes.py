@@ -10,11 +10,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ws4redis_tx.config.setting import Setting
 from ws4redis_tx.config.table import BY_FIELD, BY_NAME
+from ws4redis_tx.config.token_secrets import Secrets
 from ws4redis_tx.core.errors import ConfigError, nearest
 from ws4redis_tx.core.redis_address import RedisAddress
 
-_ADDRESS = "WS4REDIS_CONNECTION"
+FROM_ENVIRONMENT = ("WS4REDIS_CONNECTION", "WS4REDIS_TOKEN_SECRET")
+"""Settings that hold secrets. Without Django, the environment has them."""
 
 
 def explained(problem: str, ours: Sequence[str], of_twistd: Sequence[str]) -> str:
@@ -44,9 +47,9 @@ def in_environment(uses_django: bool) -> Iterator[ConfigError]:
             from ws4redis_tx.config import django_settings
 
             # The settings module may have read the others.
-            if name == _ADDRESS and not django_settings.is_written(name):
+            if name in FROM_ENVIRONMENT and not django_settings.is_written(name):
                 yield _no_effect(name, "With --settings, write it into the Django settings.")
-        elif name != _ADDRESS:
+        elif name not in FROM_ENVIRONMENT:
             option = BY_NAME[name].option
             remedy = f"Use --{option}." if option else "Write it into the settings of a site."
             yield _no_effect(name, remedy)
@@ -77,15 +80,18 @@ def shared_settings(options: Mapping[str, Any], given: Mapping[str, Any]) -> lis
             continue  # the setting cannot work, and the option takes its place
         if ours != theirs:
             embedded = field == "redis" and options["embedded-redis"]
+            said, written = _shown(row, ours, value), _shown(row, theirs, setting)
             found.append(
                 ConfigError(
                     "--embedded-redis" if embedded else f"--{row.option}",
-                    f"says {_shown(ours, value)}, but {row.name} says {_shown(theirs, setting)}",
+                    f"says {said}, but {row.name} says {written}",
                     "The site's other processes follow the setting. Let both say the same.",
                 )
             )
     return found
 
 
-def _shown(checked: object, written: object) -> str:
+def _shown(row: Setting, checked: object, written: object) -> str:
+    if isinstance(row.kind, Secrets):
+        return "another secret" if checked else "none"
     return str(checked) if isinstance(checked, RedisAddress) else repr(written)

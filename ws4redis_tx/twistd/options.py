@@ -15,16 +15,22 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 from ws4redis_tx.config.document import option_help
+from ws4redis_tx.config.fields_alone import DEFAULT_LISTEN
 from ws4redis_tx.config.kinds import Count, Flag, Names
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.config.setting import Setting
-from ws4redis_tx.config.table import BY_FIELD, DEFAULT_LISTEN
+from ws4redis_tx.config.table import BY_FIELD, BY_NAME
 from ws4redis_tx.core.errors import BrokerUnavailable, ConfigError
 from ws4redis_tx.system.announcements import take_pidfile, versions
 from ws4redis_tx.system.launch import Inheritance, Launch
 from ws4redis_tx.twistd.embedded_redis import find_server, free_port
 from ws4redis_tx.twistd.log_output import take_over
-from ws4redis_tx.twistd.mistakes import explained, in_environment, shared_settings
+from ws4redis_tx.twistd.mistakes import (
+    FROM_ENVIRONMENT,
+    explained,
+    in_environment,
+    shared_settings,
+)
 
 
 class Options(UsageOptions):
@@ -185,7 +191,7 @@ def _drain(text: str) -> float:
 
 
 def _plain_config(given: dict[str, Any]) -> ServerConfig:
-    values = {"redis": os.environ.get("WS4REDIS_CONNECTION"), **given}
+    values = {BY_NAME[name].field: os.environ.get(name) for name in FROM_ENVIRONMENT} | given
     return ServerConfig(
         **{field: BY_FIELD[field].from_django(value) for field, value in values.items()}
     )

@@ -53,6 +53,9 @@ class PlainFrames(Codec):
 
     __slots__ = ()
 
+    def frame(self, payload: bytes, binary: bool) -> bytes:
+        return _frame(_BINARY if binary else _TEXT, payload)
+
     def encode(self, publication: Publication, /) -> bytes:
         payload = publication.payload
         first = _TEXT if payload.isascii() else _opcode(payload)
@@ -65,6 +68,12 @@ class DeflatedFrames(Codec):
     """Each message as one compressed frame, or as a plain frame if that is not larger."""
 
     __slots__ = ()
+
+    def frame(self, payload: bytes, binary: bool) -> bytes:
+        deflated = deflate(payload)
+        if deflated is None:
+            return PLAIN.frame(payload, binary)
+        return _frame((_BINARY if binary else _TEXT) | _COMPRESSED, deflated)
 
     def encode(self, publication: Publication, /) -> bytes:
         deflated = deflate(publication.payload)

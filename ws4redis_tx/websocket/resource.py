@@ -16,12 +16,15 @@ from ws4redis_tx.websocket.factory import WebSocketFactory
 
 _log = Logger()
 
+_LENGTHS = (b"content-length", b"transfer-encoding")
+
 
 @implementer(IResource)
 class WebSocketResource(Resource):
     """Hands a request's connection over to a websocket, which answers every kind of request.
 
-    Mount it at ``config.websocket_url``. It checks the whole path itself.
+    Mount it at ``config.websocket_url``, and at each other place of ``paths``. It checks the whole
+    path itself.
     """
 
     isLeaf = True
@@ -30,6 +33,14 @@ class WebSocketResource(Resource):
         super().__init__()
         self._factory = factory
         self._warned = False
+
+    @property
+    def paths(self) -> list[str]:
+        """Where something is served: below the paths that end with ``/``, and at the others."""
+        server = self._factory.session_server
+        below = [each.path for each in server.protocols]
+        below += [server.config.script_name + each for each in below]
+        return below if server.http is None else [*below, *server.http.paths]
 
     def render(self, request: Any) -> int:
         channel = request.channel
@@ -56,20 +67,22 @@ class WebSocketResource(Resource):
         ]
         # Bytes that came along with the request would never be read.
         surplus = NOTHING_MAY_FOLLOW if channel.clearLineBuffer() else ""
+        with request.content as content:  # a file, if the body is large
+            body = content.read()
+        if body:  # the site has put it together
+            headers = [each for each in headers if each[0].lower() not in _LENGTHS]
+            headers.append((b"Content-Length", b"%d" % len(body)))
         websocket.begin(
-            make_request(request.method, request.uri, request.clientproto, headers, surplus)
+            make_request(request.method, request.uri, request.clientproto, headers, surplus), body
         )
         return NOT_DONE_YET
 
     def _check_place(self, request: Any) -> None:
         """Warn, once, if no request that leads here can have one of our paths."""
-        config = self._factory.config
-        url = config.websocket_url
+        url = self._factory.config.websocket_url
         place = b"/".join((b"", *request.prepath)).decode(errors="replace")
         start = f"{place.rstrip('/')}/"
-        if not self._warned and not (
-            url.startswith(start) or f"{config.script_name}{url}".startswith(start)
-        ):
+        if not self._warned and not any(f"{each}/".startswith(start) for each in self.paths):
             self._warned = True
             _log.warn(
                 "Websockets are mounted at {place}, but their URLs begin with {url}, so every "

@@ -122,10 +122,10 @@ class WebSocketTransport(TurnTaking):
             data, self.data = self.data, b""
             self.data = opening.receive(data) or self.data
 
-    def begin(self, request: HttpRequest) -> None:
+    def begin(self, request: HttpRequest, body: bytes) -> None:
         """Start with a request that an HTTP server has read."""
         assert self.session.opening is not None
-        self.session.opening.begin(request)
+        self.session.opening.begin(request, body)
 
     def negotiate(self, handshake: Handshake) -> ICodec:
         """Replaces Autobahn's negotiation, which answers 400 to offers that it could decline."""

@@ -8,6 +8,7 @@ variable               meaning                                        default
 ``CHATSERVER_DB``      the SQLite file                                ``demo.sqlite3``
 ``CHATSERVER_DEBUG``   ``0`` turns off Django's DEBUG                 ``1``
 ``WS4REDIS_CONNECTION``  the URL of Redis                             the default
+``NODE_MODULES``         the folder of npm's packages, for one page   ``node_modules``
 =====================  =============================================  =======================
 
 The web server and the websocket server must see the same values.
@@ -78,9 +79,21 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 STATIC_URL = "/static/"
 
+# The page of rooms needs the library "centrifuge", which "npm install" brings. The others do not.
+NODE_MODULES = Path(os.environ.get("NODE_MODULES") or BASE_DIR / "node_modules")
+STATICFILES_DIRS = [
+    ("centrifuge", folder) for folder in (NODE_MODULES / "centrifuge" / "dist",) if folder.is_dir()
+]
+
 # Lets browsers detect a dead connection and reconnect.
 WS4REDIS_HEARTBEAT = "--heartbeat--"
 # Lets a browser that was offline catch up: the last 100 messages of the last day.
 WS4REDIS_HISTORY = {"foobar": (100, 86400)}
+# Many channels over one connection, for the page of rooms.
+WS4REDIS_CENTRIFUGE_URL = "/connection/"
+# Who has a room open.
+WS4REDIS_PRESENCE = ["foobar"]
+# Users may tell each other that they are typing.
+WS4REDIS_ALLOWED_CHANNELS = "chatserver.policies.allowed_channels"
 if os.environ.get("WS4REDIS_CONNECTION"):
     WS4REDIS_CONNECTION = os.environ["WS4REDIS_CONNECTION"]

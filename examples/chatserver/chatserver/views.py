@@ -8,13 +8,16 @@ asynchronous.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, ClassVar
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.mixins import LoginRequiredMixin
+from django.contrib.staticfiles import finders
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.urls import reverse
 from django.views.generic import TemplateView
 
 from ws4redis_tx.core.errors import BrokerUnavailable
@@ -22,6 +25,7 @@ from ws4redis_tx.publisher import RedisPublisher
 from ws4redis_tx.redis_store import RedisMessage
 
 FACILITY = "foobar"
+TYPING = "typing"  # the facility on which clients say that they are typing
 GUEST = "guest"
 LONGEST_MESSAGE = 2000  # characters
 
@@ -158,3 +162,60 @@ class GroupPage(LoginRequiredMixin, ChatPage):
         if recipient not in self.recipients():
             raise Refused(HTTPStatus.FORBIDDEN, "You are not a member of that group.")
         return {"groups": [recipient]}
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A conversation on the page of rooms.
+
+    ``channel`` is its name in Centrifuge's protocol, and ``typing`` that of the channel where
+    others say that they are typing. ``url`` takes the message by POST, with ``recipient`` in
+    ``field``.
+    """
+
+    title: str
+    channel: str
+    url: str
+    field: str = ""
+    recipient: str = ""
+    typing: str = ""
+
+
+class RoomsPage(TemplateView):
+    """All conversations of a visitor, over one connection. The other pages take the messages."""
+
+    template_name = "chat/rooms.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        user = self.request.user
+        others = get_user_model().objects.filter(is_active=True).exclude(pk=user.pk)
+        return super().get_context_data(
+            author=user.get_username() or GUEST,
+            guest=GUEST,
+            has_library=finders.find("centrifuge/centrifuge.js") is not None,
+            longest_message=LONGEST_MESSAGE,
+            recipients=others.order_by("username").values_list("username", flat=True),
+            rooms=self.rooms(),
+            **kwargs,
+        )
+
+    def rooms(self) -> list[Room]:
+        everybody = Room(
+            "Everybody", f"broadcast:{FACILITY}", reverse("broadcast"), typing=f"broadcast:{TYPING}"
+        )
+        user = self.request.user
+        if not user.is_authenticated:
+            return [everybody]
+        groups = [
+            Room(
+                name,
+                f"group:{name}:{FACILITY}",
+                reverse("group"),
+                GroupPage.recipient_field,
+                name,
+                f"group:{name}:{TYPING}",
+            )
+            for name in user.groups.order_by("name").values_list("name", flat=True)
+        ]
+        direct = Room("Direct", f"user:{FACILITY}", reverse("user"), UserPage.recipient_field)
+        return [everybody, *groups, direct]

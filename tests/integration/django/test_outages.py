@@ -19,7 +19,7 @@ from tests.support.django import in_thread, set_up_django
 from tests.support.redis import RedisServer
 from tests.support.sites import ContractTestCase
 from tests.support.wires import handshake_bytes
-from ws4redis_tx.core.errors import Denied, Outage
+from ws4redis_tx.core.errors import Denied, Outage, is_outage
 from ws4redis_tx.core.handshake import judge_request
 from ws4redis_tx.core.http import read_request
 
@@ -30,7 +30,7 @@ from django.db import OperationalError, ProgrammingError, connections
 from django.test import override_settings
 
 from ws4redis_tx.django.authorizer import DjangoAuthorizer
-from ws4redis_tx.django.outages import OutageLog, is_outage
+from ws4redis_tx.django.databases import OutageLog
 from ws4redis_tx.policies import allow_all
 
 

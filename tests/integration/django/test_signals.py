@@ -20,7 +20,7 @@ from tests.support.memory import AllowAll
 from tests.support.servers import LISTEN, ServerTestCase
 from ws4redis_tx.core.interfaces import Closing
 from ws4redis_tx.service import ConfigError, ServerConfig, make_service
-from ws4redis_tx.testing import connect, make_memory_factory
+from ws4redis_tx.testing import connect, connect_centrifuge, make_memory_factory
 
 set_up_django()
 
@@ -33,7 +33,13 @@ from ws4redis_tx.django import signal_hooks
 from ws4redis_tx.django.databases import tidy
 from ws4redis_tx.django.signal_hooks import STOP_WAIT, SignalHooks
 from ws4redis_tx.policies import allow_all
-from ws4redis_tx.signals import client_connected, client_disconnected, message_received
+from ws4redis_tx.signals import (
+    client_connected,
+    client_disconnected,
+    client_subscribed,
+    client_unsubscribed,
+    message_received,
+)
 
 CLOSING = Closing(1000, "", False, True, 0, 0, 0, 1.0)
 
@@ -135,6 +141,40 @@ class SendingTests(SignalsTestCase):
         )
         (thread,) = threads
         self.assertIsNot(thread, threading.current_thread())
+
+    @inlineCallbacks
+    def test_subscriptions_come_in_order_with_the_others(self) -> Any:
+        self.serve()
+
+        def note(signal: Any, **values: Any) -> Any:
+            return signal, values["connection"].name, values.get("channel")
+
+        signals = client_connected, client_subscribed, client_unsubscribed, client_disconnected
+        for signal in signals:
+            self.receive(signal, note)
+        john = Somebody("john")
+        self.hooks.connected(john)
+        self.hooks.subscribed(john, "broadcast:a")
+        self.hooks.unsubscribed(john, "broadcast:a")
+        self.hooks.closed(john, CLOSING)
+        for signal, channel in zip(
+            signals, (None, "broadcast:a", "broadcast:a", None), strict=True
+        ):
+            self.assertEqual((yield self.next()), (signal, "john", channel))
+
+    @inlineCallbacks
+    def test_who_receives_subscriptions_alone_is_told_of_them(self) -> Any:
+        hooks = SignalHooks(reactor)
+        self.addCleanup(hooks.stop)
+        self.assertTrue(hooks.idle)
+        self.receive(client_subscribed, lambda **values: values["channel"])
+        self.assertFalse(hooks.idle)
+        factory = make_memory_factory(
+            ServerConfig(centrifuge_url="/connection/"), authorizer=AllowAll(), hooks=hooks
+        )
+        client = connect_centrifuge(factory)
+        client.subscribe("broadcast:a")
+        self.assertEqual((yield self.next()), "broadcast:a")
 
     @inlineCallbacks
     def test_a_receiver_has_the_database_and_leaves_no_connection_open(self) -> Any:

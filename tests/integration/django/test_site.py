@@ -9,17 +9,22 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support import TIMEOUT
 from tests.support.django import set_up_django
+from tests.support.wires import status_of
 
 set_up_django()
 
+from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.django.site import HEAD_TIMEOUT, make_django_site
 from ws4redis_tx.testing import make_memory_factory
+from ws4redis_tx.testing.wire import Wire
 from ws4redis_tx.threads.request_threads import RequestThreads
 
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n"
@@ -40,6 +45,27 @@ class Reactor(Clock):
 
     def callInThread(self, function: Callable[..., object], *arguments: Any) -> None:
         function(*arguments)
+
+
+class PathTests(SynchronousTestCase):
+    def test_the_paths_of_every_protocol_are_the_servers_and_all_others_are_djangos(self) -> None:
+        reactor = Reactor()
+        config = ServerConfig(centrifuge_url="/connection/", script_name="/app")
+        factory = make_memory_factory(config)
+        site = make_django_site(factory, reactor, application, reactor)
+        for path, status in {
+            "/ws/f": 405, "/app/ws/f": 405, "/emulation": 400, "/app/emulation?a": 400,
+            "/connection/emulation": 400, "/connection/x": 405, "/emulation/x": 200,
+            "/emulations": 200, "/": 200, "/app/": 200,
+        }.items():  # fmt: skip
+            written: list[bytes] = []
+            wire = Wire(written.append, lambda: None)
+            wire.protocol = site.buildProtocol(wire.getPeer())
+            wire.protocol.makeConnection(wire)
+            self.addCleanup(wire.protocol.connectionLost, Failure(ConnectionDone()))
+            head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n"
+            wire.protocol.dataReceived(head.encode() + b"abc")
+            self.assertEqual(status_of(b"".join(written) or wire.value()), status, path)
 
 
 class SiteTests(SynchronousTestCase):

@@ -12,6 +12,7 @@ from twisted.trial.unittest import TestCase
 from tests.support import ROOT
 from tests.support.brokers import Listener, start_broker
 from tests.support.redis import RedisServer
+from ws4redis_tx.core.messages import Occupant
 from ws4redis_tx.core.redis_address import parse_redis_address
 
 
@@ -48,6 +49,13 @@ class AclTests(TestCase):
         for found in (b"who", None):
             self.assertEqual((yield broker.commands.take(b"site:ticket:x")), found)
         yield listener.wait_for(3)
+        one = Occupant(b"site:broadcast:a", "one", "mary", b"{}")
+        for dead in (False, True):
+            yield broker.presence.announce("s", 0 if dead else 60, [one])
+            self.assertEqual(len((yield broker.presence.present(one.channel))), 1 - dead)
+            self.assertEqual((yield broker.presence.is_online("", "mary")), not dead)
+            self.assertEqual(len((yield broker.presence.left_behind("s"))), 1)
+            yield broker.presence.withdraw("s", [one], dead=dead)
         self.assertEqual(said, [])
 
         redis.command("CLIENT", "KILL", "TYPE", "pubsub")

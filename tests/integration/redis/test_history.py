@@ -129,7 +129,7 @@ class LayoutTests(HistoryTestCase):
         yield self.publish(F)
         answer = self.redis.command(
             "EVAL", PUBLISH_KEPT, 6, "last", "birth", F, b"at:" + F, b"pos:" + F, b"stream:" + F,
-            "from elsewhere", 60, 3, 60, 2592000, 1, 600, b"side:" + F,
+            "from elsewhere", 60, 3, 60, 2592000, 1, 600, "", b"side:" + F,
         )  # fmt: skip
         self.assertEqual([payload for *_, payload in self.entries()], [b"hi", b"from elsewhere"])
         self.assertEqual(int(answer[0]), self.entries()[-1][0])

@@ -18,8 +18,9 @@ from django.test import RequestFactory, override_settings
 
 from ws4redis_tx import settings as old_settings
 from ws4redis_tx.config import django_settings
+from ws4redis_tx.config.fields_alone import DEFAULT_LISTEN
 from ws4redis_tx.config.server_config import ServerConfig
-from ws4redis_tx.config.table import BY_NAME, DEFAULT_LISTEN
+from ws4redis_tx.config.table import BY_NAME
 from ws4redis_tx.context_processors import default
 from ws4redis_tx.core.errors import ConfigError
 from ws4redis_tx.core.redis_address import RedisAddress
@@ -109,6 +110,13 @@ class SettingsTests(SynchronousTestCase):
             "WS4REDIS_REVOKE": "no",
             "WS4REDIS_TENANT": "no.such.callback",
             "WS4REDIS_HISTORY": {"orders": 100},
+            "WS4REDIS_TOKEN_SECRET": "guessed",
+            "WS4REDIS_CENTRIFUGE_URL": "connection",
+            "WS4REDIS_PRESENCE": "chat",
+            "WS4REDIS_PRESENCE_GRACE": 41,
+            "WS4REDIS_CENTRIFUGE_NAMES": "no.such.callback",
+            "WS4REDIS_RPC": "no.such.callback",
+            "WS4REDIS_ENDLESS_TOKENS": "yes",
         }
         with override_settings(**wrong):
             found = complaints()
@@ -117,6 +125,31 @@ class SettingsTests(SynchronousTestCase):
             complaint = found[f"ws4redis_tx.{row.check}"]
             self.assertIn(f"{row.name} ", complaint)
             self.assertIn("HINT", complaint)
+
+    def test_the_secret_of_tokens_is_derived_unless_it_is_written(self) -> None:
+        keys = {"SECRET_KEY": "the newest key", "SECRET_KEY_FALLBACKS": ["an older key"]}
+        with override_settings(**keys, WS4REDIS_TOKEN_SECRET=None):
+            _newest, older = secrets = django_settings.get_token_secrets()
+            self.assertEqual(django_settings.server_config().token_secret, secrets)
+        for secret in secrets:
+            self.assertEqual(len(secret), 64)
+            self.assertNotIn("key", secret)
+        with override_settings(SECRET_KEY="an older key", SECRET_KEY_FALLBACKS=[]):
+            self.assertEqual(django_settings.get_token_secrets(), (older,))
+        with override_settings(SECRET_KEY="", SECRET_KEY_FALLBACKS=[]):
+            self.assertEqual(django_settings.get_token_secrets(), ())
+        written = ["x" * 32, "y" * 32]
+        for value, expected in ((written, ("x" * 32, "y" * 32)), (written[0], ("x" * 32,))):
+            with override_settings(WS4REDIS_TOKEN_SECRET=value):
+                self.assertEqual(django_settings.get_token_secrets(), expected)
+                self.assertNotIn("xxx", repr(django_settings.server_config()))
+
+    def test_no_error_shows_the_secret_of_tokens(self) -> None:
+        for value in ("hunter2", ["hunter2"], b"hunter2" * 9, [b"hunter2" * 9], {"hunter2": 1}, 7):
+            with override_settings(WS4REDIS_TOKEN_SECRET=value):
+                (complaint,) = complaints().values()
+            self.assertIn("WS4REDIS_TOKEN_SECRET ", complaint)
+            self.assertNotIn("hunter2", complaint)
 
     def test_an_origin_that_cannot_work_is_told_under_the_setting_that_holds_it(self) -> None:
         with override_settings(CSRF_TRUSTED_ORIGINS=["https://b.example/"]):

@@ -52,7 +52,14 @@ IDS = {
     "WS4REDIS_MAX_PENDING_TOTAL": "E027",
     "WS4REDIS_TENANT": "E031",
     "WS4REDIS_CLIENT_QUOTA": "E029",
+    "WS4REDIS_PRESENCE": "E033",
+    "WS4REDIS_PRESENCE_GRACE": "E034",
+    "WS4REDIS_TOKEN_SECRET": "E046",
+    "WS4REDIS_ENDLESS_TOKENS": "E047",
 }
+
+
+_TABLES = ("table.py", "fields_alone.py")
 
 
 class RowTests(SynchronousTestCase):
@@ -102,13 +109,13 @@ class SpellingTests(SynchronousTestCase):
     # Django's code has a function for each, such as get_timeout(); --embedded-redis sets one.
     APART = {
         "WS4REDIS_ALLOWED_ORIGINS", "WS4REDIS_CONNECTION", "WS4REDIS_EXPIRE", "WS4REDIS_PREFIX",
-        "WS4REDIS_HISTORY", "WS4REDIS_TENANT", "WS4REDIS_TIMEOUT",
+        "WS4REDIS_HISTORY", "WS4REDIS_TENANT", "WS4REDIS_TIMEOUT", "WS4REDIS_TOKEN_SECRET",
     }  # fmt: skip
 
     def test_no_module_on_the_way_spells_a_setting(self) -> None:
         on_the_way = [PACKAGE / "twistd" / "options.py", PACKAGE / "django" / "checks.py"]
         paths = [*PACKAGE.glob("config/*.py"), *on_the_way]
-        sources = {path.name: path.read_text() for path in paths if path.name != "table.py"}
+        sources = {path.name: path.read_text() for path in paths if path.name not in _TABLES}
         for row in SETTINGS:
             if row.name not in self.APART:
                 self.assertEqual(self.spelled(row.name, sources), set())

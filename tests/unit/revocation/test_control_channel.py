@@ -44,7 +44,7 @@ class StopTests(SynchronousTestCase):
         self.listened = 0
 
     def channel(self, broker: MemoryBroker) -> ControlChannel:
-        return ControlChannel("", broker, self.clock, self.fail, self.listening)
+        return ControlChannel("", broker, self.clock, self.fail, self.listening, self.fail)
 
     def listening(self) -> Deferred[None]:
         self.listened += 1
@@ -125,7 +125,7 @@ class ControlChannelTests(RevocationTests):
         events: list[Any] = []
         globalLogPublisher.addObserver(events.append)
         self.addCleanup(globalLogPublisher.removeObserver, events.append)
-        for payload in (b"3:whatever", b'7:{"disconnect": {"user": ["2"]}}', b"12:"):
+        for payload in (b"4:whatever", b'7:{"disconnect": {"user": ["2"]}}', b"12:"):
             self.assertIsNone(read_revocation(payload))
             self.broker.publish([b"ctl:revoke"], payload, 0)
         self.assertIsNone(mary.close_code)

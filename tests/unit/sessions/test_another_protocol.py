@@ -54,6 +54,9 @@ class Echo:
         session.state = name.encode()
         return self._broker.listen(session.state, session.feed)
 
+    def close_code(self, code: int, reason: str) -> tuple[int, str]:
+        return code, reason
+
     def closed(self, session: ISession) -> None:
         if isinstance(session.state, bytes):
             self._broker.unlisten(session.state, session.feed)

@@ -18,9 +18,10 @@ from ws4redis_tx.service import ServerConfig
 from ws4redis_tx.testing import MemoryClient, client_frame, connect, make_memory_factory
 
 NAMES = [
-    "CapturedMessage", "CapturedMessages", "LiveServer", "MemoryBroker", "MemoryClient",
-    "MemoryEvents", "RedisProcess", "ServerProcess", "capture_messages", "client_frame", "connect",
-    "listen", "make_memory_factory",
+    "CapturedMessage", "CapturedMessages", "CentrifugeClient", "CentrifugeError", "LiveServer",
+    "MemoryBroker", "MemoryClient", "MemoryEvents", "Push", "RedisProcess", "ServerProcess",
+    "capture_messages", "client_frame", "connect", "connect_centrifuge", "listen",
+    "make_memory_factory",
 ]  # fmt: skip
 
 

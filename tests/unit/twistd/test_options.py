@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -21,10 +22,13 @@ from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.tap import makeService
 from ws4redis_tx.twistd.options import Options
 
+SECRETS = Path(__file__).with_name("token-secrets.txt")
+
 # An option as it is written, and the value of the field.
 WRITTEN: dict[str, tuple[list[str], Any]] = {
     "listen": (["--listen=tcp:1", "--listen=tcp:2"], ("tcp:1", "tcp:2")),
     "websocket_url": (["--websocket-url=/live/"], "/live/"),
+    "centrifuge_url": (["--centrifuge-url=/connection/"], "/connection/"),
     "redis": (["--redis=redis://r.example/3"], RedisAddress("r.example", db=3)),
     "prefix": (["--prefix=site"], "site"),
     "expire": (["--expire=0"], 0),
@@ -32,9 +36,13 @@ WRITTEN: dict[str, tuple[list[str], Any]] = {
         ["--history=orders=5,60", "--history=chat/*=7,80"],
         (("orders", 5, 60), ("chat/*", 7, 80)),
     ),
+    "presence": (["--presence=chat/*", "--presence=news"], ("chat/*", "news")),
+    "presence_grace": (["--presence-grace=0"], 0),
     "heartbeat": (["--heartbeat=beat"], "beat"),
     "allowed_origins": (["--origin=https://a.example", "--origin=*"], ("https://a.example", "*")),
     "require_origin": (["--require-origin"], True),
+    "token_secret": ([f"--token-secret=@{SECRETS}"], tuple(SECRETS.read_text().split("\n")[::2])),
+    "endless_tokens": (["--endless-tokens"], True),
     "trusted_proxies": (["--trusted-proxy=unix", "--trusted-proxy=::1"], ("unix", "::1")),
     "max_message_size": (["--max-message-size=5"], 5),
     "max_pending": (["--max-pending=6"], 6),
@@ -140,6 +148,27 @@ class PlainTests(OptionsTestCase):
         self.assertEqual(self.config("--redis=redis://localhost").redis, RedisAddress())
         os.environ["WS4REDIS_CONNECTION"] = "http://localhost"
         self.assertIn("WS4REDIS_CONNECTION does not begin with redis://", self.complaint())
+
+    def test_the_secret_of_tokens_stands_in_a_file_or_in_the_environment_and_is_never_shown(
+        self,
+    ) -> None:
+        secret = "hunter2 hunter2 hunter2 hunter2 hunter2"
+        self.assertIn("pass --token-secret @FILE", self.complaint(f"--token-secret={secret}"))
+        os.environ["WS4REDIS_TOKEN_SECRET"] = secret
+        options = self.parse()
+        self.assertEqual(options["config"].token_secret, (secret,))
+        self.assertEqual(options["doubts"], [])
+        self.assertNotIn("hunter2", repr(options["config"]))
+        os.environ["WS4REDIS_TOKEN_SECRET"] = "hunter2"
+        for text in (
+            self.complaint(),
+            self.complaint(f"--token-secret={secret}"),
+            self.complaint(f"--token-secret=@{write_file(self, 'hunter2')}"),
+            self.complaint(f"--token-secret=@{write_file(self, '')}"),
+            self.complaint("--token-secret=@/no/such/file"),
+        ):
+            self.assertNotIn("hunter2", text)
+            self.assertIn("TOKEN_SECRET" if text.startswith("WS4") else "--token-secret", text)
 
     def test_an_option_with_a_typo_names_the_nearest(self) -> None:
         for argument, expected in (

@@ -9,13 +9,7 @@ from typing import NamedTuple
 from twisted.internet.defer import Deferred
 
 from ws4redis_tx.core.messages import PositionedPublication, Publication
-from ws4redis_tx.core.positions import LONGEST_MEMORY, Missed, Position, position
-
-
-class _Entry(NamedTuple):
-    stamp: int
-    payload: bytes
-
+from ws4redis_tx.core.positions import LONGEST_MEMORY, Entry, Missed, Position, position
 
 COLUMNS = 4  # of a channel's row, before its entries
 
@@ -25,7 +19,7 @@ class ChannelHistory:
 
     def __init__(self, since: int) -> None:
         self.since = since
-        self.entries: list[_Entry] = []
+        self.entries: list[Entry] = []
         # The stamp of its last message, once it is read.
         self._last: int | None = None
         # Whether nothing is missing between ``since`` and the entries.
@@ -43,14 +37,14 @@ class ChannelHistory:
         if not whole:
             self._whole = False
             self.entries.clear()  # something is missing after them
-        self.entries += map(_read_entry, entries)
+        self.entries += map(read_entry, entries)
         return bool(more)
 
     def latest(self, since: int) -> int:
         """The stamp of the last entry that was read, or ``since``."""
         return self.entries[-1].stamp if self.entries else since
 
-    def after(self, since: int) -> Sequence[_Entry] | None:
+    def after(self, since: int) -> Sequence[Entry] | None:
         """The messages that a client at ``since`` has missed; ``None`` for a gap."""
         assert self._last is not None
         if self._unkept > since:
@@ -61,12 +55,17 @@ class ChannelHistory:
         whole = self._whole or len(missed) < len(self.entries)
         return missed if whole else None
 
-    def publication(self, channel: bytes, entry: _Entry, mark: int, replayed: bool) -> Publication:
+    def publication(self, channel: bytes, entry: Entry, mark: int, replayed: bool) -> Publication:
         made = self._publications.get((entry.stamp, replayed))
         if made is None:
             made = self._publications[entry.stamp, replayed] = PositionedPublication(
-                channel, entry.payload, Position(entry.stamp, mark), replayed=replayed
+                channel,
+                entry.payload,
+                Position(entry.stamp, mark),
+                replayed=replayed,
+                offset=entry.number,
             )
+            made.info = entry.info
         return made
 
 
@@ -155,6 +154,10 @@ def _is_good(since: Position | None, now: int, birth: int) -> bool:
     )
 
 
-def _read_entry(entry: bytes) -> _Entry:
-    _, stamp, _, payload = entry.split(b" ", 3)
-    return _Entry(int(stamp), payload)
+def read_entry(entry: bytes) -> Entry:
+    version, stamp, number, payload = entry.split(b" ", 3)
+    info = b""
+    if version == b"2":
+        length, _, rest = payload.partition(b" ")
+        info, payload = rest[: int(length)], rest[int(length) :]
+    return Entry(int(stamp), int(number), info, payload)

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from typing import NamedTuple
 
 from twisted.internet.interfaces import IDelayedCall
 
-from ws4redis_tx.core.messages import PositionedPublication, Publication
-from ws4redis_tx.core.names import facility_of, read_stamp, side_channel
+from ws4redis_tx.core.messages import Arrival, PositionedPublication, Publication
+from ws4redis_tx.core.names import about, facility_of, read_stamp, side_channel
 from ws4redis_tx.core.positions import HistoryRules, Position, history_of
 
 MARK_DELAY = 0.5
 """Seconds after a message without a position until a position after it is asked for. The contract
 allows one until clients are told.
 """
+
+
+class Marker(NamedTuple):
+    """``stamp number began info``: of a message, its place among those of its channel, and the
+    client that published it. All but ``info`` are 0 where there is no history.
+    """
+
+    stamp: int
+    number: int = 0
+    began: int = 0
+    info: bytes = b""
 
 
 class Markers:
@@ -36,7 +48,7 @@ class Markers:
         self._channels: dict[bytes, bytes] = {}
         self.sides: Mapping[bytes, bytes] = self._channels
         """By the channel of markers, the channel that they are about."""
-        self._next: dict[bytes, int] = {}  # of the messages that come next
+        self._next: dict[bytes, Marker] = {}  # of the messages that come next
         self.read: Mapping[tuple[bytes, bytes], int] = {}
         """While messages are handed over that were read from their keys: the stamps of those."""
         self.position: Position | None = None
@@ -56,7 +68,25 @@ class Markers:
     def listen(self, channel: bytes, side: bytes) -> None:
         self._channels[side] = channel
 
-    def forget(self, channel: bytes, side: bytes) -> None:
+    def about(self, side: bytes) -> bytes | None:
+        """The channel that ``side`` has the markers of; ``None`` for any other."""
+        return about(self._prefix, side)
+
+    def unlisten(self, channel: bytes, listened_to: Container[bytes]) -> list[bytes]:
+        """Nobody listens to ``channel`` any more. Return what need not be subscribed any more."""
+        main = about(self._prefix, channel)
+        if main is not None:  # its markers may be needed all the same
+            if main in listened_to and self.side_of(main) is not None:
+                return []
+            self._forget(main, channel)
+            return [channel]
+        side = self.side_of(channel)
+        if side is None or side in listened_to:
+            return [channel]
+        self._forget(channel, side)
+        return [channel, side]
+
+    def _forget(self, channel: bytes, side: bytes) -> None:
         self._channels.pop(side, None)
         self._next.pop(channel, None)
 
@@ -66,16 +96,20 @@ class Markers:
         self._unmarked.clear()
         self._stop_asking()
 
-    def take(self, channel: bytes, payload: bytes) -> None:
-        """Take a marker, or a message that is nobody's."""
-        about = self._channels.get(channel)
-        if about is None:
+    def take(self, channel: bytes, payload: bytes) -> Arrival | None:
+        """Take a marker, or a message that is nobody's. Return a client's coming or going."""
+        main = self._channels.get(channel)
+        if main is None:
             self._next.pop(channel, None)
-            return
-        stamp = _stamp_in(payload)
-        if stamp is not None:
-            self._next[about] = stamp
-            self.heard = max(self.heard, stamp)
+            return None
+        event, _, info = payload.partition(b" ")
+        if event in (b"join", b"leave"):
+            return Arrival(channel, event.decode(), info)
+        marker = _read_marker(payload)
+        if marker is not None:
+            self._next[main] = marker
+            self.heard = max(self.heard, marker.stamp)
+        return None
 
     def later(
         self, messages: Iterable[tuple[bytes, bytes]], channels: Container[bytes], until: int
@@ -84,10 +118,10 @@ class Markers:
         kept: list[tuple[bytes, bytes]] = []
         earlier: set[bytes] = set()
         for channel, payload in messages:
-            about = self._channels.get(channel)
-            stamp = _stamp_in(payload) if about in channels else None
-            if about is not None and stamp is not None and stamp <= until:
-                earlier.add(about)
+            main = self._channels.get(channel)
+            stamp = _stamp_in(payload) if main in channels else None
+            if main is not None and stamp is not None and stamp <= until:
+                earlier.add(main)
             elif channel in earlier:
                 earlier.discard(channel)
             else:
@@ -96,11 +130,14 @@ class Markers:
 
     def publication(self, channel: bytes, payload: bytes, sender: object) -> Publication:
         """The publication of a message that has arrived."""
-        position = self.position
+        position, marker = self.position, self._next.pop(channel, _NO_MARKER)
+        stamp: int | None
+        publication: Publication
         if position is None:
-            return Publication(channel, payload, sender)
-        stamp = self._next.pop(channel, None)
-        if stamp is None:
+            publication = Publication(channel, payload, sender)
+            publication.info = marker.info
+            return publication
+        if not marker.stamp:
             self._unmarked.add(channel)
             if self._asking is None or not self._asking.active():
                 self._asking = self._ask_for_position()
@@ -108,10 +145,23 @@ class Markers:
             known = stamp is not None
             if stamp is not None:  # it says nothing of other messages
                 position = Position(stamp, position.mark)
-            return PositionedPublication(channel, payload, position, sender=sender, marked=known)
-        position = Position(stamp, position.mark)
+            publication = PositionedPublication(
+                channel, payload, position, sender=sender, marked=known
+            )
+            publication.info = marker.info
+            return publication
+        position = Position(marker.stamp, position.mark)
         self.advance(position)
-        return PositionedPublication(channel, payload, position, sender=sender)
+        publication = PositionedPublication(
+            channel,
+            payload,
+            position,
+            sender=sender,
+            offset=marker.number,
+            began=marker.began,
+        )
+        publication.info = marker.info
+        return publication
 
     def advance(self, position: Position) -> None:
         """Everything up to ``position`` has arrived. Another data set's replaces this one's."""
@@ -140,6 +190,17 @@ class Markers:
         asking, self._asking = self._asking, None
         if asking is not None and asking.active():
             asking.cancel()
+
+
+_NO_MARKER = Marker(0)
+
+
+def _read_marker(payload: bytes) -> Marker | None:
+    stamp, *others = payload.split(b" ", 3)
+    numbers = [read_stamp(each.removeprefix(b"-")) for each in (stamp, *others[:2])]
+    if None in numbers:
+        return None
+    return Marker(*[each or 0 for each in numbers], *others[2:])  # type: ignore[arg-type]
 
 
 def _stamp_in(marker: bytes) -> int | None:

@@ -22,7 +22,9 @@ from ws4redis_tx.core.positions import (
 from ws4redis_tx.redis.wire.protocol import Command, ResponseError
 
 VERSION = 1
-"""Of the entries in a channel's list, each of which begins with it."""
+"""Of the entries in a channel's list, each of which begins with it. In one of version 2, the length
+of what is said of the client, and that, come before the payload.
+"""
 
 # A stamp has at most 16 digits: Lua's numbers are exact up to 2^53.
 STAMPS = b"""
@@ -55,18 +57,20 @@ end
 """
 
 # For each channel: append the entry, and keep one more than the size, which proves that nothing is
-# missing before the oldest one. The count begins at 2 instead of 1 if there may have been messages
-# before it that are in no history. The entry comes first: only that can be refused for the type of
-# a key, and memory that is full refuses only the first write. The marker comes next: a user without
-# the permission to publish it leaves nothing. In a history that has expired, an
-# entry of version 0 tells of the last message before. A channel that fails harms no other.
+# missing before the oldest one. The count begins at 2 instead of 1, and its beginning is negative,
+# if there may have been messages before it that are in no history: no earlier epoch fits then. The
+# entry comes first: only that can be refused for the type of a key, and memory that is full refuses
+# only the first write. The marker comes next: a user without the permission to publish it leaves
+# nothing. In a history that has expired, an entry of version 0 tells of the last message before. A
+# channel that fails harms no other.
 PUBLISH_KEPT = (
     STAMPS
     + b"""
 local message, expire, size, seconds = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
-local memory, version, once_for, width = ARGV[5], ARGV[6], ARGV[7], 4
-local number = #ARGV - 7
+local memory, version, once_for, info, width = ARGV[5], ARGV[6], ARGV[7], ARGV[8], 4
+local number = #ARGV - 8
 local once = KEYS[3 + width * number]
+local told = info == '' and '' or ' ' .. info
 local function publish(i, stamp)
     local first = 3 + width * (i - 1)
     local channel, at, pos, list = KEYS[first], KEYS[first + 1], KEYS[first + 2], KEYS[first + 3]
@@ -80,25 +84,30 @@ local function publish(i, stamp)
         local count, began, most = tonumber(known[2]), known[3], size + 1
         if not count or not began then
             count, began, most = 0, text(stamp), 1
-            if redis.call('EXISTS', list, channel) > 0 then count = 1 end
+            if redis.call('EXISTS', list, channel) > 0 then count, began = 1, '-' .. began end
         else
             proof = '0 ' .. text(stamp_at(pos)) .. ' ' .. text(count) .. ' '
         end
         local place = text(stamp) .. ' ' .. text(count + 1)
         local entry = version .. ' ' .. place .. ' ' .. message
+        if info ~= '' then
+            entry = '2 ' .. place .. ' ' .. #info .. ' ' .. info .. message
+        end
         place = place .. ' ' .. began
         table.insert(commands, 1, {'RPUSH', list, entry})
-        table.insert(commands, 2, {'PUBLISH', ARGV[7 + i], place})
+        table.insert(commands, 2, {'PUBLISH', ARGV[8 + i], place .. told})
         table.insert(commands, 3, {'LTRIM', list, -most, -1})
         table.insert(commands, 4, {'EXPIRE', list, seconds})
         commands[#commands + 1] = {'SETEX', pos, memory, place}
+    elseif info ~= '' then
+        commands[#commands + 1] = {'PUBLISH', ARGV[8 + i], '0 0 0' .. told}
     end
     for place, command in ipairs(commands) do
         local answer = redis.pcall(unpack(command))
         if type(answer) == 'table' and answer.err then
             if size == 0 or place ~= 2 then return answer end
             redis.pcall('RPOP', list)
-            return {err = answer.err .. ': ' .. ARGV[7 + i]}
+            return {err = answer.err .. ': ' .. ARGV[8 + i]}
         end
         if place == 1 then length = answer end
         if place == 2 and proof and length == 1 then redis.pcall('LPUSH', list, proof) end
@@ -185,7 +194,7 @@ def kept_command(
     size, seconds = kept.history or (0, 0)
     return (
         "EVAL", PUBLISH_KEPT, len(keys), *keys,
-        message, expire, size, seconds, LONGEST_MEMORY, VERSION, ONCE_FOR, *sides,
+        message, expire, size, seconds, LONGEST_MEMORY, VERSION, ONCE_FOR, kept.info, *sides,
     )  # fmt: skip
 
 

@@ -16,8 +16,14 @@ local stamp = next_stamp(stamp_at(KEYS[1])) - 1
 local answers = {text(stamp), text(birth_at(KEYS[2], stamp))}
 local function parts(entry)
     local its, at, number = string.match(entry or '', '^(%d+) (%d+) (%d+) ')
-    if its ~= version and its ~= '0' then return nil end
+    if its ~= version and its ~= '0' and its ~= '2' then return nil end
     return tonumber(at), tonumber(number), its == '0'
+end
+local function payload_of(entry)
+    local its, rest = string.match(entry, '^(%d+) %d+ %d+ (.*)$')
+    if its ~= '2' then return rest end
+    local length, more = string.match(rest, '^(%d+) (.*)$')
+    return length and string.sub(more, tonumber(length) + 1)
 end
 local function first_after(list, low, high, stamp)
     while low < high do
@@ -41,8 +47,7 @@ local function unkept(channel, at, list, length, last, since)
     local found, _, gone = parts(entry)
     if found ~= its then return index > 0 and its or 0 end
     if gone then return 0 end
-    local payload = string.match(entry, '^%d+ %d+ %d+ (.*)$')
-    return redis.call('GET', channel) == payload and 0 or unknown
+    return redis.call('GET', channel) == payload_of(entry) and 0 or unknown
 end
 local function read(i)
     local first = 3 * i

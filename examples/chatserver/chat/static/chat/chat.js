@@ -10,30 +10,11 @@
   const error = chat.querySelector("[data-error]");
   const { author: me, guest, websocket } = chat.dataset;
   const heartbeat = JSON.parse(document.getElementById("heartbeat").textContent);
-
-  // The tab's own storage, apart for each author, who may log out and let another one log in.
-  const stored = {
-    getItem(key) {
-      try {
-        return sessionStorage.getItem(`${me}:${key}`);
-      } catch {
-        return null; // the browser forbids it
-      }
-    },
-    setItem(key, value) {
-      try {
-        sessionStorage.setItem(`${me}:${key}`, value);
-      } catch {
-        // it is forbidden, or full
-      }
-    },
-  };
-
-  const LINES_KEPT = 200;
+  const stored = Lines.storage_of(me);
+  const posted = Lines.posted_by(me, guest);
 
   // What this tab shows, in order. A reload shows it again, and the websocket goes on after it.
   const lines = JSON.parse(stored.getItem(`chat:${websocket}`) || "[]");
-  const posted = []; // payloads that this page sent and that have not come back yet
   let attempts = 0;
   let behind_gap = false; // and no live message since
 
@@ -43,7 +24,7 @@
   }
 
   function show_error(text) {
-    const was_at_end = at_end();
+    const was_at_end = Lines.at_end(log);
     error.textContent = text;
     error.hidden = text === "";
     if (was_at_end) {
@@ -51,81 +32,10 @@
     }
   }
 
-  function at_end() {
-    return log.scrollHeight - log.scrollTop - log.clientHeight < 80;
-  }
-
-  function element(tag, class_name, text) {
-    const node = document.createElement(tag);
-    node.className = class_name;
-    node.textContent = text; // never innerHTML, because anybody may have written it
-    return node;
-  }
-
-  // Returns true if this page had sent it.
-  function forget_posted(payload) {
-    const position = posted.indexOf(payload);
-    if (position >= 0) {
-      posted.splice(position, 1);
-    }
-    return position >= 0;
-  }
-
-  // Each name always gets the same colour.
-  function hue_of(name) {
-    let hash = 0;
-    for (const char of name) {
-      hash = (hash * 31 + char.codePointAt(0)) % 360;
-    }
-    return hash;
-  }
-
-  function add_row(row, follow) {
-    log.querySelector(".empty")?.remove();
-    log.append(row);
-    if (follow) {
-      log.scrollTop = log.scrollHeight;
-    }
-  }
-
-  function show_message({ author, text, mine, to, at }) {
-    const row = element("article", author === null ? "message plain" : "message", "");
-    row.classList.toggle("mine", mine);
-    if (author !== null) {
-      row.style.setProperty("--hue", hue_of(author));
-      const avatar = element("span", "avatar", Array.from(author)[0].toUpperCase());
-      avatar.setAttribute("aria-hidden", "true");
-      row.append(avatar);
-    }
-    const bubble = element("div", "bubble", "");
-    if (author !== null) {
-      bubble.append(element("b", "author", to ? `${author} → ${to}` : author));
-    }
-    bubble.append(element("p", "text", text || "(empty message)"));
-    const when = new Date(at);
-    const time = element("time", "", when.toLocaleTimeString([], { timeStyle: "short" }));
-    time.dateTime = when.toISOString();
-    bubble.append(time);
-    row.append(bubble);
-    add_row(row, mine || at_end());
-  }
-
-  function show_missing() {
-    add_row(element("p", "missing", "Some messages may be missing here."), at_end());
-  }
-
-  function show(line) {
-    if (line.missing) {
-      show_missing();
-    } else {
-      show_message(line);
-    }
-  }
-
   function add(line) {
-    show(line);
+    Lines.show(log, line);
     lines.push(line);
-    lines.splice(0, lines.length - LINES_KEPT);
+    lines.splice(0, lines.length - Lines.LINES_KEPT);
     stored.setItem(`chat:${websocket}`, JSON.stringify(lines));
   }
 
@@ -140,11 +50,8 @@
     if (behind_gap && lines.some((line) => line.data === data)) {
       return;
     }
-    const [, author, text] = /^([^\s:]{1,150}): ([\s\S]*)$/.exec(data) || [null, null, data];
-    // All guests share one name, so their own messages are recognised by `posted`.
-    const from_here = forget_posted(data);
-    const mine = author === me && (me !== guest || from_here);
-    add({ author, text, mine, at, data });
+    const message = Lines.parse(data);
+    add({ ...message, mine: posted.is_mine(message), at });
   }
 
   async function send() {
@@ -156,34 +63,18 @@
     }
     show_error("");
     const payload = `${me}: ${text}`;
-    posted.push(payload); // now, because the websocket may be faster than the response
+    posted.add(payload); // now, because the websocket may be faster than the response
     form.elements.message.value = "";
-    let problem = "The server cannot be reached. Your message was not sent.";
-    try {
-      const response = await fetch(form.action, {
-        method: "POST",
-        body: fields,
-        headers: { Accept: "application/json" },
-      });
-      if (response.redirected) {
-        location.reload(); // the login has expired, so the page redirects to the form
-        return;
-      }
-      const is_json = (response.headers.get("Content-Type") || "").includes("json");
-      const answer = is_json ? await response.json() : {};
-      problem = response.ok ? "" : answer.error || `The server refused it (${response.status}).`;
-    } catch (failure) {
-      console.warn(failure);
-    }
+    const problem = await Lines.post(form.action, fields);
     if (problem === "") {
       if (to && to !== me) {
         // It goes to the other user's channel only, so nothing brings it back to this page.
-        forget_posted(payload);
+        posted.forget(payload);
         add({ author: me, text, mine: true, to, at: Date.now() });
       }
       return;
     }
-    forget_posted(payload);
+    posted.forget(payload);
     show_error(problem);
     if (form.elements.message.value === "") {
       form.elements.message.value = text;
@@ -195,7 +86,7 @@
     send();
   });
 
-  lines.forEach(show);
+  lines.forEach((line) => Lines.show(log, line));
 
   WS4Redis({
     uri: websocket,

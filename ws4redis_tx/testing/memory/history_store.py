@@ -3,44 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
 
-from ws4redis_tx.core.messages import Publication
-from ws4redis_tx.core.names import facility_of
+from ws4redis_tx.core.names import facility_of, side_channel
 from ws4redis_tx.core.positions import (
     LONGEST_MEMORY,
+    Entry,
     History,
     HistoryRules,
     Missed,
     Position,
+    Stream,
+    Wanted,
     history_of,
     position,
 )
-from ws4redis_tx.delivery.fanout import Fanout
-from ws4redis_tx.delivery.hub import Hub
-from ws4redis_tx.delivery.resuming import mark_listeners
 from ws4redis_tx.redis.history.channels import (
     ChannelHistory,
     Question,
     find_missed,
     make_missed,
 )
-from ws4redis_tx.redis.history.markers import MARK_DELAY, Markers
-from ws4redis_tx.testing.in_flight import InFlight
-from ws4redis_tx.testing.key_store import KeyStore
+from ws4redis_tx.testing.memory.key_store import KeyStore
 
 _BIRTH = 1
 
-Arrived = tuple[bytes, bytes, int | None]
-"""A channel, a payload, and the stamp of a message that has a marker."""
+Arrived = tuple[bytes, bytes]
+"""A channel and a payload: of a message, or of the marker before one."""
 
 
 class _Kept(NamedTuple):
     stamp: int
     number: int
     payload: bytes
+    info: bytes = b""
     gone: bool = False
 
 
@@ -53,16 +51,20 @@ class HistoryStore:
     :param keys: has the persisted messages.
     """
 
-    def __init__(self, seconds: Callable[[], float], keys: KeyStore) -> None:
+    def __init__(
+        self, seconds: Callable[[], float], keys: KeyStore, rules: HistoryRules = ()
+    ) -> None:
         self._seconds = seconds
         self._keys = keys
-        self.rules: HistoryRules = ()
+        self.rules = rules
         self.prefix = ""
         self._stamp = _BIRTH
         self._kept: dict[bytes, list[_Kept]] = {}
         self._expiries: dict[bytes, float] = {}
         # The last message of each channel that has or had a history.
         self._last: dict[bytes, _Kept] = {}
+        # The stamp of its first.
+        self._began: dict[bytes, int] = {}
 
     @property
     def position(self) -> Position:
@@ -77,26 +79,42 @@ class HistoryStore:
 
     def history_of(self, channel: bytes) -> History | None:
         """The history that the server expects a channel to have."""
-        if not self.rules:
-            return None
-        return history_of(self.rules, facility_of(self.prefix, channel) or "")
+        facility = facility_of(self.prefix, channel)
+        return None if facility is None else history_of(self.rules, facility)
 
-    def publish(self, channel: bytes, payload: bytes, expire: int, history: History | None) -> int:
-        """Persist the message, and keep it in the ``history``. Return its stamp."""
+    def side(self, channel: bytes) -> bytes:
+        return side_channel(self.prefix, channel)
+
+    def publish(
+        self,
+        channel: bytes,
+        payload: bytes,
+        expire: int,
+        history: History | None,
+        info: bytes = b"",
+    ) -> tuple[int, bytes]:
+        """Persist the message, and keep it in the ``history``. Return its stamp, and the marker
+        that is published before it, if any.
+        """
+        told = b" " + info if info else b""
+        marker = b"0 0 0" + told if info else b""
         stamp = self._stamp = self._next()
         if history is not None:
             last, kept = self._last.get(channel), self._list(channel)
             number = last.number if last else 0
             if last is None and (kept or self._keys.read(channel) is not None):
                 number = 1  # others may have been before it
-            entry = self._last[channel] = _Kept(stamp, number + 1, payload)
+            if last is None:
+                self._began[channel] = stamp
+            entry = self._last[channel] = _Kept(stamp, number + 1, payload, info)
+            marker = b"%d %d %d%b" % (stamp, entry.number, self._began[channel], told)
             if last is not None and not kept:
                 kept = [last._replace(gone=True)]
             self._kept[channel] = [*kept, entry][-history.size - 1 :]
             self._expiries[channel] = self._seconds() + history.seconds
         if expire:
             self._keys.keep(channel, payload, expire, stamp)
-        return stamp
+        return stamp, marker
 
     def forget(self, channel: bytes) -> None:
         self._keys.forget(channel)
@@ -119,6 +137,28 @@ class HistoryStore:
         messages, gaps = find_missed(question, until.stamp, _BIRTH, found)
         return make_missed(question, messages, gaps, persisted, until, _BIRTH)
 
+    def stream(self, wanted: Wanted) -> Stream:
+        """As the script reads it: the one before those that were asked for proves that nothing is
+        missing between.
+        """
+        channel, kept = wanted.channel, self._list(wanted.channel)
+        last, size = self._last.get(channel), len(kept)
+        found: list[_Kept] = []
+        if last is not None:
+            low, high = size - last.number + wanted.after, size - 1
+            if wanted.before:
+                high = min(high, size - 1 - last.number + wanted.before - 1)
+                low = high - wanted.most + 1
+            low = max(0, size - wanted.size, low)
+            high = min(high, low + wanted.most - 1)
+            if high >= low or low == size:
+                found = kept[max(0, low - 1) : high + 1]
+        entries = [Entry(each.stamp, each.number, each.info, each.payload)
+                   for each in found if not each.gone]  # fmt: skip
+        top, began = (last.number, self._began[channel]) if last is not None else (0, 0)
+        proof = found[0].number if found else 0
+        return Stream(channel, self.position, _BIRTH, top, began, entries, proof)
+
     def take_missed(self, channels: Iterable[bytes], since: Position | None) -> list[Arrived]:
         """What an outage has swallowed: from the histories, or else the persisted messages."""
         kept = [each for each in channels if self.history_of(each)]
@@ -127,9 +167,9 @@ class HistoryStore:
         found: list[Arrived] = []
         for each in missed.messages:
             assert each.channel is not None and each.position is not None
-            found.append((each.channel, each.payload, each.position.stamp))
-        persisted = self._keys.take_missed()
-        return found + [(*each, None) for each in persisted if each[0] not in healed]
+            found.append((self.side(each.channel), b"%d" % each.position.stamp))
+            found.append((each.channel, each.payload))
+        return found + [each for each in self._keys.take_missed() if each[0] not in healed]
 
     def _find(
         self, channel: bytes, since: int, persisted: tuple[bytes, int] | None
@@ -150,7 +190,10 @@ class HistoryStore:
         number = before[0].number if before else 0
         whole = last <= since or (later and later[0].number == number + 1 and not later[0].gone)
         later = [each for each in later if not each.gone]
-        rows = [b"1 %d %d %b" % each[:3] for each in later]
+        rows = [
+            b"2 %d %d %d %b%b" % (each.stamp, each.number, len(each.info), each.info, each.payload)
+            for each in later
+        ]
         history.add(b"%d" % last, bool(whole), b"%d" % foreign, False, *rows)
         return history
 
@@ -158,53 +201,3 @@ class HistoryStore:
         if self._expiries.get(channel, 0) <= self._seconds():
             self._kept.pop(channel, None)
         return self._kept.get(channel, [])
-
-
-class HandedOver:
-    """Knows up to which position everything was handed over. Clients without a position are told a
-    little later, as the real broker's probe does it.
-    """
-
-    def __init__(
-        self, history: HistoryStore, in_flight: InFlight, hub: Hub, fanout: Fanout
-    ) -> None:
-        self._history = history
-        self._in_flight = in_flight
-        self._hub = hub
-        self._fanout = fanout
-        self.markers = Markers(history.prefix, history.rules, self._ask_for_position)
-        if history.rules:
-            self.markers.advance(history.position)
-
-    @property
-    def position(self) -> Position | None:
-        """While nothing is in flight, that of the present."""
-        if self._in_flight.idle and self.markers.position is not None:
-            self.markers.advance(self._history.position)
-        return self.markers.position
-
-    def caught_up(self, missed: Missed) -> Missed:
-        self.markers.advance(missed.until)
-        return missed
-
-    def publication(
-        self, channel: bytes, payload: bytes, stamp: int | None, sender: object
-    ) -> Publication:
-        """That of a message that has arrived, with its ``stamp`` if it had a marker."""
-        side = self.markers.side_of(channel)
-        if side is not None and stamp is not None:
-            self.markers.listen(channel, side)
-            self.markers.take(side, b"%d" % stamp)
-        return self.markers.publication(channel, payload, sender)
-
-    def _ask_for_position(self) -> Any:
-        clock = self._in_flight.clock
-        return clock and clock.callLater(MARK_DELAY, self._probe)
-
-    def _probe(self) -> None:
-        probe = self._in_flight.answer(self._history.position.stamp)
-        probe.addCallbacks(self._proven, lambda lost: None)
-
-    def _proven(self, stamp: int) -> None:
-        unmarked = self.markers.advance_to(stamp)
-        self._fanout.then(lambda: mark_listeners(self._hub, unmarked, self.markers.position))

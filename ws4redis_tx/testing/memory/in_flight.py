@@ -22,8 +22,6 @@ class Message:
     channel: bytes
     payload: bytes
     persisted: bool
-    stamp: int | None
-    """Its stamp, on a channel with a history."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +58,9 @@ class InFlight:
         """Whether everything was delivered."""
         return not self._queue and not self._handing_over
 
-    def add(
-        self, channel: bytes, payload: bytes, *, persisted: bool, stamp: int | None = None
-    ) -> None:
+    def add(self, channel: bytes, payload: bytes, *, persisted: bool = False) -> None:
         """Send a message. It arrives with the first ``hand_over`` after it is due."""
-        self._queue.append(Message(self._due(), channel, payload, persisted, stamp))
+        self._queue.append(Message(self._due(), channel, payload, persisted))
 
     def answer(self, result: Any, *, sent: bool = False) -> Deferred[Any]:
         """Fire with ``result``, after everything that was sent before."""

@@ -1,0 +1,297 @@
+"""One client: its commands, one after the other, and what it has."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
+from twisted.python.failure import Failure
+
+from ws4redis_tx.config.server_config import ServerConfig
+from ws4redis_tx.core.admission import ANONYMOUS, Identity
+from ws4redis_tx.core.errors import BrokerUnavailable
+from ws4redis_tx.core.handshake import Handshake
+from ws4redis_tx.core.names import Namespace, namespace
+from ws4redis_tx.delivery.multiplexed import MultiplexedFeed
+from ws4redis_tx.protocols.centrifuge import errors
+from ws4redis_tx.protocols.centrifuge.commands import COMMANDS
+from ws4redis_tx.protocols.centrifuge.errors import CommandError, Disconnection, Ends
+from ws4redis_tx.protocols.centrifuge.names import Name
+from ws4redis_tx.protocols.centrifuge.rights import Grant
+from ws4redis_tx.protocols.centrifuge.subscription import Subscription
+from ws4redis_tx.protocols.centrifuge.wire.codec import PushCodec
+from ws4redis_tx.protocols.centrifuge.wire.schema import Malformed, Values
+from ws4redis_tx.protocols.interfaces import ISession
+from ws4redis_tx.revocation.packing import Packed, unpack
+
+if TYPE_CHECKING:
+    from ws4redis_tx.protocols.centrifuge.protocol import CentrifugeProtocol
+
+_LONGEST_ID = 1 << 32
+
+MOST_BYTES = 64 * 1024
+"""Of a frame of the client's."""
+
+
+class Connection:
+    """A session's ``state``. Small, as there is one for each client."""
+
+    __slots__ = (
+        "_messages", "_packed", "_running", "_timers", "_waiting", "aliases", "answered", "claimed",
+        "client", "codec", "connected", "expires", "feed", "grants", "identity", "info", "known",
+        "pinged", "protocol", "refused", "session", "stream", "subscriptions", "websocket_pings",
+    )  # fmt: skip
+
+    def __init__(
+        self, protocol: CentrifugeProtocol, session: ISession, codec: PushCodec, feed: Any
+    ) -> None:
+        self.protocol = protocol
+        self.session = session
+        self._packed: Packed
+        self.codec = codec
+        self.feed: MultiplexedFeed = feed
+        self.handshake = replace(session.handshake, websocket_url=self.config.websocket_url)
+        self.client = str(uuid4())
+        """The id by which others know this connection."""
+        self.identity: Identity = ANONYMOUS
+        self.info = b""
+        """What a token says of the client: JSON, if anything."""
+        self.expires: float | None = None
+        """When the token ends that it came with, in seconds since the epoch."""
+        self.claimed: Mapping[str, tuple[bytes, bytes]] = {}
+        """The names of channels that a token subscribes it to, what it says of it, and to it."""
+        self.stream: Mapping[str, str] | None = None
+        """What a stream's client must know to send more."""
+        self.websocket_pings = "cf_ws_frame_ping_pong=true" in session.handshake.query
+        """Whether it wants no pings of the protocol."""
+        self.aliases: dict[str, Name] = {}
+        """The meanings of names that an application brings."""
+        self.grants: dict[str, Grant] = {}
+        """The rights on each facility that were asked for."""
+        self.subscriptions: dict[str, Subscription] = {}
+        """By their names, those that were asked for too."""
+        self.known: Deferred[None] | None = None
+        """Fires when hooks may be told of it, if there are any."""
+        self.connected = False
+        """Whether ``connect`` has come."""
+        self.answered = False
+        """Whether ``connect`` was answered."""
+        self.refused = False
+        """Whether it was answered with an error: nothing is answered any more."""
+        self.pinged = False
+        # Commands, ``None`` for one that is malformed, and what waits for those before it.
+        self._waiting: deque[Values | Deferred[None] | None] | None = None
+        # Answers that are written together.
+        self._messages: list[bytes] = []
+        self._running = False
+        self._timers: dict[str, Any] = {}
+        seconds = self.config.centrifuge_connect_timeout
+        self.set_timer("stale", seconds, self.disconnect, errors.STALE)
+
+    @property
+    def config(self) -> ServerConfig:
+        return self.protocol.config
+
+    @property
+    def broker(self) -> Any:
+        return self.protocol.broker
+
+    @property
+    def handshake(self) -> Handshake:
+        """As if it were one of the classic protocol. Kept in little memory."""
+        return unpack(self._packed)
+
+    @handshake.setter
+    def handshake(self, handshake: Handshake) -> None:
+        self._packed = self.protocol.packer.pack(handshake)
+
+    @property
+    def namespace(self) -> Namespace:
+        return namespace(self.config.prefix, self.identity.tenant)
+
+    def set_timer(self, name: str, seconds: float, function: Any, argument: Any) -> None:
+        """Call it in so many seconds, unless ``stop_timer`` is called or the client gone before."""
+        self.stop_timer(name)
+        self._timers[name] = self.protocol.reactor.callLater(seconds, function, argument)
+
+    def stop_timer(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    # What the client sends
+
+    def received(self, payload: bytes) -> Deferred[None]:
+        """Take what a frame holds. Fires when all of it is done with."""
+        if len(payload) > MOST_BYTES:
+            self.session.close(1009, "A frame has at most 64 KiB.")
+            return succeed(None)
+        waiting = self._waiting
+        if waiting is None:
+            waiting = self._waiting = deque()
+        try:
+            for command in self.codec.format.read(payload):
+                if command:
+                    waiting.append(command)
+                elif not self._take_pong():
+                    waiting.append(None)
+        except Malformed:
+            waiting.append(None)
+        if len(waiting) > 1 and not self.session.within_rate(messages=len(waiting) - 1):
+            waiting.clear()
+        done: Deferred[None] = Deferred()
+        waiting.append(done)
+        if not self._running:
+            self._running = True
+            self._run(waiting).addErrback(self.session.fail, "A client's command failed")
+        return done
+
+    @inlineCallbacks
+    def _run(self, waiting: deque[Values | Deferred[None] | None]) -> Any:
+        """Carry out the commands that wait, one after the other."""
+        while waiting:
+            command = waiting.popleft()
+            if isinstance(command, Deferred):
+                self.flush()
+                command.callback(None)
+                continue
+            if self.session.ended or self.session.outbox.closed or self.refused:
+                continue
+            number, name = self._judge(command)
+            if not name:
+                self.flush()
+                self.disconnect(errors.BAD)
+                continue
+            assert command is not None
+            try:
+                if name not in ("connect", "subscribe"):
+                    self.flush()  # before what the command may have sent at once
+                answer = COMMANDS[name](self, number, command[name])
+                if isinstance(answer, Deferred):
+                    if not answer.called or answer.paused:
+                        self.flush()
+                    yield answer
+            except Ends as end:
+                self.flush()
+                self.disconnect(end.disconnection)
+            except Exception as error:
+                self.refuse(number, self.error_for(name, error))
+        self._waiting, self._running = None, False
+
+    def error_for(self, name: str, raised: Exception) -> errors.Error:
+        """What a command is answered that has raised this just now."""
+        if isinstance(raised, CommandError):
+            return raised.error
+        if not isinstance(raised, BrokerUnavailable):
+            self.protocol.failed(f"The command {name} of a client failed", Failure())
+        return errors.INTERNAL
+
+    def _judge(self, command: Values | None) -> tuple[int, str]:
+        """The number and the name of a command that may come now, or ``""``."""
+        name = next((each for each in COMMANDS if each in command), "") if command else ""
+        number = command.get("id", 0) if command else 0
+        numbered = 0 < number < _LONGEST_ID or (name == "send" and not number)
+        return number, name if numbered and self.connected != (name == "connect") else ""
+
+    def rights_ahead(self, name: Name) -> Collection[str]:
+        """The rights on the same facility that the commands need which are waiting."""
+        found: set[str] = set()
+        for each in self._waiting or ():
+            request = each.get("subscribe") if isinstance(each, dict) else None
+            if request is None or request.get("token"):
+                break
+            try:
+                following = self.protocol.known_name(self, request.get("channel", ""))
+            except CommandError:
+                continue
+            if following is None:
+                continue
+            if following.facility == name.facility:
+                found.add(f"subscribe-{following.audience}")
+        return found
+
+    # What it is sent
+
+    def reply(self, number: int, name: str, result: Values) -> None:
+        """Answer a command, in one write with other answers if nothing comes between."""
+        self._messages.append(self.codec.format.write({"id": number, name: result}))
+
+    def refuse(self, number: int, error: errors.Error) -> None:
+        self._messages.append(self.codec.format.write({"id": number, "error": error._asdict()}))
+
+    def push(self, values: Values) -> None:
+        self._messages.append(self.codec.format.write({"push": values}))
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what was kept, in order with all else, also while the client does not read."""
+        messages, self._messages = self._messages, []
+        outbox = self.session.outbox
+        if not messages or outbox.closed:
+            return
+        data = self.codec.frame(messages)
+        if outbox.flows:
+            outbox.write(data)
+        else:
+            outbox.replay([(b"", data)])
+
+    def disconnect(self, ending: Disconnection) -> None:
+        self.session.close(ending.code, ending.reason)
+
+    # Pings
+
+    def ping(self) -> None:
+        if self.refused or self.session.outbox.paused:
+            return  # a client that is merely slow has not read the ping
+        self.pinged = True
+        if self.websocket_pings:
+            self.session.transport.check_liveness()
+        else:
+            self.session.outbox.write_control(self.codec.message({}))
+
+    def check_pong(self) -> None:
+        """The time for an answer is over."""
+        if self.websocket_pings:
+            self.pinged = self.session.transport.silent
+        if self.pinged and not self.session.outbox.paused:
+            self.disconnect(errors.NO_PONG)
+
+    def _take_pong(self) -> bool:
+        """Return whether one was expected."""
+        expected = self.pinged and not self.websocket_pings
+        self.pinged = self.pinged and not expected
+        return expected
+
+    # Subscriptions
+
+    def end(self, subscription: Subscription, ending: Disconnection) -> None:
+        """Unsubscribe it, and tell the client, if its command was answered."""
+        answered = subscription.live
+        self.remove(subscription)
+        if answered:
+            self.push({"channel": subscription.name.text, "unsubscribe": ending._asdict()})
+
+    def remove(self, subscription: Subscription) -> None:
+        if subscription.stands:
+            del self.subscriptions[subscription.name.text]
+        subscription.stop()
+
+    def without_token(self, facility: str) -> Iterable[Subscription]:
+        """The subscriptions on ``facility`` to which a right is needed."""
+        subscriptions = list(self.subscriptions.values())
+        return [each for each in subscriptions if each.name.facility == facility and not each.own]
+
+    def closed(self) -> None:
+        """The session is over."""
+        for name in list(self._timers):
+            self.stop_timer(name)
+        for each in list(self.subscriptions.values()):
+            each.stop(lost=True)
+        self.subscriptions.clear()
+        for grant in self.grants.values():
+            self.session.withdraw(grant)
+        self.grants.clear()

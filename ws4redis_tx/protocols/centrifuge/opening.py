@@ -1,0 +1,135 @@
+"""The command ``connect``: who the client is, and its server-side subscriptions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+from twisted.internet.defer import inlineCallbacks
+
+from ws4redis_tx.core.errors import BrokerUnavailable, Denied, is_permission_denied
+from ws4redis_tx.core.names import SUBSCRIBE_RIGHTS
+from ws4redis_tx.protocols.centrifuge import errors
+from ws4redis_tx.protocols.centrifuge.errors import CommandError, Ends
+from ws4redis_tx.protocols.centrifuge.rights import ask_for
+from ws4redis_tx.protocols.centrifuge.subscription import Subscription, begin
+from ws4redis_tx.protocols.centrifuge.wire.schema import Values
+
+if TYPE_CHECKING:
+    from ws4redis_tx.protocols.centrifuge.connection import Connection
+
+REFUSED_TIMEOUT = 5.0
+"""Seconds after an error for ``connect``, until the connection ends."""
+
+
+@inlineCallbacks
+def connect(connection: Connection, number: int, request: Values) -> Any:
+    connection.connected = True
+    connection.stop_timer("stale")
+    try:
+        yield _identify(connection, request)
+        subscriptions, answers = yield _subscribe(connection, request)
+    except Ends:
+        raise
+    except Exception as raised:
+        error = connection.error_for("connect", raised)
+        if error.temporary:
+            yield connection.protocol.late(connection)
+        connection.refuse(number, error)
+        connection.refused = connection.answered = True
+        seconds = min(REFUSED_TIMEOUT, connection.config.centrifuge_connect_timeout)
+        connection.set_timer("refused", seconds, connection.disconnect, errors.STALE)
+        return
+    subscriptions = [each for each in subscriptions if each.stands]
+    answers = {each.name.text: answers[each.name.text] for each in subscriptions}
+    config = connection.config
+    answer: Values = {
+        "client": connection.client,
+        "version": connection.protocol.version,
+        "subs": answers,
+    }
+    if not connection.websocket_pings:
+        answer |= {"ping": max(1, round(config.centrifuge_ping)), "pong": True}
+    answer |= connection.protocol.tokens.lifetime(connection.expires)
+    answer |= connection.stream or {}
+    connection.reply(number, "connect", answer)
+    connection.answered = True
+    connection.protocol.connected(connection)
+    if subscriptions:
+        connection.flush()
+    for each in subscriptions:
+        each.go_live()
+
+
+@inlineCallbacks
+def _identify(connection: Connection, request: Values) -> Any:
+    token = request.get("token", "")
+    connection.handshake = handshake = replace(connection.handshake, credential=token)
+    if token:
+        connection.protocol.tokens.connect(connection, token)
+    try:
+        admission = yield connection.session.authorize(handshake, ())
+    except Denied as denied:
+        if denied.status >= 500:
+            raise CommandError(errors.TOO_MANY) from None
+        known = connection.protocol.tokens.error(denied)
+        if known is not None:
+            raise known from None
+        raise CommandError(errors.UNAUTHORIZED if denied.status == 401 else errors.DENIED) from None
+    except BrokerUnavailable:
+        raise CommandError(errors.TOO_MANY) from None
+    except Exception as error:
+        if is_permission_denied(error):
+            raise CommandError(errors.DENIED) from None
+        raise
+    connection.identity = admission.identity
+    if admission.redeemed:
+        connection.handshake = replace(handshake, redeemed=admission.redeemed)
+
+
+@inlineCallbacks
+def _subscribe(connection: Connection, request: Values) -> Any:
+    """Begin the server-side subscriptions, and fire with them and their answers."""
+    subscriptions: list[Subscription] = []
+    answers: dict[str, Values] = {}
+    resumed = request.get("subs", {})
+    for name, strict in _names(connection, resumed):
+        if name in answers:
+            continue
+        try:
+            read = yield connection.protocol.read_name(connection, name)
+            asked = resumed.get(name, {})
+            if name not in connection.claimed:
+                yield ask_for(connection, read, {})
+            subscription = begin(connection, read, {}, server_side=True)
+            answer = yield subscription.start(asked)
+            _, data = connection.claimed.get(name, (b"", b""))
+            answers[name] = {**answer, "data": data} if data else answer
+        except CommandError as error:
+            if error.error == errors.UNKNOWN_CHANNEL and not strict:
+                raise Ends(errors.BAD) from None
+            if strict or error.error.temporary:
+                raise
+            continue
+        subscriptions.append(subscription)
+    return subscriptions, answers
+
+
+def _names(connection: Connection, resumed: Values) -> Iterator[tuple[str, bool]]:
+    """The names of server-side subscriptions, and whether an error there is one of ``connect``."""
+    parameters = parse_qs(connection.handshake.query)
+    for facility in parameters.get("facility", []):
+        for flag in connection.handshake.flags:
+            if flag in SUBSCRIBE_RIGHTS:
+                audience = flag.partition("-")[2]
+                if audience == "group":
+                    for group in connection.identity.groups:
+                        yield f"group:{group}:{facility}", True
+                else:
+                    yield f"{audience}:{facility}", True
+    for name in connection.claimed:
+        yield name, True
+    for name in resumed:
+        yield name, False
