@@ -195,7 +195,7 @@ def make_factory(
     occupancy, of_presence = observe(config, broker, reactor)
     if config.centrifuge_url:
         authorizer, protocol = centrifuge(
-            config, broker, authorizer, reactor, log, __version__, occupancy
+            config, broker, authorizer, reactor, log, __version__, occupancy, classic.quota
         )
         protocols.append(protocol)
     observers = [*_observers(hooks, reactor), *of_presence]

@@ -67,7 +67,8 @@ class ClassicProtocol:
         self._make_subscriber = make_subscriber
         self._known_rights = known_rights(make_subscriber)
         self._reactor = reactor
-        self._quota = ClientQuota(config.client_quota, reactor)
+        self.quota = ClientQuota(config.client_quota, reactor)
+        """What the clients of each address may persist, by any protocol."""
         self._note = note
         self._history: IHistory | None = None
         if hasattr(broker, "missed"):  # an application's own broker may know no positions
@@ -128,7 +129,7 @@ class ClassicProtocol:
             self._config,
             self._broker,
             session.feed,
-            self._quota,
+            self.quota,
             handshake.peer,
             echo="echo" in handshake.flags,
             tenant=admission.identity.tenant,

@@ -12,6 +12,7 @@ from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.tokens import Tokens, with_tokens
 from ws4redis_tx.protocols.centrifuge.protocol import CentrifugeProtocol
+from ws4redis_tx.protocols.client_quota import ClientQuota
 
 
 def centrifuge(
@@ -22,11 +23,18 @@ def centrifuge(
     log: Any,
     version: str,
     occupancy: Any,
+    quota: ClientQuota,
 ) -> tuple[Any, CentrifugeProtocol]:
     """The authorizer, which judges tokens too, and the protocol.
 
     :param log: has ``failed`` and ``note``, as ``sessions.log.ClientLog``.
     """
+    missing = [name for name in ("stream", "missed", "on_lost") if not hasattr(broker, name)]
+    if missing:
+        raise TypeError(
+            f"broker is {broker!r:.200}, which lacks {', '.join(missing)}. Clients of Centrifuge's "
+            "protocol need a broker that knows histories: use make_broker(config)."
+        )
     tokens = Tokens(config.token_secret, endless=config.endless_tokens)
     authorizer = with_tokens(authorizer, tokens, tenants=config.tenants)
     protocol = CentrifugeProtocol(
@@ -36,6 +44,7 @@ def centrifuge(
         version=version,
         tokens=tokens,
         occupancy=occupancy,
+        quota=quota,
         call=_caller(authorizer),
         names=_callable("WS4REDIS_CENTRIFUGE_NAMES", config.centrifuge_names),
         rpc=_callable("WS4REDIS_RPC", config.rpc),

@@ -99,9 +99,10 @@ def _publish(connection: Connection, number: int, request: Values) -> Any:
     seconds = connection.config.expire
     lasting = max(seconds, history.seconds) if history else seconds
     quota, peer = connection.protocol.quota, connection.handshake.peer
-    if lasting and not quota.admits(peer, [channel], len(data), lasting):
+    kept = history.size + 1 if history else 1
+    if lasting and not quota.admits(peer, [channel], len(data), lasting, kept):
         if history:
-            raise CommandError(errors.LIMIT_EXCEEDED)
+            raise CommandError(errors.TOO_MANY)
         seconds = 0
     chosen = connection.subscriptions.get(name.text)
     info = describe_client(connection, chosen.info if chosen is not None else b"")

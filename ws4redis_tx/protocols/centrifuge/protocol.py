@@ -70,6 +70,7 @@ class CentrifugeProtocol:
     :param rpc: the application's answer to remote calls, if it has one.
     :param tokens: reads the tokens that clients show; ``None``: there are none.
     :param occupancy: knows who is present where; ``None``: nothing does.
+    :param quota: what the clients of each address may persist, by any protocol.
     :param failed: logs a text and a failure of the server's.
     :param note: as that of ``ClassicProtocol``.
     """
@@ -86,6 +87,7 @@ class CentrifugeProtocol:
         rpc: Callable[..., Any] | None = None,
         tokens: Any = None,
         occupancy: Any = None,
+        quota: ClientQuota,
         failed: Callable[[str, Any], object],
         note: Callable[[str, str], object],
     ) -> None:
@@ -106,7 +108,7 @@ class CentrifugeProtocol:
         self.packer = Packer()
         self._connections: set[Connection] = set()
         self._forget: Callable[[], None] | None = None
-        self.quota = ClientQuota(config.client_quota, reactor)
+        self.quota = quota
         self.tokens = TokenRules(tokens, config, reactor, note)
         self._random = Random()
         # Many clients have the same channels.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from typing import Any
+from typing import Any, cast
 
 from tests.support.channels import ChannelsTestCase, John
 from tests.support.memory import AllowAll, SlowBroker, Waiting
 from ws4redis_tx.core.admission import Admission
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.protocols.centrifuge.rights import MOST_CHANNELS, MOST_GRANTS
+from ws4redis_tx.service import make_factory
 from ws4redis_tx.testing import CentrifugeClient, CentrifugeError
 
 A, KEPT = "broadcast:a", "broadcast:kept"
@@ -244,6 +245,39 @@ class LimitTests(ChannelsTestCase):
             ("a", ("subscribe-session", "subscribe-user", "subscribe-broadcast")),
             ("b", ("subscribe-broadcast",)),
         ])  # fmt: skip
+
+
+class MoreLimitTests(ChannelsTestCase):
+    def test_a_frame_above_64_kib_closes_with_1009(self) -> None:
+        client = self.connect()
+        client.websocket.send('{"id":9,"rpc":{"data":"%s"}}' % ("x" * 65_536))
+        self.assertEqual(client.close_code, 1009)
+
+    def test_the_commands_of_a_frame_count_towards_the_rate(self) -> None:
+        """Ten seconds of it may come at once."""
+        self.use(rate=(10, 1 << 20))
+        client = self.connect()
+        command = '{"id":9,"subscribe":{"channel":"nonsense"}}'
+        client.websocket.send("\n".join([command] * 200))
+        self.assertEqual(client.close_code, 3008)
+        self.assertLess(len(client.websocket.messages), 110)
+
+    def test_beyond_the_quota_what_could_not_be_kept_is_refused(self) -> None:
+        self.use(client_quota=4000)
+        client = self.connect()
+        client.publish(KEPT, "x" * 2000)
+        with self.assertRaises(CentrifugeError) as caught:
+            client.publish(KEPT, "x" * 2000)
+        self.assertEqual(caught.exception.code, 111)
+        client.publish(A, "x" * 600)  # is published, and not persisted
+
+    def test_a_broker_that_knows_no_histories_is_refused_at_the_start(self) -> None:
+        class Plain:
+            """An application's own."""
+
+        with self.assertRaises(TypeError) as caught:
+            make_factory(self.config, broker=cast(Any, Plain()))
+        self.assertIn("make_broker(config)", str(caught.exception))
 
 
 class OrderTests(ChannelsTestCase):
