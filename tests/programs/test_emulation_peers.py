@@ -123,9 +123,11 @@ class JavaScriptTests(ServerTestCase):
             near, far = Piecewise(), Piecewise()
             near.peer, far.peer = far, near
             made = connectProtocol(HostnameEndpoint(reactor, "127.0.0.1", port), far)
-            near.dataReceived = lambda data: made.addCallback(  # type: ignore[method-assign]
-                lambda _: Piecewise.dataReceived(near, data)
-            )
+
+            def pass_on(data: bytes) -> None:
+                made.addCallback(lambda _: Piecewise.dataReceived(near, data))
+
+            near.dataReceived = pass_on  # type: ignore[method-assign]
             return near
 
         return build

@@ -177,7 +177,7 @@ class Stream:
     def fits(self, epoch: int) -> bool:
         """Whether a client that was told ``epoch`` has heard of this stream and of no other."""
         now = self.until.stamp
-        return epoch == self.began > 0 or (
+        return epoch == self.began != 0 or (
             self._birth <= epoch < self.epoch + (not self.began)
             and now - epoch < LONGEST_MEMORY * 1_000_000
         )

@@ -47,6 +47,7 @@ class MemoryBroker:
         self._history = HistoryStore(lambda: self._in_flight.now, self._keys, history)
         self._dispatcher = Dispatcher(self._history, self._in_flight)
         self.hub, self._notes = self._dispatcher.hub, self._dispatcher.notes
+        self.control = self._dispatcher.control
         self.presence = PresenceStore(self)
 
     def use_history(self, rules: HistoryRules, prefix: str = "") -> None:
