@@ -39,22 +39,28 @@ class ClientQuota:
         self._clock = clock
         self._kept: dict[bytes, _Kept] = {}
         self._used: dict[str, int] = {}
+        # The number of messages that each channel's history was given.
+        self._numbers: dict[bytes, int] = {}
         # Of each message that was counted: its end and its channel. Those that were replaced stay
         # until they are half of all.
         self._ends: list[tuple[float, bytes]] = []
         self._refused = 0
         self._tells_again = 0.0
 
-    def admits(self, peer: str, channels: Sequence[bytes], size: int, expire: int) -> bool:
+    def admits(
+        self, peer: str, channels: Sequence[bytes], size: int, expire: int, places: int = 1
+    ) -> bool:
         """Count a message of ``size`` bytes that a client at ``peer`` publishes on ``channels``.
-        Return whether it may be persisted: on all of them, or on none.
+        Return whether it may be persisted: on all of them, or on none. Each channel has so many
+        places, and a message takes that of the oldest one.
         """
         if not self._most:
             return True
         now = self._clock.seconds()
         self._forget_expired(now)
         owner = counted_address(peer)
-        costs = {channel: size + 2 * len(channel) + KEY_COST for channel in channels}
+        names = channels if places == 1 else [self._place(each, places) for each in channels]
+        costs = {name: size + 2 * len(name) + KEY_COST for name in names}
         used = self._used.get(owner, 0) + sum(costs.values())
         for channel in costs:
             kept = self._kept.get(channel)
@@ -63,10 +69,23 @@ class ClientQuota:
         if used > self._most:
             self._refuse(peer, now)
             return False
+        if places > 1:
+            self._count(channels)
         for channel, cost in costs.items():
             self._forget(channel)
             self._keep(channel, _Kept(owner, cost, now + expire))
         return True
+
+    def _place(self, channel: bytes, places: int) -> bytes:
+        """The place of a channel's oldest message."""
+        return b"%b %d" % (channel, self._numbers.get(channel, 0) % places)
+
+    def _count(self, channels: Sequence[bytes]) -> None:
+        for channel in channels:
+            self._numbers[channel] = self._numbers.get(channel, 0) + 1
+        if len(self._numbers) > 2 * len(self._kept) + 64:
+            used = {place.rpartition(b" ")[0] for place in self._kept}
+            self._numbers = {each: n for each, n in self._numbers.items() if each in used}
 
     def _keep(self, channel: bytes, kept: _Kept) -> None:
         self._kept[channel] = kept

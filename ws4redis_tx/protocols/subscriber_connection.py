@@ -125,7 +125,8 @@ class SubscriberConnection:
         seconds = max(0, expire or 0)
         history = self.history
         lasting = max(seconds, history.seconds) if history else seconds
-        if lasting and not self._quota.admits(self._peer, names, len(payload), lasting):
+        kept = history.size + 1 if history else 1
+        if lasting and not self._quota.admits(self._peer, names, len(payload), lasting, kept):
             if history:
                 return fail(BrokerUnavailable("Its address has kept as much as it may."))
             seconds = 0

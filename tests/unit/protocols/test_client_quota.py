@@ -53,6 +53,24 @@ class ClientQuotaTests(SynchronousTestCase):
         self.assertTrue(self.persist("x0", cost=50))
         self.assertFalse(self.persist("k3"))
 
+    def test_each_message_that_a_history_keeps_counts(self) -> None:
+        def keep(key: bytes, places: int = 4) -> bool:
+            size = 100 - KEY_COST - 2 * (len(key) + 2)
+            return self.quota.admits(PEER, [key], size, 60, places)
+
+        self.assertTrue(all(keep(b"k0") for _ in range(100)))  # the last four are there
+        self.assertEqual([keep(b"k1") for _ in range(5)], [True] * 5)
+        self.assertEqual([keep(b"k2") for _ in range(5)], [True] * 2 + [False] * 3)
+        self.clock.advance(60)
+        self.assertEqual([keep(b"k3", 20) for _ in range(10)], [True] * 10)
+        self.assertFalse(keep(b"k4"))
+
+    def test_the_numbers_of_histories_are_forgotten_with_their_messages(self) -> None:
+        for number in range(10_000):
+            self.quota.admits(PEER, [b"%d" % number], 0, 1, 4)
+            self.clock.advance(2)
+        self.assertLess(len(self.quota._numbers), 100)
+
     def test_what_has_expired_counts_no_more(self) -> None:
         self.fill(5, expire=60)
         self.clock.advance(30)
