@@ -120,7 +120,9 @@ class HistoryStore:
         return make_missed(question, messages, gaps, persisted, until, _BIRTH)
 
     def take_missed(self, channels: Iterable[bytes], since: Position | None) -> list[Arrived]:
-        """What an outage has swallowed: from the histories, or else the persisted messages."""
+        """Everything that an outage has swallowed: from the histories, or else the persisted
+        messages.
+        """
         kept = [each for each in channels if self.history_of(each)]
         missed, healed = self.missed(kept, since, False), set(kept)
         healed -= missed.gaps

@@ -104,11 +104,11 @@ class Markers:
             self._unmarked.add(channel)
             if self._asking is None or not self._asking.active():
                 self._asking = self._ask_for_position()
-            stamp = self.read.get((channel, payload))
-            known = stamp is not None
-            if stamp is not None:  # it says nothing of other messages
-                position = Position(stamp, position.mark)
-            return PositionedPublication(channel, payload, position, sender=sender, marked=known)
+            read = self.read.get((channel, payload))
+            if read is not None:  # it says nothing of other messages
+                read_at = Position(read, position.mark)
+                return PositionedPublication(channel, payload, read_at, sender=sender)
+            return PositionedPublication(channel, payload, position, sender=sender, marked=False)
         position = Position(stamp, position.mark)
         self.advance(position)
         return PositionedPublication(channel, payload, position, sender=sender)
