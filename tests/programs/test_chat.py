@@ -154,8 +154,8 @@ class BrowserTests(TestCase):
         self.redis = RedisServer()
         self.addCleanup(self.redis.stop)
         self.server, self.other = self.start("0"), self.start("0")
-        self.port = yield self.port_of(self.server)
-        other = yield self.port_of(self.other)
+        self.port = yield self.server.site_port()
+        other = yield self.other.site_port()
         self.publishing = f"http://127.0.0.1:{other}/broadcast/"
         self.john = cookies_of((yield log_in("john")))
         self.page: Page = yield browser.new_page()
@@ -163,7 +163,7 @@ class BrowserTests(TestCase):
         script = f"{WATCHED_SOCKETS}; Math.random = () => 0;"
         yield self.page.call("Page.addScriptToEvaluateOnNewDocument", source=script)
 
-    def start(self, port: str) -> Program:
+    def start(self, port: int | str) -> Program:
         server = twistd(
             f"--listen=tcp:{port}:interface=127.0.0.1",
             "--settings=tests.projects.chat_settings",
@@ -175,17 +175,19 @@ class BrowserTests(TestCase):
         return server
 
     @inlineCallbacks
-    def port_of(self, server: Program) -> Any:
-        ready = yield server.wait_for(r"Ready: .*http://[^/]+:(\d+)/")
-        return ready[1]
-
-    @inlineCallbacks
     def say(self, *lines: str) -> Any:
         for line in lines:
             yield post(self.publishing, self.john, message=line)
 
     def open_chat(self) -> Any:
         return self.page.open(f"http://127.0.0.1:{self.port}/broadcast/")
+
+    @inlineCallbacks
+    def open_and_say_one(self) -> Any:
+        yield self.open_chat()
+        yield self.page.until(LIVE)
+        yield self.say("one")
+        yield self.assert_shown("one")
 
     @inlineCallbacks
     def assert_shown(self, *lines: str) -> Any:
@@ -207,24 +209,18 @@ class BrowserTests(TestCase):
 
     @inlineCallbacks
     def test_what_is_said_while_the_server_is_down_is_shown_once(self) -> Any:
-        yield self.open_chat()
-        yield self.page.until(LIVE)
-        yield self.say("one")
-        yield self.assert_shown("one")
+        yield self.open_and_say_one()
         yield self.server.end()
         yield self.page.until(f"!({LIVE})")
         yield self.say("two", "three", "three")
-        yield self.port_of(self.start(self.port))
+        yield self.start(self.port).site_port()
         yield self.page.until(LIVE)
         yield self.say("four")
         yield self.assert_shown("one", "two", "three", "three", "four")
 
     @inlineCallbacks
     def test_what_is_said_while_the_connection_of_redis_is_down_is_shown_once(self) -> Any:
-        yield self.open_chat()
-        yield self.page.until(LIVE)
-        yield self.say("one")
-        yield self.assert_shown("one")
+        yield self.open_and_say_one()
         for number in range(5):
             self.redis.command("CLIENT", "KILL", "TYPE", "pubsub")
             yield self.say(f"cut {number}")
@@ -249,15 +245,12 @@ class BrowserTests(TestCase):
 
     @inlineCallbacks
     def test_the_page_tells_where_something_may_be_missing(self) -> Any:
-        yield self.open_chat()
-        yield self.page.until(LIVE)
-        yield self.say("one")
-        yield self.assert_shown("one")
+        yield self.open_and_say_one()
         yield self.server.end()
         yield self.page.until(f"!({LIVE})")
         self.redis.command("DEL", "pos:broadcast:foobar", "stream:broadcast:foobar")
         yield self.say("two", "three")
-        yield self.port_of(self.start(self.port))
+        yield self.start(self.port).site_port()
         yield self.assert_shown("one", "three")
         kinds = "[...document.querySelectorAll('.log > *')].map((each) => each.className)"
         found = yield self.page.run(kinds)
@@ -265,14 +258,11 @@ class BrowserTests(TestCase):
 
     @inlineCallbacks
     def test_the_last_line_is_not_repeated_after_a_gap(self) -> Any:
-        yield self.open_chat()
-        yield self.page.until(LIVE)
-        yield self.say("one")
-        yield self.assert_shown("one")
+        yield self.open_and_say_one()
         yield self.server.end()
         yield self.page.until(f"!({LIVE})")
         self.redis.command("SET", "birth", "1")  # positions of before are of another data set
-        yield self.port_of(self.start(self.port))
+        yield self.start(self.port).site_port()
         yield self.page.until(LIVE)
         yield self.say("two")
         yield self.assert_shown("one", "two")

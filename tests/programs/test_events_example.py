@@ -38,8 +38,8 @@ class NewsroomTestCase(TestCase):
         self.redis = RedisServer()
         self.addCleanup(self.redis.stop)
         self.server, other = self.start("0"), self.start("0")
-        self.port = yield self.port_of(self.server)
-        self.other = yield self.port_of(other)
+        self.port = yield self.server.site_port()
+        self.other = yield other.site_port()
         jar = urllib.request.HTTPCookieProcessor(CookieJar())
         self.jar, self.opener = jar.cookiejar, urllib.request.build_opener(jar)
 
@@ -55,11 +55,6 @@ class NewsroomTestCase(TestCase):
         )
         self.addCleanup(server.end)
         return server
-
-    @inlineCallbacks
-    def port_of(self, server: Program) -> Any:
-        ready = yield server.wait_for(r"Ready: .*http://[^/]+:(\d+)/")
-        return int(ready[1])
 
     def get(self, path: str = "/") -> Any:
         def work() -> str:
@@ -146,7 +141,7 @@ class PlainTests(BrowserTestCase):
         yield self.assert_shown("one")
         yield self.server.end()
         yield self.publish("two", "three", "three")
-        yield self.port_of(self.start(self.port))
+        yield self.start(self.port).site_port()
         yield self.publish("four")
         yield self.assert_shown("one", "two", "three", "three", "four")
 
@@ -158,7 +153,7 @@ class PlainTests(BrowserTestCase):
         yield self.server.end()
         yield self.publish("two", "three")
         self.redis.command("DEL", "stream:broadcast:news")
-        yield self.port_of(self.start(self.port))
+        yield self.start(self.port).site_port()
         texts = "[...document.querySelectorAll('#news > li')].map((each) => each.textContent)"
         yield self.page.until(f"{texts}.length === 3")
         self.assertEqual(sorted((yield self.page.run(texts))), ["one", "three", "two"])

@@ -76,8 +76,7 @@ class ShopsTests(TestCase):
             "--listen=tcp:0:interface=127.0.0.1", folder=EXAMPLE, **variables,
         )  # fmt: skip
         self.addCleanup(self.twistd.end)
-        ready = yield self.twistd.wait_for(r"Ready: .*http://127\.0\.0\.1:(\d+)/")
-        self.port = int(ready[1])
+        self.port = yield self.twistd.site_port()
 
     @inlineCallbacks
     def log_in(self, shop: str) -> Any:

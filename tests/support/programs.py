@@ -86,6 +86,11 @@ class Program(ProcessProtocol):
         self._look()
         return waiting.addTimeout(TIMEOUT, reactor).addErrback(self._explain, pattern)
 
+    def site_port(self) -> Deferred[int]:
+        """Fire with the port of the site that it serves, when that is ready."""
+        ready = self.wait_for(r"Ready: .*http://[^/]+:(\d+)/")
+        return ready.addCallback(lambda match: int(match[1]))
+
     def send_signal(self, name: str) -> None:
         self.transport.signalProcess(signal.Signals[f"SIG{name}"])
 

@@ -30,8 +30,8 @@ class IHoles(Protocol):
         """This one was dropped."""
 
     def take(self, following: Entry | None) -> bytes:
-        """What to send before the entry that is written next, if one is waiting; ``b""`` if nothing
-        was dropped.
+        """The bytes to send before the entry that is written next, if one is waiting; ``b""`` if
+        nothing was dropped.
         """
 
 
@@ -233,5 +233,5 @@ class Outbox:
                 self._update()
 
     def _holes_before(self, entry: Entry | None) -> bytes:
-        """What to write before ``entry``, the next one; ``b""`` if nothing was dropped."""
+        """The bytes to write before ``entry``, the next one; ``b""`` if nothing was dropped."""
         return b"" if self.holes is None else self.holes.take(entry)

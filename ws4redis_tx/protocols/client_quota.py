@@ -26,6 +26,9 @@ class _Kept(NamedTuple):
     expires: float
 
 
+_IN_NO_NAME = b"\xff"  # names are UTF-8
+
+
 class ClientQuota:
     """Counts what this process has persisted for its clients, by their addresses.
 
@@ -69,22 +72,22 @@ class ClientQuota:
         if used > self._most:
             self._refuse(peer, now)
             return False
-        if places > 1:
-            self._count(channels)
         for channel, cost in costs.items():
             self._forget(channel)
             self._keep(channel, _Kept(owner, cost, now + expire))
+        if places > 1:
+            self._count(channels)
         return True
 
     def _place(self, channel: bytes, places: int) -> bytes:
         """The place of a channel's oldest message."""
-        return b"%b %d" % (channel, self._numbers.get(channel, 0) % places)
+        return b"%b%b%d" % (channel, _IN_NO_NAME, self._numbers.get(channel, 0) % places)
 
     def _count(self, channels: Sequence[bytes]) -> None:
         for channel in channels:
             self._numbers[channel] = self._numbers.get(channel, 0) + 1
         if len(self._numbers) > 2 * len(self._kept) + 64:
-            used = {place.rpartition(b" ")[0] for place in self._kept}
+            used = {place.rpartition(_IN_NO_NAME)[0] for place in self._kept}
             self._numbers = {each: n for each, n in self._numbers.items() if each in used}
 
     def _keep(self, channel: bytes, kept: _Kept) -> None:

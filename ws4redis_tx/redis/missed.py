@@ -1,9 +1,9 @@
 """Reads what was missed from the histories of many channels, for all who ask in one turn together.
 
 Each channel is read once, from the earliest position that somebody asks about. A script reads it at
-one moment, and looks at its position first: most often nothing was missed. What is more than an
-answer may hold is read by further scripts, up to the moment of the first one; if something was
-trimmed meanwhile, that is a gap.
+one moment, and looks at its position first: most often nothing was missed. Whatever does
+not fit into its answer is read by further scripts, up to the moment of the first one; if something
+was trimmed meanwhile, that is a gap.
 """
 
 from __future__ import annotations

@@ -65,6 +65,21 @@ class ClientQuotaTests(SynchronousTestCase):
         self.assertEqual([keep(b"k3", 20) for _ in range(10)], [True] * 10)
         self.assertFalse(keep(b"k4"))
 
+    def test_a_channel_named_like_a_place_in_a_history_replaces_nothing_there(self) -> None:
+        def keep(key: bytes, places: int) -> bool:
+            return self.quota.admits(PEER, [key], 97 - KEY_COST - 2 * len(key), 60, places)
+
+        self.assertTrue(all(keep(b"k", 5) for _ in range(5)))
+        self.assertEqual([keep(b"k %d" % each, 1) for each in range(6)], [True] * 5 + [False])
+
+    def test_a_history_is_counted_in_full_while_others_are_forgotten(self) -> None:
+        for number in range(65):
+            self.quota.admits(PEER, [b"%d" % number], -KEY_COST, 1, 4)
+        self.clock.advance(2)
+        size = 100 - KEY_COST - 8
+        self.assertTrue(all(self.quota.admits(PEER, [b"k"], size, 60, 4) for _ in range(4)))
+        self.assertEqual(self.fill(7), [True] * 6 + [False])
+
     def test_the_numbers_of_histories_are_forgotten_with_their_messages(self) -> None:
         for number in range(10_000):
             self.quota.admits(PEER, [b"%d" % number], 0, 1, 4)

@@ -160,7 +160,9 @@ class HistoryStore:
         return Stream(channel, self.position, _BIRTH, top, began, entries, proof)
 
     def take_missed(self, channels: Iterable[bytes], since: Position | None) -> list[Arrived]:
-        """What an outage has swallowed: from the histories, or else the persisted messages."""
+        """Everything that an outage has swallowed: from the histories, or else the persisted
+        messages.
+        """
         kept = [each for each in channels if self.history_of(each)]
         missed, healed = self.missed(kept, since, False), set(kept)
         healed -= missed.gaps
