@@ -21,7 +21,7 @@ from benchmarks.servers import FACILITY, Program, Redis, Site, free_port
 from ws4redis_tx.testing import client_frame
 
 _MODULE, _VERSION = "github.com/centrifugal/centrifugo/v6", "v6.9.1"
-_SECRET = "the benchmarks' secret"
+_SECRET = "the secret of the benchmarks' tokens"
 _KEY = "the benchmarks' key"
 _DAY = 86400
 _TEXT = 1
@@ -36,7 +36,8 @@ _HEADER = _encoded(b'{"alg":"HS256","typ":"JWT"}')
 
 def token(user: str) -> str:
     """Return a JSON Web Token for a user, which is valid for a day."""
-    claims = {"sub": user, "exp": int(time.time()) + _DAY}
+    now = int(time.time())
+    claims = {"sub": user, "iat": now, "exp": now + _DAY}
     signed = _HEADER + b"." + _encoded(json.dumps(claims, separators=(",", ":")).encode())
     digest = hmac.digest(_SECRET.encode(), signed, hashlib.sha256)
     return (signed + b"." + _encoded(digest)).decode()

@@ -21,3 +21,4 @@ DATABASES = {
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
+WS4REDIS_TOKEN_SECRET = "the secret of the benchmarks' tokens"
