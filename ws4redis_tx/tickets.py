@@ -112,6 +112,11 @@ class Ticket:
         """Those of ``rights`` that the ticket can grant."""
         return tuple(each for each in rights if self.rights is None or each in self.rights)
 
+    def check_facility(self, facility: str) -> None:
+        """Raises ``Denied`` if the ticket is for another one."""
+        if self.facility not in (None, facility):
+            raise Denied(403, "The ticket is for another facility.")
+
 
 def redeem(handshake: Handshake, tenant: str) -> Ticket | None:
     """Use up the ticket of ``handshake`` and return its content; ``None`` if none was offered.
@@ -146,8 +151,8 @@ def redeem(handshake: Handshake, tenant: str) -> Ticket | None:
 
 
 def _for_facility(ticket: Ticket, handshake: Handshake) -> Ticket:
-    if handshake.names_facility and ticket.facility not in (None, handshake.facility):
-        raise Denied(403, "The ticket is for another facility.")
+    if handshake.names_facility:
+        ticket.check_facility(handshake.facility)
     return ticket
 
 

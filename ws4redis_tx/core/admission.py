@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ws4redis_tx.core.errors import Denied, nearest
 from ws4redis_tx.core.handshake import Handshake
@@ -71,6 +72,13 @@ class Admission:
     issued: float | None = None
 
 
+class Asked(NamedTuple):
+    """What a visitor asks for on one of several facilities."""
+
+    facility: str
+    rights: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class PlainRequest:
     """The request of a visitor who was not looked up: it has only what a subscriber needs."""
@@ -119,12 +127,20 @@ def check_granted(rights: Collection[str], known: Collection[str]) -> None:
             )
 
 
-def check_admission(handshake: Handshake, admission: Admission, *, tenants: bool = False) -> None:
+def check_admission(
+    handshake: Handshake,
+    admission: Admission,
+    *,
+    tenants: bool = False,
+    facility: str | None = None,
+) -> None:
     """Raise ``Denied`` if a granted right needs an identity that is missing, or if the facility is
     not valid for its audiences. Anonymous visitors must never share a user's or session's channel.
 
     Raises ``TypeError`` or ``ValueError`` for an authorizer's mistake that would otherwise go
     unnoticed, such as no tenant on a site with ``tenants``.
+
+    :param facility: by default that of the handshake.
     """
     _check_types(admission)
     if tenants or admission.identity.tenant:
@@ -146,7 +162,7 @@ def check_admission(handshake: Handshake, admission: Admission, *, tenants: bool
             detail=f"a session right needs a session that is stored on the server.{other}",
         )
     try:
-        check_facility(handshake.facility, audiences)
+        check_facility(handshake.facility if facility is None else facility, audiences)
     except ValueError as error:
         raise Denied(400, str(error)) from None
 
@@ -195,6 +211,14 @@ def _check_time(expires: object) -> None:
         problem = "is after the year 9999. Write seconds since the epoch, not milliseconds."
     if problem:
         raise ValueError(f"expires={expires!r} {problem}")
+
+
+def is_same_visitor(one: Identity, other: Identity) -> bool:
+    """Whether they are one, of the same session, whose groups may have changed."""
+    return one is other or (
+        (one.tenant, one.session_key, one.user_id, one.username)
+        == (other.tenant, other.session_key, other.user_id, other.username)
+    )
 
 
 def lost(then: Identity, rights: Iterable[str], now: Admission) -> str:

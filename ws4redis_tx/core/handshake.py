@@ -6,9 +6,9 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from urllib.parse import unquote_plus, unquote_to_bytes
+from urllib.parse import quote, unquote_plus, unquote_to_bytes
 
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.http import TOKEN, HttpRequest
@@ -75,6 +75,11 @@ class Handshake:
             return unquote_to_bytes(raw.encode("latin-1")).decode()
         except UnicodeDecodeError:
             raise Denied(400, "The facility in the URL is not valid UTF-8.") from None
+
+    def on_facility(self, facility: str, rights: Sequence[str]) -> Handshake:
+        """That of a classic websocket of the same visitor, for ``rights`` on ``facility``."""
+        path = self.websocket_url + quote(facility)
+        return replace(self, path=path, query="&".join(rights), flags=tuple(rights))
 
     @property
     def path_info(self) -> str:

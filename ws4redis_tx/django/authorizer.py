@@ -8,17 +8,18 @@ from functools import partial
 from typing import Any
 
 from django.core.handlers.wsgi import WSGIRequest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.python.failure import Failure
 
 from ws4redis_tx.config import django_settings
-from ws4redis_tx.core.admission import Admission, check_granted, default_policy
+from ws4redis_tx.core.admission import Admission, Asked, Identity, check_granted, default_policy
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
 from ws4redis_tx.core.tokens import Tokens
 from ws4redis_tx.django import memberof
 from ws4redis_tx.django.databases import OutageLog, close_broken, tidy
 from ws4redis_tx.django.sharing import fetch_for
-from ws4redis_tx.django.visitors import Visitor, denials, expiry_of
+from ws4redis_tx.django.visitors import Visitor, denials, expiry_of, request_on
 from ws4redis_tx.threads.lookups import Lookups
 
 _THREADS = 2
@@ -58,7 +59,19 @@ class DjangoAuthorizer:
         self._tokens = tokens
 
     def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
-        return self._ask(Visitor(handshake, rights, self._tokens))
+        visitor = Visitor(handshake, rights, self._tokens)
+        if visitor.is_at_hand and (not rights or _callback() is None):
+            return maybeDeferred(self._look_up, visitor)
+        return self._ask(visitor)
+
+    def authorize_facilities(
+        self, handshake: Handshake, asked: Sequence[Asked], known: Admission | None = None
+    ) -> Deferred[list[Admission | Failure]]:
+        answer = partial(self._answer_each, asked)
+        visitor = Visitor(handshake, (), self._tokens, answer, known)
+        if visitor.is_at_hand and _callback() is None:
+            return maybeDeferred(self._look_up, visitor)
+        return self._ask(visitor)
 
     def call(
         self, handshake: Handshake, function: Callable[..., Any], *arguments: Any
@@ -66,7 +79,8 @@ class DjangoAuthorizer:
         """Call ``function`` with the visitor's request and ``arguments``, in a thread of the
         callbacks. Fire with its result, or fail with what it raises.
         """
-        return self._ask(Visitor(handshake, (), self._tokens, partial(_call, function, arguments)))
+        question = partial(_call, function, arguments)
+        return self._ask(Visitor(handshake, (), self._tokens, question))
 
     def _ask(self, visitor: Visitor) -> Deferred[Any]:
         if self._lookups is None:
@@ -101,26 +115,58 @@ class DjangoAuthorizer:
     def _look_up(self, visitor: Visitor) -> Any:
         visitor.ask_tenant()
         fetch_for(visitor, self._waiting)
-        identity, rights = visitor.identify(), visitor.rights
-        request, ticket = visitor.request, visitor.ticket
+        identity = visitor.identify()
         if visitor.question is not None:
-            return visitor.question(request)
-        expires, redeemed = expiry_of(request.session), ticket.text if ticket else ""
-        if not rights and not visitor.handshake.names_facility:
-            granted: tuple[str, ...] = ()  # it is asked only who it is
-        elif ticket is None:
-            granted = self._granted(request, rights)
-        else:
-            granted = ticket.narrow(self._granted(request, ticket.narrow(rights)))
+            return visitor.question(visitor, identity)
+        granted: tuple[str, ...] = ()
+        if visitor.rights or visitor.handshake.names_facility:  # else it is asked only who it is
+            granted = self._granted(visitor, visitor.request, visitor.rights)
+        return self._admission(visitor, identity, visitor.request, visitor.rights, granted)
+
+    def _answer_each(
+        self, asked: Sequence[Asked], visitor: Visitor, identity: Identity
+    ) -> list[Admission | Failure]:
+        return [self._answer(each, visitor, identity) for each in asked]
+
+    def _answer(self, asked: Asked, visitor: Visitor, identity: Identity) -> Admission | Failure:
+        try:
+            request = visitor.request
+            if visitor.ticket is not None:
+                visitor.ticket.check_facility(asked.facility)
+            if _callback() is not None:
+                request = request_on(request, visitor.handshake.on_facility(*asked))
+            granted = self._granted(visitor, request, asked.rights)
+            return self._admission(visitor, identity, request, asked.rights, granted)
+        except Exception:
+            return Failure()
+
+    def _admission(
+        self,
+        visitor: Visitor,
+        identity: Identity,
+        request: Any,
+        rights: Sequence[str],
+        granted: tuple[str, ...],
+    ) -> Admission:
+        redeemed = visitor.ticket.text if visitor.ticket else ""
         self._foreign_groups.look(request, identity, rights)
+        expires = expiry_of(request.session)
         return Admission(identity, granted, request, expires, redeemed, visitor.issued)
 
     def _waiting(self) -> list[Visitor]:
         lookups = self._lookups  # None once it has ended
         return [] if lookups is None else [each for (each,) in lookups.waiting(TOGETHER - 1)]
 
-    def _granted(self, request: WSGIRequest, rights: Sequence[str]) -> tuple[str, ...]:
-        callback = django_settings.get_callable("WS4REDIS_ALLOWED_CHANNELS")
+    def _granted(
+        self, visitor: Visitor, request: WSGIRequest, rights: Sequence[str]
+    ) -> tuple[str, ...]:
+        ticket = visitor.ticket
+        if ticket is None:
+            return self._allowed(request, rights)
+        return ticket.narrow(self._allowed(request, ticket.narrow(rights)))
+
+    def _allowed(self, request: WSGIRequest, rights: Sequence[str]) -> tuple[str, ...]:
+        callback = _callback()
         if callback is None:
             return default_policy(rights)
         with denials("WS4REDIS_ALLOWED_CHANNELS"):
@@ -138,8 +184,14 @@ class DjangoAuthorizer:
         return granted
 
 
-def _call(function: Callable[..., Any], arguments: tuple[Any, ...], request: Any) -> Any:
-    return function(request, *arguments)
+def _callback() -> Callable[..., Any] | None:
+    return django_settings.get_callable("WS4REDIS_ALLOWED_CHANNELS")
+
+
+def _call(
+    function: Callable[..., Any], arguments: tuple[Any, ...], visitor: Visitor, _: Identity
+) -> Any:
+    return function(visitor.request, *arguments)
 
 
 def _returned(granted: object) -> str:

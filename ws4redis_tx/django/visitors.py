@@ -33,7 +33,7 @@ from django.urls import set_script_prefix
 from django.utils.crypto import constant_time_compare
 
 from ws4redis_tx.config import django_settings
-from ws4redis_tx.core.admission import Identity
+from ws4redis_tx.core.admission import Admission, Identity
 from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.tokens import TokenInvalid, Tokens, identity_of_claims, issued_of_claims
@@ -70,8 +70,8 @@ class Visitor:
     """A visitor who is being looked up, about some ``rights``."""
 
     __slots__ = (
-        "_tokens", "fetched", "handshake", "issued", "question", "request", "rights", "tenant",
-        "ticket",
+        "_known", "_tokens", "fetched", "handshake", "issued", "question", "request", "rights",
+        "tenant", "ticket",
     )  # fmt: skip
 
     def __init__(
@@ -79,12 +79,15 @@ class Visitor:
         handshake: Handshake,
         rights: Sequence[str],
         tokens: Tokens = _NO_TOKENS,
-        question: Callable[[Any], Any] | None = None,
+        question: Callable[[Visitor, Identity], Any] | None = None,
+        known: Admission | None = None,
     ) -> None:
         self.question = question
-        """Called with the visitor's request; its result is the answer. ``None``: the answer is
+        """Called when the visitor is identified; its result is the answer. ``None``: the answer is
         their admission.
         """
+        # An earlier answer about them. One with a ticket does not tell what the ticket grants.
+        self._known = known if known is not None and not handshake.redeemed else None
         self.handshake = handshake
         self.rights = rights
         self._tokens = tokens
@@ -96,11 +99,20 @@ class Visitor:
         self.fetched: Fetched | None = None
         """``None`` until somebody tries to fetch something. Any thread may set it at any time."""
 
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether they are identified without a look at a database, Redis, or the site's code."""
+        known = self._known is not None or shows_token(self.handshake)
+        return known and not django_settings.has_tenants()
+
     def ask_tenant(self) -> None:
         """Make the request, and ask whose site it is for. Comes first, once: the site's callable
         may choose the database or the schema of this thread.
         """
-        self.request = make_request(self.handshake)
+        if self._known is None:
+            self.request = make_request(self.handshake)
+        else:
+            self.request = self._known.request
         with denials("WS4REDIS_TENANT"):
             self.tenant = django_settings.tenant_of(self.request)
 
@@ -111,6 +123,8 @@ class Visitor:
         Raises ``Denied`` for an invalid ticket or token, or if the ticket's session or user is
         gone, or the user is another one.
         """
+        if self._known is not None:
+            return self._known.identity
         if shows_token(self.handshake):
             self.request.ws4redis_identity = identity = self._identify_by_token()
             return identity
@@ -243,6 +257,20 @@ def make_request(handshake: Handshake) -> WSGIRequest:
         # A name with "_" would shadow the same name with "-".
         if "_" not in name:
             environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
+    return _request(environ)
+
+
+def request_on(request: WSGIRequest, handshake: Handshake) -> WSGIRequest:
+    """The request of the same visitor, from another handshake that differs in path and query."""
+    path = unquote_to_bytes(handshake.path.encode("latin-1")).decode("latin-1")
+    other = _request({**request.environ, "PATH_INFO": path, "QUERY_STRING": handshake.query})
+    for name, value in vars(request).items():
+        if name != "GET":  # read from the query when it is first used
+            vars(other).setdefault(name, value)
+    return other
+
+
+def _request(environ: dict[str, Any]) -> WSGIRequest:
     script_name = get_script_name(environ)
     set_script_prefix(script_name)  # for reverse(), as Django's own handlers do
     request = WSGIRequest(environ)

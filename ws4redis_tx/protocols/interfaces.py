@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.python.failure import Failure
 
-    from ws4redis_tx.core.admission import Admission
+    from ws4redis_tx.core.admission import Admission, Asked
     from ws4redis_tx.core.handshake import Handshake
     from ws4redis_tx.delivery.feed import Feed
     from ws4redis_tx.delivery.outbox import Outbox
@@ -34,20 +34,39 @@ class ISession(Protocol):
         """Whether the client is gone. Check it after each wait."""
 
     state: Any
-    """The protocol's own data about this client."""
+    """The protocol's own data about this client. If the protocol uses ``authorize_facilities``, it
+    has a method ``revoked(facility)``, which is told that one of the ``grants`` is gone.
+    """
+
+    grants: dict[str, Any]
+    """What the authorizer granted on each of several facilities. A protocol that uses
+    ``authorize_facilities`` begins with an empty one, and may take from it what nobody needs.
+    """
 
     transport: Any
     """The client's ``sessions.interfaces.ITransport``."""
 
-    def authorize(
-        self, handshake: Handshake, rights: Sequence[str], owner: Any = None
-    ) -> Deferred[Admission]:
+    def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
         """Ask the authorizer about ``rights`` when it is this session's turn. From then on, the
-        session is closed if the visitor loses one of the rights; or its ``owner`` is told, a
-        ``revocation.session_index.IRevocable`` that holds a part of what the session has.
+        session is closed if the visitor loses one of the rights.
 
         Fails with ``Denied`` if the authorizer refuses. Never fires once the client is gone.
         """
+
+    def authorize_facilities(
+        self, handshake: Handshake, asked: Sequence[Asked], known: tuple[int, Admission] | None
+    ) -> Deferred[list[Any]]:
+        """Ask the authorizer about rights on several facilities, after ``authorize``. Fires with a
+        ``revocation.session_index.IGrant`` or a ``Failure`` for each; those are in ``grants`` from
+        then on.
+
+        :param known: the answer to ``authorize``, if that was just now, and what ``revocation`` was
+            before: the visitor need not be looked up again.
+        """
+
+    @property
+    def revocation(self) -> int:
+        """The number of the last revocation that was heard."""
 
     def admit(self, owner: Any, handshake: Handshake, admission: Admission) -> None:
         """Let ``owner`` hold what a token gives that needs no authorizer, until it is revoked.
@@ -71,7 +90,7 @@ class ISession(Protocol):
         """Tell the hooks that a subscription has ended."""
 
     def withdraw(self, owner: Any) -> None:
-        """The owner of an earlier ``authorize`` or ``admit`` holds nothing any more. Idempotent."""
+        """The owner of an earlier ``admit`` holds nothing any more. Idempotent."""
 
     def send(self, message: bytes | str) -> None:
         """Send a message to this client only, in order with all others."""

@@ -7,18 +7,18 @@ from dataclasses import replace
 from functools import partial
 from random import Random
 from time import time
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ws4redis_tx.core.admission import Admission, check_admission, lost
+from ws4redis_tx.core.admission import Admission, Asked, check_admission, lost
 from ws4redis_tx.core.errors import Denied, Outage
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.revocation.packing import unpack
 from ws4redis_tx.revocation.recheck_queue import RecheckQueue
-from ws4redis_tx.revocation.session_index import IRevocable, SessionIndex
+from ws4redis_tx.revocation.session_index import IGrant, IRevocable, SessionIndex
 from ws4redis_tx.scheduling.sweeps import PeriodicSweep
 
 _log = Logger()
@@ -37,6 +37,16 @@ set meanwhile. Timers do not follow it.
 """
 
 
+class IAsked(Protocol):
+    """Asks the authorizer. Fails if it does."""
+
+    def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]: ...
+
+    def authorize_facilities(
+        self, handshake: Handshake, asked: Sequence[Asked], known: Admission | None = None
+    ) -> Deferred[list[Admission | Failure]]: ...
+
+
 class Rechecker:
     """Rechecks sessions: when it is asked to, once in each period, and when a visitor's own
     session, such as Django's, ends.
@@ -45,22 +55,21 @@ class Rechecker:
     later, closes the session with 1011. Time alone counts: rechecks may also have other causes.
 
     :param period: in seconds; ``0`` or ``None``: nobody is rechecked for time alone.
-    :param authorize: asks the authorizer about a handshake, as at the opening.
     :param index: has the sessions' records.
-    :param end: called with a session that lost something, and why.
+    :param end: called with a session or a grant of which something was lost, and why.
     """
 
     def __init__(
         self,
         period: int | None,
-        authorize: Callable[[Handshake, Sequence[str]], Deferred[Admission]],
+        authorizer: IAsked,
         index: SessionIndex,
-        end: Callable[[IRevocable, str], None],
+        end: Callable[[IRevocable | IGrant, str], None],
         reactor: Any,
         random: Random,
     ) -> None:
         self._period = period
-        self._authorize = authorize
+        self._authorizer = authorizer
         self._index = index
         self._end = end
         self._reactor = reactor
@@ -131,26 +140,69 @@ class Rechecker:
         if admitted is None or session.ended or admitted.packed is None:
             return succeed(None)
         handshake = replace(unpack(admitted.packed), recheck=True)
-        answer: Deferred[Any] = self._authorize(handshake, admitted.asked)
+        answer: Deferred[Any] = self._authorizer.authorize(handshake, admitted.asked)
         answer.addTimeout(RECHECK_TIMEOUT, self._reactor)
         answer.addCallback(self._judge, session, handshake)
+        answer.addCallback(self._recheck_grants, session, handshake)
         answer.addErrback(self._not_rechecked, session)
         return answer.addErrback(partial(_log.failure, "A recheck failed"))
 
-    def _judge(self, admission: Admission, session: IRevocable, handshake: Handshake) -> None:
+    def _judge(
+        self, admission: Admission, session: IRevocable, handshake: Handshake
+    ) -> Admission | None:
+        """Return it for a session that goes on."""
         admitted = session.admitted
         if admitted is None or session.ended:
-            return
+            return None
         check_admission(handshake, admission)
-        self._failing = False
-        self._forget_failures(session)
+        if not session.grants:
+            self._succeeded(session)
         loss = lost(admitted.identity, admitted.rights, admission)
         if loss:
             self._end(session, f"a recheck found that {loss} is gone")
-            return
+            return None
         if admission.identity != admitted.identity:
             self._index.update(session, admission.identity)
         self._set_timer(session, admission.expires)
+        return admission
+
+    def _recheck_grants(
+        self, admission: Admission | None, session: IRevocable, handshake: Handshake
+    ) -> Deferred[None] | None:
+        grants = [*session.grants.values()] if admission is not None else []
+        if not grants:
+            return None
+        asked = [Asked(each.facility, each.asked) for each in grants]
+        answer: Deferred[Any] = self._authorizer.authorize_facilities(handshake, asked, admission)
+        answer.addTimeout(RECHECK_TIMEOUT, self._reactor)
+        return answer.addCallback(self._judge_grants, grants, session, handshake)
+
+    def _judge_grants(
+        self,
+        answers: Sequence[Admission | Failure],
+        grants: Sequence[IGrant],
+        session: IRevocable,
+        handshake: Handshake,
+    ) -> None:
+        for answer, grant in zip(answers, grants, strict=True):
+            if session.grants.get(grant.facility) is not grant:
+                continue
+            if isinstance(answer, Failure):
+                if not isinstance(answer.value, Denied) or answer.value.status >= 500:
+                    answer.raiseException()
+                self._end(grant, f"a recheck was refused with {answer.value.status}")
+                continue
+            check_admission(handshake, answer, facility=grant.facility)
+            loss = lost(grant.identity, grant.rights, answer)
+            if loss:
+                self._end(grant, f"a recheck found that {loss} is gone")
+            else:
+                grant.identity = answer.identity
+        self._succeeded(session)
+
+    def _succeeded(self, session: IRevocable) -> None:
+        self._failing = False
+        self._forget_failures(session)
 
     def _not_rechecked(self, failure: Failure, session: IRevocable) -> None:
         if session.admitted is None or session.ended:

@@ -7,7 +7,7 @@ an outage in which such a message may have been missed, and time (``rechecker``)
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -17,13 +17,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ws4redis_tx.config.server_config import ServerConfig
-from ws4redis_tx.core.admission import Admission, Identity
+from ws4redis_tx.core.admission import Admission, Identity, is_same_visitor
 from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable, Denied
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.interfaces import IBroker
 from ws4redis_tx.core.messages import PersistedMessage
 from ws4redis_tx.core.tokens import TokenExpired
 from ws4redis_tx.revocation.control_channel import ControlChannel
+from ws4redis_tx.revocation.endings import Endings
 from ws4redis_tx.revocation.messages import (
     LOGOUT,
     RECHECK,
@@ -33,11 +34,10 @@ from ws4redis_tx.revocation.messages import (
     read_logouts,
 )
 from ws4redis_tx.revocation.packing import Packer
-from ws4redis_tx.revocation.rechecker import Rechecker
-from ws4redis_tx.revocation.session_index import AdmissionRecord, IRevocable, SessionIndex
+from ws4redis_tx.revocation.rechecker import IAsked, Rechecker
+from ws4redis_tx.revocation.session_index import AdmissionRecord, IGrant, IRevocable, SessionIndex
 from ws4redis_tx.revocation.void_tokens import CLOSE_CODE, Voiding, VoidTokens, void_lists
 from ws4redis_tx.scheduling.deferreds import gather
-from ws4redis_tx.scheduling.summaries import Summaries
 
 _log = Logger()
 
@@ -48,14 +48,13 @@ AGAIN_AFTER = 2.0
 # How long a handshake may be under way, with some to spare: what was said meanwhile holds for it.
 REMEMBERED = 10.0
 
-_CLOSED_AT_ONCE = 200
 _VOID = "their tokens are void"
 
 
 class Revocations:
     """Ends sessions, and has them rechecked.
 
-    :param authorize: asks the authorizer about a handshake, as at the opening.
+    :param authorizer: asks the authorizer, as at the opening.
     :param sessions: all there are.
     """
 
@@ -64,16 +63,17 @@ class Revocations:
         config: ServerConfig,
         broker: IBroker,
         reactor: Any,
-        authorize: Callable[[Handshake, Sequence[str]], Deferred[Admission]],
+        authorizer: IAsked,
         sessions: Callable[[], Iterable[IRevocable]],
         random: Random,
     ) -> None:
         self._broker = broker
         self._reactor = reactor
         self._index = SessionIndex(sessions)
+        self._endings = Endings(reactor)
         self._packer = Packer()
         self._rechecker = Rechecker(
-            config.recheck, authorize, self._index, self._end_one, reactor, random
+            config.recheck, authorizer, self._index, self._endings.end_one, reactor, random
         )
         self._control = ControlChannel(
             config.prefix, broker, reactor, self._heard, self._catch_up, self._voided
@@ -92,8 +92,6 @@ class Revocations:
         self._logged_out: dict[str, float] = {}
         self._again: dict[tuple[str, tuple[str, ...], str], float] = {}
         self._again_timer: Any = None
-        self._ending: list[Any] = []
-        self._lines = Summaries(reactor)
 
     def use_time(self, unix_time: Callable[[], float]) -> None:
         """Let visitors' sessions end by this clock, in seconds since the epoch, in a test."""
@@ -111,11 +109,11 @@ class Revocations:
             self._unregister()
             self._unregister = None
         self._control.stop()
-        self._lines.stop()
+        self._endings.stop()
         self._again.clear()
-        for timer in (self._again_timer, *self._ending):
-            if timer is not None and timer.active():
-                timer.cancel()
+        timer = self._again_timer
+        if timer is not None and timer.active():
+            timer.cancel()
 
     def when_listening(self) -> Deferred[None]:
         """Fire when revocations are heard, or Redis has refused that for now."""
@@ -160,6 +158,20 @@ class Revocations:
         if said or sequence < self._missed_before:
             self._rechecker.soon(session)
 
+    def check_grant(self, session: IRevocable, grant: IGrant, sequence: int) -> None:
+        """Raise ``Denied`` (403) for what the authorizer was asked about at ``sequence`` and has
+        granted, when what was heard since then forbids it, or the visitor is another one than the
+        session's.
+        """
+        admitted = session.admitted
+        if admitted is None or not is_same_visitor(admitted.identity, grant.identity):
+            raise Denied(403, "This is not allowed any more.", detail="the visitor is another one")
+        said = [e for e in self._since(sequence) if e.concerns(grant.identity, grant.facility)]
+        if any(each.verb != RECHECK for each in said):
+            raise Denied(403, "This is not allowed any more.", detail="it was disconnected")
+        if said or sequence < self._missed_before:
+            self._rechecker.soon(session)
+
     def check_token(self, identity: Identity, issued: float) -> None:
         """Raise ``TokenExpired`` if a token of ``identity`` that was ``issued`` then (Unix time)
         has become void.
@@ -189,11 +201,11 @@ class Revocations:
             self._recheck_again_later(revocation)
         else:
             why = f"{revocation.verb} by {revocation.kind}"
-            self._end(self._index.concerned(revocation), why)
+            self._endings.end(self._index.concerned(revocation), why)
 
     def _voided(self, voiding: Voiding) -> None:
         self._void_tokens.add(voiding)
-        self._end(self._index.with_tokens(voiding), _VOID, CLOSE_CODE)
+        self._endings.end(self._index.with_tokens(voiding), _VOID, CLOSE_CODE)
 
     def _remember(self, revocation: Revocation) -> None:
         now = self._reactor.seconds()
@@ -219,26 +231,8 @@ class Revocations:
 
     # Whom it concerns
 
-    def _end(self, sessions: Collection[IRevocable], why: str, code: int = 1008) -> None:
-        """End them; many of them a few at a time, as others want to be served too."""
-        if sessions:
-            line = f"Ended {len(sessions)} websockets: {why}"
-            if self._lines.admits(why, line):
-                _log.info("{line}", line=line)
-            self._end_some(list(reversed(list(sessions))), code)
-
-    def _end_one(self, session: IRevocable, why: str) -> None:
-        self._end([session], why)
-
-    def _end_some(self, remaining: list[IRevocable], code: int) -> None:
-        for _ in range(min(_CLOSED_AT_ONCE, len(remaining))):
-            remaining.pop().revoke(code)
-        if remaining:
-            self._ending = [each for each in self._ending if each.active()]
-            self._ending.append(self._reactor.callLater(0, self._end_some, remaining, code))
-
     def _recheck_concerned(self, revocation: Revocation) -> None:
-        for session in self._index.concerned(revocation):
+        for session in self._index.sessions_concerned(revocation):
             self._rechecker.soon(session)
 
     def _recheck_again_later(self, revocation: Revocation) -> None:
@@ -280,7 +274,7 @@ class Revocations:
         if digests:
             self._heard(Revocation(LOGOUT, "session", tuple(digests)))
         self._void_tokens.add_lists(void, self._rechecker.unix_time())
-        self._end(self._index.covered_by(self._void_tokens), _VOID, CLOSE_CODE)
+        self._endings.end(self._index.covered_by(self._void_tokens), _VOID, CLOSE_CODE)
 
     def _not_read(self, failure: Failure) -> None:
         if failure.check(BrokerRefused):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from ws4redis_tx.core.admission import ANONYMOUS, Identity
@@ -36,6 +36,26 @@ class IRevocable(Protocol):
 
     def close(self, code: int, reason: str) -> object:
         """Begin the close handshake."""
+
+    @property
+    def grants(self) -> Mapping[str, IGrant]:
+        """What it was granted on each of several facilities, besides its admission."""
+
+
+class IGrant(Protocol):
+    """A session's rights on one of several facilities."""
+
+    facility: str
+    asked: tuple[str, ...]
+    rights: tuple[str, ...]
+    identity: Identity
+
+    def revoke(self, code: int = 1008) -> object:
+        """Take it away: the visitor may not have this any more."""
+
+
+NO_GRANTS: dict[str, Any] = {}
+"""Those of a session with one facility. Never changed."""
 
 
 class AdmissionRecord:
@@ -135,27 +155,41 @@ class SessionIndex:
         """Those whose tokens are void, by a look at all."""
         return [
             each
-            for each in self._sessions()
+            for each in self.all()
             if each.admitted is not None
             and each.admitted.issued is not None
             and void.covers(each.admitted.identity, each.admitted.issued)
         ]
 
-    def concerned(self, revocation: Revocation) -> list[IRevocable]:
-        """Also those whose handshake is under way."""
+    def concerned(self, revocation: Revocation) -> list[IRevocable | IGrant]:
+        """The sessions, also those whose handshake is under way; and of a session that keeps its
+        admission, the grants.
+        """
+        return [lost for each in self._found(revocation) for lost in _concerned(each, revocation)]
+
+    def sessions_concerned(self, revocation: Revocation) -> list[IRevocable]:
+        """Those that have something which it concerns."""
+        return [each for each in self._found(revocation) if _concerned(each, revocation)]
+
+    def _found(self, revocation: Revocation) -> list[IRevocable]:
+        """Those that it may concern."""
         if revocation.kind == "user":
-            found = [each for value in revocation.values for each in self._by_user.get(value)]
-        elif revocation.kind == "session":
+            return [each for value in revocation.values for each in self._by_user.get(value)]
+        if revocation.kind == "session":
             keys = map(_key, revocation.values)
-            found = [each for key in keys for each in self._by_session_key.get(key)]
-        else:
-            found = self.all()
-        return [
-            each
-            for each in found
-            if each.admitted is not None
-            and revocation.concerns(each.admitted.identity, each.admitted.facility)
-        ]
+            return [each for key in keys for each in self._by_session_key.get(key)]
+        return self.all()
+
+
+def _concerned(session: IRevocable, revocation: Revocation) -> list[IRevocable | IGrant]:
+    """What it takes away of a session."""
+    admitted = session.admitted
+    if admitted is None:
+        return []
+    if revocation.concerns(admitted.identity, admitted.facility):
+        return [session]
+    grants = session.grants.values()
+    return [each for each in grants if revocation.concerns(each.identity, each.facility)]
 
 
 def _session_key(identity: Identity) -> bytes | None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from ws4redis_tx.core.admission import Admission, check_admission
+from ws4redis_tx.core.admission import Admission, Asked, check_admission
 from ws4redis_tx.core.errors import Denied, unavailable
 from ws4redis_tx.core.handshake import Handshake
 
 if TYPE_CHECKING:
-    from ws4redis_tx.revocation.session_index import IRevocable
     from ws4redis_tx.sessions.session import Session
 
 
@@ -27,25 +25,29 @@ class Authorization:
     """
 
     __slots__ = (
-        "_answer", "_handshake", "_outcome", "_owner", "_rights", "_sequence", "_session",
-        "_timed_out",
+        "_answer", "_handshake", "_outcome", "_rights", "_sequence", "_session", "_timed_out",
     )  # fmt: skip
 
-    def __init__(
-        self, session: Session, handshake: Handshake, rights: Sequence[str], owner: IRevocable
-    ) -> None:
+    def __init__(self, session: Session, handshake: Handshake, rights: Sequence[str]) -> None:
         self._session = session
-        self._owner = owner
         self._handshake = handshake
         self._rights = rights
         self._sequence = 0
         self._timed_out = False
         # The authorizer's, once its turn has come.
-        self._answer: Deferred[Admission] | None = None
+        self._answer: Deferred[Any] | None = None
         # The session's, made when the answer is not there at once.
-        self._outcome: Deferred[Admission] | None = None
+        self._outcome: Deferred[Any] | None = None
 
-    def outcome(self) -> Deferred[Admission]:
+    def begin(self) -> Deferred[Any]:
+        """Join those that wait for their turn. Returns the ``outcome``."""
+        session = self._session
+        session.authorizations += (self,)
+        if not session.server.authorizations.join(self):
+            self.turn_down()
+        return self._outcome or self.outcome()
+
+    def outcome(self) -> Deferred[Any]:
         """Fire when the session is admitted, fail with ``Denied`` if it is refused. Never fire
         once the session has ended.
         """
@@ -62,7 +64,7 @@ class Authorization:
             self._finish(Failure(denied))
             return
         self._sequence = server.revocations.sequence
-        answer = self._answer = server.authorize(self._handshake, self._rights)
+        answer = self._answer = self._put()
         answer.addCallback(self._admit)
         if self._outcome is None and answer.called and not answer.paused:
             # Nobody is waiting for a turn: the answer goes where the question came from.
@@ -73,23 +75,26 @@ class Authorization:
             server.authorization_timeouts.add(self)
             answer.addBoth(self._finish)
 
-    def _admit(self, admission: Admission) -> Admission:
+    def _put(self) -> Deferred[Any]:
+        """Put the question."""
+        return self._session.server.authorize(self._handshake, self._rights)
+
+    def _admit(self, admission: Any) -> Any:
+        """Act on the answer."""
         session, handshake = self._session, self._handshake
         if session.ended:
             return admission
         check_admission(handshake, admission, tenants=session.server.config.tenants)
         identity = admission.identity
         visitor = identity.username or identity.session_key
-        if self._owner is session:
-            session.claim(session.server.visitors, visitor and (identity.tenant, visitor))
-        elif admission.issued is not None:
-            admission = replace(admission, issued=None)  # the whole is closed with its token
+        if visitor:
+            session.claim(session.server.visitors, (identity.tenant, visitor))
         session.server.revocations.admit(
-            self._owner, handshake, self._rights, admission, self._sequence, session.server.fixed
+            session, handshake, self._rights, admission, self._sequence, session.server.fixed
         )
         return admission
 
-    def _finish(self, result: Admission | Failure) -> None:
+    def _finish(self, result: Any) -> None:
         session, server = self._session, self._session.server
         server.authorization_timeouts.discard(self)
         self._forget()
@@ -142,3 +147,71 @@ class Authorization:
     def _cancel(self) -> None:
         if self._answer is not None:
             self._answer.cancel()
+
+
+class FacilitiesAuthorization(Authorization):
+    """A question about several facilities, of a session that is open. Each answer becomes one of
+    the session's ``grants``, or is a ``Failure``.
+
+    :param known: the authorizer's earlier answer to the handshake, and the number of the last
+        revocation that was heard before it was asked.
+    """
+
+    __slots__ = ("_asked", "_known")
+
+    def __init__(
+        self,
+        session: Session,
+        handshake: Handshake,
+        asked: Sequence[Asked],
+        known: tuple[int, Admission] | None,
+    ) -> None:
+        super().__init__(session, handshake, ())
+        self._asked = asked
+        self._known = known
+
+    def _put(self) -> Deferred[Any]:
+        number, admission = self._known or (0, None)
+        if number != self._sequence:
+            admission = None  # it may be out of date
+        server = self._session.server
+        return server.authorize_facilities(self._handshake, self._asked, admission)
+
+    def _admit(self, answers: Any) -> Any:
+        if self._session.ended:
+            return answers
+        return [*map(self._grant, self._asked, answers)]
+
+    def _grant(self, asked: Asked, answer: Admission | Failure) -> Grant | Failure:
+        if isinstance(answer, Failure):
+            return answer
+        session = self._session
+        server, facility = session.server, asked.facility
+        try:
+            check_admission(
+                self._handshake, answer, tenants=server.config.tenants, facility=facility
+            )
+            grant = Grant(session, asked, answer)
+            server.revocations.check_grant(session, grant, self._sequence)
+        except Exception:
+            return Failure()
+        session.grants[facility] = grant
+        return grant
+
+
+class Grant:
+    """An ``IGrant``: what the authorizer granted a session on one facility."""
+
+    __slots__ = ("_session", "asked", "facility", "identity", "rights")
+
+    def __init__(self, session: Session, asked: Asked, admission: Admission) -> None:
+        self._session = session
+        self.facility, self.asked = asked
+        self.rights = tuple(admission.rights)
+        self.identity = admission.identity
+
+    def revoke(self, code: int = 1008) -> None:
+        session = self._session
+        if session.grants.get(self.facility) is self:
+            del session.grants[self.facility]
+            session.state.revoked(self.facility)

@@ -9,9 +9,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
 
 from ws4redis_tx.config.server_config import ServerConfig
-from ws4redis_tx.core.admission import Admission
+from ws4redis_tx.core.admission import Admission, Asked
 from ws4redis_tx.core.errors import Denied, Outage, unavailable
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.http import HttpRequest
@@ -137,9 +138,7 @@ class Server:
         self.opening: set[Session] = set()
         self.sessions: set[Session] = set()
         """The open sessions."""
-        self.revocations = Revocations(
-            config, broker, reactor, self.authorize, self._all, self.random
-        )
+        self.revocations = Revocations(config, broker, reactor, self, self._all, self.random)
         self.revocations.start()
         self._draining = False
         self._drainer: LoopingCall | None = None
@@ -188,6 +187,20 @@ class Server:
         """Ask the authorizer."""
         ask: Callable[..., Any] = self.authorizer.authorize
         return maybeDeferred(ask, handshake, rights)
+
+    def authorize_facilities(
+        self, handshake: Handshake, asked: Sequence[Asked], known: Admission | None = None
+    ) -> Deferred[list[Admission | Failure]]:
+        """Ask the authorizer as ``IFacilitiesAuthorizer`` answers, which it may be."""
+        together = getattr(self.authorizer, "authorize_facilities", None)
+        if together is not None:
+            return maybeDeferred(together, handshake, asked, known)
+        answers = [
+            self.authorize(handshake.on_facility(facility, rights), rights)
+            for facility, rights in asked
+        ]
+        outcomes = gather([each.addBoth(lambda outcome: [outcome]) for each in answers])
+        return outcomes.addCallback(lambda found: [outcome for [outcome] in found])
 
     def _send_mark(self, session: Session) -> None:
         assert isinstance(session.feed, ResumingFeed)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.python.failure import Failure
 
-from ws4redis_tx.core.admission import Admission
+from ws4redis_tx.core.admission import Admission, Asked
 from ws4redis_tx.core.errors import Denied, unavailable
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.interfaces import Refusal
@@ -23,8 +23,8 @@ from ws4redis_tx.core.messages import payload_of
 from ws4redis_tx.delivery.feed import Feed
 from ws4redis_tx.delivery.outbox import Outbox
 from ws4redis_tx.protocols.interfaces import IProtocol
-from ws4redis_tx.revocation.session_index import AdmissionRecord, IRevocable
-from ws4redis_tx.sessions.authorization import Authorization
+from ws4redis_tx.revocation.session_index import NO_GRANTS, AdmissionRecord, IRevocable
+from ws4redis_tx.sessions.authorization import Authorization, FacilitiesAuthorization
 from ws4redis_tx.sessions.inbox import Inbox
 from ws4redis_tx.sessions.interfaces import Ending, ITransport
 from ws4redis_tx.sessions.observed import Observed
@@ -41,8 +41,8 @@ class Session(Observed):
     """An ``ISession``, with everything that the server knows about one client."""
 
     __slots__ = (
-        "_inbox", "_limits", "_since", "admitted", "authorizations", "ended", "feed", "handshake",
-        "opening", "outbox", "peer", "protocol", "server", "state", "transport",
+        "_inbox", "_limits", "_since", "admitted", "authorizations", "ended", "feed", "grants",
+        "handshake", "opening", "outbox", "peer", "protocol", "server", "state", "transport",
     )  # fmt: skip
 
     part = False
@@ -56,6 +56,7 @@ class Session(Observed):
         self.state: Any = None
         self.admitted: AdmissionRecord | None = None
         """The record of its admission, once it is admitted."""
+        self.grants: dict[str, Any] = NO_GRANTS
         # Made on first use: most clients send nothing, and most quotas are unlimited.
         self._limits: PeerLimits | None = None
         config = server.config
@@ -79,14 +80,17 @@ class Session(Observed):
 
     # The opening handshake
 
-    def authorize(
-        self, handshake: Handshake, rights: Sequence[str], owner: IRevocable | None = None
-    ) -> Deferred[Admission]:
-        authorization = Authorization(self, handshake, rights, owner or self)
-        self.authorizations += (authorization,)
-        if not self.server.authorizations.join(authorization):
-            authorization.turn_down()
-        return authorization.outcome()
+    def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
+        return Authorization(self, handshake, rights).begin()
+
+    def authorize_facilities(
+        self, handshake: Handshake, asked: Sequence[Asked], known: tuple[int, Admission] | None
+    ) -> Deferred[list[Any]]:
+        return FacilitiesAuthorization(self, handshake, asked, known).begin()
+
+    @property
+    def revocation(self) -> int:
+        return self.server.revocations.sequence
 
     def answered(self, authorization: Authorization) -> None:
         """The question is answered, or will never be. Idempotent."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.python.failure import Failure
 
 from ws4redis_tx.config.server_config import ServerConfig
-from ws4redis_tx.core.admission import ANONYMOUS, Identity
+from ws4redis_tx.core.admission import ANONYMOUS, Admission, Identity
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.names import Namespace, namespace
@@ -21,7 +21,6 @@ from ws4redis_tx.protocols.centrifuge import errors
 from ws4redis_tx.protocols.centrifuge.commands import COMMANDS
 from ws4redis_tx.protocols.centrifuge.errors import CommandError, Disconnection, Ends
 from ws4redis_tx.protocols.centrifuge.names import Name
-from ws4redis_tx.protocols.centrifuge.rights import Grant
 from ws4redis_tx.protocols.centrifuge.subscription import Subscription
 from ws4redis_tx.protocols.centrifuge.wire.codec import PushCodec
 from ws4redis_tx.protocols.centrifuge.wire.schema import Malformed, Values
@@ -42,8 +41,9 @@ class Connection:
 
     __slots__ = (
         "_messages", "_packed", "_running", "_timers", "_waiting", "aliases", "answered", "claimed",
-        "client", "codec", "connected", "expires", "feed", "grants", "identity", "info", "known",
-        "pinged", "protocol", "refused", "session", "stream", "subscriptions", "websocket_pings",
+        "client", "codec", "connected", "expires", "feed", "identity", "info", "known", "known_as",
+        "over", "pinged", "protocol", "refused", "session", "stream", "subscriptions",
+        "websocket_pings",
     )  # fmt: skip
 
     def __init__(
@@ -70,8 +70,12 @@ class Connection:
         """Whether it wants no pings of the protocol."""
         self.aliases: dict[str, Name] = {}
         """The meanings of names that an application brings."""
-        self.grants: dict[str, Grant] = {}
-        """The rights on each facility that were asked for."""
+        self.known_as: tuple[int, Admission] | None = None
+        """The answer to ``connect``, as ``ISession.authorize_facilities`` wants it, while the
+        commands wait that came with it.
+        """
+        self.refused: dict[tuple[str, str], Failure] = {}
+        """Facilities and rights that were refused to the commands that are waiting."""
         self.subscriptions: dict[str, Subscription] = {}
         """By their names, those that were asked for too."""
         self.known: Deferred[None] | None = None
@@ -80,7 +84,7 @@ class Connection:
         """Whether ``connect`` has come."""
         self.answered = False
         """Whether ``connect`` was answered."""
-        self.refused = False
+        self.over = False
         """Whether it was answered with an error: nothing is answered any more."""
         self.pinged = False
         # Commands, ``None`` for one that is malformed, and what waits for those before it.
@@ -159,7 +163,7 @@ class Connection:
                 self.flush()
                 command.callback(None)
                 continue
-            if self.session.ended or self.session.outbox.closed or self.refused:
+            if self.session.ended or self.session.outbox.closed or self.over:
                 continue
             number, name = self._judge(command)
             if not name:
@@ -181,6 +185,7 @@ class Connection:
             except Exception as error:
                 self.refuse(number, self.error_for(name, error))
         self._waiting, self._running = None, False
+        self.known_as, self.refused = None, {}
 
     def error_for(self, name: str, raised: Exception) -> errors.Error:
         """What a command is answered that has raised this just now."""
@@ -197,22 +202,11 @@ class Connection:
         numbered = 0 < number < _LONGEST_ID or (name == "send" and not number)
         return number, name if numbered and self.connected != (name == "connect") else ""
 
-    def rights_ahead(self, name: Name) -> Collection[str]:
-        """The rights on the same facility that the commands need which are waiting."""
-        found: set[str] = set()
+    def waiting_subscribes(self) -> Iterator[Values]:
+        """The requests of the commands ``subscribe`` that are waiting."""
         for each in self._waiting or ():
-            request = each.get("subscribe") if isinstance(each, dict) else None
-            if request is None or request.get("token"):
-                break
-            try:
-                following = self.protocol.known_name(self, request.get("channel", ""))
-            except CommandError:
-                continue
-            if following is None:
-                continue
-            if following.facility == name.facility:
-                found.add(f"subscribe-{following.audience}")
-        return found
+            if isinstance(each, dict) and "subscribe" in each:
+                yield each["subscribe"]
 
     # What it is sent
 
@@ -245,7 +239,7 @@ class Connection:
     # Pings
 
     def ping(self) -> None:
-        if self.refused or self.session.outbox.paused:
+        if self.over or self.session.outbox.paused:
             return  # a client that is merely slow has not read the ping
         self.pinged = True
         if self.websocket_pings:
@@ -280,10 +274,11 @@ class Connection:
             del self.subscriptions[subscription.name.text]
         subscription.stop()
 
-    def without_token(self, facility: str) -> Iterable[Subscription]:
-        """The subscriptions on ``facility`` to which a right is needed."""
-        subscriptions = list(self.subscriptions.values())
-        return [each for each in subscriptions if each.name.facility == facility and not each.own]
+    def revoked(self, facility: str) -> None:
+        """The visitor has lost something there: end what has no token of its own."""
+        for each in list(self.subscriptions.values()):
+            if each.name.facility == facility and not each.own:
+                self.end(each, errors.SERVER_UNSUBSCRIBE)
 
     def closed(self) -> None:
         """The session is over."""
@@ -292,6 +287,3 @@ class Connection:
         for each in list(self.subscriptions.values()):
             each.stop(lost=True)
         self.subscriptions.clear()
-        for grant in self.grants.values():
-            self.session.withdraw(grant)
-        self.grants.clear()

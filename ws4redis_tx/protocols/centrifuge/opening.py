@@ -38,7 +38,7 @@ def connect(connection: Connection, number: int, request: Values) -> Any:
         if error.temporary:
             yield connection.protocol.late(connection)
         connection.refuse(number, error)
-        connection.refused = connection.answered = True
+        connection.over = connection.answered = True
         seconds = min(REFUSED_TIMEOUT, connection.config.centrifuge_connect_timeout)
         connection.set_timer("refused", seconds, connection.disconnect, errors.STALE)
         return
@@ -69,6 +69,7 @@ def _identify(connection: Connection, request: Values) -> Any:
     connection.handshake = handshake = replace(connection.handshake, credential=token)
     if token:
         connection.protocol.tokens.connect(connection, token)
+    heard = connection.session.revocation
     try:
         admission = yield connection.session.authorize(handshake, ())
     except Denied as denied:
@@ -84,7 +85,7 @@ def _identify(connection: Connection, request: Values) -> Any:
         if is_permission_denied(error):
             raise CommandError(errors.DENIED) from None
         raise
-    connection.identity = admission.identity
+    connection.identity, connection.known_as = admission.identity, (heard, admission)
     if admission.redeemed:
         connection.handshake = replace(handshake, redeemed=admission.redeemed)
 

@@ -174,7 +174,7 @@ class CentrifugeProtocol:
     def opened(self, session: ISession) -> Deferred[None] | None:
         connection = Connection(self, session, session.outbox.codec, session.feed)
         connection.stream = session.handshake.stream
-        session.state = connection
+        session.state, session.grants = connection, {}
         if self._forget is None:
             self._forget = self.broker.on_lost(self._lost)
         self._connections.add(connection)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.python.failure import Failure
 
-from ws4redis_tx.core.admission import ANONYMOUS, Identity
+from ws4redis_tx.core.admission import Asked
 from ws4redis_tx.core.errors import BrokerUnavailable, Denied, is_permission_denied
 from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
 from ws4redis_tx.protocols.centrifuge.errors import (
     ALREADY_SUBSCRIBED,
     DENIED,
     LIMIT_EXCEEDED,
-    SERVER_UNSUBSCRIBE,
     TOO_MANY,
     CommandError,
 )
@@ -32,43 +30,10 @@ MOST_CHANNELS = 128
 MOST_GRANTS = 256
 """Facilities of which the rights are remembered, at least until the next recheck."""
 
+MOST_TOGETHER = 16
+"""Facilities about which the authorizer is asked at once, and answers in the time of one."""
 
-class Grant:
-    """An ``IRevocable``: what the authorizer granted on one facility."""
-
-    __slots__ = ("admitted", "connection", "facility", "identity", "rights")
-
-    part = True
-
-    def __init__(self, connection: Connection, facility: str) -> None:
-        self.admitted: Any = None
-        self.connection = connection
-        self.facility = facility
-        self.identity: Identity = ANONYMOUS
-        self.rights: Collection[str] = ()
-
-    @property
-    def ended(self) -> bool:
-        return self.connection.session.ended
-
-    def revoke(self, code: int = 1008) -> None:
-        """The visitor has lost something on the facility."""
-        connection = self.connection
-        connection.session.withdraw(self)
-        if connection.grants.get(self.facility) is self:
-            del connection.grants[self.facility]
-            for each in connection.without_token(self.facility):
-                connection.end(each, SERVER_UNSUBSCRIBE)
-
-    def close(self, code: int, reason: str) -> None:
-        self.connection.session.close(code, reason)
-
-    def check(self, name: Name, right: str) -> None:
-        """Raises ``CommandError`` unless this grants it."""
-        if right not in self.rights:
-            raise CommandError(DENIED)
-        if name.audience == "group" and name.group not in self.identity.groups:
-            raise CommandError(DENIED)
+_RIGHTS = SUBSCRIBE_RIGHTS + PUBLISH_RIGHTS
 
 
 def ask_for(connection: Connection, name: Name, request: Values) -> Deferred[Any] | None:
@@ -89,51 +54,75 @@ def need(connection: Connection, name: Name, action: str) -> Deferred[Any] | Non
     authorizer when a right is first needed. Raises or fails with ``CommandError``.
     """
     right = f"{action}-{name.audience}"
-    grant = connection.grants.get(name.facility)
+    grant = connection.session.grants.get(name.facility)
     if grant is not None and right in grant.rights:
-        grant.check(name, right)
+        _check(grant, name, right)
         return None
-    wanted = {right, *(connection.rights_ahead(name) if action == "subscribe" else ())}
-    asked: Deferred[Any] = _ask(connection, name, right, wanted)
+    refused = connection.refused.get((name.facility, right))
+    if refused is not None:
+        as_command_error(refused).raiseException()
+    asked: Deferred[Any] = _ask(connection, name, right, ahead=action == "subscribe")
     return asked
 
 
+def _check(grant: Any, name: Name, right: str) -> None:
+    """Raises ``CommandError`` unless it grants the right."""
+    if right not in grant.rights:
+        raise CommandError(DENIED)
+    if name.audience == "group" and name.group not in grant.identity.groups:
+        raise CommandError(DENIED)
+
+
 @inlineCallbacks
-def _ask(connection: Connection, name: Name, right: str, wanted: set[str]) -> Any:
-    known = connection.grants.get(name.facility)
-    had = set(known.rights) if known is not None else set()
-    try:
-        grant = yield _authorize(connection, name.facility, wanted | had)
-    except CommandError:
-        if len(wanted) == 1:
-            raise
-        grant = yield _authorize(connection, name.facility, {right} | had)  # the others may not be
-    if known is not None:
-        connection.session.withdraw(known)
-        connection.grants.pop(name.facility, None)  # it may have been revoked meanwhile
-    connection.grants[name.facility] = grant
-    if len(connection.grants) > MOST_GRANTS:
+def _ask(connection: Connection, name: Name, right: str, *, ahead: bool) -> Any:
+    wanted = {name.facility: {right}}
+    if ahead:
+        _look_ahead(connection, wanted)
+    [outcome, *_] = yield _authorize(connection, wanted)
+    if isinstance(outcome, Failure) and wanted[name.facility] != {right}:
+        # The others may not be granted.
+        [outcome] = yield _authorize(connection, {name.facility: {right}})
+    if isinstance(outcome, Failure):
+        as_command_error(outcome).raiseException()
+    _check(outcome, name, right)
+
+
+def _look_ahead(connection: Connection, wanted: dict[str, set[str]]) -> None:
+    """Add what the commands need that are waiting, so that the authorizer is asked once."""
+    for request in connection.waiting_subscribes():
+        if request.get("token"):
+            break  # rights may be asked for as the one behind it
+        try:
+            name = connection.protocol.known_name(connection, request.get("channel", ""))
+        except CommandError:
+            continue
+        if name is None:
+            continue
+        right, grant = f"subscribe-{name.audience}", connection.session.grants.get(name.facility)
+        if grant is not None and right in grant.rights:
+            continue
+        if name.facility in wanted or len(wanted) < MOST_TOGETHER:
+            wanted.setdefault(name.facility, set()).add(right)
+
+
+def _authorize(connection: Connection, wanted: Mapping[str, set[str]]) -> Deferred[Any]:
+    """Fire with a grant on each facility, or a ``Failure`` in its place."""
+    session, asked = connection.session, []
+    for facility, rights in wanted.items():
+        had = session.grants.get(facility)
+        both = rights if had is None else rights.union(had.rights)
+        asked.append(Asked(facility, tuple([each for each in _RIGHTS if each in both])))
+    answer = session.authorize_facilities(connection.handshake, asked, connection.known_as)
+    return answer.addCallbacks(_take, as_command_error, callbackArgs=(connection, wanted))
+
+
+def _take(outcomes: Sequence[Any], connection: Connection, wanted: Mapping[str, set[str]]) -> Any:
+    for (facility, rights), outcome in zip(wanted.items(), outcomes, strict=True):
+        if isinstance(outcome, Failure) and len(rights) == 1:
+            connection.refused.update({(facility, right): outcome for right in rights})
+    if len(connection.session.grants) > MOST_GRANTS:
         _forget_unused(connection)
-    grant.check(name, right)
-
-
-def _authorize(connection: Connection, facility: str, wanted: Collection[str]) -> Deferred[Grant]:
-    session = connection.session
-    asked = tuple([each for each in SUBSCRIBE_RIGHTS + PUBLISH_RIGHTS if each in wanted])
-    handshake = replace(
-        connection.handshake,
-        path=connection.config.websocket_url + quote(facility),
-        query="&".join(asked),
-        flags=asked,
-    )
-    grant = Grant(connection, facility)
-
-    def granted(admission: Any) -> Grant:
-        grant.identity, grant.rights = admission.identity, admission.rights
-        return grant
-
-    answer: Deferred[Any] = session.authorize(handshake, asked, grant)
-    return answer.addCallbacks(granted, as_command_error)
+    return outcomes
 
 
 def as_command_error(failure: Any) -> Any:
@@ -149,7 +138,7 @@ def as_command_error(failure: Any) -> Any:
 
 def _forget_unused(connection: Connection) -> None:
     used = {each.name.facility for each in connection.subscriptions.values()}
-    for facility, grant in list(connection.grants.items()):
-        if facility not in used and len(connection.grants) > MOST_GRANTS:
-            connection.session.withdraw(grant)
-            del connection.grants[facility]
+    grants = connection.session.grants
+    for facility in list(grants):
+        if facility not in used and len(grants) > MOST_GRANTS:
+            del grants[facility]

@@ -27,6 +27,7 @@ from ws4redis_tx.protocols.centrifuge.errors import CommandError, Ends
 from ws4redis_tx.protocols.centrifuge.names import Name
 from ws4redis_tx.protocols.centrifuge.rights import need
 from ws4redis_tx.protocols.centrifuge.wire.schema import Values
+from ws4redis_tx.revocation.session_index import NO_GRANTS
 
 if TYPE_CHECKING:
     from ws4redis_tx.protocols.centrifuge.connection import Connection
@@ -40,6 +41,7 @@ class TokenRight:
 
     __slots__ = ("_subscription", "admitted")
 
+    grants = NO_GRANTS
     part = True
 
     def __init__(self, subscription: Subscription) -> None:
@@ -153,9 +155,7 @@ class TokenRules:
     @inlineCallbacks
     def _drop_lost(self, connection: Connection, no_longer_claimed: set[str]) -> Any:
         """Unsubscribe what only the token before it gave."""
-        for grant in list(connection.grants.values()):
-            connection.session.withdraw(grant)
-        connection.grants.clear()
+        connection.session.grants.clear()
         for subscription in list(connection.subscriptions.values()):
             name = subscription.name
             lost = subscription.server_side and name.text in no_longer_claimed

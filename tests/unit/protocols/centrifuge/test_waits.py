@@ -188,7 +188,7 @@ class RevocationTests(WaitsTestCase):
         client.send("subscribe", channel=A)
         self.answer_all()
         number = client.send("publish", channel=A, data=1)  # asks for a right on the same facility
-        self.state().grants["a"].revoke()  # as a recheck does it
+        self.state().session.grants["a"].revoke()  # as a recheck does it
         self.answer_all()
         self.assertEqual([each.code for each in client.pushes], [2000])
         self.assertEqual(client.answers[number], {})
@@ -209,7 +209,7 @@ class RevocationTests(WaitsTestCase):
     def test_one_of_the_servers_subscriptions_is_taken_away_while_another_waits(self) -> None:
         query = "?facility=a&facility=kept&subscribe-broadcast"
         client = self.connect(query)
-        while "a" not in self.state().grants or not self.state().subscriptions:
+        while "a" not in self.state().session.grants or not self.state().subscriptions:
             self.answer()
         self.take_away(facility="a")
         self.answer_all()
