@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.python.failure import Failure
 
 from ws4redis_tx.core.errors import BrokerUnavailable, HookFailed, MessageRefused
 from ws4redis_tx.core.messages import ClientMessage
@@ -23,6 +25,7 @@ from ws4redis_tx.protocols.centrifuge.opening import connect
 from ws4redis_tx.protocols.centrifuge.presence import describe_client
 from ws4redis_tx.protocols.centrifuge.rights import ask_for, need
 from ws4redis_tx.protocols.centrifuge.subscription import (
+    Subscription,
     begin,
     fits,
     history_for,
@@ -43,27 +46,54 @@ def _name(connection: Connection, request: Values) -> Name | Deferred[Name]:
     return connection.protocol.read_name(connection, channel)
 
 
-@inlineCallbacks
-def _subscribe(connection: Connection, number: int, request: Values) -> Any:
-    name = yield _name(connection, request)
+def _subscribe(connection: Connection, number: int, request: Values) -> Deferred[None] | None:
+    """Most subscriptions are answered at once, and many come in a frame."""
+    name = _name(connection, request)
+    if isinstance(name, Deferred):
+        return name.addCallback(partial(_ask_to_subscribe, connection, number, request))
+    return _ask_to_subscribe(connection, number, request, name)
+
+
+def _ask_to_subscribe(
+    connection: Connection, number: int, request: Values, name: Name
+) -> Deferred[None] | None:
     if request.get("type"):
         raise CommandError(errors.NOT_AVAILABLE)
     asked = ask_for(connection, name, request)
     if asked is not None:
-        yield asked
+        return asked.addCallback(lambda _: _start(connection, number, request, name))
+    return _start(connection, number, request, name)
+
+
+def _start(
+    connection: Connection, number: int, request: Values, name: Name
+) -> Deferred[None] | None:
     subscription = begin(connection, name, request)
     try:
         answer = subscription.start(request)
-        if isinstance(answer, Deferred):
-            answer = yield answer
     except BaseException:
         connection.remove(subscription)
         raise
+    if isinstance(answer, Deferred):
+        return answer.addCallbacks(
+            partial(_subscribed, subscription, number), partial(_not_subscribed, subscription)
+        )
+    _subscribed(subscription, number, answer)
+    return None
+
+
+def _not_subscribed(subscription: Subscription, failure: Failure) -> Failure:
+    subscription.connection.remove(subscription)
+    return failure
+
+
+def _subscribed(subscription: Subscription, number: int, answer: Values) -> None:
     if not subscription.stands:
         raise CommandError(errors.DENIED)  # it was taken away meanwhile
-    connection.reply(
-        number, "subscribe", answer | connection.protocol.tokens.lifetime(subscription.expires)
-    )
+    connection = subscription.connection
+    if subscription.expires is not None:
+        answer = answer | connection.protocol.tokens.lifetime(subscription.expires)
+    connection.reply(number, "subscribe", answer)
     subscription.go_live()
 
 

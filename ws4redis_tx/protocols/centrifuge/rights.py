@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from ws4redis_tx.core.admission import Asked
@@ -61,8 +61,7 @@ def need(connection: Connection, name: Name, action: str) -> Deferred[Any] | Non
     refused = connection.refused.get((name.facility, right))
     if refused is not None:
         as_command_error(refused).raiseException()
-    asked: Deferred[Any] = _ask(connection, name, right, ahead=action == "subscribe")
-    return asked
+    return _ask(connection, name, right, ahead=action == "subscribe")
 
 
 def _check(grant: Any, name: Name, right: str) -> None:
@@ -73,18 +72,29 @@ def _check(grant: Any, name: Name, right: str) -> None:
         raise CommandError(DENIED)
 
 
-@inlineCallbacks
-def _ask(connection: Connection, name: Name, right: str, *, ahead: bool) -> Any:
+def _ask(connection: Connection, name: Name, right: str, *, ahead: bool) -> Deferred[None]:
     wanted = {name.facility: {right}}
     if ahead:
         _look_ahead(connection, wanted)
-    [outcome, *_] = yield _authorize(connection, wanted)
-    if isinstance(outcome, Failure) and wanted[name.facility] != {right}:
-        # The others may not be granted.
-        [outcome] = yield _authorize(connection, {name.facility: {right}})
-    if isinstance(outcome, Failure):
-        as_command_error(outcome).raiseException()
-    _check(outcome, name, right)
+    outcomes = _authorize(connection, wanted)
+    if wanted[name.facility] != {right}:
+        outcomes.addCallback(_ask_alone, connection, name, right)
+    return outcomes.addCallback(_conclude, name, right)
+
+
+def _ask_alone(
+    outcomes: Sequence[Any], connection: Connection, name: Name, right: str
+) -> Sequence[Any] | Deferred[Sequence[Any]]:
+    """Others that are wanted on the same facility may not be granted."""
+    if isinstance(outcomes[0], Failure):
+        return _authorize(connection, {name.facility: {right}})
+    return outcomes
+
+
+def _conclude(outcomes: Sequence[Any], name: Name, right: str) -> None:
+    if isinstance(outcomes[0], Failure):
+        as_command_error(outcomes[0]).raiseException()
+    _check(outcomes[0], name, right)
 
 
 def _look_ahead(connection: Connection, wanted: dict[str, set[str]]) -> None:

@@ -34,8 +34,16 @@ def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is not JSON")
 
 
-# A number's digits may be more than Python converts, and only small integers are ever used.
-_decoder = json.JSONDecoder(parse_int=str, parse_float=lambda digits: None, parse_constant=_refuse)
+class _Digits(str):
+    """A number as it was written: it may have more digits than Python converts."""
+
+    __slots__ = ()
+
+
+# Only integers are ever used.
+_decoder = json.JSONDecoder(
+    parse_int=_Digits, parse_float=lambda digits: ..., parse_constant=_refuse
+)
 _space = re.compile(r"[ \t\r\n]*")
 _text = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -66,12 +74,14 @@ class Json:
 
 def encode(values: Values, message: Message) -> bytes:
     parts: list[bytes] = []
-    for field in message.fields:
-        value = values.get(field.name)
-        if value or (field.kept and value is not None):
-            parts.append(b'"%b":%b' % (field.name.encode(), _value(value, field)))
-        elif value is not None and field.kind == MESSAGE:
-            parts.append(b'"%b":{}' % field.name.encode())
+    fields, keys = message.by_name, message.keys
+    for name, value in values.items():
+        if value:
+            parts.append(keys[name] + _value(value, fields[name]))
+        elif value is not None and fields[name].kind == MESSAGE:
+            parts.append(keys[name] + b"{}")
+        elif value is not None and fields[name].kept:
+            parts.append(keys[name] + _value(value, fields[name]))
     return b"{%b}" % b",".join(parts)
 
 
@@ -107,12 +117,54 @@ def decode(data: bytes, message: Message) -> Values:
     """Read one message. Fields that are not known are left out. Raises ``Malformed``."""
     try:
         source = data.decode()
-        values, end = _object(source, _skip(source, 0), message)
-        if _skip(source, end) != len(source):
-            raise Malformed("Something follows an object.")
+        try:
+            return _values(_decoder.decode(source), message)
+        except _Raw:
+            values, _ = _object(source, _skip(source, 0), message)
     except (ValueError, RecursionError, StopIteration) as error:
         raise Malformed("Not JSON.") from error
     return values
+
+
+class _Raw(Exception):
+    """A value is wanted as it was written."""
+
+
+def _values(found: Any, message: Message) -> Values:
+    """Read a message from what Python's decoder has made of it. Raises ``_Raw``."""
+    values: Values = {}
+    for name, value in _members_of(found):
+        field = message.by_name.get(name)
+        if field is None:
+            continue
+        kind = field.kind
+        if kind == RAW:
+            raise _Raw
+        if value is None:
+            continue
+        if kind == MESSAGE:
+            assert field.message is not None
+            values[name] = _values(value, field.message)
+        elif kind == MAP:
+            values[name] = {
+                _checked(key): _entry(each, field.message) for key, each in _members_of(value)
+            }
+        else:
+            values[name] = _scalar(value, kind)
+    return values
+
+
+def _entry(value: Any, message: Message | None) -> Any:
+    """The value of an entry of a map. Null is an empty one."""
+    if message is not None:
+        return _values({} if value is None else value, message)
+    return _scalar("" if value is None else value, TEXT)
+
+
+def _members_of(found: Any) -> Iterable[tuple[str, Any]]:
+    if not isinstance(found, dict):
+        raise Malformed("Not an object.")
+    return found.items()
 
 
 def check(source: str) -> None:
@@ -199,13 +251,18 @@ def _read(source: str, index: int, field: Field) -> tuple[Any, int]:
 
         return entries, _members(source, index, read)
     value, end = _decoder.raw_decode(source, index)
-    if kind == TEXT and source[index] == '"':
-        return _checked(value), end
-    if kind == FLAG and isinstance(value, bool):
-        return value, end
-    if kind in (NUMBER, SIGNED) and isinstance(value, str) and source[index] != '"':
-        return _number(value, signed=kind == SIGNED), end
-    raise Malformed(f"{field.name} has another type.")
+    return _scalar(value, kind), end
+
+
+def _scalar(value: Any, kind: int) -> Any:
+    if isinstance(value, _Digits):
+        if kind in (NUMBER, SIGNED):
+            return _number(value, signed=kind == SIGNED)
+    elif kind == TEXT and isinstance(value, str):
+        return _checked(value)
+    elif kind == FLAG and isinstance(value, bool):
+        return value
+    raise Malformed("A field has another type.")
 
 
 def _number(digits: str, *, signed: bool) -> int:

@@ -38,6 +38,8 @@ class Message:
         self.fields = fields
         self.by_name = {each.name: each for each in fields}
         self.by_number = {each.number: each for each in fields}
+        self.keys = {each.name: b'"%b":' % each.name.encode() for each in fields}
+        """How a member of a JSON object begins."""
 
 
 EMPTY = Message()
