@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from twisted.internet.defer import Deferred, inlineCallbacks, succeed
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from ws4redis_tx.config.server_config import ServerConfig
@@ -26,6 +26,7 @@ from ws4redis_tx.protocols.centrifuge.wire.codec import PushCodec
 from ws4redis_tx.protocols.centrifuge.wire.schema import Malformed, Values
 from ws4redis_tx.protocols.interfaces import ISession
 from ws4redis_tx.revocation.packing import Packed, unpack
+from ws4redis_tx.scheduling.deferreds import waits
 
 if TYPE_CHECKING:
     from ws4redis_tx.protocols.centrifuge.protocol import CentrifugeProtocol
@@ -129,14 +130,14 @@ class Connection:
 
     # What the client sends
 
-    def received(self, payload: bytes) -> Deferred[None]:
-        """Take what a frame holds. Fires when all of it is done with."""
+    def received(self, payload: bytes) -> Deferred[None] | None:
+        """Take what a frame holds. Fires when all of it is done with; ``None``: it is."""
         if len(payload) > MOST_BYTES:
             self.session.close(1009, "A frame has at most 64 KiB.")
-            return succeed(None)
-        waiting = self._waiting
-        if waiting is None:
-            waiting = self._waiting = deque()
+            return None
+        if self._waiting is None:
+            self._waiting = deque()
+        waiting, before = self._waiting, len(self._waiting)
         try:
             for command in self.codec.format.read(payload):
                 if command:
@@ -145,18 +146,21 @@ class Connection:
                     waiting.append(None)
         except Malformed:
             waiting.append(None)
-        if len(waiting) > 1 and not self.session.within_rate(messages=len(waiting) - 1):
+        more = len(waiting) - before - 1
+        if more > 0 and not self.session.within_rate(messages=more):
             waiting.clear()
+        if not self._running:
+            self._run()
+        if self._waiting is None:
+            return None
         done: Deferred[None] = Deferred()
         waiting.append(done)
-        if not self._running:
-            self._running = True
-            self._run(waiting).addErrback(self.session.fail, "A client's command failed")
         return done
 
-    @inlineCallbacks
-    def _run(self, waiting: deque[Values | Deferred[None] | None]) -> Any:
+    def _run(self, _: object = None) -> None:
         """Carry out the commands that wait, one after the other."""
+        self._running = True
+        waiting = self._waiting
         while waiting:
             command = waiting.popleft()
             if isinstance(command, Deferred):
@@ -166,33 +170,41 @@ class Connection:
             if self.session.ended or self.session.outbox.closed or self.over:
                 continue
             number, name = self._judge(command)
-            if not name:
+            if command is None or not name:
                 self.flush()
                 self.disconnect(errors.BAD)
                 continue
-            assert command is not None
+            if name not in ("connect", "subscribe"):
+                self.flush()  # before what the command may have sent at once
             try:
-                if name not in ("connect", "subscribe"):
-                    self.flush()  # before what the command may have sent at once
                 answer = COMMANDS[name](self, number, command[name])
-                if isinstance(answer, Deferred):
-                    if not answer.called or answer.paused:
-                        self.flush()
-                    yield answer
-            except Ends as end:
-                self.flush()
-                self.disconnect(end.disconnection)
-            except Exception as error:
-                self.refuse(number, self.error_for(name, error))
+            except Exception:
+                self._failed(Failure(), number, name)
+                continue
+            if isinstance(answer, Deferred):
+                answer.addErrback(self._failed, number, name)
+                if waits(answer):
+                    self.flush()
+                    answer.addCallback(self._run)
+                    answer.addErrback(self.session.fail, "A client's command failed")
+                    return
+        self.flush()
         self._waiting, self._running = None, False
         self.known_as, self.refused = None, {}
 
-    def error_for(self, name: str, raised: Exception) -> errors.Error:
-        """What a command is answered that has raised this just now."""
-        if isinstance(raised, CommandError):
-            return raised.error
-        if not isinstance(raised, BrokerUnavailable):
-            self.protocol.failed(f"The command {name} of a client failed", Failure())
+    def _failed(self, failure: Failure, number: int, name: str) -> None:
+        if isinstance(failure.value, Ends):
+            self.flush()
+            self.disconnect(failure.value.disconnection)
+        else:
+            self.refuse(number, self.error_for(name, failure))
+
+    def error_for(self, name: str, failure: Failure) -> errors.Error:
+        """What a command is answered that has failed."""
+        if isinstance(failure.value, CommandError):
+            return failure.value.error
+        if not isinstance(failure.value, BrokerUnavailable):
+            self.protocol.failed(f"The command {name} of a client failed", failure)
         return errors.INTERNAL
 
     def _judge(self, command: Values | None) -> tuple[int, str]:

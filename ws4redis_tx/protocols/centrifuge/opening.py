@@ -7,9 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from twisted.internet.defer import inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.python.failure import Failure
 
+from ws4redis_tx.core.admission import Admission
 from ws4redis_tx.core.errors import BrokerUnavailable, Denied, is_permission_denied
+from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.names import SUBSCRIBE_RIGHTS
 from ws4redis_tx.protocols.centrifuge import errors
 from ws4redis_tx.protocols.centrifuge.errors import CommandError, Ends
@@ -24,34 +27,25 @@ REFUSED_TIMEOUT = 5.0
 """Seconds after an error for ``connect``, until the connection ends."""
 
 
-@inlineCallbacks
-def connect(connection: Connection, number: int, request: Values) -> Any:
+def connect(connection: Connection, number: int, request: Values) -> Deferred[None]:
     connection.connected = True
     connection.stop_timer("stale")
-    try:
-        yield _identify(connection, request)
-        subscriptions, answers = yield _subscribe(connection, request)
-    except Ends:
-        raise
-    except Exception as raised:
-        error = connection.error_for("connect", raised)
-        if error.temporary:
-            yield connection.protocol.late(connection)
-        connection.refuse(number, error)
-        connection.over = connection.answered = True
-        seconds = min(REFUSED_TIMEOUT, connection.config.centrifuge_connect_timeout)
-        connection.set_timer("refused", seconds, connection.disconnect, errors.STALE)
-        return
-    subscriptions = [each for each in subscriptions if each.stands]
-    answers = {each.name.text: answers[each.name.text] for each in subscriptions}
-    config = connection.config
-    answer: Values = {
-        "client": connection.client,
-        "version": connection.protocol.version,
-        "subs": answers,
-    }
+    done: Deferred[Any] = maybeDeferred(_identify, connection, request)
+    done.addCallback(_subscribe, connection, request)
+    both = connection, number
+    return done.addCallbacks(_answer, _refuse, callbackArgs=both, errbackArgs=both)
+
+
+def _answer(
+    begun: tuple[list[Subscription], dict[str, Values]], connection: Connection, number: int
+) -> None:
+    subscriptions = [each for each in begun[0] if each.stands]
+    answers = {each.name.text: begun[1][each.name.text] for each in subscriptions}
+    answer: Values = {"client": connection.client, "version": connection.protocol.version}
+    if answers:
+        answer["subs"] = answers
     if not connection.websocket_pings:
-        answer |= {"ping": max(1, round(config.centrifuge_ping)), "pong": True}
+        answer |= {"ping": max(1, round(connection.config.centrifuge_ping)), "pong": True}
     answer |= connection.protocol.tokens.lifetime(connection.expires)
     answer |= connection.stream or {}
     connection.reply(number, "connect", answer)
@@ -64,39 +58,68 @@ def connect(connection: Connection, number: int, request: Values) -> Any:
 
 
 @inlineCallbacks
-def _identify(connection: Connection, request: Values) -> Any:
+def _refuse(failure: Failure, connection: Connection, number: int) -> Any:
+    if failure.check(Ends):
+        return failure
+    error = connection.error_for("connect", failure)
+    if error.temporary:
+        yield connection.protocol.late(connection)
+    connection.refuse(number, error)
+    connection.over = connection.answered = True
+    seconds = min(REFUSED_TIMEOUT, connection.config.centrifuge_connect_timeout)
+    connection.set_timer("refused", seconds, connection.disconnect, errors.STALE)
+
+
+def _identify(connection: Connection, request: Values) -> Deferred[None]:
     token = request.get("token", "")
-    connection.handshake = handshake = replace(connection.handshake, credential=token)
+    handshake = connection.handshake
     if token:
+        handshake = connection.handshake = replace(handshake, credential=token)
         connection.protocol.tokens.connect(connection, token)
     heard = connection.session.revocation
-    try:
-        admission = yield connection.session.authorize(handshake, ())
-    except Denied as denied:
-        if denied.status >= 500:
-            raise CommandError(errors.TOO_MANY) from None
-        known = connection.protocol.tokens.error(denied)
-        if known is not None:
-            raise known from None
-        raise CommandError(errors.UNAUTHORIZED if denied.status == 401 else errors.DENIED) from None
-    except BrokerUnavailable:
-        raise CommandError(errors.TOO_MANY) from None
-    except Exception as error:
-        if is_permission_denied(error):
-            raise CommandError(errors.DENIED) from None
-        raise
+    answer: Deferred[Any] = connection.session.authorize(handshake, ())
+    return answer.addCallbacks(
+        _identified,
+        _not_identified,
+        callbackArgs=(connection, handshake, heard),
+        errbackArgs=(connection,),
+    )
+
+
+def _identified(
+    admission: Admission, connection: Connection, handshake: Handshake, heard: int
+) -> None:
     connection.identity, connection.known_as = admission.identity, (heard, admission)
     if admission.redeemed:
         connection.handshake = replace(handshake, redeemed=admission.redeemed)
 
 
+def _not_identified(failure: Failure, connection: Connection) -> Failure:
+    error = failure.value
+    if isinstance(error, BrokerUnavailable) or (isinstance(error, Denied) and error.status >= 500):
+        raise CommandError(errors.TOO_MANY) from None
+    if isinstance(error, Denied):
+        known = connection.protocol.tokens.error(error)
+        if known is not None:
+            raise known from None
+        raise CommandError(errors.UNAUTHORIZED if error.status == 401 else errors.DENIED) from None
+    if is_permission_denied(error):
+        raise CommandError(errors.DENIED) from None
+    return failure
+
+
+def _subscribe(_: object, connection: Connection, request: Values) -> Any:
+    resumed = request.get("subs", {})
+    names = list(_names(connection, resumed))
+    return _begin(connection, names, resumed) if names else ([], {})
+
+
 @inlineCallbacks
-def _subscribe(connection: Connection, request: Values) -> Any:
+def _begin(connection: Connection, names: list[tuple[str, bool]], resumed: Values) -> Any:
     """Begin the server-side subscriptions, and fire with them and their answers."""
     subscriptions: list[Subscription] = []
     answers: dict[str, Values] = {}
-    resumed = request.get("subs", {})
-    for name, strict in _names(connection, resumed):
+    for name, strict in names:
         if name in answers:
             continue
         try:

@@ -188,8 +188,8 @@ class CentrifugeProtocol:
         for each in tuple(self._connections):
             fall_back(each)
 
-    def received(self, session: ISession, payload: bytes) -> Deferred[None]:
-        received: Deferred[None] = session.state.received(payload)
+    def received(self, session: ISession, payload: bytes) -> Deferred[None] | None:
+        received: Deferred[None] | None = session.state.received(payload)
         return received
 
     def close_code(self, code: int, reason: str) -> tuple[int, str]:
