@@ -27,11 +27,15 @@ from benchmarks.report import Figure, Report, Scale, main
 from benchmarks.servers import FACILITY, Server, Site, Twistd
 
 RATE = 20.0
-FIVE = (
-    "user:notifications", "broadcast:news", "group:everyone:team", "session:tasks", "broadcast:chat",
-)  # fmt: skip
-FIVE_SHARED = tuple(f"broadcast:facility{number}" for number in range(5))
-"""For clients whom no site knows: they have no groups."""
+FIVE = tuple(f"broadcast:facility{number}" for number in range(5))
+OWN = (
+    "user:notifications",
+    "session:tasks",
+    "group:everyone:team",
+    "broadcast:news",
+    "broadcast:chat",
+)
+"""Two of these are the visitor's own: Redis subscribes to them."""
 
 
 class KeepingCentrifugeTwistd(CentrifugeTwistd):
@@ -100,12 +104,14 @@ def fan_out(report: Report, site: Site, number: int, seconds: float) -> None:
 def connecting(report: Report, site: Site, number: int) -> None:
     bare = "without a site"
     classic, five = "a classic handshake", "connect with 5 subscriptions"
+    own = f"{five}, 2 of them to the visitor's own channels"
     token, peer = "connect with a token and 1 subscription", CentrifugoRedis.name
     servers: dict[str, Callable[[], Server]] = {
         classic: partial(Twistd, site=site),
         five: partial(CentrifugeTwistd, names=FIVE, site=site),
         f"{classic}, {bare}": Twistd,
-        f"{five}, {bare}": partial(CentrifugeTwistd, names=FIVE_SHARED),
+        f"{five}, {bare}": partial(CentrifugeTwistd, names=FIVE),
+        own: partial(CentrifugeTwistd, names=OWN, site=site),
         token: partial(CentrifugeTwistd, tokens=True, site=site),
     }
     with ExitStack() as stack:
@@ -130,7 +136,7 @@ def connecting(report: Report, site: Site, number: int) -> None:
 def memory(report: Report, site: Site, number: int) -> None:
     name = "a connection with 5 channels"
     measures: dict[str, Callable[[], dict[str, float]]] = {
-        name: lambda: kept(partial(CentrifugeTwistd, names=FIVE, site=site), number)
+        name: lambda: kept(partial(CentrifugeTwistd, names=OWN, site=site), number)
     }
     if report.scale.peers:
         peer = "a connection to Centrifugo with 1 channel"

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from django.core.handlers.wsgi import WSGIRequest
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.python.failure import Failure
 
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.admission import Admission, Asked, Identity, check_granted, default_policy
+from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
-from ws4redis_tx.core.tokens import Tokens
+from ws4redis_tx.core.tokens import TokenInvalid, Tokens, identity_of_claims, issued_of_claims
 from ws4redis_tx.django import memberof
 from ws4redis_tx.django.databases import OutageLog, close_broken, tidy
 from ws4redis_tx.django.sharing import fetch_for
 from ws4redis_tx.django.visitors import Visitor, denials, expiry_of, request_on
 from ws4redis_tx.threads.lookups import Lookups
+from ws4redis_tx.tickets import shows_token
 
 _THREADS = 2
 
@@ -59,19 +62,31 @@ class DjangoAuthorizer:
         self._tokens = tokens
 
     def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Deferred[Admission]:
-        visitor = Visitor(handshake, rights, self._tokens)
-        if visitor.is_at_hand and (not rights or _callback() is None):
-            return maybeDeferred(self._look_up, visitor)
-        return self._ask(visitor)
+        if shows_token(handshake) and _needs_nothing(rights):
+            return maybeDeferred(self._admit_by_token, handshake, rights)
+        return self._ask(Visitor(handshake, rights, self._tokens))
 
     def authorize_facilities(
         self, handshake: Handshake, asked: Sequence[Asked], known: Admission | None = None
     ) -> Deferred[list[Admission | Failure]]:
+        if known is not None and self._is_enough(known, asked):
+            return succeed([_by_default_policy(known, rights) for _, rights in asked])
         answer = partial(self._answer_each, asked)
-        visitor = Visitor(handshake, (), self._tokens, answer, known)
-        if visitor.is_at_hand and _callback() is None:
-            return maybeDeferred(self._look_up, visitor)
-        return self._ask(visitor)
+        return self._ask(Visitor(handshake, (), self._tokens, answer, known))
+
+    def _admit_by_token(self, handshake: Handshake, rights: Sequence[str]) -> Admission:
+        claims = self._tokens.connection(handshake.credential, recheck=handshake.recheck)
+        if claims.tenant:
+            raise TokenInvalid("tenant", "names one, and this site has none")
+        identity, issued = identity_of_claims(claims), issued_of_claims(claims)
+        return Admission(identity, default_policy(rights), None, issued=issued)
+
+    def _is_enough(self, known: Admission, asked: Sequence[Asked]) -> bool:
+        """Whether the default policy alone decides."""
+        if known.redeemed or not _needs_nothing(("any",)):
+            return False
+        rights = [right for each in asked for right in each.rights]
+        return known.request is None or not self._foreign_groups.may_be_told(known.request, rights)
 
     def call(
         self, handshake: Handshake, function: Callable[..., Any], *arguments: Any
@@ -182,6 +197,18 @@ class DjangoAuthorizer:
             except ValueError as error:
                 raise ValueError(f"{_returned(granted)}: {error}") from None
         return granted
+
+
+def _needs_nothing(rights: Sequence[str]) -> bool:
+    """Whether the site's code is not asked about these rights of a visitor who is known."""
+    return not (rights and _callback()) and not django_settings.has_tenants()
+
+
+def _by_default_policy(known: Admission, rights: tuple[str, ...]) -> Admission | Failure:
+    try:
+        return replace(known, rights=default_policy(rights))
+    except Denied:
+        return Failure()
 
 
 def _callback() -> Callable[..., Any] | None:

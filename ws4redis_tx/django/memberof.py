@@ -28,9 +28,15 @@ class ForeignGroups:
         self._reactor = reactor
         self._told = False
 
+    def may_be_told(self, request: Any, rights: Iterable[str]) -> bool:
+        """Whether there may be a line. Does not query the database."""
+        if self._told or not any(right.endswith("-group") for right in rights):
+            return False
+        return KEY in request.session
+
     def look(self, request: Any, identity: Identity, rights: Iterable[str]) -> None:
         """Called in the thread of a lookup. Queries the database only if there may be a line."""
-        if self._told or not any(right.endswith("-group") for right in rights):
+        if not self.may_be_told(request, rights):
             return
         names = _foreign(request, identity)
         if names:

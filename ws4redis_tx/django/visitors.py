@@ -87,7 +87,9 @@ class Visitor:
         their admission.
         """
         # An earlier answer about them. One with a ticket does not tell what the ticket grants.
-        self._known = known if known is not None and not handshake.redeemed else None
+        self._known: Admission | None = None
+        if known is not None and known.request is not None and not known.redeemed:
+            self._known = known
         self.handshake = handshake
         self.rights = rights
         self._tokens = tokens
@@ -98,12 +100,6 @@ class Visitor:
         self.ticket: Ticket | None = None
         self.fetched: Fetched | None = None
         """``None`` until somebody tries to fetch something. Any thread may set it at any time."""
-
-    @property
-    def is_at_hand(self) -> bool:
-        """Whether they are identified without a look at a database, Redis, or the site's code."""
-        known = self._known is not None or shows_token(self.handshake)
-        return known and not django_settings.has_tenants()
 
     def ask_tenant(self) -> None:
         """Make the request, and ask whose site it is for. Comes first, once: the site's callable

@@ -43,6 +43,9 @@ class ISession(Protocol):
     ``authorize_facilities`` begins with an empty one, and may take from it what nobody needs.
     """
 
+    admitted: Any
+    """The ``revocation.session_index.AdmissionRecord``, after ``authorize``."""
+
     transport: Any
     """The client's ``sessions.interfaces.ITransport``."""
 

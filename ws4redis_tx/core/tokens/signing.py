@@ -27,6 +27,9 @@ _ALGORITHM = "HS256"
 _REMEMBERED = 256  # tokens
 
 
+_decoder = json.JSONDecoder(parse_float=finite, parse_constant=finite)
+
+
 class Tokens:
     """Verifies tokens that were signed with one of ``secrets``, and signs with the first.
 
@@ -83,9 +86,7 @@ class Tokens:
         if not text.isascii():
             raise TokenInvalid("form", "is not that of a JSON Web Token")
         try:
-            claims = json.loads(
-                self._verified_payload(text), parse_float=finite, parse_constant=finite
-            )
+            claims = _decoder.decode(self._verified_payload(text).decode())
         except (RecursionError, ValueError):
             raise TokenInvalid("form", "is not JSON") from None
         if not isinstance(claims, dict):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -41,10 +40,10 @@ class Connection:
     """A session's ``state``. Small, as there is one for each client."""
 
     __slots__ = (
-        "_messages", "_packed", "_running", "_timers", "_waiting", "aliases", "answered", "claimed",
-        "client", "codec", "connected", "expires", "feed", "identity", "info", "known", "known_as",
-        "over", "pinged", "protocol", "refused", "session", "stream", "subscriptions",
-        "websocket_pings",
+        "_handshake", "_messages", "_packed", "_running", "_timers", "_waiting", "aliases",
+        "answered", "claimed", "client", "codec", "connected", "expires", "feed", "identity",
+        "info", "known", "known_as", "over", "pinged", "protocol", "refused", "session", "stream",
+        "subscriptions", "websocket_pings",
     )  # fmt: skip
 
     def __init__(
@@ -52,10 +51,11 @@ class Connection:
     ) -> None:
         self.protocol = protocol
         self.session = session
+        # The handshake, packed when the first commands are done with.
+        self._handshake: Handshake | None = session.handshake
         self._packed: Packed
         self.codec = codec
         self.feed: MultiplexedFeed = feed
-        self.handshake = replace(session.handshake, websocket_url=self.config.websocket_url)
         self.client = str(uuid4())
         """The id by which others know this connection."""
         self.identity: Identity = ANONYMOUS
@@ -108,11 +108,18 @@ class Connection:
     @property
     def handshake(self) -> Handshake:
         """As if it were one of the classic protocol. Kept in little memory."""
-        return unpack(self._packed)
+        return self._handshake or unpack(self._packed)
 
     @handshake.setter
     def handshake(self, handshake: Handshake) -> None:
-        self._packed = self.protocol.packer.pack(handshake)
+        self._handshake = handshake
+
+    def _pack(self) -> None:
+        if self._handshake is not None and self.answered:
+            admitted = self.session.admitted
+            packed = None if admitted is None else admitted.packed
+            self._packed = packed or self.protocol.packer.pack(self._handshake)
+            self._handshake = None
 
     @property
     def namespace(self) -> Namespace:
@@ -190,7 +197,10 @@ class Connection:
                     return
         self.flush()
         self._waiting, self._running = None, False
-        self.known_as, self.refused = None, {}
+        self.known_as = None
+        if self.refused:
+            self.refused = {}
+        self._pack()
 
     def _failed(self, failure: Failure, number: int, name: str) -> None:
         if isinstance(failure.value, Ends):

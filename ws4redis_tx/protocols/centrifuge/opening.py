@@ -72,9 +72,10 @@ def _refuse(failure: Failure, connection: Connection, number: int) -> Any:
 
 def _identify(connection: Connection, request: Values) -> Deferred[None]:
     token = request.get("token", "")
-    handshake = connection.handshake
+    url = connection.config.websocket_url
+    handshake = replace(connection.handshake, websocket_url=url, credential=token)
+    connection.handshake = handshake
     if token:
-        handshake = connection.handshake = replace(handshake, credential=token)
         connection.protocol.tokens.connect(connection, token)
     heard = connection.session.revocation
     answer: Deferred[Any] = connection.session.authorize(handshake, ())

@@ -135,7 +135,8 @@ class CentrifugeProtocol:
             format = "protobuf" if kind.startswith("application/octet-stream") else "json"
         elif handshake.path == f"{self.path}websocket" and not handshake.events:
             chosen = [each for each in handshake.subprotocols if each in _SUBPROTOCOLS]
-            session.handshake = replace(handshake, subprotocols=tuple(chosen[:1]))
+            if handshake.subprotocols:
+                session.handshake = replace(handshake, subprotocols=tuple(chosen[:1]))
             format = _SUBPROTOCOLS[chosen[0]] if chosen else _format_in(handshake.query)
         else:
             raise Denied(404, f"There is nothing here. Clients connect at {self.path}websocket.")
