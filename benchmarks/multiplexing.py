@@ -19,7 +19,7 @@ import valkey
 from benchmarks.driving import audiences
 from benchmarks.handshakes import opened_anew
 from benchmarks.history import CHANNEL, HISTORY, KEPT, publish
-from benchmarks.memory import AT_ONCE, kept
+from benchmarks.memory import kept
 from benchmarks.opening import Opening
 from benchmarks.peers.centrifugo import CentrifugoHistory, CentrifugoRedis
 from benchmarks.peers.ours import CentrifugeTwistd
