@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -206,9 +205,10 @@ def _needs_nothing(rights: Sequence[str]) -> bool:
 
 def _by_default_policy(known: Admission, rights: tuple[str, ...]) -> Admission | Failure:
     try:
-        return replace(known, rights=default_policy(rights))
+        granted = default_policy(rights)
     except Denied:
         return Failure()
+    return Admission(known.identity, granted, known.request, known.expires, issued=known.issued)
 
 
 def _callback() -> Callable[..., Any] | None:

@@ -166,6 +166,8 @@ class Revocations:
         admitted = session.admitted
         if admitted is None or not is_same_visitor(admitted.identity, grant.identity):
             raise Denied(403, "This is not allowed any more.", detail="the visitor is another one")
+        if sequence == self.sequence:
+            return
         said = [e for e in self._since(sequence) if e.concerns(grant.identity, grant.facility)]
         if any(each.verb != RECHECK for each in said):
             raise Denied(403, "This is not allowed any more.", detail="it was disconnected")

@@ -219,8 +219,11 @@ class Connection:
 
     def _judge(self, command: Values | None) -> tuple[int, str]:
         """The number and the name of a command that may come now, or ``""``."""
-        name = next((each for each in COMMANDS if each in command), "") if command else ""
-        number = command.get("id", 0) if command else 0
+        if not command:
+            return 0, ""
+        number, name = command.get("id", 0), "subscribe"
+        if name not in command or len(command) > 2:
+            name = next((each for each in COMMANDS if each in command), "")
         numbered = 0 < number < _LONGEST_ID or (name == "send" and not number)
         return number, name if numbered and self.connected != (name == "connect") else ""
 

@@ -103,17 +103,17 @@ class Subscription:
         """
         connection = self.connection
         broker, feed = connection.broker, connection.feed
-        feed.catch(self.channel, self)
         listening: list[Deferred[None]] = []
         has_presence = connection.protocol.has_presence(self.name)
         if self.history is None or has_presence:
             self.sides = (connection.protocol.side_of(self.channel),)
-            if has_presence:
-                feed.catch(self.sides[0], self)
             listening.append(broker.listen(self.sides[0], feed))
         listening.append(broker.listen(self.channel, feed))
         if self.history is None and not any(map(waits, listening)):
             return _PLAIN_RECOVERY if request.get("recover") else {}
+        feed.catch(self.channel, self)  # before anything can arrive
+        if has_presence:
+            feed.catch(self.sides[0], self)
         return self._wait(listening, request)
 
     def _under_its_name(self, publication: Publication) -> Publication:
@@ -275,8 +275,10 @@ def begin(
     if request.get("token"):
         claims = connection.protocol.tokens.subscription(connection, name, request["token"])
     channel = connection.protocol.channel_of(name, connection)
-    if any(each.channel == channel for each in connection.subscriptions.values()):
-        raise CommandError(ALREADY_SUBSCRIBED)
+    if connection.protocol.has_aliases:  # two names may mean one channel
+        others = connection.subscriptions.values()
+        if any(each.channel == channel for each in others):
+            raise CommandError(ALREADY_SUBSCRIBED)
     history = history_for(connection, name)
     subscription = Subscription(connection, name, channel, history, server_side=server_side)
     if claims is not None:

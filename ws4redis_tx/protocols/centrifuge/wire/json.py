@@ -44,6 +44,7 @@ class _Digits(str):
 _decoder = json.JSONDecoder(
     parse_int=_Digits, parse_float=lambda digits: ..., parse_constant=_refuse
 )
+_scan = _decoder.scan_once  # type: ignore[attr-defined]
 _space = re.compile(r"[ \t\r\n]*")
 _text = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -117,10 +118,14 @@ def decode(data: bytes, message: Message) -> Values:
     """Read one message. Fields that are not known are left out. Raises ``Malformed``."""
     try:
         source = data.decode()
+        start = 0 if source.startswith("{") else _skip(source, 0)
+        found, end = _scan(source, start)
+        if end != len(source) and _skip(source, end) != len(source):
+            raise Malformed("Something follows an object.")
         try:
-            return _values(_decoder.decode(source), message)
+            return _values(found, message)
         except _Raw:
-            values, _ = _object(source, _skip(source, 0), message)
+            values, _ = _object(source, start, message)
     except (ValueError, RecursionError, StopIteration) as error:
         raise Malformed("Not JSON.") from error
     return values
@@ -133,22 +138,21 @@ class _Raw(Exception):
 def _values(found: Any, message: Message) -> Values:
     """Read a message from what Python's decoder has made of it. Raises ``_Raw``."""
     values: Values = {}
+    fields = message.by_name
     for name, value in _members_of(found):
-        field = message.by_name.get(name)
+        field = fields.get(name)
         if field is None:
             continue
-        kind = field.kind
+        _, _, kind, inner, _ = field
         if kind == RAW:
             raise _Raw
         if value is None:
             continue
         if kind == MESSAGE:
-            assert field.message is not None
-            values[name] = _values(value, field.message)
+            assert inner is not None
+            values[name] = _values(value, inner)
         elif kind == MAP:
-            values[name] = {
-                _checked(key): _entry(each, field.message) for key, each in _members_of(value)
-            }
+            values[name] = {_checked(key): _entry(each, inner) for key, each in _members_of(value)}
         else:
             values[name] = _scalar(value, kind)
     return values
@@ -224,7 +228,7 @@ def _members(source: str, index: int, read: Callable[[str, int], int]) -> int:
 
 
 def _end(source: str, index: int) -> int:
-    end: int = _decoder.raw_decode(source, index)[1]
+    end: int = _scan(source, index)[1]
     return end
 
 
@@ -250,7 +254,7 @@ def _read(source: str, index: int, field: Field) -> tuple[Any, int]:
             return end
 
         return entries, _members(source, index, read)
-    value, end = _decoder.raw_decode(source, index)
+    value, end = _scan(source, index)
     return _scalar(value, kind), end
 
 
