@@ -147,7 +147,6 @@ class IdentityTests(TokenTestCase):
             admission = yield self.ask(credential)
             self.assertEqual(admission.rights, ())
             self.assertIsNotNone(admission.identity.username)
-            self.assertIsNotNone(admission.request.user)
         self.assertEqual(self.asked, [])
 
     @inlineCallbacks

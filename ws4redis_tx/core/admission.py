@@ -52,7 +52,8 @@ ANONYMOUS = Identity()
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """An authorizer's answer: the visitor, their rights, and the request for the subscriber.
+    """An authorizer's answer: the visitor, their rights, and the request for the subscriber; it may
+    be ``None`` where there is no facility.
 
     ``expires`` is the end of the visitor's session in seconds since the epoch, ``None`` if it is
     unknown. The authorizer is asked again at that time.
@@ -240,6 +241,19 @@ def lost(then: Identity, rights: Iterable[str], now: Admission) -> str:
     return ""
 
 
+def by_default_policy(known: Admission, asked: Iterable[Asked]) -> list[Admission | Exception]:
+    """What the default policy grants on each facility a visitor who is known."""
+    return [_by_default_policy(known, rights) for _, rights in asked]
+
+
+def _by_default_policy(known: Admission, rights: Sequence[str]) -> Admission | Exception:
+    try:
+        granted = default_policy(rights)
+    except Denied as denied:
+        return denied
+    return Admission(known.identity, granted, known.request, known.expires, issued=known.issued)
+
+
 class AnonymousAuthorizer:
     """The authorizer of a server that knows no visitors. It grants by the default policy."""
 
@@ -249,3 +263,8 @@ class AnonymousAuthorizer:
     def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Admission:
         request = PlainRequest(handshake.path_info, ANONYMOUS)
         return Admission(ANONYMOUS, default_policy(rights), request)
+
+    def authorize_facilities(
+        self, handshake: Handshake, asked: Sequence[Asked], known: Admission | None = None
+    ) -> list[Admission | Exception]:
+        return by_default_policy(known or self.authorize(handshake, ()), asked)

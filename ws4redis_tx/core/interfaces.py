@@ -14,7 +14,6 @@ from ws4redis_tx.core.messages import PersistedMessage, Publication
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
-    from twisted.python.failure import Failure
 
     from ws4redis_tx.core.admission import Admission, Asked, Identity
     from ws4redis_tx.core.handshake import Handshake
@@ -174,9 +173,9 @@ class IFacilitiesAuthorizer(IAuthorizer, Protocol):
 
     def authorize_facilities(
         self, handshake: Handshake, asked: Sequence[Asked], known: Admission | None = None
-    ) -> Deferred[Sequence[Admission | Failure]]:
-        """Answer for each, in order, as ``authorize`` does about ``handshake.on_facility(…)``. It
-        fails if the visitor cannot be identified.
+    ) -> Deferred[Sequence[Admission | Exception]] | Sequence[Admission | Exception]:
+        """Answer for each, in order, as ``authorize`` does about ``handshake.on_facility(…)``; an
+        exception stands for a failure. It fails if the visitor cannot be identified.
 
         :param known: its answer of just now to this handshake: who the visitor is need not be
             looked up again.

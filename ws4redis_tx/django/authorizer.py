@@ -8,12 +8,17 @@ from functools import partial
 from typing import Any
 
 from django.core.handlers.wsgi import WSGIRequest
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.python.failure import Failure
+from twisted.internet.defer import Deferred, maybeDeferred
 
 from ws4redis_tx.config import django_settings
-from ws4redis_tx.core.admission import Admission, Asked, Identity, check_granted, default_policy
-from ws4redis_tx.core.errors import Denied
+from ws4redis_tx.core.admission import (
+    Admission,
+    Asked,
+    Identity,
+    by_default_policy,
+    check_granted,
+    default_policy,
+)
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
 from ws4redis_tx.core.tokens import TokenInvalid, Tokens, identity_of_claims, issued_of_claims
@@ -67,9 +72,9 @@ class DjangoAuthorizer:
 
     def authorize_facilities(
         self, handshake: Handshake, asked: Sequence[Asked], known: Admission | None = None
-    ) -> Deferred[list[Admission | Failure]]:
+    ) -> Deferred[Any] | list[Admission | Exception]:
         if known is not None and self._is_enough(known, asked):
-            return succeed([_by_default_policy(known, rights) for _, rights in asked])
+            return by_default_policy(known, asked)
         answer = partial(self._answer_each, asked)
         return self._ask(Visitor(handshake, (), self._tokens, answer, known))
 
@@ -139,10 +144,10 @@ class DjangoAuthorizer:
 
     def _answer_each(
         self, asked: Sequence[Asked], visitor: Visitor, identity: Identity
-    ) -> list[Admission | Failure]:
+    ) -> list[Admission | Exception]:
         return [self._answer(each, visitor, identity) for each in asked]
 
-    def _answer(self, asked: Asked, visitor: Visitor, identity: Identity) -> Admission | Failure:
+    def _answer(self, asked: Asked, visitor: Visitor, identity: Identity) -> Admission | Exception:
         try:
             request = visitor.request
             if visitor.ticket is not None:
@@ -151,8 +156,8 @@ class DjangoAuthorizer:
                 request = request_on(request, visitor.handshake.on_facility(*asked))
             granted = self._granted(visitor, request, asked.rights)
             return self._admission(visitor, identity, request, asked.rights, granted)
-        except Exception:
-            return Failure()
+        except Exception as error:
+            return error
 
     def _admission(
         self,
@@ -201,14 +206,6 @@ class DjangoAuthorizer:
 def _needs_nothing(rights: Sequence[str]) -> bool:
     """Whether the site's code is not asked about these rights of a visitor who is known."""
     return not (rights and _callback()) and not django_settings.has_tenants()
-
-
-def _by_default_policy(known: Admission, rights: tuple[str, ...]) -> Admission | Failure:
-    try:
-        granted = default_policy(rights)
-    except Denied:
-        return Failure()
-    return Admission(known.identity, granted, known.request, known.expires, issued=known.issued)
 
 
 def _callback() -> Callable[..., Any] | None:

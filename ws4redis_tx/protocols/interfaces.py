@@ -60,7 +60,7 @@ class ISession(Protocol):
         self, handshake: Handshake, asked: Sequence[Asked], known: tuple[int, Admission] | None
     ) -> Deferred[list[Any]]:
         """Ask the authorizer about rights on several facilities, after ``authorize``. Fires with a
-        ``revocation.session_index.IGrant`` or a ``Failure`` for each; those are in ``grants`` from
+        ``revocation.session_index.IGrant`` or an exception for each; those are in ``grants`` from
         then on.
 
         :param known: the answer to ``authorize``, if that was just now, and what ``revocation`` was

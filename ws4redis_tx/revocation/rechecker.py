@@ -44,7 +44,7 @@ class IAsked(Protocol):
 
     def authorize_facilities(
         self, handshake: Handshake, asked: Sequence[Asked], known: Admission | None = None
-    ) -> Deferred[list[Admission | Failure]]: ...
+    ) -> Deferred[Sequence[Admission | Exception]]: ...
 
 
 class Rechecker:
@@ -179,7 +179,7 @@ class Rechecker:
 
     def _judge_grants(
         self,
-        answers: Sequence[Admission | Failure],
+        answers: Sequence[Admission | Exception],
         grants: Sequence[IGrant],
         session: IRevocable,
         handshake: Handshake,
@@ -187,10 +187,10 @@ class Rechecker:
         for answer, grant in zip(answers, grants, strict=True):
             if session.grants.get(grant.facility) is not grant:
                 continue
-            if isinstance(answer, Failure):
-                if not isinstance(answer.value, Denied) or answer.value.status >= 500:
-                    answer.raiseException()
-                self._end(grant, f"a recheck was refused with {answer.value.status}")
+            if isinstance(answer, Exception):
+                if not isinstance(answer, Denied) or answer.status >= 500:
+                    raise answer
+                self._end(grant, f"a recheck was refused with {answer.status}")
                 continue
             check_admission(handshake, answer, facility=grant.facility)
             loss = lost(grant.identity, grant.rights, answer)

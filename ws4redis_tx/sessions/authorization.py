@@ -151,7 +151,7 @@ class Authorization:
 
 class FacilitiesAuthorization(Authorization):
     """A question about several facilities, of a session that is open. Each answer becomes one of
-    the session's ``grants``, or is a ``Failure``.
+    the session's ``grants``, or is an exception.
 
     :param known: the authorizer's earlier answer to the handshake, and the number of the last
         revocation that was heard before it was asked.
@@ -182,8 +182,8 @@ class FacilitiesAuthorization(Authorization):
             return answers
         return [*map(self._grant, self._asked, answers)]
 
-    def _grant(self, asked: Asked, answer: Admission | Failure) -> Grant | Failure:
-        if isinstance(answer, Failure):
+    def _grant(self, asked: Asked, answer: Admission | Exception) -> Grant | Exception:
+        if isinstance(answer, Exception):
             return answer
         session = self._session
         server, facility = session.server, asked.facility
@@ -193,8 +193,8 @@ class FacilitiesAuthorization(Authorization):
             )
             grant = Grant(session, asked, answer)
             server.revocations.check_grant(session, grant, self._sequence)
-        except Exception:
-            return Failure()
+        except Exception as error:
+            return error
         session.grants[facility] = grant
         return grant
 

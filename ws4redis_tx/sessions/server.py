@@ -9,7 +9,6 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import LoopingCall
-from twisted.python.failure import Failure
 
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, Asked
@@ -190,7 +189,7 @@ class Server:
 
     def authorize_facilities(
         self, handshake: Handshake, asked: Sequence[Asked], known: Admission | None = None
-    ) -> Deferred[list[Admission | Failure]]:
+    ) -> Deferred[Sequence[Admission | Exception]]:
         """Ask the authorizer as ``IFacilitiesAuthorizer`` answers, which it may be."""
         together = getattr(self.authorizer, "authorize_facilities", None)
         if together is not None:
@@ -199,8 +198,10 @@ class Server:
             self.authorize(handshake.on_facility(facility, rights), rights)
             for facility, rights in asked
         ]
-        outcomes = gather([each.addBoth(lambda outcome: [outcome]) for each in answers])
-        return outcomes.addCallback(lambda found: [outcome for [outcome] in found])
+        outcomes: Deferred[Any] = gather(
+            [each.addErrback(lambda failure: failure.value) for each in answers]
+        )
+        return outcomes
 
     def _send_mark(self, session: Session) -> None:
         assert isinstance(session.feed, ResumingFeed)

@@ -6,7 +6,14 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ws4redis_tx.core.admission import Admission, Identity, PlainRequest, default_policy
+from ws4redis_tx.core.admission import (
+    Admission,
+    Asked,
+    Identity,
+    PlainRequest,
+    by_default_policy,
+    default_policy,
+)
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.tokens.claims import ConnectionClaims, TokenInvalid
 from ws4redis_tx.core.tokens.signing import Tokens
@@ -24,6 +31,8 @@ class TokenAuthorizer:
         self._others = others
         self._tenants = tenants
         self.fixed = bool(getattr(others, "fixed", False))
+        if hasattr(others, "authorize_facilities"):
+            self.authorize_facilities = self._authorize_facilities
 
     def authorize(self, handshake: Handshake, rights: Sequence[str]) -> Any:
         if not handshake.credential:
@@ -35,6 +44,13 @@ class TokenAuthorizer:
         identity = identity_of_claims(claims)
         request = PlainRequest(handshake.path_info, identity)
         return Admission(identity, default_policy(rights), request, issued=issued_of_claims(claims))
+
+    def _authorize_facilities(
+        self, handshake: Handshake, asked: Sequence[Asked], known: Admission | None = None
+    ) -> Any:
+        if not handshake.credential:
+            return self._others.authorize_facilities(handshake, asked, known)
+        return by_default_policy(known or self.authorize(handshake, ()), asked)
 
 
 def with_tokens(authorizer: Any, tokens: Tokens, *, tenants: bool = False) -> Any:

@@ -75,7 +75,7 @@ class Connection:
         """The answer to ``connect``, as ``ISession.authorize_facilities`` wants it, while the
         commands wait that came with it.
         """
-        self.refused: dict[tuple[str, str], Failure] = {}
+        self.refused: dict[tuple[str, str], Exception] = {}
         """Facilities and rights that were refused to the commands that are waiting."""
         self.subscriptions: dict[str, Subscription] = {}
         """By their names, those that were asked for too."""

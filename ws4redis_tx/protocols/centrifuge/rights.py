@@ -60,7 +60,7 @@ def need(connection: Connection, name: Name, action: str) -> Deferred[Any] | Non
         return None
     refused = connection.refused.get((name.facility, right))
     if refused is not None:
-        as_command_error(refused).raiseException()
+        as_command_error(Failure(refused)).raiseException()
     return _ask(connection, name, right, ahead=action == "subscribe")
 
 
@@ -86,14 +86,14 @@ def _ask_alone(
     outcomes: Sequence[Any], connection: Connection, name: Name, right: str
 ) -> Sequence[Any] | Deferred[Sequence[Any]]:
     """Others that are wanted on the same facility may not be granted."""
-    if isinstance(outcomes[0], Failure):
+    if isinstance(outcomes[0], Exception):
         return _authorize(connection, {name.facility: {right}})
     return outcomes
 
 
 def _conclude(outcomes: Sequence[Any], name: Name, right: str) -> None:
-    if isinstance(outcomes[0], Failure):
-        as_command_error(outcomes[0]).raiseException()
+    if isinstance(outcomes[0], Exception):
+        as_command_error(Failure(outcomes[0])).raiseException()
     _check(outcomes[0], name, right)
 
 
@@ -116,7 +116,7 @@ def _look_ahead(connection: Connection, wanted: dict[str, set[str]]) -> None:
 
 
 def _authorize(connection: Connection, wanted: Mapping[str, set[str]]) -> Deferred[Any]:
-    """Fire with a grant on each facility, or a ``Failure`` in its place."""
+    """Fire with a grant on each facility, or an exception in its place."""
     session, asked = connection.session, []
     for facility, rights in wanted.items():
         had = session.grants.get(facility)
@@ -128,7 +128,7 @@ def _authorize(connection: Connection, wanted: Mapping[str, set[str]]) -> Deferr
 
 def _take(outcomes: Sequence[Any], connection: Connection, wanted: Mapping[str, set[str]]) -> Any:
     for (facility, rights), outcome in zip(wanted.items(), outcomes, strict=True):
-        if isinstance(outcome, Failure) and len(rights) == 1:
+        if isinstance(outcome, Exception) and len(rights) == 1:
             connection.refused.update({(facility, right): outcome for right in rights})
     if len(connection.session.grants) > MOST_GRANTS:
         _forget_unused(connection)

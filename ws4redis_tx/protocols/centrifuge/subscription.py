@@ -109,11 +109,13 @@ class Subscription:
             self.sides = (connection.protocol.side_of(self.channel),)
             listening.append(broker.listen(self.sides[0], feed))
         listening.append(broker.listen(self.channel, feed))
-        if self.history is None and not any(map(waits, listening)):
+        at_once = self.history is None and not any(map(waits, listening))
+        if not at_once or not self.shares_name:
+            feed.catch(self.channel, self)  # before anything can arrive
+            if has_presence:
+                feed.catch(self.sides[0], self)
+        if at_once:
             return _PLAIN_RECOVERY if request.get("recover") else {}
-        feed.catch(self.channel, self)  # before anything can arrive
-        if has_presence:
-            feed.catch(self.sides[0], self)
         return self._wait(listening, request)
 
     def _under_its_name(self, publication: Publication) -> Publication:
