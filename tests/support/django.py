@@ -6,9 +6,11 @@ import io
 import os
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
@@ -31,6 +33,22 @@ def environment() -> dict[str, str]:
     """The variables that show another process the same site and database."""
     set_up_django()
     return {"CHATSERVER_DB": os.environ["CHATSERVER_DB"]}
+
+
+@contextmanager
+def statements() -> Iterator[list[str]]:
+    """The statements that any thread executes within the context."""
+    from django.db.backends.utils import CursorWrapper
+
+    found: list[str] = []
+    execute = CursorWrapper.execute
+
+    def remember(self: Any, sql: str, params: Any = None) -> Any:
+        found.append(sql)
+        return execute(self, sql, params)
+
+    with mock.patch.object(CursorWrapper, "execute", remember):
+        yield found
 
 
 def in_thread(function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:

@@ -6,8 +6,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from importlib import import_module
@@ -24,7 +23,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support import TIMEOUT
-from tests.support.django import environment, set_up_django
+from tests.support.django import environment, set_up_django, statements
 from tests.support.programs import python
 from tests.support.wires import handshake_bytes
 from ws4redis_tx.core.errors import Outage
@@ -100,20 +99,6 @@ def handshake(key: str | None = None, **options: Any) -> Handshake:
     request = read_request(data.removesuffix(b"\r\n\r\n"))
     judged = judge_request(request, "/ws/", secure=False, peer="127.0.0.1")
     return Handshake(**{name: getattr(judged, name) for name in judged.__slots__} | options)
-
-
-@contextmanager
-def statements() -> Iterator[list[str]]:
-    """The statements that any thread executes within the context."""
-    found: list[str] = []
-    execute = CursorWrapper.execute
-
-    def remember(self: Any, sql: str, params: Any = None) -> Any:
-        found.append(sql)
-        return execute(self, sql, params)
-
-    with mock.patch.object(CursorWrapper, "execute", remember):
-        yield found
 
 
 def make_session(user: Any, backend: str = STOCK, **items: Any) -> str:

@@ -128,8 +128,12 @@ def _authorize(connection: Connection, wanted: Mapping[str, set[str]]) -> Deferr
 
 def _take(outcomes: Sequence[Any], connection: Connection, wanted: Mapping[str, set[str]]) -> Any:
     for (facility, rights), outcome in zip(wanted.items(), outcomes, strict=True):
-        if isinstance(outcome, Exception) and len(rights) == 1:
-            connection.refused.update({(facility, right): outcome for right in rights})
+        refused, why = rights, outcome
+        if not isinstance(outcome, Exception):
+            refused, why = rights.difference(outcome.rights), CommandError(DENIED)
+        elif len(rights) > 1:
+            continue  # nobody knows which of them
+        connection.refused.update({(facility, right): why for right in refused})
     if len(connection.session.grants) > MOST_GRANTS:
         _forget_unused(connection)
     return outcomes
