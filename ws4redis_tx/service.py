@@ -14,6 +14,7 @@ from ws4redis_tx.config.table import BY_FIELD
 from ws4redis_tx.core.admission import (
     Admission,
     AnonymousAuthorizer,
+    Asked,
     Identity,
     PlainRequest,
     default_policy,
@@ -25,6 +26,7 @@ from ws4redis_tx.core.interfaces import (
     IAuthorizer,
     IBroker,
     IConnection,
+    IFacilitiesAuthorizer,
     IHooks,
     IListener,
     NullHooks,
@@ -57,6 +59,7 @@ from ws4redis_tx.websocket.service import WebSocketService, make_endpoint
 
 __all__ = [
     "Admission",
+    "Asked",
     "BrokerUnavailable",
     "Closing",
     "ConfigError",
@@ -65,6 +68,7 @@ __all__ = [
     "IAuthorizer",
     "IBroker",
     "IConnection",
+    "IFacilitiesAuthorizer",
     "IHooks",
     "IListener",
     "Identity",
