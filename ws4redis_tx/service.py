@@ -16,6 +16,7 @@ from ws4redis_tx.core.admission import (
     AnonymousAuthorizer,
     Asked,
     Identity,
+    IFacilitiesAuthorizer,
     PlainRequest,
     default_policy,
 )
@@ -26,7 +27,6 @@ from ws4redis_tx.core.interfaces import (
     IAuthorizer,
     IBroker,
     IConnection,
-    IFacilitiesAuthorizer,
     IHooks,
     IListener,
     NullHooks,

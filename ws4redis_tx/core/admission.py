@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ws4redis_tx.core.errors import Denied, nearest
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.names import check_facility, check_tenant
 from ws4redis_tx.core.origins import other_page
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
 
 # Seconds since the epoch. An earlier time is a duration, a later one is in milliseconds.
 _YEAR_2001, _YEAR_10000 = 1e9, 253_402_300_800
@@ -86,6 +89,22 @@ class PlainRequest:
 
     path_info: str
     ws4redis_identity: Identity
+
+
+class IFacilitiesAuthorizer(Protocol):
+    """What an ``IAuthorizer`` may have besides: it answers together about the facilities of one
+    connection. One without it is asked about each of them.
+    """
+
+    def authorize_facilities(
+        self, handshake: Handshake, asked: Sequence[Asked], known: Admission | None = None
+    ) -> Deferred[Sequence[Admission | Exception]] | Sequence[Admission | Exception]:
+        """Answer for each, in order, as ``authorize`` does about ``handshake.on_facility(…)``; an
+        exception stands for a failure. It fails if the visitor cannot be identified.
+
+        :param known: its answer of just now to this handshake: who the visitor is need not be
+            looked up again.
+        """
 
 
 def check_flags(flags: Iterable[str], known: Collection[str]) -> None:

@@ -15,7 +15,7 @@ from ws4redis_tx.core.messages import PersistedMessage, Publication
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-    from ws4redis_tx.core.admission import Admission, Asked, Identity
+    from ws4redis_tx.core.admission import Admission, Identity
     from ws4redis_tx.core.handshake import Handshake
     from ws4redis_tx.core.positions import History
 
@@ -163,22 +163,6 @@ class IAuthorizer(Protocol):
         Deferred or coroutine may be cancelled. The first call redeems a one-time credential; from
         then on the handshake carries the ``redeemed`` of that ``Admission``. Raises or fails with
         ``Denied`` to refuse; any other failure is answered with 500.
-        """
-
-
-class IFacilitiesAuthorizer(IAuthorizer, Protocol):
-    """One that answers together about the facilities of one connection. Any other ``IAuthorizer``
-    is asked about each of them.
-    """
-
-    def authorize_facilities(
-        self, handshake: Handshake, asked: Sequence[Asked], known: Admission | None = None
-    ) -> Deferred[Sequence[Admission | Exception]] | Sequence[Admission | Exception]:
-        """Answer for each, in order, as ``authorize`` does about ``handshake.on_facility(…)``; an
-        exception stands for a failure. It fails if the visitor cannot be identified.
-
-        :param known: its answer of just now to this handshake: who the visitor is need not be
-            looked up again.
         """
 
 
