@@ -26,6 +26,7 @@ from ws4redis_tx.publisher import SELF, RedisPublisher
 from ws4redis_tx.redis_store import RedisMessage, RedisStore
 from ws4redis_tx.service import (
     Admission,
+    Asked,
     BrokerUnavailable,
     Closing,
     ConfigError,
@@ -35,6 +36,7 @@ from ws4redis_tx.service import (
     IBroker,
     IConnection,
     Identity,
+    IFacilitiesAuthorizer,
     IHooks,
     IListener,
     MessageRefused,
@@ -162,6 +164,15 @@ class Authorizer:
         request = PlainRequest(handshake.path_info, identity)
         return Admission(identity, default_policy(rights), request, expires=1e10)
 
+    def authorize_facilities(
+        self, handshake: Handshake, asked: Sequence[Asked], known: Admission | None = None
+    ) -> list[Admission | Exception]:
+        each: Asked
+        return [
+            self.authorize(handshake.on_facility(each.facility, each.rights), each.rights)
+            for each in asked
+        ]
+
 
 class Hooks(NullHooks):
     def connected(self, connection: IConnection, /) -> None:
@@ -210,6 +221,7 @@ def configuration() -> ServerConfig:
 def service() -> WebSocketService:
     config = configuration()
     authorizer: IAuthorizer = Authorizer()
+    facilities_authorizer: IFacilitiesAuthorizer = Authorizer()
     hooks: IHooks = AllHooks()
     made = make_service(config, authorizer=authorizer, hooks=hooks, subscriber=Subscriber)
     made.stop_code = 1012

@@ -24,8 +24,9 @@ from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
 from ws4redis_tx.core.tokens import TokenInvalid, Tokens, identity_of_claims, issued_of_claims
 from ws4redis_tx.django import memberof
 from ws4redis_tx.django.databases import OutageLog, close_broken, tidy
+from ws4redis_tx.django.session_stores import expiry_of
 from ws4redis_tx.django.sharing import fetch_for
-from ws4redis_tx.django.visitors import Visitor, denials, expiry_of, request_on
+from ws4redis_tx.django.visitors import Visitor, denials, request_on
 from ws4redis_tx.threads.lookups import Lookups
 from ws4redis_tx.tickets import shows_token
 

@@ -6,10 +6,13 @@ import pickle
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
 from functools import cache, partial
 from importlib import import_module
 from typing import Any
 
+from django.conf import settings
 from django.contrib.sessions.backends import cache as cache_only
 from django.contrib.sessions.backends import cached_db
 from django.contrib.sessions.backends import db as database
@@ -166,3 +169,24 @@ def _fetch_rows(sessions: Sequence[Any]) -> list[Any]:
     for each in sessions:
         each._ws4redis_fetched = partial(found.get, each.session_key)
     return list(sessions)
+
+
+def expiry_of(session: Any) -> float | None:
+    """When the session expires, in seconds since the epoch.
+
+    The date comes from its row, or from the session if an expiry date was set there. Other engines
+    know at most an age, hence ``None``. Does not query the database.
+    """
+    if isinstance(session, in_cookies.SessionStore):
+        return None  # Django accepts a signed cookie even after its session's expiry
+    when = getattr(session, "_ws4redis_expires", None)
+    if when is None and isinstance(session, SessionBase) and session.session_key:
+        when = session.get("_session_expiry")
+        if isinstance(when, str):  # from the JSON serializer
+            with suppress(ValueError):
+                when = datetime.fromisoformat(when)
+    return when.timestamp() if isinstance(when, datetime) else None
+
+
+def session_store() -> type[SessionBase]:
+    return read_only_store(settings.SESSION_ENGINE)

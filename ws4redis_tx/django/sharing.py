@@ -25,13 +25,12 @@ from django.db.models.fields.related_descriptors import ManyToManyDescriptor
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.django.databases import close_broken, is_plain, read_rows
-from ws4redis_tx.django.session_stores import fetch_together
+from ws4redis_tx.django.session_stores import fetch_together, session_store
 from ws4redis_tx.django.visitors import (
     NOTHING,
     Fetched,
     Visitor,
     session_key_in,
-    session_store,
     user_of,
 )
 from ws4redis_tx.tickets import redeem, shows_token, will_ask_redis

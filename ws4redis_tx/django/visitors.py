@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -24,7 +23,6 @@ from django.contrib.auth import (
     load_backend,
 )
 from django.contrib.auth.models import AnonymousUser
-from django.contrib.sessions.backends import signed_cookies
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import PermissionDenied
 from django.core.handlers.wsgi import WSGIRequest, get_script_name
@@ -38,7 +36,7 @@ from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.tokens import TokenInvalid, Tokens, identity_of_claims, issued_of_claims
 from ws4redis_tx.django import memberof
-from ws4redis_tx.django.session_stores import read_only_store
+from ws4redis_tx.django.session_stores import session_store
 from ws4redis_tx.django.token_users import user_of_claims
 from ws4redis_tx.redis_store import identity_of, session_key_of, user_id_of
 from ws4redis_tx.tickets import Ticket, redeem, shows_token
@@ -288,24 +286,3 @@ def _identity_by_session(request: WSGIRequest) -> Identity:
     return Identity(
         session_key, request.user.get_username() or None, groups, user_id_of(request.user)
     )
-
-
-def expiry_of(session: Any) -> float | None:
-    """When the session expires, in seconds since the epoch.
-
-    The date comes from its row, or from the session if an expiry date was set there. Other engines
-    know at most an age, hence ``None``. Does not query the database.
-    """
-    if isinstance(session, signed_cookies.SessionStore):
-        return None  # Django accepts a signed cookie even after its session's expiry
-    when = getattr(session, "_ws4redis_expires", None)
-    if when is None and isinstance(session, SessionBase) and session.session_key:
-        when = session.get("_session_expiry")
-        if isinstance(when, str):  # from the JSON serializer
-            with suppress(ValueError):
-                when = datetime.fromisoformat(when)
-    return when.timestamp() if isinstance(when, datetime) else None
-
-
-def session_store() -> type[SessionBase]:
-    return read_only_store(settings.SESSION_ENGINE)

@@ -7,7 +7,7 @@ an outage in which such a message may have been missed, and time (``rechecker``)
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -24,7 +24,6 @@ from ws4redis_tx.core.interfaces import IBroker
 from ws4redis_tx.core.messages import PersistedMessage
 from ws4redis_tx.core.tokens import TokenExpired
 from ws4redis_tx.revocation.control_channel import ControlChannel
-from ws4redis_tx.revocation.endings import Endings
 from ws4redis_tx.revocation.messages import (
     LOGOUT,
     RECHECK,
@@ -35,19 +34,20 @@ from ws4redis_tx.revocation.messages import (
 )
 from ws4redis_tx.revocation.packing import Packer
 from ws4redis_tx.revocation.rechecker import IAsked, Rechecker
+from ws4redis_tx.revocation.second_looks import SecondLooks
 from ws4redis_tx.revocation.session_index import AdmissionRecord, IGrant, IRevocable, SessionIndex
 from ws4redis_tx.revocation.void_tokens import CLOSE_CODE, Voiding, VoidTokens, void_lists
 from ws4redis_tx.scheduling.deferreds import gather
+from ws4redis_tx.scheduling.summaries import Summaries
 
 _log = Logger()
 
 # A session that was logged out may still be read for a moment, from a replica or a cache.
 REFUSED_AFTER_LOGOUT = 30.0
-# For the same reason a recheck is done once more, so much later.
-AGAIN_AFTER = 2.0
 # How long a handshake may be under way, with some to spare: what was said meanwhile holds for it.
 REMEMBERED = 10.0
 
+_CLOSED_AT_ONCE = 200
 _VOID = "their tokens are void"
 
 
@@ -70,10 +70,9 @@ class Revocations:
         self._broker = broker
         self._reactor = reactor
         self._index = SessionIndex(sessions)
-        self._endings = Endings(reactor)
         self._packer = Packer()
         self._rechecker = Rechecker(
-            config.recheck, authorizer, self._index, self._endings.end_one, reactor, random
+            config.recheck, authorizer, self._index, self._end_one, reactor, random
         )
         self._control = ControlChannel(
             config.prefix, broker, reactor, self._heard, self._catch_up, self._voided
@@ -90,8 +89,9 @@ class Revocations:
         self._recent: deque[tuple[float, int, Revocation]] = deque()
         # Until when the sessions with these digests are refused, the oldest first.
         self._logged_out: dict[str, float] = {}
-        self._again: dict[tuple[str, tuple[str, ...], str], float] = {}
-        self._again_timer: Any = None
+        self._ending: list[Any] = []
+        self._lines = Summaries(reactor)
+        self._second_looks = SecondLooks(reactor, self._look_again)
 
     def use_time(self, unix_time: Callable[[], float]) -> None:
         """Let visitors' sessions end by this clock, in seconds since the epoch, in a test."""
@@ -109,11 +109,11 @@ class Revocations:
             self._unregister()
             self._unregister = None
         self._control.stop()
-        self._endings.stop()
-        self._again.clear()
-        timer = self._again_timer
-        if timer is not None and timer.active():
-            timer.cancel()
+        self._lines.stop()
+        self._second_looks.stop()
+        for timer in self._ending:
+            if timer.active():
+                timer.cancel()
 
     def when_listening(self) -> Deferred[None]:
         """Fire when revocations are heard, or Redis has refused that for now."""
@@ -200,14 +200,14 @@ class Revocations:
         self._remember(revocation)
         if revocation.verb == RECHECK:
             self._recheck_concerned(revocation)
-            self._recheck_again_later(revocation)
+            self._second_looks.later(revocation)
         else:
             why = f"{revocation.verb} by {revocation.kind}"
-            self._endings.end(self._index.concerned(revocation), why)
+            self._end(self._index.concerned(revocation), why)
 
     def _voided(self, voiding: Voiding) -> None:
         self._void_tokens.add(voiding)
-        self._endings.end(self._index.with_tokens(voiding), _VOID, CLOSE_CODE)
+        self._end(self._index.with_tokens(voiding), _VOID, CLOSE_CODE)
 
     def _remember(self, revocation: Revocation) -> None:
         now = self._reactor.seconds()
@@ -233,29 +233,31 @@ class Revocations:
 
     # Whom it concerns
 
+    def _end(self, lost: Collection[IRevocable | IGrant], why: str, code: int = 1008) -> None:
+        """End them; many of them a few at a time, as others want to be served too."""
+        if lost:
+            line = f"Ended {len(lost)} websockets: {why}"
+            if self._lines.admits(why, line):
+                _log.info("{line}", line=line)
+            self._end_some(list(reversed(list(lost))), code)
+
+    def _end_one(self, lost: IRevocable | IGrant, why: str) -> None:
+        self._end([lost], why)
+
+    def _end_some(self, remaining: list[IRevocable | IGrant], code: int) -> None:
+        for _ in range(min(_CLOSED_AT_ONCE, len(remaining))):
+            remaining.pop().revoke(code)
+        if remaining:
+            self._ending = [each for each in self._ending if each.active()]
+            self._ending.append(self._reactor.callLater(0, self._end_some, remaining, code))
+
     def _recheck_concerned(self, revocation: Revocation) -> None:
         for session in self._index.sessions_concerned(revocation):
             self._rechecker.soon(session)
 
-    def _recheck_again_later(self, revocation: Revocation) -> None:
-        """Once more, also those that open meanwhile: what they were judged by may be old."""
-        key = (revocation.kind, revocation.values, revocation.tenant)
-        if not self._again:
-            self._again_timer = self._reactor.callLater(AGAIN_AFTER, self._recheck_due)
-        self._again.pop(key, None)
-        self._again[key] = self._reactor.seconds() + AGAIN_AFTER
-
-    def _recheck_due(self) -> None:
-        now = self._reactor.seconds()
-        while self._again:
-            key, due = next(iter(self._again.items()))
-            if due > now:
-                self._again_timer = self._reactor.callLater(due - now, self._recheck_due)
-                return
-            del self._again[key]
-            revocation = Revocation(RECHECK, *key)
-            self._remember(revocation)  # also for handshakes that are still under way
-            self._recheck_concerned(revocation)
+    def _look_again(self, revocation: Revocation) -> None:
+        self._remember(revocation)  # also for handshakes that are still under way
+        self._recheck_concerned(revocation)
 
     def _catch_up(self) -> Deferred[None]:
         """Revocations may have been missed. Logouts are known, from the lists of the latest ones:
@@ -276,7 +278,7 @@ class Revocations:
         if digests:
             self._heard(Revocation(LOGOUT, "session", tuple(digests)))
         self._void_tokens.add_lists(void, self._rechecker.unix_time())
-        self._endings.end(self._index.covered_by(self._void_tokens), _VOID, CLOSE_CODE)
+        self._end(self._index.covered_by(self._void_tokens), _VOID, CLOSE_CODE)
 
     def _not_read(self, failure: Failure) -> None:
         if failure.check(BrokerRefused):
