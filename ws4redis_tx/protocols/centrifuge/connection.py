@@ -21,6 +21,7 @@ from ws4redis_tx.protocols.centrifuge.commands import COMMANDS
 from ws4redis_tx.protocols.centrifuge.errors import CommandError, Disconnection, Ends
 from ws4redis_tx.protocols.centrifuge.names import Name
 from ws4redis_tx.protocols.centrifuge.subscription import Subscription
+from ws4redis_tx.protocols.centrifuge.wire.answers import Answers
 from ws4redis_tx.protocols.centrifuge.wire.codec import PushCodec
 from ws4redis_tx.protocols.centrifuge.wire.schema import Malformed, Values
 from ws4redis_tx.protocols.interfaces import ISession
@@ -36,12 +37,12 @@ MOST_BYTES = 64 * 1024
 """Of a frame of the client's."""
 
 
-class Connection:
+class Connection(Answers):
     """A session's ``state``. Small, as there is one for each client."""
 
     __slots__ = (
-        "_handshake", "_messages", "_packed", "_running", "_timers", "_waiting", "aliases",
-        "answered", "claimed", "client", "codec", "connected", "expires", "feed", "identity",
+        "_handshake", "_packed", "_running", "_timers", "_waiting", "aliases",
+        "answered", "claimed", "client", "connected", "expires", "feed", "identity",
         "info", "known", "known_as", "over", "pinged", "protocol", "refused", "session", "stream",
         "subscriptions", "websocket_pings",
     )  # fmt: skip
@@ -49,12 +50,12 @@ class Connection:
     def __init__(
         self, protocol: CentrifugeProtocol, session: ISession, codec: PushCodec, feed: Any
     ) -> None:
+        super().__init__(codec, session.outbox)
         self.protocol = protocol
         self.session = session
         # The handshake, packed when the first commands are done with.
         self._handshake: Handshake | None = session.handshake
         self._packed: Packed
-        self.codec = codec
         self.feed: MultiplexedFeed = feed
         self.client = str(uuid4())
         """The id by which others know this connection."""
@@ -90,8 +91,6 @@ class Connection:
         self.pinged = False
         # Commands, ``None`` for one that is malformed, and what waits for those before it.
         self._waiting: deque[Values | Deferred[None] | None] | None = None
-        # Answers that are written together.
-        self._messages: list[bytes] = []
         self._running = False
         self._timers: dict[str, Any] = {}
         seconds = self.config.centrifuge_connect_timeout
@@ -174,7 +173,7 @@ class Connection:
                 self.flush()
                 command.callback(None)
                 continue
-            if self.session.ended or self.session.outbox.closed or self.over:
+            if self.session.ended or self.outbox.closed or self.over:
                 continue
             number, name = self._judge(command)
             if command is None or not name:
@@ -235,28 +234,8 @@ class Connection:
 
     # What it is sent
 
-    def reply(self, number: int, name: str, result: Values) -> None:
-        """Answer a command, in one write with other answers if nothing comes between."""
-        self._messages.append(self.codec.format.write({"id": number, name: result}))
-
     def refuse(self, number: int, error: errors.Error) -> None:
-        self._messages.append(self.codec.format.write({"id": number, "error": error._asdict()}))
-
-    def push(self, values: Values) -> None:
-        self._messages.append(self.codec.format.write({"push": values}))
-        self.flush()
-
-    def flush(self) -> None:
-        """Write what was kept, in order with all else, also while the client does not read."""
-        messages, self._messages = self._messages, []
-        outbox = self.session.outbox
-        if not messages or outbox.closed:
-            return
-        data = self.codec.frame(messages)
-        if outbox.flows:
-            outbox.write(data)
-        else:
-            outbox.replay([(b"", data)])
+        self.reply(number, "error", error._asdict())
 
     def disconnect(self, ending: Disconnection) -> None:
         self.session.close(ending.code, ending.reason)
@@ -264,19 +243,19 @@ class Connection:
     # Pings
 
     def ping(self) -> None:
-        if self.over or self.session.outbox.paused:
+        if self.over or self.outbox.paused:
             return  # a client that is merely slow has not read the ping
         self.pinged = True
         if self.websocket_pings:
             self.session.transport.check_liveness()
         else:
-            self.session.outbox.write_control(self.codec.message({}))
+            self.outbox.write_control(self.codec.message({}))
 
     def check_pong(self) -> None:
         """The time for an answer is over."""
         if self.websocket_pings:
             self.pinged = self.session.transport.silent
-        if self.pinged and not self.session.outbox.paused:
+        if self.pinged and not self.outbox.paused:
             self.disconnect(errors.NO_PONG)
 
     def _take_pong(self) -> bool:

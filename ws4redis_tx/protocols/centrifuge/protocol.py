@@ -100,8 +100,6 @@ class CentrifugeProtocol:
         self.failed = failed
         self.rpc = rpc
         self._names = names
-        self.has_aliases = names is not None
-        """Whether two names may mean one channel."""
         # By channel, the name in pushes and the number of clients who know it so.
         self._named: dict[bytes, tuple[str, int]] = {}
         self._call = call

@@ -277,7 +277,7 @@ def begin(
     if request.get("token"):
         claims = connection.protocol.tokens.subscription(connection, name, request["token"])
     channel = connection.protocol.channel_of(name, connection)
-    if connection.protocol.has_aliases:  # two names may mean one channel
+    if connection.aliases:  # two names may mean one channel
         others = connection.subscriptions.values()
         if any(each.channel == channel for each in others):
             raise CommandError(ALREADY_SUBSCRIBED)
