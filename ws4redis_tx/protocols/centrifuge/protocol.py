@@ -36,7 +36,7 @@ from ws4redis_tx.protocols.centrifuge.wire.json import Json
 from ws4redis_tx.protocols.centrifuge.wire.protobuf import Protobuf
 from ws4redis_tx.protocols.centrifuge.wire.schema import Values
 from ws4redis_tx.protocols.client_quota import ClientQuota
-from ws4redis_tx.protocols.interfaces import ISession
+from ws4redis_tx.protocols.interfaces import OVER_RATE, ISession
 from ws4redis_tx.revocation.packing import Packer
 from ws4redis_tx.scheduling.sweeps import PeriodicSweep
 
@@ -57,6 +57,7 @@ _CODES = {
     1011: errors.SERVER_ERROR,
     1012: errors.SHUTDOWN,
     1013: errors.SLOW,
+    OVER_RATE: errors.TOO_MANY_REQUESTS,
 }
 """The codes with which the server closes any session, as this protocol has them."""
 

@@ -259,7 +259,7 @@ class MoreLimitTests(ChannelsTestCase):
         client = self.connect()
         command = '{"id":9,"subscribe":{"channel":"nonsense"}}'
         client.websocket.send("\n".join([command] * 200))
-        self.assertEqual(client.close_code, 3008)
+        self.assertEqual(client.close_code, 3013)
         self.assertLess(len(client.websocket.messages), 110)
 
     def test_beyond_the_quota_what_could_not_be_kept_is_refused(self) -> None:
