@@ -333,6 +333,19 @@ class OrderTests(ChannelsTestCase):
             self.assertEqual([each.offset for each in client.pushes], [2, 3, 4])
             self.assertTrue(client.subscriptions[KEPT]["recovered"])
 
+    def test_what_comes_then_without_a_marker_is_in_no_history_and_comes_too(self) -> None:
+        broker = SlowBroker("listen")
+        self.use(broker=broker)
+        client = self.connect()
+        client.send("subscribe", channel=KEPT, recover=True, offset=0)
+        self.say(1, facility="kept")
+        broker.publish([KEPT.encode()], b"0", 0)
+        self.say(2, facility="kept")
+        broker.answer("listen")
+        self.say(3, facility="kept")
+        self.assertEqual([(each.data, each.offset) for each in client.pushes],
+                         [(1, 1), (2, 2), (0, 0), (3, 3)])  # fmt: skip
+
     def test_a_publishers_own_push_comes_before_the_answer_to_its_unsubscribe(self) -> None:
         self.use(broker=SlowBroker("fence"))
         client = self.connect()
