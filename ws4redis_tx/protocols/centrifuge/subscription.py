@@ -20,7 +20,7 @@ from ws4redis_tx.protocols.centrifuge.names import Name
 from ws4redis_tx.protocols.centrifuge.presence import enter, leave
 from ws4redis_tx.protocols.centrifuge.wire.codec import describe, epoch_text
 from ws4redis_tx.protocols.centrifuge.wire.schema import Values
-from ws4redis_tx.scheduling.deferreds import waits
+from ws4redis_tx.scheduling.deferreds import gather, succeeded
 
 if TYPE_CHECKING:
     from ws4redis_tx.protocols.centrifuge.connection import Connection
@@ -112,7 +112,7 @@ class Subscription:
                 feed.catch(self.sides[0], self)
             listening.append(broker.listen(self.sides[0], feed))
         listening.append(broker.listen(self.channel, feed))
-        if self.history is None and not any(map(waits, listening)):
+        if self.history is None and all(map(succeeded, listening)):
             return _PLAIN_RECOVERY if request.get("recover") else {}
         return self._wait(listening, request)
 
@@ -125,7 +125,7 @@ class Subscription:
 
     @inlineCallbacks
     def _wait(self, listening: list[Deferred[None]], request: Values) -> Any:
-        yield from listening
+        yield gather(listening)
         if self.history is None:
             return _PLAIN_RECOVERY if request.get("recover") else {}
         after = request.get("offset", 0) if request.get("recover") else 0

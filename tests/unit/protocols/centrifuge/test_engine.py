@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 from typing import Any, cast
@@ -278,6 +279,50 @@ class MoreLimitTests(ChannelsTestCase):
         with self.assertRaises(TypeError) as caught:
             make_factory(self.config, broker=cast(Any, Plain()))
         self.assertIn("make_broker(config)", str(caught.exception))
+
+
+class UnavailableTests(ChannelsTestCase):
+    def knowing_client(self) -> CentrifugeClient:
+        """Its rights are known, so that nobody is asked."""
+        client = self.connect()
+        for channel in (A, KEPT, "broadcast:room"):
+            client.send("publish", channel=channel, data=1)
+            client.send("history", channel=channel)
+            client.send("presence", channel=channel)
+            client.send("subscribe", channel=channel)
+            if isinstance(self.broker, SlowBroker):
+                self.broker.answer("listen")
+            client.send("unsubscribe", channel=channel)
+        return client
+
+    def test_a_subscribe_while_redis_is_away_is_a_temporary_error_and_leaves_no_traceback(
+        self,
+    ) -> None:
+        self.use(presence=("room",))
+        client = self.knowing_client()
+        self.broker.lose_connection()
+        for channel in (A, KEPT, "broadcast:room"):
+            with self.assertRaises(CentrifugeError) as caught:
+                client.subscribe(channel)
+            self.assertEqual((caught.exception.code, caught.exception.temporary), (100, True))
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.broker.restore()
+        for channel in (A, KEPT, "broadcast:room"):
+            client.subscribe(channel)
+
+    def test_so_is_one_during_which_it_goes(self) -> None:
+        self.use(broker=SlowBroker("listen"), presence=("room",))
+        self.broker.answer("listen")
+        client = self.knowing_client()
+        for channel in (A, KEPT, "broadcast:room"):
+            self.broker.lose_connection()
+            client.send("subscribe", channel=channel)
+            self.broker.restore()
+            self.broker.answer("listen")
+            self.assertEqual([*client.answers.values()][-1].code, 100)
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])
 
 
 class OrderTests(ChannelsTestCase):
