@@ -173,7 +173,6 @@ class RecheckTests(RevocationTests):
         self.assertEqual(len(self.factory.session_server.revocations._index._by_user), 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-
     def test_one_that_is_given_up_is_no_failure(self) -> None:
         """A right on one channel may end by itself, and a connection may be admitted anew."""
         self.connect("john")
