@@ -364,7 +364,7 @@ class CentrifugeTests(SynchronousTestCase):
             numbers.add(conversation(bytes([kind, *chain.from_iterable(steps)])))
 
         try_one()
-        self.assertGreater(max(numbers), 10)
+        self.assertGreater(len(numbers), 1)
 
     def test_a_conversation_reaches_every_command(self) -> None:
         every = bytes(each for step in range(len(STEPS)) for each in (step, 1))
