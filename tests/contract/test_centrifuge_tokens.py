@@ -37,6 +37,12 @@ def allow_some(request: Any, rights: list[str]) -> list[str]:
     return rights
 
 
+def break_down(request: Any, rights: list[str]) -> list[str]:
+    if "broken" in request.path_info:
+        raise ZeroDivisionError
+    return rights
+
+
 def times(seconds: float = 600, **changes: float) -> dict[str, float]:
     now = time.time()
     return {"iat": now, "exp": now + seconds, **changes}
@@ -57,6 +63,7 @@ class CentrifugeTokenTestCase(DjangoTests):
             "WS4REDIS_CENTRIFUGE_URL": "/connection/",
             "WS4REDIS_TOKEN_SECRET": SECRET,
             "WS4REDIS_ALLOWED_CHANNELS": allow_some,
+            "WS4REDIS_HISTORY": {"kept": (10, 600)},
         }
 
     @inlineCallbacks
@@ -255,6 +262,71 @@ class RefreshTests(CentrifugeTokenTestCase):
         self.assertEqual((yield client.subscribe("group:g:x")), 103)
         yield client.ask("refresh", token=token(**times(), sub="ann", groups=["g"]))
         self.assertEqual((yield client.subscribe("group:g:x")), {})
+
+    @inlineCallbacks
+    def test_its_new_channels_are_subscribed(self) -> Any:
+        client = yield self.connect(token(**times(), sub="ann", channels=["broadcast:x"]))
+        self.assertEqual((yield client.subscribe("broadcast:y")), {})
+        self.redis.command("PUBLISH", "broadcast:kept", '"too early"')
+        after = token(
+            **times(), sub="ann", groups=["g"],
+            channels=["broadcast:y", "broadcast:kept", "group:g:x", "user:x"],
+            subs={"broadcast:told": {"data": {"a": 1}, "info": {"b": 2}}},
+        )  # fmt: skip
+        self.assertIn("ttl", (yield client.ask("refresh", token=after)))
+        self.assertEqual((yield client.push())["unsubscribe"]["code"], 2000)
+        begun = {}
+        for _ in range(4):
+            push = yield client.push()
+            begun[push["channel"]] = push["subscribe"]
+        position = begun.pop("broadcast:kept")
+        self.assertTrue(position.pop("epoch"))
+        self.assertEqual(position, {"recoverable": True, "positioned": True})
+        self.assertEqual(
+            begun, {"group:g:x": {}, "user:x": {}, "broadcast:told": {"data": {"a": 1}}}
+        )
+        for channel in ("broadcast:y", "broadcast:kept", "group:g:x", "user:ann:x"):
+            self.redis.command("PUBLISH", channel, f'"{channel}"')
+            self.assertEqual((yield client.data()), channel)
+        yield client.ask("publish", channel="broadcast:told", data=1)
+        self.assertEqual((yield client.push())["pub"]["info"]["chan_info"], {"b": 2})
+
+    @inlineCallbacks
+    def test_the_next_one_takes_them_away_again(self) -> Any:
+        client = yield self.connect(token(**times(), sub="ann"))
+        for channels, kind in ((["broadcast:forbidden"], "subscribe"), ([], "unsubscribe")) * 2:
+            yield client.ask("refresh", token=token(**times(), sub="ann", channels=channels))
+            push = yield client.push()
+            self.assertEqual(push["channel"], "broadcast:forbidden")
+            self.assertIn(kind, push)
+        self.redis.command("PUBLISH", "broadcast:forbidden", '"secret"')
+        yield self.broker.fence()
+        self.assertEqual((yield client.ask("unsubscribe", channel="x")), {})
+        self.assertFalse(client.pushes)
+
+    @inlineCallbacks
+    def test_a_name_in_it_that_means_nothing_is_an_error_as_with_connect(self) -> Any:
+        for code, channels in ((102, ["nonsense"]), (103, ["session:x"])):
+            client = yield self.connect(token(**times(), sub="ann"))
+            refreshed = token(**times(), sub="ann", channels=["broadcast:x", *channels])
+            self.assertEqual((yield client.ask("refresh", token=refreshed)), code)
+            self.assertFalse(client.pushes)
+
+    @inlineCallbacks
+    def test_a_callback_that_fails_meanwhile_does_no_more_than_that(self) -> Any:
+        """The command is answered once, and what comes behind is judged all the same."""
+        client = yield self.connect(token(**times(), sub="ann", groups=["g"]))
+        for name in ("broadcast:broken", "group:g:x"):
+            self.assertEqual((yield client.subscribe(name)), {})
+        override(self, WS4REDIS_ALLOWED_CHANNELS=break_down)
+        yield client.ask("refresh", token=token(**times(), sub="ann"))
+        ended = {}
+        for _ in range(2):
+            push = yield client.push()
+            ended[push["channel"]] = push["unsubscribe"]["code"]
+        self.assertEqual(ended, {"broadcast:broken": 2500, "group:g:x": 2000})
+        self.flushLoggedErrors(ZeroDivisionError)
+        self.assertEqual((yield client.ask("unsubscribe", channel="x")), {})
 
     @inlineCallbacks
     def test_one_from_before_a_logout_is_the_end(self) -> Any:

@@ -14,7 +14,7 @@ from tests.support.environments import run, succeeds
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSIONS = ("3.12", "3.13", "3.11")
-PACKAGES = ("atheris>=3", "hypothesis", "valkey")
+PACKAGES = ("atheris>=3", "hypothesis", "PyJWT", "valkey")
 
 
 class NoAtheris(Exception):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.fuzz import targets
+from tests.fuzz.conversations import STEPS, conversation
 from tests.support.wires import handshake_bytes
 from ws4redis_tx.testing import client_frame
 
@@ -107,6 +108,15 @@ TARGETS = {
             b'"headers":{', b'"offset":', b'"limit":-', b"\n", b"\r", b"null", b"true", b"\\ud800",
             b"18446744073709551616", b"[[[[", b"\x22", b"\x2a", b"\x0a", b"\xff\xff\xff\x7f",
         ),
+    ),
+    "conversations": Target(
+        conversation,
+        (
+            b"\0" + bytes(each for step in range(len(STEPS)) for each in (step, 1)),
+            b"\7" + bytes(each for step in range(len(STEPS)) for each in (step, 17)),
+            b"\x1e" + bytes(each for step in range(len(STEPS)) for each in (step, 66)),
+        ),
+        tuple(bytes([step]) for step in range(len(STEPS))),
     ),
     "pubsub": Target(
         lambda data: targets.pubsub_replies(pieces(data)),

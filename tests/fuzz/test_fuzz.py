@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fuzz import targets
+from tests.fuzz.conversations import STEPS, conversation
 from tests.support.wires import handshake_bytes
 from ws4redis_tx.core.errors import BrokerRefused
 from ws4redis_tx.protocols.centrifuge.wire.protobuf import varint
@@ -351,6 +352,23 @@ class CentrifugeTests(SynchronousTestCase):
 
         try_one()
         self.assertEqual(wrappings, {"", "text", "base64"})
+
+    def test_whatever_a_client_says_and_meets_each_command_is_answered_once(self) -> None:
+        numbers = set()
+        steps = st.lists(
+            st.tuples(st.integers(0, len(STEPS) - 1), st.integers(0, 255)), max_size=60
+        )
+
+        @fuzz(150, st.integers(0, 31), steps)
+        def try_one(kind: int, steps: list[tuple[int, int]]) -> None:
+            numbers.add(conversation(bytes([kind, *chain.from_iterable(steps)])))
+
+        try_one()
+        self.assertGreater(len(numbers), 1)
+
+    def test_a_conversation_reaches_every_command(self) -> None:
+        every = bytes(each for step in range(len(STEPS)) for each in (step, 1))
+        self.assertGreater(conversation(b"\0" + every), 15)
 
 
 # Redis

@@ -24,6 +24,8 @@ from tests.support.sites import ContractTestCase
 set_up_django()
 
 from django.contrib.auth.models import AnonymousUser, Group, User
+from django.core.signals import request_finished, request_started
+from django.template import engines
 from django.test import RequestFactory
 
 from ws4redis_tx.config import django_settings
@@ -32,6 +34,7 @@ from ws4redis_tx.protocols.centrifuge import errors
 from ws4redis_tx.protocols.centrifuge.commands import COMMANDS
 from ws4redis_tx.protocols.centrifuge.names import MOST_BYTES
 from ws4redis_tx.protocols.centrifuge.rights import MOST_CHANNELS
+from ws4redis_tx.publisher import RedisPublisher
 
 CODE = "".join(
     each.read_text()
@@ -41,9 +44,9 @@ CODE = "".join(
 TEXT = (DOCS / "centrifuge.md").read_text()
 WEB, MOBILE = (blocks_of(DOCS / name) for name in ("centrifuge.md", "centrifuge-mobile.md"))
 (
-    URL, THREE_LINES, PUBLISHING, CLIENT_PUBLISHES, RIGHTS, HISTORY, RECOVERY, OLDER, PRESENCE,
-    JOINS, WHO, SERVER_SIDE, CALLABLES, NAMES, ANSWER, CALL, TRANSPORTS,
-) = range(17)  # fmt: skip
+    URL, THREE_LINES, PUBLISHING, CLIENT_PUBLISHES, RIGHTS, HISTORY, RECOVERY, OLDER, SINCE,
+    PRESENCE, JOINS, WHO, SERVER_SIDE, CALLABLES, NAMES, ANSWER, CALL, TRANSPORTS,
+) = range(18)  # fmt: skip
 TOKEN, APP, PROGRAM, ROOM_TOKEN, ROOM = range(5)
 
 CONNECT = """
@@ -69,7 +72,8 @@ class BlockTests(SynchronousTestCase):
                 [
                     "WS4REDIS_CENTRIFUGE_URL", "const centrifuge", "import json",
                     "await subscription.publish", "from django.core", "WS4REDIS_HISTORY",
-                    "const room", "const {publications}", "WS4REDIS_PRESENCE", "const room",
+                    "const room", "const {publications}", "{% load ws4redis %}",
+                    "WS4REDIS_PRESENCE", "const room",
                     "from django.http", "const address", "WS4REDIS_CENTRIFUGE_NAMES",
                     "def channel_of", "from django.core", "const {data}", "const origin",
                 ],
@@ -275,6 +279,26 @@ class PageTests(GuideTestCase):
             )
         )
         self.assertEqual(found, list(range(100, 80, -1)))
+
+    @inlineCallbacks
+    def test_a_page_hears_what_comes_between_its_query_and_its_subscription(self) -> Any:
+        def view() -> str:
+            request_started.send(sender=None)
+            try:
+                publisher = RedisPublisher(facility="chat/1", broadcast=True)
+                publisher.publish_message('"between"')
+                template = engines["django"].from_string(WEB[SINCE].code)
+                return str(template.render({"request": self.request()}))
+            finally:
+                request_finished.send(sender=None)
+
+        yield in_thread(RedisPublisher.position)  # there is nothing before it
+        page = yield in_thread(view)
+        script = page.partition("<script>")[2].partition("</script>")[0]
+        yield self.open_page()
+        yield self.page.run(inside(CONNECT, SUBSCRIBED, script, "await subscribed(room);"))
+        yield self.say("live")
+        yield self.assert_shown("between", "live")
 
     @inlineCallbacks
     def say(self, *messages: str) -> Any:

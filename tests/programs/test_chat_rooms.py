@@ -38,13 +38,13 @@ class RoomsTestCase(TestCase):
     def set_up(self) -> Any:
         self.redis = RedisServer()
         self.addCleanup(self.redis.stop)
-        self.server, other = self.start("0"), self.start("0")
-        self.port = yield self.port_of(self.server)
-        self.other = yield self.port_of(other)
+        self.server, other = self.start(0), self.start(0)
+        self.port = yield self.server.site_port()
+        self.other = yield other.site_port()
         logins = yield gatherResults([log_in("john"), log_in("mary")])
         self.john, self.mary = map(cookies_of, logins)
 
-    def start(self, port: str) -> Program:
+    def start(self, port: int) -> Program:
         server = twistd(
             f"--listen=tcp:{port}:interface=127.0.0.1",
             "--settings=tests.projects.chat_settings",
@@ -55,11 +55,6 @@ class RoomsTestCase(TestCase):
         )
         self.addCleanup(server.end)
         return server
-
-    @inlineCallbacks
-    def port_of(self, server: Program) -> Any:
-        ready = yield server.wait_for(r"Ready: .*http://[^/]+:(\d+)/")
-        return ready[1]
 
     def read(self, path: str = "/rooms/") -> Any:
         def work() -> str:
@@ -158,7 +153,7 @@ class BrowserTests(RoomsTestCase):
         yield self.page.until(f"!({LIVE})")
         yield self.say("broadcast", "two", "three", "three")
         yield self.say("group", "to the chatters", group="chatters")
-        yield self.port_of(self.start(self.port))
+        yield self.start(self.port).site_port()
         yield self.page.until(LIVE)
         yield self.say("broadcast", "four")
         yield self.assert_shown(0, "one", "two", "three", "three", "four")
@@ -204,7 +199,7 @@ class BrowserTests(RoomsTestCase):
         yield self.say("broadcast", "two")
         self.redis.command("DEL", "stream:broadcast:foobar")
         yield self.say("broadcast", "three")
-        yield self.port_of(self.start(self.port))
+        yield self.start(self.port).site_port()
         yield self.assert_shown(0, "one", "Some messages may be missing here.", "three")
 
     @inlineCallbacks

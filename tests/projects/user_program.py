@@ -167,7 +167,6 @@ class Authorizer:
     def authorize_facilities(
         self, handshake: Handshake, asked: Sequence[Asked], known: Admission | None = None
     ) -> list[Admission | Exception]:
-        each: Asked
         return [
             self.authorize(handshake.on_facility(each.facility, each.rights), each.rights)
             for each in asked
@@ -220,8 +219,8 @@ def configuration() -> ServerConfig:
 
 def service() -> WebSocketService:
     config = configuration()
-    authorizer: IAuthorizer = Authorizer()
-    facilities_authorizer: IFacilitiesAuthorizer = Authorizer()
+    together: IFacilitiesAuthorizer = Authorizer()
+    authorizer: IAuthorizer = together
     hooks: IHooks = AllHooks()
     made = make_service(config, authorizer=authorizer, hooks=hooks, subscriber=Subscriber)
     made.stop_code = 1012

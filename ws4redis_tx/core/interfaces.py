@@ -111,13 +111,14 @@ class IBroker(Protocol):
         expire: int,
         sender: IListener | None = None,
         history: History | None = None,
+        info: bytes = b"",
     ) -> Deferred[int]:
         """Persist ``message`` for ``expire`` seconds (``0``: do not), add it to the ``history`` of
-        every channel, and publish it there.
+        every channel, and publish it there, with ``info`` about the client: a line of JSON.
 
-        Atomic per channel, with one round trip for all. Calls reach Redis in the order in which
-        they were made. ``sender``, if it listens, does not get the message back. Fires with the sum
-        of Redis' receiver counts, or fails with ``BrokerUnavailable``.
+        Atomic per channel, with one round trip for all. Calls reach Redis in their order.
+        ``sender``, if it listens, does not get the message back. Fires with the sum of Redis'
+        receiver counts, or fails with ``BrokerUnavailable``.
         """
 
     def get(self, channel: bytes) -> Deferred[PersistedMessage | None]:

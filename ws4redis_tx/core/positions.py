@@ -222,7 +222,9 @@ class Stream:
 
 
 class IHistory(Protocol):
-    """The part of a broker that knows positions. A broker may lack it: nobody can resume then."""
+    """The part of a broker that knows positions. A broker may lack it: nobody can resume then, and
+    ``centrifuge_url`` must be ``None``.
+    """
 
     @property
     def position(self) -> Position | None:
@@ -258,4 +260,10 @@ class IHistory(Protocol):
         channels. With ``persisted``, the last message of every channel is there, if it is not
         among the ``messages``. ``replayed``: the publications are marked as such. Fails with
         ``BrokerUnavailable``.
+        """
+
+    def stream(self, wanted: Wanted, *, alone: bool = False) -> Deferred[Stream]:
+        """Fire with the history of one channel, and with the messages there that are ``wanted`` at
+        least. By then all that was published until its moment was handed to its listeners, too.
+        ``alone``: exactly those; the read is shared with nobody. Fails with ``BrokerUnavailable``.
         """

@@ -95,7 +95,7 @@ class EmulatedStream(Request):
         if not session.speaks or not session.within_rate(messages=1, size=len(payload)):
             return
         if session.unacknowledged > session.outbox.max_pending:
-            session.close(1013, "Too many messages.")  # reading less would not help
+            session.flooded()  # reading less would not help
         else:
             session.received(payload)
 

@@ -34,7 +34,7 @@ from ws4redis_tx.core.names import channel_name, known_rights
 from ws4redis_tx.core.positions import IHistory, history_of
 from ws4redis_tx.delivery.resuming import ResumingFeed
 from ws4redis_tx.protocols.client_quota import ClientQuota
-from ws4redis_tx.protocols.interfaces import ISession
+from ws4redis_tx.protocols.interfaces import OVER_RATE, ISession
 from ws4redis_tx.protocols.replay import Replay
 from ws4redis_tx.protocols.resume import (
     SUBPROTOCOL,
@@ -204,7 +204,7 @@ class ClassicProtocol:
             session.close(1008, refusal.reason)
 
     def close_code(self, code: int, reason: str) -> tuple[int, str]:
-        return code, reason
+        return (1013 if code == OVER_RATE else code), reason
 
     def closed(self, session: ISession) -> Deferred[Any] | None:
         connection: SubscriberConnection | None = session.state

@@ -108,6 +108,10 @@ class ISession(Protocol):
         """Log ``text`` with a failure of the server's, and close the session with 1011."""
 
 
+OVER_RATE = 4429
+"""Closes a session whose client sends too much. Protocols have codes of their own for it."""
+
+
 class IProtocol(Protocol):
     """The protocol of all clients under one path. One object serves all the sessions of a server,
     and keeps none of them: its data about a client is the session's ``state``.
@@ -138,8 +142,8 @@ class IProtocol(Protocol):
         """
 
     def close_code(self, code: int, reason: str) -> tuple[int, str]:
-        """The server closes the session. Return the code and the reason as the client knows
-        them.
+        """The server closes the session: with a code of websockets, or ``OVER_RATE``. Return the
+        code and the reason as the client knows them.
         """
 
     def closed(self, session: ISession) -> Deferred[Any] | None:

@@ -16,7 +16,7 @@ from ws4redis_tx.core.names import channels_to_publish_on, check_within, namespa
 from ws4redis_tx.core.positions import History, Position
 from ws4redis_tx.delivery.feed import Feed
 from ws4redis_tx.protocols.client_quota import ClientQuota
-from ws4redis_tx.scheduling.deferreds import gather, waits
+from ws4redis_tx.scheduling.deferreds import gather, succeeded
 
 if TYPE_CHECKING:
     from ws4redis_tx.protocols.replay import Replay
@@ -182,7 +182,7 @@ class Subscription:
         added = [channel for channel in dict.fromkeys(channels) if channel not in self.channels]
         self.channels += added
         listening = gather(self._broker.listen(channel.encode(), self._feed) for channel in added)
-        if _succeeded(listening):
+        if succeeded(listening):
             return listening
         outcome: Deferred[Any] = Deferred()
         self._connection.note(outcome)
@@ -214,11 +214,6 @@ class Subscription:
         self.unsubscribe()
         for next_message in self._next_messages:
             next_message.leave()
-
-
-def _succeeded(listening: Deferred[Any]) -> bool:
-    """Whether it has a result already, and not a failure."""
-    return not waits(listening) and not isinstance(listening.result, Failure)
 
 
 def _raise_failure(outcomes: list[list[Any]]) -> None:

@@ -195,10 +195,6 @@ class RedisBroker(Service):
 
     @inlineCallbacks
     def stream(self, wanted: Wanted, *, alone: bool = False) -> Any:
-        """Fire with the ``Stream`` of a channel. By then all that was published until its moment
-        was handed to its listeners, too. ``alone``: the read is shared with nobody. Fails with
-        ``BrokerUnavailable``.
-        """
         generation = self.generation
         if alone:
             (stream,) = yield self._streams.read(wanted)

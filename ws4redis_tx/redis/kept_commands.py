@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.messages import Published
 from ws4redis_tx.core.names import with_history
-from ws4redis_tx.core.positions import LONGEST_MEMORY, Kept, Position
+from ws4redis_tx.core.positions import LONGEST_MEMORY, Kept, Position, read_position
 from ws4redis_tx.redis import scripts
 from ws4redis_tx.redis.history.publishing import (
     FORGET,
@@ -23,6 +23,7 @@ from ws4redis_tx.redis.history.publishing import (
     position_fits,
     position_in,
 )
+from ws4redis_tx.redis.history.streams import stream_at, stream_at_command, stream_at_fits
 from ws4redis_tx.redis.wire.protocol import Command
 from ws4redis_tx.redis.wire.refusals import refuses_scripts
 
@@ -126,6 +127,21 @@ class KeptCommands:
             lambda answer: position_in(answer, 0.0 if began is None else monotonic() - began),
             self._no_position,
         )
+
+    @inlineCallbacks
+    def stream_position(self, channel: bytes, began: float | None = None) -> Any:
+        """The number of the channel's last message at that moment, and the epoch of its stream;
+        ``()`` where no history can be kept.
+        """
+        position = yield self.position(began)
+        found = read_position(position)
+        return () if found is None else (yield self.stream_at(channel, found))
+
+    @inlineCallbacks
+    def stream_at(self, channel: bytes, position: Position) -> Any:
+        command = stream_at_command(self.prefix, channel, position.stamp)
+        answer = yield self.execute(*command, fits=stream_at_fits)
+        return stream_at(channel, answer)
 
     def _no_position(self, failure: Failure) -> str:
         if not refuses_scripts(failure.value):

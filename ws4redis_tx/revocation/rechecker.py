@@ -82,6 +82,8 @@ class Rechecker:
         # When a session's rechecks began to fail, and the timer of the next try.
         self._failures: dict[IRevocable, tuple[float, Any]] = {}
         self._failing = False
+        # Its recheck is being cancelled, which is no failure.
+        self._forgetting: IRevocable | None = None
         self.unix_time: Callable[[], float] = lambda: time()
         """The time by which visitors' sessions end. A test may replace it."""
 
@@ -94,7 +96,9 @@ class Rechecker:
     def forget(self, session: IRevocable) -> None:
         """The session is gone. Before its record is discarded."""
         self._set_timer(session, None)
+        self._forgetting = session
         self._queue.discard(session)
+        self._forgetting = None
         self._forget_failures(session)
         if self._sweep is not None:
             self._sweep.discard(session)
@@ -205,7 +209,7 @@ class Rechecker:
         self._forget_failures(session)
 
     def _not_rechecked(self, failure: Failure, session: IRevocable) -> None:
-        if session.admitted is None or session.ended:
+        if session.admitted is None or session.ended or session is self._forgetting:
             return
         error = failure.value
         if isinstance(error, Denied) and error.status < 500:

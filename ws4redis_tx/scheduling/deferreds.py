@@ -23,9 +23,9 @@ def gather(deferreds: Iterable[Deferred[Any]]) -> Deferred[list[Any]]:
     return _Gathering(waiting).all
 
 
-def waits(deferred: Deferred[Any]) -> bool:
-    """Whether it has no outcome yet."""
-    return not deferred.called or bool(deferred.paused)
+def succeeded(deferred: Deferred[Any]) -> bool:
+    """Whether it has a result, and no failure."""
+    return deferred.called and not deferred.paused and not isinstance(deferred.result, Failure)
 
 
 class _Gathering:

@@ -22,7 +22,7 @@ from ws4redis_tx.core.limits import Quota
 from ws4redis_tx.core.messages import payload_of
 from ws4redis_tx.delivery.feed import Feed
 from ws4redis_tx.delivery.outbox import Outbox
-from ws4redis_tx.protocols.interfaces import IProtocol
+from ws4redis_tx.protocols.interfaces import OVER_RATE, IProtocol
 from ws4redis_tx.revocation.session_index import NO_GRANTS, AdmissionRecord, IRevocable
 from ws4redis_tx.sessions.authorization import Authorization, FacilitiesAuthorization
 from ws4redis_tx.sessions.inbox import Inbox
@@ -71,8 +71,7 @@ class Session(Observed):
         """The questions to the authorizer that are not answered yet."""
         self.peer = ""
         """The client's address, once the session is open."""
-        # When it opened.
-        self._since: float | None = None
+        self._since: float | None = None  # when it opened
         # Made when the client first sends something, or does not read.
         self._inbox: Inbox | None = None
         self.opening: OpeningHandshake | None = OpeningHandshake(server, self)
@@ -221,7 +220,7 @@ class Session(Observed):
         self.close(1011, "The server failed.")
 
     def within_rate(self, *, messages: int = 0, size: int = 0) -> bool:
-        """Count messages and bytes of the client's. Close it with 1013 if they are too many."""
+        """Count messages and bytes of the client's. Close it if they are too many."""
         rate = self.server.rate
         if rate is None:
             return True
@@ -229,8 +228,11 @@ class Session(Observed):
         now = self.server.reactor.seconds()
         if self._limits.allows(rate, now, messages=messages, size=size):
             return True
-        self.close(1013, "Too many messages.")
+        self.flooded()
         return False
+
+    def flooded(self) -> None:
+        self.close(OVER_RATE, "Too many messages.")
 
     # Called by the transport
 

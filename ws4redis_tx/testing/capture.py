@@ -191,7 +191,7 @@ class _CapturingRedis:
             return [self.captured._persisted_on(channel) for channel in channels]
 
     def ask(self, command: str, *arguments: Any, instead: bridge.Instead) -> Any:
-        """Nobody is present, since there is no server."""
+        """Nobody is present, since there is no server, and there is no history."""
         bridge.must_not_wait_on_event_loop(instead[0])
         return self._nobody()
 

@@ -31,8 +31,9 @@ class CentrifugeError(WS4RedisError):
 class Push:
     """Anything that the server sent by itself.
 
-    ``kind`` is ``pub``, ``join``, ``leave``, ``unsubscribe``, ``message`` or ``refresh``. ``info``
-    says who published, came or went. ``recovered``: it came with the answer to ``subscribe``.
+    ``kind`` is ``pub``, ``join``, ``leave``, ``subscribe``, ``unsubscribe``, ``message`` or
+    ``refresh``. ``info`` says who published, came or went. ``recovered``: it came with the answer
+    to ``subscribe``.
     """
 
     kind: str
@@ -105,6 +106,8 @@ class CentrifugeClient:
         self._again = again
         self._format = CentrifugeFormat(binary=protobuf)
         self._number = 0
+        # Its subscriptions that the server has begun.
+        self._server_side: set[str] = set()
         # What was sent and not answered yet.
         self._sent: dict[int, tuple[str, Values]] = {}
         # The epoch and the offset up to which each subscription has everything.
@@ -209,7 +212,7 @@ class CentrifugeClient:
         where this one was.
         """
         self.lose_connection()
-        server_side = self.welcome.get("subs", {})
+        server_side = self._server_side
         recover: dict[str, Values] = {name: {} for name in self.subscriptions}
         for name, (epoch, offset) in self._positions.items():
             recover[name] = {"recover": True, "epoch": epoch, "offset": offset}
@@ -243,6 +246,7 @@ class CentrifugeClient:
         result = self.answers[number] = reply.get(name, {})
         if name == "connect":
             self.welcome = result
+            self._server_side.update(result.get("subs", ()))
             for channel, answer in result.get("subs", {}).items():
                 self._subscribed(channel, answer)
         elif name == "subscribe":
@@ -266,6 +270,9 @@ class CentrifugeClient:
         values = push[kind]
         told = {name: values[name] for name in ("data", "info", "code", "reason") if name in values}
         self.pushes.append(Push(kind, channel, **told))
+        if kind == "subscribe":
+            self._server_side.add(channel)
+            self._subscribed(channel, values)
         if kind == "unsubscribe" and values["code"] < _FOR_GOOD:
             self._ended(channel)
 
@@ -278,4 +285,5 @@ class CentrifugeClient:
 
     def _ended(self, channel: str) -> None:
         self.subscriptions.pop(channel, None)
+        self._server_side.discard(channel)
         self._positions.pop(channel, None)

@@ -15,6 +15,7 @@ Instead = tuple[str, str]
 
 FORGET: Instead = ("await publisher.aforget()", "Commands.forget")
 POSITION: Instead = ("await RedisPublisher.aposition()", "IHistory.now")
+RENDER: Instead = ("await sync_to_async(render)(request, …)", "IHistory.stream")
 PUBLISH: Instead = ("await publisher.apublish_message(…)", "ws4redis_tx.service.Publisher")
 
 
@@ -59,7 +60,10 @@ class IRedis(Protocol):
         """The current position, for a coroutine."""
 
     def ask(self, command: str, *arguments: Any, instead: Instead) -> Any:
-        """Ask who is present, by a command of ``IPresence`` that changes nothing."""
+        """Ask by a command that changes nothing: who is present, by one of ``IPresence``; or
+        ``stream_position``, with a channel and the time ``began``, as for ``position``. The answer
+        is empty where there is nobody, or no history.
+        """
 
     async def aask(self, command: str, *arguments: Any) -> Any:
         """``ask`` for a coroutine."""

@@ -374,7 +374,7 @@ class LimitTests(EmulationTests):
         for number in range(2, 40):
             command = {"id": number, "unsubscribe": {"channel": "broadcast:f"}}
             self.post(emulated(self.said(flooded), commands(command)))
-        self.assertEqual(flooded.messages[-1]["push"]["disconnect"]["code"], 3008)
+        self.assertEqual(flooded.messages[-1]["push"]["disconnect"]["code"], 3013)
 
     def test_streams_and_posts_count_towards_the_connections_of_an_address(self) -> None:
         first, second = self.stream(), self.stream()

@@ -173,6 +173,16 @@ class RecheckTests(RevocationTests):
         self.assertEqual(len(self.factory.session_server.revocations._index._by_user), 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_one_that_is_given_up_is_no_failure(self) -> None:
+        """A right on one channel may end by itself, and a connection may be admitted anew."""
+        self.connect("john")
+        self.site.visitors["john"] = Deferred()
+        self.say(Revocation(RECHECK, "user", ("1",)))
+        (session,) = self.factory.session_server.sessions
+        self.factory.session_server.revocations.closed(session)
+        self.assertFalse(session.ended)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
 
 class FailureTests(RevocationTests):
     def test_a_recheck_that_fails_is_tried_again_and_then_closes_with_1011(self) -> None:

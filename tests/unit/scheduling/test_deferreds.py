@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from ws4redis_tx.scheduling.deferreds import gather, waits
+from ws4redis_tx.scheduling.deferreds import gather, succeeded
 
 
 class GatherTests(SynchronousTestCase):
@@ -45,11 +45,16 @@ class GatherTests(SynchronousTestCase):
             self.failureResultOf(gathered, CancelledError)
             self.assertEqual(len(cancelled), number)
 
-    def test_one_that_has_fired_waits_while_what_its_callback_returned_does(self) -> None:
+    def test_one_that_has_fired_has_no_result_while_that_of_its_callback_is_awaited(self) -> None:
         outer, inner = Deferred[Any](), Deferred[Any]()
-        self.assertTrue(waits(outer))
+        self.assertFalse(succeeded(outer))
         outer.addCallback(lambda _: inner)
         outer.callback(None)
-        self.assertTrue(waits(outer))
+        self.assertFalse(succeeded(outer))
         inner.callback(None)
-        self.assertFalse(waits(outer))
+        self.assertTrue(succeeded(outer))
+
+    def test_a_failure_is_none(self) -> None:
+        failed: Deferred[Any] = fail(ZeroDivisionError())
+        self.assertFalse(succeeded(failed))
+        self.failureResultOf(failed, ZeroDivisionError)

@@ -264,6 +264,21 @@ class ReconnectTests(ClientTestCase):
         self.assertTrue(client.welcome["expires"])
         self.assertEqual(client.reconnect().welcome["ttl"], client.welcome["ttl"])
 
+    def test_it_has_the_channels_that_another_token_brings(self) -> None:
+        secret, now = "s" * 32, int(time.time())
+        self.use(token_secret=(secret,))
+        claims = {"sub": "mary", "iat": now, "exp": now + 600}
+        token = jwt.encode(claims, secret, "HS256")
+        more = jwt.encode({**claims, "channels": [KEPT]}, secret, "HS256")
+        client = self.connect(token=token)
+        client.ask("refresh", token=more)
+        self.assertEqual([each.kind for each in client.pushes], ["subscribe"])
+        self.assertIn("epoch", client.subscriptions[KEPT])
+        self.say("1")
+        self.assertEqual(client.messages, [1])
+        client.ask("refresh", token=token)
+        self.assertEqual((client.pushes[-1].kind, client.subscriptions), ("unsubscribe", {}))
+
 
 class ProtobufReconnectTests(ReconnectTests):
     protobuf = True

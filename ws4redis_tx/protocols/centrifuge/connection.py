@@ -26,7 +26,7 @@ from ws4redis_tx.protocols.centrifuge.wire.codec import PushCodec
 from ws4redis_tx.protocols.centrifuge.wire.schema import Malformed, Values
 from ws4redis_tx.protocols.interfaces import ISession
 from ws4redis_tx.revocation.packing import Packed, unpack
-from ws4redis_tx.scheduling.deferreds import waits
+from ws4redis_tx.scheduling.deferreds import succeeded
 
 if TYPE_CHECKING:
     from ws4redis_tx.protocols.centrifuge.protocol import CentrifugeProtocol
@@ -189,7 +189,7 @@ class Connection(Answers):
                 continue
             if isinstance(answer, Deferred):
                 answer.addErrback(self._failed, number, name)
-                if waits(answer):
+                if not succeeded(answer):
                     self.flush()
                     answer.addCallback(self._run)
                     answer.addErrback(self.session.fail, "A client's command failed")

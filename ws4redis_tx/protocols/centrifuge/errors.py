@@ -60,7 +60,6 @@ INVALID_TOKEN = Disconnection(3500, "invalid token")
 BAD = Disconnection(3501, "bad request")
 STALE = Disconnection(3502, "stale")
 FORCE_DISCONNECT = Disconnection(3503, "force disconnect")
-NOT_PERMITTED = Disconnection(3507, "permission denied")
 NOT_AVAILABLE_HERE = Disconnection(3508, "not available")
 
 SERVER_UNSUBSCRIBE = Disconnection(2000, "server unsubscribe")

@@ -1,8 +1,10 @@
-"""The command ``connect``: who the client is, and its server-side subscriptions."""
+"""The command ``connect``: who the client is, and its server-side subscriptions. A later token may
+bring more of these.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
@@ -16,6 +18,7 @@ from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.names import SUBSCRIBE_RIGHTS
 from ws4redis_tx.protocols.centrifuge import errors
 from ws4redis_tx.protocols.centrifuge.errors import CommandError, Ends
+from ws4redis_tx.protocols.centrifuge.names import Name
 from ws4redis_tx.protocols.centrifuge.rights import ask_for
 from ws4redis_tx.protocols.centrifuge.subscription import Subscription, begin
 from ws4redis_tx.protocols.centrifuge.wire.schema import Values
@@ -130,8 +133,7 @@ def _begin(connection: Connection, names: list[tuple[str, bool]], resumed: Value
                 yield ask_for(connection, read, {})
             subscription = begin(connection, read, {}, server_side=True)
             answer = yield subscription.start(asked)
-            _, data = connection.claimed.get(name, (b"", b""))
-            answers[name] = {**answer, "data": data} if data else answer
+            answers[name] = _with_data(connection, name, answer)
         except CommandError as error:
             if error.error == errors.UNKNOWN_CHANNEL and not strict:
                 raise Ends(errors.BAD) from None
@@ -140,6 +142,45 @@ def _begin(connection: Connection, names: list[tuple[str, bool]], resumed: Value
             continue
         subscriptions.append(subscription)
     return subscriptions, answers
+
+
+def _with_data(connection: Connection, name: str, answer: Values) -> Values:
+    _, data = connection.claimed.get(name, (b"", b""))
+    return {**answer, "data": data} if data else answer
+
+
+@inlineCallbacks
+def claimed_names(connection: Connection) -> Any:
+    """Fire with what the names in a token mean. Fails with ``CommandError`` for one that means
+    nothing to this client.
+    """
+    names = []
+    for text in connection.claimed:
+        name = yield connection.protocol.read_name(connection, text)
+        connection.protocol.channel_of(name, connection)
+        names.append(name)
+    return names
+
+
+@inlineCallbacks
+def subscribe_claimed(connection: Connection, names: Iterable[Name]) -> Any:
+    """Begin the subscriptions that another token has brought, and tell the client. If one cannot
+    begin, the client is to connect anew.
+    """
+    for name in names:
+        if connection.session.ended or name.text in connection.subscriptions:
+            continue
+        try:
+            subscription = begin(connection, name, {}, server_side=True)
+            answer = yield subscription.start({})
+        except Exception:
+            if connection.error_for("refresh", Failure()) == errors.ALREADY_SUBSCRIBED:
+                continue  # by another name
+            raise Ends(errors.INSUFFICIENT_STATE) from None
+        if subscription.stands:
+            told = _with_data(connection, name.text, answer)
+            connection.push({"channel": name.text, "subscribe": told})
+            subscription.go_live()
 
 
 def _names(connection: Connection, resumed: Values) -> Iterator[tuple[str, bool]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from operator import attrgetter
 from random import Random
 from typing import Any
@@ -36,7 +36,7 @@ from ws4redis_tx.protocols.centrifuge.wire.json import Json
 from ws4redis_tx.protocols.centrifuge.wire.protobuf import Protobuf
 from ws4redis_tx.protocols.centrifuge.wire.schema import Values
 from ws4redis_tx.protocols.client_quota import ClientQuota
-from ws4redis_tx.protocols.interfaces import ISession
+from ws4redis_tx.protocols.interfaces import OVER_RATE, ISession
 from ws4redis_tx.revocation.packing import Packer
 from ws4redis_tx.scheduling.sweeps import PeriodicSweep
 
@@ -57,6 +57,7 @@ _CODES = {
     1011: errors.SERVER_ERROR,
     1012: errors.SHUTDOWN,
     1013: errors.SLOW,
+    OVER_RATE: errors.TOO_MANY_REQUESTS,
 }
 """The codes with which the server closes any session, as this protocol has them."""
 
@@ -115,7 +116,8 @@ class CentrifugeProtocol:
         self._shared = lru_cache(maxsize=4096)(
             lambda name, namespace: name.channel(namespace, ANONYMOUS)
         )
-        self._side = lru_cache(maxsize=4096)(lambda channel: side_channel(config.prefix, channel))
+        self.side_of = lru_cache(maxsize=4096)(partial(side_channel, config.prefix))
+        """The channel beside a channel."""
         self._formats: dict[str, IFormat] = {"json": Json(), "protobuf": Protobuf()}
         self._codecs: dict[tuple[str, Any], PushCodec] = {}
         self._pings: PeriodicSweep[Connection] = PeriodicSweep(
@@ -259,10 +261,6 @@ class CentrifugeProtocol:
             return name.channel(connection.namespace, connection.identity)
         channel: bytes = self._shared(name, connection.namespace)
         return channel
-
-    def side_of(self, channel: bytes) -> bytes:
-        """The channel beside it."""
-        return self._side(channel)
 
     def has_presence(self, name: Name) -> bool:
         return (

@@ -20,7 +20,7 @@ from ws4redis_tx.protocols.centrifuge.names import Name
 from ws4redis_tx.protocols.centrifuge.presence import enter, leave
 from ws4redis_tx.protocols.centrifuge.wire.codec import describe, epoch_text
 from ws4redis_tx.protocols.centrifuge.wire.schema import Values
-from ws4redis_tx.scheduling.deferreds import waits
+from ws4redis_tx.scheduling.deferreds import gather, succeeded
 
 if TYPE_CHECKING:
     from ws4redis_tx.protocols.centrifuge.connection import Connection
@@ -109,7 +109,7 @@ class Subscription:
             self.sides = (connection.protocol.side_of(self.channel),)
             listening.append(broker.listen(self.sides[0], feed))
         listening.append(broker.listen(self.channel, feed))
-        at_once = self.history is None and not any(map(waits, listening))
+        at_once = self.history is None and all(map(succeeded, listening))
         if not at_once or not self.shares_name:
             feed.catch(self.channel, self)  # before anything can arrive
             if has_presence:
@@ -127,7 +127,7 @@ class Subscription:
 
     @inlineCallbacks
     def _wait(self, listening: list[Deferred[None]], request: Values) -> Any:
-        yield from listening
+        yield gather(listening)
         if self.history is None:
             return _PLAIN_RECOVERY if request.get("recover") else {}
         after = request.get("offset", 0) if request.get("recover") else 0

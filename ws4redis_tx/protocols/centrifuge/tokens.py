@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from twisted.internet.defer import inlineCallbacks
+from twisted.python.failure import Failure
 
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission
@@ -25,6 +26,7 @@ from ws4redis_tx.core.tokens import (
 from ws4redis_tx.protocols.centrifuge import errors
 from ws4redis_tx.protocols.centrifuge.errors import CommandError, Ends
 from ws4redis_tx.protocols.centrifuge.names import Name
+from ws4redis_tx.protocols.centrifuge.opening import claimed_names, subscribe_claimed
 from ws4redis_tx.protocols.centrifuge.rights import need
 from ws4redis_tx.protocols.centrifuge.wire.schema import Values
 from ws4redis_tx.revocation.session_index import NO_GRANTS
@@ -149,8 +151,10 @@ class TokenRules:
         before = connection.claimed
         connection.handshake, connection.identity = handshake, admission.identity
         self._take(connection, claims)
+        claimed = yield claimed_names(connection)
         connection.reply(number, "refresh", self.lifetime(claims.expires))
         yield self._drop_lost(connection, set(before) - set(connection.claimed))
+        yield subscribe_claimed(connection, claimed)
 
     @inlineCallbacks
     def _drop_lost(self, connection: Connection, no_longer_claimed: set[str]) -> Any:
@@ -167,8 +171,8 @@ class TokenRules:
                     yield need(connection, name, "subscribe")
                     connection.protocol.channel_of(name, connection)
                     continue
-                except CommandError as error:
-                    if error.error.temporary:
+                except Exception:
+                    if connection.error_for("refresh", Failure()).temporary:
                         ending = errors.UNSUBSCRIBE_INSUFFICIENT  # it comes back by itself
             if connection.subscriptions.get(name.text) is subscription:
                 connection.end(subscription, ending)

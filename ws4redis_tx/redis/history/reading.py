@@ -4,26 +4,14 @@ from __future__ import annotations
 
 from ws4redis_tx.redis.history.publishing import STAMPS
 
-# For each channel: the stamp of its last message; whether everything after the position asked about
-# is there; the stamp of a persisted message that is in no history, if there is one; whether more
-# follows; and the entries. These have consecutive numbers and increasing stamps, so that the first
-# one to read is found by halving. The one before it proves that nothing is missing between.
-READ_MISSED = (
-    STAMPS
-    + b"""
-local budget, version, unknown = tonumber(ARGV[1]), ARGV[2], 2 ^ 52
-local stamp = next_stamp(stamp_at(KEYS[1])) - 1
-local answers = {text(stamp), text(birth_at(KEYS[2], stamp))}
+# The script's second argument is the version of the entries. ``first_after`` is the index of the
+# first one behind a stamp.
+ENTRIES = b"""
+local version = ARGV[2]
 local function parts(entry)
     local its, at, number = string.match(entry or '', '^(%d+) (%d+) (%d+) ')
     if its ~= version and its ~= '0' and its ~= '2' then return nil end
     return tonumber(at), tonumber(number), its == '0'
-end
-local function payload_of(entry)
-    local its, rest = string.match(entry, '^(%d+) %d+ %d+ (.*)$')
-    if its ~= '2' then return rest end
-    local length, more = string.match(rest, '^(%d+) (.*)$')
-    return length and string.sub(more, tonumber(length) + 1)
 end
 local function first_after(list, low, high, stamp)
     while low < high do
@@ -32,6 +20,25 @@ local function first_after(list, low, high, stamp)
         if at and at > stamp then high = middle else low = middle + 1 end
     end
     return low
+end
+"""
+
+# For each channel: the stamp of its last message; whether everything after the position asked about
+# is there; the stamp of a persisted message that is in no history, if there is one; whether more
+# follows; and the entries. These have consecutive numbers and increasing stamps, so that the first
+# one to read is found by halving. The one before it proves that nothing is missing between.
+READ_MISSED = (
+    STAMPS
+    + ENTRIES
+    + b"""
+local budget, unknown = tonumber(ARGV[1]), 2 ^ 52
+local stamp = next_stamp(stamp_at(KEYS[1])) - 1
+local answers = {text(stamp), text(birth_at(KEYS[2], stamp))}
+local function payload_of(entry)
+    local its, rest = string.match(entry, '^(%d+) %d+ %d+ (.*)$')
+    if its ~= '2' then return rest end
+    local length, more = string.match(rest, '^(%d+) (.*)$')
+    return length and string.sub(more, tonumber(length) + 1)
 end
 local function unkept(channel, at, list, length, last, since)
     if redis.call('EXISTS', channel) == 0 then return 0 end

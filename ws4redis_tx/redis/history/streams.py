@@ -1,4 +1,4 @@
-"""The script that reads histories by the numbers of their messages."""
+"""The scripts that read histories by the numbers of their messages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 from ws4redis_tx.core.names import beside, data_set_keys
 from ws4redis_tx.core.positions import Stream, Wanted, position
 from ws4redis_tx.redis.history.channels import read_entry
-from ws4redis_tx.redis.history.publishing import STAMPS
+from ws4redis_tx.redis.history.publishing import STAMPS, VERSION
+from ws4redis_tx.redis.history.reading import ENTRIES
 from ws4redis_tx.redis.wire.protocol import Command
 
 # For each channel: its last message's place, then entries. ``after`` and ``most`` choose those that
@@ -47,6 +48,52 @@ end
 return answers
 """
 )
+
+# The number of a channel's last message up to a stamp, and its last message's place. If nothing
+# tells what was before the oldest entry, that is 0, from which nothing is recovered but all.
+STREAM_AT = (
+    STAMPS
+    + ENTRIES
+    + b"""
+local after, pos, list = tonumber(ARGV[1]), KEYS[3], KEYS[4]
+local stamp = next_stamp(stamp_at(KEYS[1])) - 1
+local place, length = redis.pcall('GET', pos), redis.pcall('LLEN', list)
+if type(place) ~= 'string' then place = '' end
+local number = tonumber(words(pos)[2]) or 0
+if stamp_at(pos) > after then
+    number = 0
+    local index = type(length) == 'number' and first_after(list, 0, length, after) or 0
+    if index > 0 then
+        local _, before = parts(redis.call('LINDEX', list, index - 1))
+        number = before or 0
+    end
+end
+return {text(stamp), text(birth_at(KEYS[2], stamp)), text(number), place}
+"""
+)
+
+
+def stream_at_command(prefix: str, channel: bytes, stamp: int) -> Command:
+    """Ask where a channel's stream was at ``stamp``."""
+    keys = [beside(word, prefix, channel) for word in (b"pos", b"stream")]
+    keys = [*data_set_keys(prefix), *keys]
+    return ("EVAL", STREAM_AT, len(keys), *keys, stamp, VERSION)
+
+
+def stream_at_fits(answer: Any) -> bool:
+    return (
+        isinstance(answer, list)
+        and len(answer) == 4
+        and all(isinstance(each, bytes) for each in answer)
+        and all(each.isdigit() for each in answer[:3])
+    )
+
+
+def stream_at(channel: bytes, answer: Sequence[Any]) -> tuple[int, int]:
+    """The number, and the epoch of the stream."""
+    number = int(answer[2])
+    (stream,) = read_streams([Wanted(channel, 0)], [*answer[:2], [answer[3]]])
+    return number, stream.epoch
 
 
 def streams_command(prefix: str, wanted: Sequence[Wanted]) -> Command:

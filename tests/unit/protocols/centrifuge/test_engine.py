@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 from typing import Any, cast
@@ -259,7 +260,7 @@ class MoreLimitTests(ChannelsTestCase):
         client = self.connect()
         command = '{"id":9,"subscribe":{"channel":"nonsense"}}'
         client.websocket.send("\n".join([command] * 200))
-        self.assertEqual(client.close_code, 3008)
+        self.assertEqual(client.close_code, 3013)
         self.assertLess(len(client.websocket.messages), 110)
 
     def test_beyond_the_quota_what_could_not_be_kept_is_refused(self) -> None:
@@ -278,6 +279,50 @@ class MoreLimitTests(ChannelsTestCase):
         with self.assertRaises(TypeError) as caught:
             make_factory(self.config, broker=cast(Any, Plain()))
         self.assertIn("make_broker(config)", str(caught.exception))
+
+
+class UnavailableTests(ChannelsTestCase):
+    def knowing_client(self) -> CentrifugeClient:
+        """Its rights are known, so that nobody is asked."""
+        client = self.connect()
+        for channel in (A, KEPT, "broadcast:room"):
+            client.send("publish", channel=channel, data=1)
+            client.send("history", channel=channel)
+            client.send("presence", channel=channel)
+            client.send("subscribe", channel=channel)
+            if isinstance(self.broker, SlowBroker):
+                self.broker.answer("listen")
+            client.send("unsubscribe", channel=channel)
+        return client
+
+    def test_a_subscribe_while_redis_is_away_is_a_temporary_error_and_leaves_no_traceback(
+        self,
+    ) -> None:
+        self.use(presence=("room",))
+        client = self.knowing_client()
+        self.broker.lose_connection()
+        for channel in (A, KEPT, "broadcast:room"):
+            with self.assertRaises(CentrifugeError) as caught:
+                client.subscribe(channel)
+            self.assertEqual((caught.exception.code, caught.exception.temporary), (100, True))
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.broker.restore()
+        for channel in (A, KEPT, "broadcast:room"):
+            client.subscribe(channel)
+
+    def test_so_is_one_during_which_it_goes(self) -> None:
+        self.use(broker=SlowBroker("listen"), presence=("room",))
+        self.broker.answer("listen")
+        client = self.knowing_client()
+        for channel in (A, KEPT, "broadcast:room"):
+            self.broker.lose_connection()
+            client.send("subscribe", channel=channel)
+            self.broker.restore()
+            self.broker.answer("listen")
+            self.assertEqual([*client.answers.values()][-1].code, 100)
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])
 
 
 class OrderTests(ChannelsTestCase):
@@ -332,6 +377,19 @@ class OrderTests(ChannelsTestCase):
             self.say(4, facility="kept")
             self.assertEqual([each.offset for each in client.pushes], [2, 3, 4])
             self.assertTrue(client.subscriptions[KEPT]["recovered"])
+
+    def test_what_comes_then_without_a_marker_is_in_no_history_and_comes_too(self) -> None:
+        broker = SlowBroker("listen")
+        self.use(broker=broker)
+        client = self.connect()
+        client.send("subscribe", channel=KEPT, recover=True, offset=0)
+        self.say(1, facility="kept")
+        broker.publish([KEPT.encode()], b"0", 0)
+        self.say(2, facility="kept")
+        broker.answer("listen")
+        self.say(3, facility="kept")
+        self.assertEqual([(each.data, each.offset) for each in client.pushes],
+                         [(1, 1), (2, 2), (0, 0), (3, 3)])  # fmt: skip
 
     def test_a_publishers_own_push_comes_before_the_answer_to_its_unsubscribe(self) -> None:
         self.use(broker=SlowBroker("fence"))
