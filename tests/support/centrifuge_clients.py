@@ -36,6 +36,8 @@ URL = "/connection/"
 # Where Go's own installation puts it.
 _GO_FOLDER = "/usr/local/go/bin"
 _PATIENCE = 600
+# Name a file of certificates for Node, and for OpenSSL and Go.
+_AUTHORITIES = ("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE")
 
 Event = dict[str, Any]
 
@@ -169,12 +171,16 @@ def _run(folder: Path, *command: str) -> None:
 class DrivenClient(Program):
     """A running client. All that it has said is in ``said``, in order."""
 
-    def __init__(self, library: Library, port: int, query: str, **options: Any) -> None:
+    def __init__(
+        self, library: Library, port: int, query: str, trusts: str, **options: Any
+    ) -> None:
         command, variables = library.command()
+        variables = {**variables, **dict.fromkeys(_AUTHORITIES, trusts)} if trusts else variables
+        tls = "s" if trusts else ""
         scheme = "ws" if library.transport == "websocket" else "http"
         given = {
-            "endpoint": f"{scheme}://127.0.0.1:{port}{URL}{library.transport}{query}",
-            "emulation": f"http://127.0.0.1:{port}/emulation",
+            "endpoint": f"{scheme}{tls}://127.0.0.1:{port}{URL}{library.transport}{query}",
+            "emulation": f"http{tls}://127.0.0.1:{port}/emulation",
             "transport": library.transport,
             "protobuf": library.protobuf,
             "package": library.package,
@@ -273,12 +279,14 @@ def start_client(
     query: str = "",
     cookies: Mapping[str, str] | None = None,
     tokens: bool = False,
+    trusts: str = "",
 ) -> DrivenClient:
     """A client that does not connect yet. Skips the test where the library is not to be had.
 
     :param tokens: it says ``token`` when it wants one.
+    :param trusts: the file with the server's certificate, if it speaks TLS.
     """
     cookie = "; ".join(f"{name}={value}" for name, value in (cookies or {}).items())
-    client = DrivenClient(library, port, query, cookie=cookie, tokens=tokens)
+    client = DrivenClient(library, port, query, trusts, cookie=cookie, tokens=tokens)
     test.addCleanup(client.end)
     return client
