@@ -14,6 +14,7 @@ from twisted.internet.defer import inlineCallbacks
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.support import ROOT
+from tests.support.centrifuge_clients import VERSIONS
 from tests.support.django import in_thread, set_up_django
 from tests.support.javascript_pages import inside, open_page
 from tests.support.pages import DOCS, Block, blocks_of
@@ -131,6 +132,25 @@ class TableTests(SynchronousTestCase):
             f"no `connect` within {config.centrifuge_connect_timeout:.0f} s",
         ):
             self.assertIn(sentence, TEXT)
+
+    def test_the_versions_of_the_clients_are_those_that_the_tests_run(self) -> None:
+        found = {
+            library: tuple(versions.split(", "))
+            for library, versions in re.findall(
+                r"^\| \[`(centrifuge[^`]*)`\][^|]*\| ([\d., ]+) \|", TEXT, re.M
+            )
+        }
+        self.assertEqual(found, VERSIONS)
+        folder = ROOT / "tests" / "projects"
+        named = "".join(
+            (folder / kind / "package.json").read_text()
+            for kind in ("centrifuge", "centrifuge_clients")
+        )
+        self.assertEqual({*re.findall(r"centrifuge@([\d.]+)", named)}, {*VERSIONS["centrifuge"]})
+        go = (folder / "centrifuge_clients" / "go.mod").read_text()
+        self.assertEqual(
+            tuple(re.findall(r"/centrifuge-go v([\d.]+)", go)), VERSIONS["centrifuge-go"]
+        )
 
 
 class GuideTestCase(ContractTestCase):

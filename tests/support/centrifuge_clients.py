@@ -39,6 +39,14 @@ _PATIENCE = 600
 # Name a file of certificates for Node, and for OpenSSL and Go.
 _AUTHORITIES = ("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE")
 
+BEFORE_5_8 = ("4.0.0", "4.1.0", "5.0.0", "5.7.3", "5.7.4")
+VERSIONS = {
+    "centrifuge": (*BEFORE_5_8, "5.8.0"),
+    "centrifuge-python": ("0.4.4", "0.5.0", "0.5.1", "0.7.0"),
+    "centrifuge-go": ("0.12.1",),
+}
+"""All that are run here, and no others; the newest of Python is the one that is installed."""
+
 Event = dict[str, Any]
 
 
@@ -50,6 +58,9 @@ class JavaScript:
     protobuf: bool = False
     transport: str = "websocket"
 
+    def __post_init__(self) -> None:
+        assert self.version in VERSIONS["centrifuge"]
+
     def command(self) -> tuple[list[str], Mapping[str, str]]:
         node = shutil.which("node")
         if node is None:
@@ -60,6 +71,11 @@ class JavaScript:
     @property
     def package(self) -> str:
         return f"centrifuge-{self.version}"
+
+    @property
+    def ordered(self) -> bool:
+        """Whether it keeps messages in order that come together over HTTP."""
+        return self.transport == "websocket" or self.version not in BEFORE_5_8
 
 
 @dataclass(frozen=True)
@@ -74,6 +90,10 @@ class Python:
     protobuf: bool = False
     transport = "websocket"
     package = "centrifuge-python"
+    ordered = True
+
+    def __post_init__(self) -> None:
+        assert self.version in ("", *VERSIONS["centrifuge-python"])
 
     def command(self) -> tuple[list[str], Mapping[str, str]]:
         return [_python(self.version), str(FOLDER / "client.py")], {}
@@ -86,6 +106,7 @@ class Go:
     protobuf: bool = True
     transport = "websocket"
     package = "centrifuge-go"
+    ordered = True
 
     def command(self) -> tuple[list[str], Mapping[str, str]]:
         return [_go_program()], {}
