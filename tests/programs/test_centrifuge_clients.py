@@ -81,7 +81,8 @@ class ClientTests:
             *self.options, **environment(),
         )  # fmt: skip
         self.addCleanup(self.program.end)
-        yield self.program.wait_for(r"process#info\] Ready: websockets at")
+        here = rf"Centrifuge's protocol at ws://127.0.0.1:{self.port}{URL}websocket"
+        yield self.program.wait_for(rf"process#info\] Ready: websockets at .*{here}")
 
     def kill(self) -> Any:
         return self.program.signal_and_wait("KILL")
