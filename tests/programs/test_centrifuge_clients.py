@@ -15,6 +15,7 @@ from typing import Any
 from twisted.internet.defer import gatherResults, inlineCallbacks
 from twisted.trial.unittest import SkipTest, TestCase
 
+from tests.support import PATIENCE
 from tests.support.brokers import start_broker
 from tests.support.centrifuge_clients import (
     URL,
@@ -52,7 +53,7 @@ again while it is away."""
 class ClientTests:
     """What a library has to pass; the classes at the end of this module say which do."""
 
-    timeout = 600
+    timeout = 1800
     library: Library
     every = False
     """Whether ``make test`` runs all tests, and not only those that all libraries have to pass."""
@@ -81,6 +82,7 @@ class ClientTests:
             *self.options, **environment(),
         )  # fmt: skip
         self.addCleanup(self.program.end)
+        self.program.patience = PATIENCE
         here = rf"Centrifuge's protocol at ws://127.0.0.1:{self.port}{URL}websocket"
         yield self.program.wait_for(rf"process#info\] Ready: websockets at .*{here}")
 
@@ -506,7 +508,8 @@ class TwoWorkersTests(FullTests):
             os.kill(int(pid), signal.SIGKILL)
 
     def start_again(self) -> Any:
-        return until(lambda: self.program.printed.count("] Ready: ") >= self.begun + 2)
+        ready = self.begun + 2
+        return until(lambda: self.program.printed.count("] Ready: ") >= ready, PATIENCE)
 
 
 class TwoWorkersWebsocketTests(TwoWorkersTests, TestCase):

@@ -16,7 +16,7 @@ from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, server
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.trial.unittest import SkipTest
 
-from tests.support import ROOT
+from tests.support import PATIENCE, ROOT
 from tests.support.memory import AllowAll
 from tests.support.npm import node_modules
 from tests.support.programs import Program
@@ -110,7 +110,7 @@ class Gathering(Protocol):
 
 
 class JavaScriptTests(ServerTestCase):
-    timeout = 180
+    timeout = 600
 
     def setUp(self) -> None:
         super().setUp()
@@ -148,6 +148,7 @@ class JavaScriptTests(ServerTestCase):
             form, *more,
         )  # fmt: skip
         self.addCleanup(program.end)
+        program.patience = PATIENCE
         return program
 
     def publish(self, payload: bytes, channel: str = "broadcast:f") -> Any:

@@ -25,7 +25,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, TestCase
 
-from tests.support import ROOT, TIMEOUT
+from tests.support import PATIENCE, ROOT
 from tests.support.environments import clean_variables
 from tests.support.npm import node_modules
 from tests.support.programs import Program
@@ -35,7 +35,7 @@ URL = "/connection/"
 
 # Where Go's own installation puts it.
 _GO_FOLDER = "/usr/local/go/bin"
-_PATIENCE = 600
+_INSTALLED_WITHIN = 600
 # Name a file of certificates for Node, and for OpenSSL and Go.
 _AUTHORITIES = ("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE")
 
@@ -181,7 +181,7 @@ def _run(folder: Path, *command: str) -> None:
             env=clean_variables(),
             capture_output=True,
             text=True,
-            timeout=_PATIENCE,
+            timeout=_INSTALLED_WITHIN,
         )
     except subprocess.TimeoutExpired:
         raise _Failed(f"{' '.join(command)} does not end") from None
@@ -271,7 +271,7 @@ class DrivenClient(Program):
         found: Deferred[Any] = Deferred()
         self._looking.append((look, found))
         self._search()
-        return found.addTimeout(TIMEOUT, reactor).addErrback(self._missed, wanted)
+        return found.addTimeout(PATIENCE, reactor).addErrback(self._missed, wanted)
 
     def _search(self) -> None:
         for entry in tuple(self._looking):
