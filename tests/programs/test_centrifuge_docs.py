@@ -4,16 +4,23 @@ of npm, in Django, and in a program with the package of PyPI. Issue 17.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import sys
 from typing import Any
 from urllib.parse import quote
 
+from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
+from twisted.internet.endpoints import serverFromString
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.web.resource import Resource
+from twisted.web.server import Site
 
 from tests.support import ROOT
+from tests.support.centrifuge_clients import VERSIONS
+from tests.support.cutting import HERE
 from tests.support.django import in_thread, set_up_django
 from tests.support.javascript_pages import inside, open_page
 from tests.support.pages import DOCS, Block, blocks_of
@@ -45,8 +52,8 @@ TEXT = (DOCS / "centrifuge.md").read_text()
 WEB, MOBILE = (blocks_of(DOCS / name) for name in ("centrifuge.md", "centrifuge-mobile.md"))
 (
     URL, THREE_LINES, PUBLISHING, CLIENT_PUBLISHES, RIGHTS, HISTORY, RECOVERY, OLDER, SINCE,
-    PRESENCE, JOINS, WHO, SERVER_SIDE, CALLABLES, NAMES, ANSWER, CALL, TRANSPORTS,
-) = range(18)  # fmt: skip
+    PRESENCE, JOINS, WHO, SERVER_SIDE, CALLABLES, NAMES, ANSWER, CALL, TRANSPORTS, TOLD,
+) = range(19)  # fmt: skip
 TOKEN, APP, PROGRAM, ROOM_TOKEN, ROOM = range(5)
 
 CONNECT = """
@@ -76,6 +83,7 @@ class BlockTests(SynchronousTestCase):
                     "WS4REDIS_PRESENCE", "const room",
                     "from django.http", "const address", "WS4REDIS_CENTRIFUGE_NAMES",
                     "def channel_of", "from django.core", "const {data}", "const origin",
+                    "const told",
                 ],
             ),
             (
@@ -135,6 +143,25 @@ class TableTests(SynchronousTestCase):
             f"no `connect` within {config.centrifuge_connect_timeout:.0f} s",
         ):
             self.assertIn(sentence, TEXT)
+
+    def test_the_versions_of_the_clients_are_those_that_the_tests_run(self) -> None:
+        found = {
+            library: tuple(versions.split(", "))
+            for library, versions in re.findall(
+                r"^\| \[`(centrifuge[^`]*)`\][^|]*\| ([\d., ]+) \|", TEXT, re.M
+            )
+        }
+        self.assertEqual(found, VERSIONS)
+        folder = ROOT / "tests" / "projects"
+        named = "".join(
+            (folder / kind / "package.json").read_text()
+            for kind in ("centrifuge", "centrifuge_clients")
+        )
+        self.assertEqual({*re.findall(r"centrifuge@([\d.]+)", named)}, {*VERSIONS["centrifuge"]})
+        go = (folder / "centrifuge_clients" / "go.mod").read_text()
+        self.assertEqual(
+            tuple(re.findall(r"/centrifuge-go v([\d.]+)", go)), VERSIONS["centrifuge-go"]
+        )
 
 
 class GuideTestCase(ContractTestCase):
@@ -354,6 +381,28 @@ class PageTests(GuideTestCase):
         yield self.assert_shown(["news", 1], [f"#{pk}", 2])
 
     @inlineCallbacks
+    def test_refusals_are_told(self) -> Any:
+        yield self.open_page(None)
+        yield self.page.run(
+            inside(
+                "console.warn = (...told) => show(told.slice(0, 2));",
+                CONNECT.replace("/connection/websocket", "/nowhere/websocket"),
+                "const subscription = centrifuge.newSubscription('user:orders');",
+                WEB[TOLD].code, "self.first = centrifuge;",
+            )
+        )  # fmt: skip
+        yield self.page.until("shown.length === 1")
+        yield self.page.run("first.disconnect(); 0")
+        yield self.page.run(
+            inside(
+                CONNECT,
+                "const subscription = centrifuge.newSubscription('user:orders');",
+                WEB[TOLD].code, "subscription.subscribe();",
+            )
+        )  # fmt: skip
+        yield self.assert_shown(["error", 2], ["disconnected", 0], ["unsubscribed", 103])
+
+    @inlineCallbacks
     def test_other_transports(self) -> Any:
         yield self.open_page()
         tell = "centrifuge.on('connected', ({transport}) => show(transport));"
@@ -365,6 +414,14 @@ class PageTests(GuideTestCase):
         for missing in ("", "self.WebSocket = undefined;", "self.ReadableStream = undefined;"):
             yield self.page.run(inside(missing, WEB[TRANSPORTS].code, tell, hear))
         yield self.assert_shown("websocket", "http_stream", "sse")
+
+
+class Forbidding(Resource):
+    isLeaf = True
+
+    def render_GET(self, request: Any) -> bytes:  # noqa: N802
+        request.setResponseCode(403)
+        return b""
 
 
 class MobileTests(GuideTestCase):
@@ -430,19 +487,31 @@ class MobileTests(GuideTestCase):
 
     @inlineCallbacks
     def test_a_program_in_python(self) -> Any:
-        import importlib.util
-
-        if importlib.util.find_spec("centrifuge") is None:
-            raise SkipTest("there is no centrifuge-python (pip install -e '.[test]')")
         answer = yield self.token("john")
         given = f"data:application/json,{quote(answer.content.decode())}"
         code = self.local(MOBILE[PROGRAM].code).replace("https://example.com/push-token/", given)
-        program = Program(sys.executable, "-u", "-c", code)
-        self.addCleanup(program.end)
+        program = self.program(code)
         while "user:john:orders" not in self.channels():
             yield self.broker.fence()
         yield self.publish('"for john"', facility="orders", users=["john"])
         yield program.wait_for("for john")
+
+    @inlineCallbacks
+    def test_a_program_without_a_login_stops_and_says_so(self) -> Any:
+        port = yield serverFromString(reactor, HERE).listen(Site(Forbidding()))
+        self.addCleanup(port.stopListening)
+        site = f"http://127.0.0.1:{port.getHost().port}"
+        program = self.program(
+            self.local(MOBILE[PROGRAM].code).replace("https://example.com", site)
+        )
+        yield program.wait_for("stopped: unauthorized")
+
+    def program(self, code: str) -> Program:
+        if importlib.util.find_spec("centrifuge") is None:
+            raise SkipTest("there is no centrifuge-python (pip install -e '.[test]')")
+        program = Program(sys.executable, "-u", "-c", code)
+        self.addCleanup(program.end)
+        return program
 
     @inlineCallbacks
     def test_groups_are_those_of_the_token(self) -> Any:

@@ -183,6 +183,23 @@ class BrowserTests(RoomsTestCase):
         yield self.assert_shown(0, "one", "one", "two", "three")
 
     @inlineCallbacks
+    def test_the_last_line_stays_in_sight_when_the_window_gets_smaller(self) -> Any:
+        """As when the keyboard of a telephone opens."""
+        lines = [*map(str, range(12))]
+        yield self.say("broadcast", *lines)
+        yield self.assert_shown(0, *lines)
+        for width, height in ((800, 700), (375, 667), (375, 400)):
+            yield self.page.call(
+                "Emulation.setDeviceMetricsOverride",
+                width=width, height=height, deviceScaleFactor=1, mobile=False,
+            )  # fmt: skip
+            yield self.page.until(f"innerWidth === {width} && innerHeight === {height}")
+            yield self.page.until(
+                "[document.querySelector('.log')].every((log) =>"
+                "log.scrollHeight - log.scrollTop - log.clientHeight < 2)"
+            )
+
+    @inlineCallbacks
     def test_a_new_visitor_is_shown_what_was_said_before(self) -> Any:
         yield self.say("broadcast", *map(str, range(5)))
         john, self.page = self.page, (yield self.open(self.marys_browser, self.mary))

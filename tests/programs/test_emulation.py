@@ -11,7 +11,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.trial.unittest import TestCase
 
-from tests.support import TIMEOUT
+from tests.support import PATIENCE, TIMEOUT
 from tests.support.exchanges import emulated, open_stream, post
 from tests.support.programs import children, twistd
 from tests.support.redis import RedisServer
@@ -20,7 +20,7 @@ MANY = 40
 
 
 class WorkersTests(TestCase):
-    timeout = 120
+    timeout = 300
 
     @inlineCallbacks
     def setUp(self) -> Any:
@@ -32,6 +32,7 @@ class WorkersTests(TestCase):
             WS4REDIS_CONNECTION=str(redis.address),
         )  # fmt: skip
         self.addCleanup(self.twistd.end)
+        self.twistd.patience = PATIENCE
         ready = yield self.twistd.wait_for(r"Ready: .*ws://127\.0\.0\.1:(\d+)/")
         self.port = int(ready[1])
 

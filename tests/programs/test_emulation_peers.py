@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
+from functools import partial
+from itertools import product
 from typing import Any
 
 from twisted.internet import reactor
@@ -13,22 +16,26 @@ from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, server
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.trial.unittest import SkipTest
 
-from tests.support import ROOT
+from tests.support import PATIENCE, ROOT
 from tests.support.memory import AllowAll
 from tests.support.npm import node_modules
 from tests.support.programs import Program
 from tests.support.servers import ServerTestCase
 from ws4redis_tx.config.server_config import ServerConfig
+from ws4redis_tx.core.positions import History
 from ws4redis_tx.emulation.stream import EARLIEST
 from ws4redis_tx.service import make_broker, make_factory
 
 FOLDER = ROOT / "tests" / "projects" / "centrifuge"
 HERE = "tcp:0:interface=127.0.0.1"
-NEW, OLD = "centrifuge", "centrifuge-5.7.4"
-"""Releases up to the old one come back at once after an answer that ends the connection, and break
-messages in protobuf that come in several reads.
+NEW, OLD, OLDER = "centrifuge", "centrifuge-5.7.4", "centrifuge-5.7.3"
+"""Releases up to the old one come back at once after an answer that ends the connection, break
+messages in protobuf that come in several reads, and let messages that come together overtake
+each other. Those up to the older one break characters, too.
 """
-PIECE = 1000
+PIECE = 999  # no multiple of the bytes of a character
+TOGETHER = 400
+"""Messages: more than Node takes from a connection at a time."""
 ATTEMPTS = 4
 
 
@@ -77,8 +84,33 @@ class Piecewise(Protocol):
             self.peer.transport.loseConnection()
 
 
+class Gathering(Protocol):
+    """One direction of a connection through a proxy: what follows the answer to ``connect`` is sent
+    in one write, when the word ``last`` has come.
+    """
+
+    peer: Gathering
+
+    def __init__(self, subscribed: Deferred[None]) -> None:
+        self._subscribed = subscribed
+        self._waiting = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        self._waiting += data
+        answered = b'"subscribe":' in self._waiting and not data.startswith(b"POST ")
+        if answered and not self._subscribed.called:
+            self._subscribed.callback(None)
+        if not answered or b"last" in self._waiting:
+            self.peer.transport.write(self._waiting)
+            self._waiting = b""
+
+    def connectionLost(self, reason: Any = connectionDone) -> None:
+        if self.peer.transport is not None:
+            self.peer.transport.loseConnection()
+
+
 class JavaScriptTests(ServerTestCase):
-    timeout = 180
+    timeout = 600
 
     def setUp(self) -> None:
         super().setUp()
@@ -91,7 +123,9 @@ class JavaScriptTests(ServerTestCase):
     @inlineCallbacks
     def serve(self, authorizer: Any) -> Any:
         """Fire with the port of a server."""
-        config = ServerConfig(redis=self.redis.address, centrifuge_url="/connection/")
+        config = ServerConfig(
+            redis=self.redis.address, centrifuge_url="/connection/", history=(("kept*", 100, 600),)
+        )
         self.broker = make_broker(config)
         self.broker.startService()
         self.addCleanup(self.broker.stopService)
@@ -106,31 +140,36 @@ class JavaScriptTests(ServerTestCase):
         self.addCleanup(port.stopListening)
         return port.getHost().port
 
-    def start(self, library: str, port: int, transport: str, form: str = "json") -> Program:
+    def start(
+        self, library: str, port: int, transport: str, form: str = "json", *more: str
+    ) -> Program:
         program = Program(
-            self.node, str(FOLDER / "stream.mjs"), self.modules, library, str(port), transport, form
-        )
+            self.node, str(FOLDER / "stream.mjs"), self.modules, library, str(port), transport,
+            form, *more,
+        )  # fmt: skip
         self.addCleanup(program.end)
+        program.patience = PATIENCE
         return program
 
-    def publish(self, payload: bytes) -> Any:
-        return self.broker.publish([b"broadcast:f"], payload, 0)
+    def publish(self, payload: bytes, channel: str = "broadcast:f") -> Any:
+        kept = History(100, 600) if "kept" in channel else None
+        return self.broker.publish([channel.encode()], payload, 0, None, kept)
 
-    def through_pieces(self, port: int) -> Callable[[object], Piecewise]:
-        """Builds the near end of each connection through a proxy."""
+    def through(self, port: int, direction: Callable[[], Any]) -> Any:
+        """Fire with the port of a proxy that builds both directions of each connection so."""
 
-        def build(_: object) -> Piecewise:
-            near, far = Piecewise(), Piecewise()
+        def build(_: object) -> Any:
+            near, far = direction(), direction()
             near.peer, far.peer = far, near
             made = connectProtocol(HostnameEndpoint(reactor, "127.0.0.1", port), far)
-
-            def pass_on(data: bytes) -> None:
-                made.addCallback(lambda _: Piecewise.dataReceived(near, data))
-
-            near.dataReceived = pass_on  # type: ignore[method-assign]
+            receive = near.dataReceived
+            near.dataReceived = lambda data: made.addCallback(lambda _: receive(data))
             return near
 
-        return build
+        proxy = Factory()
+        proxy.noisy = False
+        proxy.buildProtocol = build  # type: ignore[method-assign]
+        return self.listen(proxy)
 
     @inlineCallbacks
     def test_it_connects_subscribes_publishes_and_hears(self) -> Any:
@@ -147,22 +186,46 @@ class JavaScriptTests(ServerTestCase):
 
     @inlineCallbacks
     def test_a_message_in_many_reads_is_whole(self) -> Any:
-        """Fault 15. The old release breaks in protobuf, as the documentation says."""
+        """Fault 15. Old releases break it, as the documentation says."""
         port = yield self.serve(AllowAll())
-        proxy = Factory()
-        proxy.noisy = False
-        proxy.buildProtocol = self.through_pieces(port)  # type: ignore[method-assign]
-        cut = yield self.listen(proxy)
+        cut = yield self.through(port, Piecewise)
         long = json.dumps("\U0001f600" * 50_000, ensure_ascii=False)
-        for library, transport, form in (
-            (NEW, "http_stream", "json"),
-            (NEW, "http_stream", "protobuf"),
-            (NEW, "sse", "json"),
+        whole, broken = r'heard \[100000,"\U0001f600"\]', 'heard .*"\ufffd"'
+        for library, transport, form, becomes in (
+            (NEW, "http_stream", "json", whole),
+            (NEW, "http_stream", "protobuf", whole),
+            (NEW, "sse", "json", whole),
+            (OLD, "http_stream", "json", whole),
+            (OLD, "http_stream", "protobuf", "connecting 1"),
+            (OLDER, "http_stream", "json", broken),
+            (OLDER, "sse", "json", whole),
         ):
             client = self.start(library, cut, transport, form)
             yield client.wait_for("subscribed")
             yield self.publish(long.encode())
-            yield client.wait_for(r'heard \[100000,"\U0001f600"\]')
+            yield client.wait_for(becomes)
+            yield client.end()
+
+    @inlineCallbacks
+    def test_messages_that_come_together_stay_in_order(self) -> Any:
+        """Old releases mix them up, as the documentation says."""
+        port = yield self.serve(AllowAll())
+        for number, (library, transport) in enumerate(product((NEW, OLD), ("http_stream", "sse"))):
+            subscribed: Deferred[None] = Deferred()
+            way = yield self.through(port, partial(Gathering, subscribed))
+            channel = f"broadcast:kept{number}"
+            sent = [*map(str, range(TOGETHER)), '"last"']
+            for each in sent[:2]:
+                yield self.publish(each.encode(), channel)
+            client = self.start(library, way, transport, "json", channel)
+            yield subscribed
+            for each in sent[2:]:
+                yield self.publish(each.encode(), channel)
+            # And its own.
+            yield client.wait_for(rf"(heard .*\n([^h].*\n)*){{{len(sent) + 1}}}")
+            heard = re.findall(r'heard (\d+|"last")', client.printed)
+            self.assertEqual(heard == sent, library == NEW, (library, transport))
+            self.assertEqual(sorted(heard), sorted(sent))
             yield client.end()
 
     @inlineCallbacks

@@ -77,11 +77,14 @@ class Page:
                 if reactor.seconds() > end:  # type: ignore[attr-defined]
                     raise AssertionError(f"not true: {condition}") from error
 
+    def on_event(self, method: str, listener: Callable[[Mapping[str, Any]], object]) -> None:
+        self._browser.on_event(method, self._session, listener)
+
     @inlineCallbacks
     def hold(self, pattern: str) -> Any:
         """Hold back the first request whose URL matches, which may contain ``*``. Fire with it."""
         held = HeldRequest(self)
-        self._browser.on_event("Fetch.requestPaused", self._session, held.take)
+        self.on_event("Fetch.requestPaused", held.take)
         yield self.call("Fetch.enable", patterns=[{"urlPattern": pattern}])
         return held
 
@@ -133,6 +136,7 @@ class Browser:
             "--disable-dev-shm-usage",
             "--disable-extensions",
             "--no-first-run",
+            "--ignore-certificate-errors",
             f"--user-data-dir={self._folder}",
             "--remote-debugging-port=0",
             "about:blank",

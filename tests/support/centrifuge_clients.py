@@ -25,7 +25,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, TestCase
 
-from tests.support import ROOT, TIMEOUT
+from tests.support import PATIENCE, ROOT
 from tests.support.environments import clean_variables
 from tests.support.npm import node_modules
 from tests.support.programs import Program
@@ -35,7 +35,17 @@ URL = "/connection/"
 
 # Where Go's own installation puts it.
 _GO_FOLDER = "/usr/local/go/bin"
-_PATIENCE = 600
+_INSTALLED_WITHIN = 600
+# Name a file of certificates for Node, and for OpenSSL and Go.
+_AUTHORITIES = ("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE")
+
+BEFORE_5_8 = ("4.0.0", "4.1.0", "5.0.0", "5.7.3", "5.7.4")
+VERSIONS = {
+    "centrifuge": (*BEFORE_5_8, "5.8.0"),
+    "centrifuge-python": ("0.4.4", "0.5.0", "0.5.1", "0.7.0"),
+    "centrifuge-go": ("0.12.1",),
+}
+"""All that are run here, and no others; the newest of Python is the one that is installed."""
 
 Event = dict[str, Any]
 
@@ -48,6 +58,9 @@ class JavaScript:
     protobuf: bool = False
     transport: str = "websocket"
 
+    def __post_init__(self) -> None:
+        assert self.version in VERSIONS["centrifuge"]
+
     def command(self) -> tuple[list[str], Mapping[str, str]]:
         node = shutil.which("node")
         if node is None:
@@ -58,6 +71,11 @@ class JavaScript:
     @property
     def package(self) -> str:
         return f"centrifuge-{self.version}"
+
+    @property
+    def ordered(self) -> bool:
+        """Whether it keeps messages in order that come together over HTTP."""
+        return self.transport == "websocket" or self.version not in BEFORE_5_8
 
 
 @dataclass(frozen=True)
@@ -72,6 +90,10 @@ class Python:
     protobuf: bool = False
     transport = "websocket"
     package = "centrifuge-python"
+    ordered = True
+
+    def __post_init__(self) -> None:
+        assert self.version in ("", *VERSIONS["centrifuge-python"])
 
     def command(self) -> tuple[list[str], Mapping[str, str]]:
         return [_python(self.version), str(FOLDER / "client.py")], {}
@@ -84,6 +106,7 @@ class Go:
     protobuf: bool = True
     transport = "websocket"
     package = "centrifuge-go"
+    ordered = True
 
     def command(self) -> tuple[list[str], Mapping[str, str]]:
         return [_go_program()], {}
@@ -158,7 +181,7 @@ def _run(folder: Path, *command: str) -> None:
             env=clean_variables(),
             capture_output=True,
             text=True,
-            timeout=_PATIENCE,
+            timeout=_INSTALLED_WITHIN,
         )
     except subprocess.TimeoutExpired:
         raise _Failed(f"{' '.join(command)} does not end") from None
@@ -169,12 +192,16 @@ def _run(folder: Path, *command: str) -> None:
 class DrivenClient(Program):
     """A running client. All that it has said is in ``said``, in order."""
 
-    def __init__(self, library: Library, port: int, query: str, **options: Any) -> None:
+    def __init__(
+        self, library: Library, port: int, query: str, trusts: str, **options: Any
+    ) -> None:
         command, variables = library.command()
+        variables = {**variables, **dict.fromkeys(_AUTHORITIES, trusts)} if trusts else variables
+        tls = "s" if trusts else ""
         scheme = "ws" if library.transport == "websocket" else "http"
         given = {
-            "endpoint": f"{scheme}://127.0.0.1:{port}{URL}{library.transport}{query}",
-            "emulation": f"http://127.0.0.1:{port}/emulation",
+            "endpoint": f"{scheme}{tls}://127.0.0.1:{port}{URL}{library.transport}{query}",
+            "emulation": f"http{tls}://127.0.0.1:{port}/emulation",
             "transport": library.transport,
             "protobuf": library.protobuf,
             "package": library.package,
@@ -244,7 +271,7 @@ class DrivenClient(Program):
         found: Deferred[Any] = Deferred()
         self._looking.append((look, found))
         self._search()
-        return found.addTimeout(TIMEOUT, reactor).addErrback(self._missed, wanted)
+        return found.addTimeout(PATIENCE, reactor).addErrback(self._missed, wanted)
 
     def _search(self) -> None:
         for entry in tuple(self._looking):
@@ -273,12 +300,14 @@ def start_client(
     query: str = "",
     cookies: Mapping[str, str] | None = None,
     tokens: bool = False,
+    trusts: str = "",
 ) -> DrivenClient:
     """A client that does not connect yet. Skips the test where the library is not to be had.
 
     :param tokens: it says ``token`` when it wants one.
+    :param trusts: the file with the server's certificate, if it speaks TLS.
     """
     cookie = "; ".join(f"{name}={value}" for name, value in (cookies or {}).items())
-    client = DrivenClient(library, port, query, cookie=cookie, tokens=tokens)
+    client = DrivenClient(library, port, query, trusts, cookie=cookie, tokens=tokens)
     test.addCleanup(client.end)
     return client

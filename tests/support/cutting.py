@@ -39,12 +39,16 @@ class CuttingProxy(Factory):
             if isinstance(each, _Near) and each.events:
                 each.transport.abortConnection()
 
+    def cut_all(self) -> None:
+        """Cut off every connection."""
+        for each in tuple(self.open):
+            each.transport.abortConnection()
+
     def start(self, test: TestCase) -> Any:
         """Fire with the port."""
 
         def stop() -> Any:
-            for each in tuple(self.open):
-                each.transport.abortConnection()
+            self.cut_all()
             return port.stopListening()
 
         def started(listening: Any) -> int:

@@ -172,12 +172,14 @@ class LiveStream(Protocol):
 
 
 @inlineCallbacks
-def open_stream(port: int, *first: dict[str, Any], path: str = "/connection/http_stream") -> Any:
+def open_stream(
+    port: int, *first: dict[str, Any], path: str = "/connection/http_stream", **headers: str
+) -> Any:
     """Fire with a stream that is connected, and with what its POSTs must say."""
     endpoint = HostnameEndpoint(reactor, "127.0.0.1", port)
     stream = yield connectProtocol(endpoint, LiveStream())
     body = commands({"id": 1, "connect": {}}, *first)
-    stream.transport.write(request(path, body, Host=f"127.0.0.1:{port}"))
+    stream.transport.write(request(path, body, Host=f"127.0.0.1:{port}", **headers))
     answer = yield stream.message()
     return stream, answer["connect"]
 

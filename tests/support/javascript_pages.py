@@ -22,7 +22,7 @@ def centrifuge_js() -> str:
 
 
 @inlineCallbacks
-def open_page(test: TestCase, port: int, cookies: dict[str, str]) -> Any:
+def open_page(test: TestCase, port: int, cookies: dict[str, str], scheme: str = "http") -> Any:
     """Fire with a page that has the library, these cookies, and a function ``show``, whose calls it
     keeps in ``shown``. Skips the test where there is no Chromium.
     """
@@ -33,7 +33,7 @@ def open_page(test: TestCase, port: int, cookies: dict[str, str]) -> Any:
     for name, value in cookies.items():
         yield page.call("Network.setCookie", name=name, value=value, domain="127.0.0.1", path="/")
     # Any answer will do, and a 404 is one.
-    yield page.open(f"http://127.0.0.1:{port}/")
+    yield page.open(f"{scheme}://127.0.0.1:{port}/")
     yield page.run(f"{library};0")
     yield page.run("self.shown = []; self.show = (value) => { shown.push(value); }; 0")
     return page

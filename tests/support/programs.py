@@ -45,6 +45,9 @@ UNSHARE = _unshare()
 class Program(ProcessProtocol):
     """A running program and its output, which goes to the descriptor ``output`` if there is one."""
 
+    patience = TIMEOUT
+    """Seconds for what it is to print."""
+
     def __init__(
         self,
         *command: str,
@@ -84,7 +87,7 @@ class Program(ProcessProtocol):
         waiting: Deferred[re.Match[str]] = Deferred()
         self._waiting.append((re.compile(pattern), waiting))
         self._look()
-        return waiting.addTimeout(TIMEOUT, reactor).addErrback(self._explain, pattern)
+        return waiting.addTimeout(self.patience, reactor).addErrback(self._explain, pattern)
 
     def site_port(self) -> Deferred[int]:
         """Fire with the port of the site that it serves, when that is ready."""
@@ -152,7 +155,7 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def until(condition: Callable[[], object]) -> Deferred[None]:
+def until(condition: Callable[[], object], within: float = TIMEOUT) -> Deferred[None]:
     """Fire once ``condition`` holds; for what no event tells, such as another process's files."""
     done: Deferred[None] = Deferred(lambda _: looking.stop())
 
@@ -163,7 +166,7 @@ def until(condition: Callable[[], object]) -> Deferred[None]:
 
     looking = LoopingCall(look)
     looking.start(0.02).addErrback(done.errback)
-    return done.addTimeout(TIMEOUT, reactor)
+    return done.addTimeout(within, reactor)
 
 
 def wait_readable(descriptor: int) -> Deferred[None]:

@@ -19,6 +19,8 @@ from ws4redis_tx.twistd.embedded_redis import free_port
 
 _BLOCKS = {block.language: block.code for block in blocks_of(DOCS / "proxies.md")}
 _APACHE_MODULES = Path("/usr/lib/apache2/modules")
+_REPEATED = ("/connection/", "/emulation")
+"""Paths for which the page says that what is there for ``/ws/`` is to be repeated."""
 
 _NGINX = """
 daemon off;
@@ -34,7 +36,7 @@ http {{
     uwsgi_temp_path {folder};
     scgi_temp_path {folder};
     gzip on;
-    gzip_types text/event-stream;
+    gzip_types *;
     gzip_proxied any;
     gzip_min_length 0;
     server {{
@@ -83,12 +85,15 @@ frontend all
 
 @inlineCallbacks
 def start_nginx(test: TestCase, server: int, site: int, *without: str) -> Any:
-    """Fire with the port of an nginx that passes ``/ws/`` on to the port ``server`` and the rest to
-    ``site``. The documented lines that begin with one of ``without`` are left out.
+    """Fire with the port of an nginx that passes ``/ws/`` and what is ``_REPEATED`` on to the port
+    ``server``, and the rest to ``site``. The documented lines that begin with one of ``without``
+    are left out.
     """
-    documented = "\n".join(
-        line for line in _BLOCKS["nginx"].split("\n") if not line.strip().startswith(without or "#")
-    )
+    block = _BLOCKS["nginx"]
+    location = block[: block.index("\n}\n") + 3]
+    parts = [_without(block, *without)]
+    parts += [_without(location, "error_page").replace("/ws/", path) for path in _REPEATED]
+    documented = "\n".join(parts)
     program, variables = _program("nginx", "nginx", "usr/sbin/nginx")
     written = _write(test, _NGINX, documented, server, site)
     nginx = Program(program, "-e", "stderr", "-c", written.path, **variables)
@@ -102,7 +107,10 @@ def start_apache(test: TestCase, server: int, site: int) -> Any:
     program = shutil.which("apache2", path="/usr/sbin")
     if program is None or not (_APACHE_MODULES / "mod_proxy_http.so").exists():
         raise SkipTest("there is no apache2 (Debian: apt install apache2)")
-    written = _write(test, _APACHE, _BLOCKS["apache"], server, site)
+    block = _BLOCKS["apache"]
+    lines = [line for line in block.split("\n") if "/ws/" in line]
+    repeated = [line.replace("/ws/", path) for path in _REPEATED for line in lines]
+    written = _write(test, _APACHE, "\n".join([block, *repeated]), server, site)
     apache = Program(program, "-f", written.path, "-D", "FOREGROUND")
     test.addCleanup(apache.signal_and_wait, "TERM")  # it ends its processes
     yield apache.wait_for("resuming normal operations")
@@ -117,6 +125,11 @@ def start_haproxy(test: TestCase, server: int, site: int) -> Any:
     test.addCleanup(haproxy.end)
     yield haproxy.wait_for("as the polling mechanism")
     return written.port
+
+
+def _without(block: str, *beginnings: str) -> str:
+    lines = block.split("\n")
+    return "\n".join(line for line in lines if not line.strip().startswith(beginnings or "#"))
 
 
 class _Written:

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,22 +37,36 @@ class RedisServer:
         environment: Mapping[str, str] | None = None,
         program: str | None = None,
     ) -> None:
-        self.port = port or free_port()
+        for left in reversed(range(5)):
+            self.port = port or free_port()
+            said = self._start(
+                server_command(program or find_server(), self.port), options, environment
+            )
+            if not said:
+                break
+            # Another program may have taken it meanwhile.
+            if port or not left or "Address already in use" not in said:
+                raise AssertionError(f"Redis did not start: {said}")
         self.address = RedisAddress(host="127.0.0.1", port=self.port)
+        atexit.register(self.stop)
+
+    def _start(
+        self, command: Sequence[str], options: Sequence[str], environment: Mapping[str, str] | None
+    ) -> str:
+        """Return what it said, if it has ended."""
         self._process = subprocess.Popen(
-            watched([*server_command(program or find_server(), self.port), *options]),
+            watched([*command, *options]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **(environment or {})},
         )
-        atexit.register(self.stop)
         said = []
         for line in self._process.stdout:
-            said.append(line)
-            if b"Ready to accept connections" in line:
-                break
-        else:
-            raise AssertionError(f"Redis did not start: {b''.join(said).decode()}")
+            said.append(line.decode())
+            if "Ready to accept connections" in said[-1]:
+                return ""
+        self.stop()
+        return "".join(said) or "nothing"
 
     @property
     def pid(self) -> int:

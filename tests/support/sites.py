@@ -37,12 +37,13 @@ class ContractTestCase(ServerTestCase):
     """A server in this process, configured by Django's settings, and publishers beside it."""
 
     broker: Any
+    endpoints: tuple[str, ...] = LISTEN
 
     @inlineCallbacks
     def serve(self, **settings: Any) -> Any:
         """Fire with the service; ``settings`` hold until the test ends."""
         self.override(WS4REDIS_CONNECTION=str(self.redis.address), **settings)
-        service = yield self.start_server(django_settings.server_config(LISTEN))
+        service = yield self.start_server(django_settings.server_config(self.endpoints))
         self.share(service.factory.broker)
         return service
 

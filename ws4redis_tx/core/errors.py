@@ -7,7 +7,7 @@ import errno
 import random
 import sqlite3
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 MAX_SHOWN = 200
 """Characters of a client's text in the log."""
@@ -122,6 +122,13 @@ class Outage(Denied):
 def unavailable(detail: str) -> Denied:
     """A 503 that asks the client to retry after a few seconds."""
     return Denied(503, _UNAVAILABLE, headers=_retry_after(), detail=detail)
+
+
+def nothing_below(paths: Sequence[str], path: str) -> Denied:
+    """A 404 for a path that is below none of ``paths``, the first of which is the websockets'."""
+    off = "" if len(paths) > 1 else "; WS4REDIS_CENTRIFUGE_URL is not set"
+    detail = f"{shown(path)} is not below {' or '.join(paths)} (WEBSOCKET_URL{off})"
+    return Denied(404, "There is no websocket at this path.", detail=detail)
 
 
 _UNAVAILABLE = "The server cannot serve websockets now."

@@ -12,7 +12,7 @@ from twisted.internet.task import LoopingCall
 
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, Asked
-from ws4redis_tx.core.errors import Denied, Outage, unavailable
+from ws4redis_tx.core.errors import Outage, nothing_below, unavailable
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.http import HttpRequest
 from ws4redis_tx.core.interfaces import IAuthorizer, IBroker
@@ -164,7 +164,7 @@ class Server:
             request = request.below(self.config.script_name)
             found = [each for each in self.protocols if request.target.startswith(each.path)]
         if not found:
-            raise Denied(404, "There is no websocket at this path.")
+            raise nothing_below([each.path for each in self.protocols], request.path)
         return request, found[0] if len(found) == 1 else max(found, key=lambda each: len(each.path))
 
     def check_capacity(self) -> None:

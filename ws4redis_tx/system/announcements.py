@@ -111,6 +111,8 @@ def listening_places(
     for _, address in pairs:
         if isinstance(address, UNIXAddress) and address.name:
             yield f"websockets at unix:{os.fsdecode(address.name)}"
+    for host in hosts if config.centrifuge_url else ():
+        yield f"Centrifuge's protocol at ws{host}{config.centrifuge_url}websocket"
     for host in hosts if site else ():
         yield f"the site at http{host}/"
 

@@ -1,8 +1,9 @@
-// node stream.mjs NODE_MODULES LIBRARY PORT TRANSPORT FORMAT: the unmodified JavaScript library over
-// HTTP. Subscribes to a channel and publishes there; prints what comes back.
+// node stream.mjs NODE_MODULES LIBRARY PORT TRANSPORT FORMAT [CHANNEL]: the unmodified JavaScript
+// library over HTTP. Subscribes to a channel and publishes there; prints what comes back. If CHANNEL is
+// given, it recovers all that is kept there.
 import { createRequire } from "node:module";
 
-const [, , modules, library, port, transport, format] = process.argv;
+const [, , modules, library, port, transport, format, channel] = process.argv;
 const require = createRequire(`${modules}/`);
 const { Centrifuge } = require(format === "protobuf" ? `${library}/build/protobuf` : library);
 const { EventSource } = require("eventsource");
@@ -20,7 +21,10 @@ const read = (data) =>
 client.on("connecting", ({ code }) => console.log(`connecting ${code}`));
 client.on("connected", ({ transport }) => console.log(`connected ${transport}`));
 client.on("error", () => {});
-const subscription = client.newSubscription("broadcast:f");
+const subscription = client.newSubscription(
+  channel || "broadcast:f",
+  channel ? { since: { offset: 0, epoch: "" } } : {}
+);
 subscription.on("publication", ({ data }) => {
   const value = read(data);
   // Of a long text, its length and its different characters.

@@ -119,6 +119,18 @@ class RefusalTests(LogTestCase):
         statuses = [line[: len("Refused a websocket with 404")][-3:] for line in self.lines()]
         self.assertEqual(statuses, ["404", "426", "426"])
 
+    def test_a_path_below_none_is_named_with_the_settings(self) -> None:
+        connect(self.factory, "ws://localhost/connection/websocket?ticket=secret")
+        (line,) = self.lines()
+        self.assertIn("404: '/connection/websocket' is not below /ws/ (WEBSOCKET_URL", line)
+        self.assertIn("WS4REDIS_CENTRIFUGE_URL is not set", line)
+        self.assertNotIn("secret", line)
+        self.use(centrifuge_url="/connection/")
+        connect(self.factory, "ws://localhost/websocket")
+        (line,) = self.lines()
+        self.assertIn("'/websocket' is not below /ws/ or /connection/", line)
+        self.assertNotIn("not set", line)
+
     def test_no_stranger_makes_the_log_grow_fast(self) -> None:
         number = itertools.count()
 

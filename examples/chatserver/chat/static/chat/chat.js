@@ -13,6 +13,8 @@
   const stored = Lines.storage_of(me);
   const posted = Lines.posted_by(me, guest);
 
+  Lines.keep_at_end(log);
+
   // What this tab shows, in order. A reload shows it again, and the websocket goes on after it.
   const lines = JSON.parse(stored.getItem(`chat:${websocket}`) || "[]");
   let attempts = 0;
@@ -24,12 +26,8 @@
   }
 
   function show_error(text) {
-    const was_at_end = Lines.at_end(log);
     error.textContent = text;
     error.hidden = text === "";
-    if (was_at_end) {
-      log.scrollTop = log.scrollHeight; // the error takes space from the log
-    }
   }
 
   function add(line) {

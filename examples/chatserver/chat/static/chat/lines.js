@@ -76,6 +76,23 @@ const Lines = (function () {
     return log.scrollHeight - log.scrollTop - log.clientHeight < 80;
   }
 
+  // The keyboard of a telephone, an error above the field: what makes a log smaller hides no new line.
+  function keep_at_end(log) {
+    const size = () => `${log.clientWidth} ${log.clientHeight}`;
+    let at_its_end = true;
+    let known = size();
+    log.addEventListener("scroll", () => {
+      // With another size, it may be the end no more, though nobody has scrolled.
+      at_its_end = size() === known ? at_end(log) : at_its_end;
+    });
+    new ResizeObserver(() => {
+      known = size();
+      if (at_its_end) {
+        log.scrollTop = log.scrollHeight;
+      }
+    }).observe(log);
+  }
+
   function show(log, line) {
     const follow = line.mine || at_end(log);
     log.querySelector(".empty")?.remove();
@@ -124,5 +141,5 @@ const Lines = (function () {
     }
   }
 
-  return { LINES_KEPT, at_end, parse, post, posted_by, show, storage_of };
+  return { LINES_KEPT, keep_at_end, parse, post, posted_by, show, storage_of };
 })();

@@ -40,6 +40,7 @@
       this.upto = 0;
       this.waiting = []; // publications that follow those
       this.lines.forEach((line) => Lines.show(log, line));
+      Lines.keep_at_end(log);
       this.subscribe();
       if (button.dataset.typing) {
         this.watch_typing(button.dataset.typing);
