@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from ws4redis_tx.core.admission import Admission, Asked, check_admission
 from ws4redis_tx.core.errors import Denied, unavailable
 from ws4redis_tx.core.handshake import Handshake
+from ws4redis_tx.scheduling.deferreds import gather
 
 if TYPE_CHECKING:
+    from ws4redis_tx.sessions.server import Server
     from ws4redis_tx.sessions.session import Session
 
 
@@ -215,3 +217,20 @@ class Grant:
         if session.grants.get(self.facility) is self:
             del session.grants[self.facility]
             session.state.revoked(self.facility)
+
+
+def ask_about_facilities(
+    server: Server, handshake: Handshake, asked: Sequence[Asked], known: Admission | None
+) -> Deferred[Sequence[Admission | Exception]]:
+    """Ask about all of them together, or else about each."""
+    together = getattr(server.authorizer, "authorize_facilities", None)
+    if together is not None:
+        return maybeDeferred(together, handshake, asked, known)
+    answers = [
+        server.authorize(handshake.on_facility(facility, rights), rights)
+        for facility, rights in asked
+    ]
+    outcomes: Deferred[Any] = gather(
+        [each.addErrback(lambda failure: failure.value) for each in answers]
+    )
+    return outcomes

@@ -29,7 +29,7 @@ from ws4redis_tx.scheduling.round_robin import RoundRobin
 from ws4redis_tx.scheduling.sweeps import PeriodicSweep
 from ws4redis_tx.scheduling.timeouts import Timeouts
 from ws4redis_tx.scheduling.waiters import Waiters
-from ws4redis_tx.sessions.authorization import Authorization
+from ws4redis_tx.sessions.authorization import Authorization, ask_about_facilities
 from ws4redis_tx.sessions.descriptors import Descriptors
 from ws4redis_tx.sessions.interfaces import IHttp, ISessionObserver, ITransport, must_implement
 from ws4redis_tx.sessions.log import ClientLog
@@ -191,17 +191,7 @@ class Server:
         self, handshake: Handshake, asked: Sequence[Asked], known: Admission | None = None
     ) -> Deferred[Sequence[Admission | Exception]]:
         """Ask the authorizer as ``IFacilitiesAuthorizer`` answers, which it may be."""
-        together = getattr(self.authorizer, "authorize_facilities", None)
-        if together is not None:
-            return maybeDeferred(together, handshake, asked, known)
-        answers = [
-            self.authorize(handshake.on_facility(facility, rights), rights)
-            for facility, rights in asked
-        ]
-        outcomes: Deferred[Any] = gather(
-            [each.addErrback(lambda failure: failure.value) for each in answers]
-        )
-        return outcomes
+        return ask_about_facilities(self, handshake, asked, known)
 
     def _send_mark(self, session: Session) -> None:
         assert isinstance(session.feed, ResumingFeed)
