@@ -173,6 +173,13 @@ class Authorizer:
         ]
 
 
+def answers_together(authorizer: IFacilitiesAuthorizer) -> IFacilitiesAuthorizer:
+    return authorizer
+
+
+answers_together(Authorizer())
+
+
 class Hooks(NullHooks):
     def connected(self, connection: IConnection, /) -> None:
         self.last = connection
@@ -219,8 +226,7 @@ def configuration() -> ServerConfig:
 
 def service() -> WebSocketService:
     config = configuration()
-    together: IFacilitiesAuthorizer = Authorizer()
-    authorizer: IAuthorizer = together
+    authorizer: IAuthorizer = Authorizer()
     hooks: IHooks = AllHooks()
     made = make_service(config, authorizer=authorizer, hooks=hooks, subscriber=Subscriber)
     made.stop_code = 1012

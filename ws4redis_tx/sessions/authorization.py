@@ -220,9 +220,11 @@ class Grant:
 
 
 def ask_about_facilities(
-    server: Server, handshake: Handshake, asked: Sequence[Asked], known: Admission | None
+    server: Server, handshake: Handshake, asked: Sequence[Asked], known: Admission | None = None
 ) -> Deferred[Sequence[Admission | Exception]]:
-    """Ask about all of them together, or else about each."""
+    """Ask the server's authorizer about all of them together, or else about each. See
+    ``IFacilitiesAuthorizer``.
+    """
     together = getattr(server.authorizer, "authorize_facilities", None)
     if together is not None:
         return maybeDeferred(together, handshake, asked, known)

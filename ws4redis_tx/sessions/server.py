@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import LoopingCall
 
 from ws4redis_tx.config.server_config import ServerConfig
-from ws4redis_tx.core.admission import Admission, Asked
+from ws4redis_tx.core.admission import Admission
 from ws4redis_tx.core.errors import Outage, nothing_below, unavailable
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.http import HttpRequest
@@ -187,11 +187,7 @@ class Server:
         ask: Callable[..., Any] = self.authorizer.authorize
         return maybeDeferred(ask, handshake, rights)
 
-    def authorize_facilities(
-        self, handshake: Handshake, asked: Sequence[Asked], known: Admission | None = None
-    ) -> Deferred[Sequence[Admission | Exception]]:
-        """Ask the authorizer as ``IFacilitiesAuthorizer`` answers, which it may be."""
-        return ask_about_facilities(self, handshake, asked, known)
+    authorize_facilities = ask_about_facilities
 
     def _send_mark(self, session: Session) -> None:
         assert isinstance(session.feed, ResumingFeed)

@@ -99,6 +99,7 @@ def _conclude(outcomes: Sequence[Any], name: Name, right: str) -> None:
 
 def _look_ahead(connection: Connection, wanted: dict[str, set[str]]) -> None:
     """Add what the commands need that are waiting, so that the authorizer is asked once."""
+    most = min(MOST_TOGETHER, MOST_CHANNELS - len(connection.subscriptions))
     for request in connection.waiting_subscribes():
         if request.get("token"):
             break  # rights may be asked for as the one behind it
@@ -111,7 +112,7 @@ def _look_ahead(connection: Connection, wanted: dict[str, set[str]]) -> None:
         right, grant = f"subscribe-{name.audience}", connection.session.grants.get(name.facility)
         if grant is not None and right in grant.rights:
             continue
-        if name.facility in wanted or len(wanted) < MOST_TOGETHER:
+        if name.facility in wanted or len(wanted) < most:
             wanted.setdefault(name.facility, set()).add(right)
 
 

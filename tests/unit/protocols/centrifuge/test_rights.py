@@ -7,7 +7,7 @@ from typing import Any
 from tests.support.channels import ChannelsTestCase, John
 from ws4redis_tx.core.admission import Admission, Identity, by_default_policy
 from ws4redis_tx.core.errors import Denied
-from ws4redis_tx.protocols.centrifuge.rights import MOST_TOGETHER
+from ws4redis_tx.protocols.centrifuge.rights import MOST_CHANNELS, MOST_TOGETHER
 from ws4redis_tx.testing import CentrifugeError
 
 RECHECK = 60
@@ -84,6 +84,13 @@ class FrameTests(ChannelsTestCase):
         self.assertEqual(set(self.outcomes(*names)), {0})
         sizes = [len(facilities) for facilities, _ in self.john.together]
         self.assertEqual(sizes, [MOST_TOGETHER, MOST_TOGETHER, 1])
+
+    def test_nothing_is_asked_about_beyond_the_128th_channel(self) -> None:
+        self.outcomes("broadcast:first")
+        names = [f"broadcast:{number}" for number in range(200)]
+        self.client.send_all(*[("subscribe", {"channel": name}) for name in names])
+        facilities = [each for asked, _ in self.john.together for each in asked]
+        self.assertEqual(facilities, ["first", *map(str, range(MOST_CHANNELS - 1))])
 
     def test_each_facility_has_an_answer_of_its_own(self) -> None:
         self.john.withheld = {
