@@ -14,9 +14,7 @@ from ws4redis_tx.config.table import BY_FIELD
 from ws4redis_tx.core.admission import (
     Admission,
     AnonymousAuthorizer,
-    Asked,
     Identity,
-    IFacilitiesAuthorizer,
     PlainRequest,
     default_policy,
 )
@@ -59,7 +57,6 @@ from ws4redis_tx.websocket.service import WebSocketService, make_endpoint
 
 __all__ = [
     "Admission",
-    "Asked",
     "BrokerUnavailable",
     "Closing",
     "ConfigError",
@@ -68,7 +65,6 @@ __all__ = [
     "IAuthorizer",
     "IBroker",
     "IConnection",
-    "IFacilitiesAuthorizer",
     "IHooks",
     "IListener",
     "Identity",

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 import ws4redis_tx
 from ws4redis_tx import context_processors, policies, publisher, redis_store
+from ws4redis_tx.core.admission import Asked, IFacilitiesAuthorizer
 from ws4redis_tx.presence import (
     Present,
     PresentCount,
@@ -26,7 +27,6 @@ from ws4redis_tx.publisher import SELF, RedisPublisher
 from ws4redis_tx.redis_store import RedisMessage, RedisStore
 from ws4redis_tx.service import (
     Admission,
-    Asked,
     BrokerUnavailable,
     Closing,
     ConfigError,
@@ -36,7 +36,6 @@ from ws4redis_tx.service import (
     IBroker,
     IConnection,
     Identity,
-    IFacilitiesAuthorizer,
     IHooks,
     IListener,
     MessageRefused,

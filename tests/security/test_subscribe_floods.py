@@ -124,7 +124,9 @@ class FloodTests(SecurityTestCase):
         self.assertEqual(set(floods.values()), {1})
         self.assertEqual(len(floods), MOST_CHANNELS)
         state = self.connection(client)
-        self.assertEqual((len(state.subscriptions), len(state.session.grants)), (MOST_CHANNELS,) * 2)
+        self.assertEqual(
+            (len(state.subscriptions), len(state.session.grants)), (MOST_CHANNELS,) * 2
+        )
         self.assertEqual(len(self.heard_of()), 2 * MOST_CHANNELS)  # each with the one beside it
         client.websocket.sendClose(1000)
         yield client.closed
