@@ -169,7 +169,7 @@ class Connection(Answers):
         waiting = self._waiting
         while waiting:
             command = waiting.popleft()
-            if isinstance(command, Deferred):
+            if command is not None and not isinstance(command, dict):
                 self.flush()
                 command.callback(None)
                 continue
@@ -187,7 +187,7 @@ class Connection(Answers):
             except Exception:
                 self._failed(Failure(), number, name)
                 continue
-            if isinstance(answer, Deferred):
+            if answer is not None:
                 answer.addErrback(self._failed, number, name)
                 if not succeeded(answer):
                     self.flush()
