@@ -15,9 +15,9 @@ from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from benchmarks import history_page, page
+from benchmarks import page, sections
 from benchmarks.__main__ import PROGRAMS, summarized
-from benchmarks.notes import lacked
+from benchmarks.notes import REASONS, lacked
 from benchmarks.peers import servers
 from benchmarks.summary import BARE, OURS
 from tests.support import ROOT
@@ -328,47 +328,59 @@ class MakeTests(SynchronousTestCase):
         self.assertNotIn("benchmarks.page", quick)
 
 
-class HistoryTests(SynchronousTestCase):
-    """The figures in docs/history.md."""
+class GuideTests(SynchronousTestCase):
+    """The figures in the guides."""
 
     def setUp(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ws4redis-tx-"))
         self.addCleanup(shutil.rmtree, self.folder)
+        self.begin, self.end = sections.marks("history")
         self.page = self.folder / "history.md"
-        self.page.write_text(f"before\n{history_page.BEGIN}old\n{history_page.END}after\n")
+        self.page.write_text(f"before\n{self.begin}old\n{self.end}after\n")
 
     def write(self, **more: Any) -> tuple[int, str]:
         goal = {"text": "a goal", "median": 1.01, "at most": 1.03, "met": True}
         found = result("history", ("resume", "µs", 12.5), **{"goals": [goal], **more})
         (self.folder / "history.json").write_text(json.dumps(found))
         with contextlib.redirect_stdout(io.StringIO()) as said:
-            status = history_page.write(self.folder, self.page)
+            status = sections.write("history", self.folder, self.page)
         return status, said.getvalue()
 
     def test_they_take_the_place_of_earlier_ones(self) -> None:
         for _ in range(2):
             self.assertEqual(self.write()[0], 0)
             text = self.page.read_text()
-            self.assertTrue(text.startswith(f"before\n{history_page.BEGIN}\n"), text)
-            self.assertTrue(text.endswith(f"\n{history_page.END}after\n"), text)
+            self.assertTrue(text.startswith(f"before\n{self.begin}\n"), text)
+            self.assertTrue(text.endswith(f"\n{self.end}after\n"), text)
             self.assertIn("| resume | 12.50 | 12.50 | 12.50 | µs |", text)
             self.assertIn("- a goal: 1.01, target ≤ 1.03\n", text)
             self.assertNotIn("old", text)
 
+    def test_a_missed_goal_is_told_with_its_reason(self) -> None:
+        reason, why = next(iter(REASONS.items()))
+        goal = {"text": reason, "median": 1.5, "at most": 1.0, "met": False}
+        self.assertEqual(self.write(goals=[goal])[0], 0)
+        text = " ".join(self.page.read_text().split())
+        self.assertIn(f"- {reason}: 1.50, target ≤ 1.00, **missed** by 50 %. {why}", text)
+
     def test_none_are_written_that_are_not_good_enough(self) -> None:
         before = self.page.read_text()
+        goal = {"text": "a goal", "median": 1.5, "at most": 1.0, "met": False}
         for more, why in (
             ({"quiet": False}, "history was not measured on a quiet machine"),
             ({"quick": True}, "history is not measured"),
+            ({"goals": [goal]}, "a goal was missed, and benchmarks/notes.py does not say why"),
         ):
             status, said = self.write(**more)
             self.assertEqual(status, 1)
             self.assertIn(why, said)
             self.assertEqual(self.page.read_text(), before)
 
-    def test_the_page_has_those_of_the_results_and_no_others(self) -> None:
-        found = page.load("history")
-        _, _, rest = history_page.PAGE.read_text().partition(history_page.BEGIN)
-        shown, end, _ = rest.partition(history_page.END)
-        self.assertTrue(end)
-        self.assertEqual(shown, "" if found is None else history_page.section(found))
+    def test_the_guides_have_those_of_the_results_and_no_others(self) -> None:
+        for program, guide in sections.GUIDES.items():
+            found = page.load(program)
+            begin, closing = sections.marks(program)
+            _, _, rest = (page.DOCS / guide).read_text().partition(begin)
+            shown, end, _ = rest.partition(closing)
+            self.assertTrue(end, guide)
+            self.assertEqual(shown, "" if found is None else sections.section(found))
