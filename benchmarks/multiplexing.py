@@ -3,8 +3,9 @@
 Our server runs as its users run it, with Django's sessions and authorization, and also without a
 site. A message goes to 2,000 clients of one channel, 20 times a second, with and without a history.
 Browsers connect with their visitors' sessions and subscribe to five channels of five facilities in
-one frame, and are compared with classic handshakes for one facility; other clients connect with a
-token and subscribe to one channel. 64 connect at a time. The memory is that of 10,000 connections.
+one frame. They are compared with classic handshakes for one facility: for broadcasts alone, and for
+all audiences on both sides. Other clients connect with a token and subscribe to one channel. 64
+connect at a time. The memory is that of 10,000 connections.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import valkey
 from benchmarks.driving import audiences
 from benchmarks.handshakes import opened_anew
 from benchmarks.history import CHANNEL, HISTORY, KEPT, publish
-from benchmarks.memory import kept
+from benchmarks.memory import EVERYTHING, kept
 from benchmarks.opening import Opening
 from benchmarks.peers.centrifugo import CentrifugoHistory, CentrifugoRedis
 from benchmarks.peers.ours import CentrifugeTwistd
@@ -104,18 +105,24 @@ def fan_out(report: Report, site: Site, number: int, seconds: float) -> None:
 def connecting(report: Report, site: Site, number: int) -> None:
     bare = "without a site"
     classic, five = "a classic handshake", "connect with 5 subscriptions"
-    own = f"{five}, 2 of them to the visitor's own channels"
+    classic_own = f"{classic} with all audiences"
+    own = f"{five} of all audiences"
     token, peer = "connect with a token and 1 subscription", CentrifugoRedis.name
     servers: dict[str, Callable[[], Server]] = {
         classic: partial(Twistd, site=site),
+        classic_own: partial(Twistd, site=site),
         five: partial(CentrifugeTwistd, names=FIVE, site=site),
         f"{classic}, {bare}": Twistd,
         f"{five}, {bare}": partial(CentrifugeTwistd, names=FIVE),
         own: partial(CentrifugeTwistd, names=OWN, site=site),
         token: partial(CentrifugeTwistd, tokens=True, site=site),
     }
+    targets = {classic_own: [EVERYTHING]}
     with ExitStack() as stack:
-        openings = {name: stack.enter_context(Opening(make())) for name, make in servers.items()}
+        openings = {
+            name: stack.enter_context(Opening(make(), targets.get(name, ())))
+            for name, make in servers.items()
+        }
         if report.scale.peers:
             with report.tries(peer):
                 server = CentrifugoRedis(site)
@@ -128,7 +135,8 @@ def connecting(report: Report, site: Site, number: int) -> None:
             measures[peer] = partial(report.attempt, peer, measures[peer])
         found = report.interleave(measures)
     cpu = figures(report, found, "connecting", "µs")
-    report.goal(f"{five}: ratio to {classic}", cpu[five].over(cpu[classic]), 1.5)
+    for ours, ours_classic in ((five, classic), (own, classic_own)):
+        report.goal(f"{ours}: ratio to {ours_classic}", cpu[ours].over(cpu[ours_classic]), 1.5)
     report.add(cpu[f"{five}, {bare}"].over(cpu[f"{classic}, {bare}"]))
     compare(report, f"{token}: ratio to {peer}", cpu[token], cpu, peer, 2)
 
