@@ -31,6 +31,9 @@ PIECE_COST = 64
 # of them to keep others waiting.
 _QUICKLY_TAKEN = 128
 
+_SHORT_FRAME = 4096
+"""Bytes of a frame that is taken without waiting for a turn, too, if nothing comes behind it."""
+
 _WINDOW_BITS = 15
 # Each message ends with this, which is left out on the wire (RFC 7692, section 7.2.1).
 _TAIL = b"\x00\x00\xff\xff"
@@ -204,7 +207,7 @@ class TurnTaking(BoundedMessages):
             super().consumeData()
         elif not self._behind:
             self._behind = True
-            if len(self.data) <= _QUICKLY_TAKEN:
+            if len(self.data) <= _QUICKLY_TAKEN or _is_short_frame(self.data):
                 while self.take_step():
                     pass
             else:
@@ -252,3 +255,14 @@ class TurnTaking(BoundedMessages):
                 self.transport.resumeProducing()
             else:
                 self.transport.pauseProducing()
+
+
+def _is_short_frame(data: bytes) -> bool:
+    """Whether this is one whole frame of a client's, and no more."""
+    size = len(data)
+    if size > _SHORT_FRAME:
+        return False
+    length, head = data[1] & 127, 6  # with the mask
+    if length == 126:
+        length, head = int.from_bytes(data[2:4], "big"), 8
+    return size == head + length

@@ -54,7 +54,7 @@ class TurnTests(WebSocketTests):
         for client in crowd:
             client.send_bytes(PING * 100)
         before = sum(self.wire(client).pongs for client in crowd)
-        other.send("x" * 1000)
+        other.send("x" * 5000)
         answered: list[int] = []
         server = other._server
         received = server.session.received
@@ -68,7 +68,7 @@ class TurnTests(WebSocketTests):
         )
         self.clock.advance(0)
         self.assertLessEqual(answered[0] - before, 60 * TURN_STEPS // 2)
-        self.assertEqual(other.messages, ["x" * 1000])
+        self.assertEqual(other.messages, ["x" * 5000])
 
     def test_messages_keep_their_order_and_their_bytes(self) -> None:
         client = self.connect("publish-broadcast&subscribe-broadcast&echo")
@@ -100,6 +100,20 @@ class TurnTests(WebSocketTests):
         client.send_bytes(PING[3:])
         self.assertEqual(self.wire(client).pongs, 2)
         self.assertEqual(paused, [])
+
+    def test_nor_for_one_short_frame_which_is_taken_at_once(self) -> None:
+        busy, client = self.connect(), self.connect("publish-broadcast&subscribe-broadcast&echo")
+        busy.send_bytes(PINGS)
+        paused: list[int] = []
+        self.patch(self.wire(client), "pauseProducing", lambda: paused.append(1))
+        for size in (100, 125, 126, 1000, 4088):
+            client.send("x" * size)
+            self.assertEqual(client.messages.pop(), "x" * size)
+        self.assertEqual(paused, [])
+        client.send_bytes(client_frame(1, b"x" * 1000) + PING)
+        self.assertEqual(client.messages, [])
+        self.finish()
+        self.assertEqual(client.messages, ["x" * 1000])
 
     def test_not_even_the_rest_of_a_read_is_taken_while_64_messages_wait_for_redis(self) -> None:
         broker = SlowBroker("publish")
