@@ -24,13 +24,13 @@ class Secrets(Kind):
         secrets = (value,) if isinstance(value, str) else value
         if isinstance(secrets, bytes) or not isinstance(secrets, Iterable):
             raise ConfigError(
-                name, f"is a {type(value).__name__}", "Use a text, or a list of texts."
+                name, f"is a {type(value).__name__}", "Use a string, or a list of strings."
             )
         checked = tuple(secrets)
         for each in checked:
             if not isinstance(each, str):
                 raise ConfigError(
-                    name, f"holds a {type(each).__name__}, which is not a string", "Use texts."
+                    name, f"holds a {type(each).__name__}, which is not a string", "Use strings."
                 )
             if len(each.encode(errors="surrogatepass")) < _LEAST:
                 raise ConfigError(

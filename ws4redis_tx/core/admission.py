@@ -102,8 +102,7 @@ class IFacilitiesAuthorizer(Protocol):
         """Answer for each, in order, as ``authorize`` does about ``handshake.on_facility(…)``; an
         exception stands for a failure. It fails if the visitor cannot be identified.
 
-        :param known: its answer of just now to this handshake: who the visitor is need not be
-            looked up again.
+        :param known: its recent answer to this handshake: the visitor need not be looked up again.
         """
 
 
@@ -261,7 +260,7 @@ def lost(then: Identity, rights: Iterable[str], now: Admission) -> str:
 
 
 def by_default_policy(known: Admission, asked: Iterable[Asked]) -> list[Admission | Exception]:
-    """What the default policy grants on each facility a visitor who is known."""
+    """The default policy's answer for a known visitor on each facility."""
     return [_by_default_policy(known, rights) for _, rights in asked]
 
 

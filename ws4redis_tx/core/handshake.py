@@ -35,8 +35,8 @@ class Handshake:
     ``''`` at first, and later the value from the authorizer's earlier answer. ``credential`` is
     the proof of identity that a client sent after its websocket opened; ``''`` in protocols
     without such a message. ``events`` tells that the client asks for server-sent events in place of
-    a websocket; its ``key`` is ``""`` then. ``stream`` is what it must say with its messages if it
-    sends them over other connections than the one on which it listens. ``recheck`` tells that the
+    a websocket; its ``key`` is ``""`` then. ``stream`` holds what a client must repeat
+    when it sends over other connections than the one it listens on. ``recheck`` tells that the
     websocket is open, and its rights are checked again.
     """
 

@@ -56,7 +56,7 @@ class Rechecker:
 
     :param period: in seconds; ``0`` or ``None``: nobody is rechecked for time alone.
     :param index: has the sessions' records.
-    :param end: called with a session or a grant of which something was lost, and why.
+    :param end: called with a session or grant that lost something, and why.
     """
 
     def __init__(

@@ -179,7 +179,9 @@ class Revocations:
         has become void.
         """
         if self._void_tokens.covers(identity, issued):
-            raise TokenExpired("iat", "is before its user lost something, such as a session")
+            raise TokenExpired(
+                "iat", "precedes a revocation of its user's (a logout, a password, a group)"
+            )
 
     def closed(self, session: IRevocable) -> None:
         """Forget it."""
@@ -236,7 +238,7 @@ class Revocations:
     def _end(self, lost: Collection[IRevocable | IGrant], why: str, code: int = 1008) -> None:
         """End them; many of them a few at a time, as others want to be served too."""
         if lost:
-            line = f"Ended {len(lost)} websockets: {why}"
+            line = f"Revoked {len(lost)} connections or rights: {why}"
             if self._lines.admits(why, line):
                 _log.info("{line}", line=line)
             self._end_some(list(reversed(list(lost))), code)
@@ -260,8 +262,9 @@ class Revocations:
         self._recheck_concerned(revocation)
 
     def _catch_up(self) -> Deferred[None]:
-        """Revocations may have been missed. Logouts are known, from the lists of the latest ones:
-        a session that ended may still be read for a moment. Fire when they are read, or cannot be.
+        """Revocations may have been missed. Logouts and void tokens are known, from the lists of
+        the latest ones: a session that ended may still be read for a moment. Fire when they are
+        read, or cannot be.
         """
         self._recheck_all()
         # Cancelling the one that is returned must not cancel what was asked of Redis.
@@ -286,7 +289,7 @@ class Revocations:
                 "The latest revocations cannot be read: {problem}", problem=str(failure.value)
             )
         elif not failure.check(BrokerUnavailable):
-            _log.failure("The latest logouts were not read", failure=failure)
+            _log.failure("The latest revocations were not read", failure=failure)
 
     def _recheck_all(self) -> None:
         """Revocations may have been missed until now. Handshakes that are under way do not know of

@@ -31,9 +31,9 @@ class CentrifugeError(WS4RedisError):
 class Push:
     """Anything that the server sent by itself.
 
-    ``kind`` is ``pub``, ``join``, ``leave``, ``subscribe``, ``unsubscribe``, ``message`` or
-    ``refresh``. ``info`` says who published, came or went. ``recovered``: it came with the answer
-    to ``subscribe``.
+    ``kind`` is ``pub``, ``join``, ``leave``, ``subscribe``, ``unsubscribe`` or ``message``.
+    ``info`` says who published, came or went. ``recovered``: it came with the answer to
+    ``subscribe``.
     """
 
     kind: str

@@ -46,11 +46,12 @@ class LogoutTests(RevocationTests):
             self.say(Revocation(LOGOUT, "session", (digest(name),)))
         self.assertEqual(
             [line for line in lines if line and line.startswith("Ended")],
-            ["Ended 1 websockets: logout by session"],
+            ["Revoked 1 connections or rights: logout by session"],
         )
         self.clock.advance(60)
         self.assertEqual(
-            lines[-1], "19 more like this in the last minute: Ended 1 websockets: logout by session"
+            lines[-1],
+            "19 more like this in the last minute: Revoked 1 connections or rights: logout by session",
         )
 
     def test_the_sessions_key_is_refused_for_30_s(self) -> None:

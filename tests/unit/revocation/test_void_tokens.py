@@ -149,7 +149,7 @@ class VoidTests(VoidTestCase):
         self.connect("ann", "")
         voiding = self.void(USERNAME, "ann")
         self.assertNotIn(b"ann", voiding.payload)
-        self.assertIn("Ended 1 websockets: their tokens are void", str(events))
+        self.assertIn("Revoked 1 connections or rights: their tokens are void", str(events))
 
 
 class TenantTests(VoidTestCase):

@@ -110,7 +110,7 @@ class Tokens:
             except InvalidTokenError:
                 raise TokenInvalid("form", "is not that of a JSON Web Token") from None
             return payload
-        raise TokenInvalid("signature", "is none of this site's (WS4REDIS_TOKEN_SECRET)")
+        raise TokenInvalid("signature", "does not match WS4REDIS_TOKEN_SECRET")
 
 
 @cache

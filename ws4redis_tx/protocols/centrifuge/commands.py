@@ -143,7 +143,7 @@ def _publish(connection: Connection, number: int, request: Values) -> Any:
 
 
 def _judged(connection: Connection, channel: bytes, data: bytes) -> Any:
-    """What is to be published as the hooks want it; ``None`` for nothing, or a Deferred."""
+    """The data to publish, as the hooks return it; ``None``: nothing; or a Deferred."""
     if not connection.session.observed:
         return data
     message = ClientMessage(data, channel.decode(errors="replace"))
@@ -243,8 +243,8 @@ def _sub_refresh(connection: Connection, number: int, request: Values) -> Any:
     if not request.get("channel"):
         connection.protocol.note(
             "sub_refresh",
-            "A client was disconnected: its sub_refresh came without a channel, as that of "
-            "centrifuge-python before 0.5.1 does",
+            "A client was disconnected: its sub_refresh named no channel. centrifuge-python before "
+            "0.5.1 does this",
         )
     name = yield _name(connection, request)
     if not request.get("token"):

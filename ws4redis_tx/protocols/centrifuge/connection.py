@@ -63,9 +63,9 @@ class Connection(Answers):
         self.info = b""
         """What a token says of the client: JSON, if anything."""
         self.expires: float | None = None
-        """When the token ends that it came with, in seconds since the epoch."""
+        """When its token expires, in seconds since the epoch."""
         self.claimed: Mapping[str, tuple[bytes, bytes]] = {}
-        """The names of channels that a token subscribes it to, what it says of it, and to it."""
+        """For each channel to which the token subscribes it, its ``info`` and ``data``."""
         self.stream: Mapping[str, str] | None = None
         """What a stream's client must know to send more."""
         self.websocket_pings = "cf_ws_frame_ping_pong=true" in session.handshake.query
@@ -74,12 +74,12 @@ class Connection(Answers):
         """The meanings of names that an application brings."""
         self.known_as: tuple[int, Admission] | None = None
         """The answer to ``connect``, as ``ISession.authorize_facilities`` wants it, while the
-        commands wait that came with it.
+        commands that came with it wait.
         """
         self.refused: dict[tuple[str, str], Exception] = {}
         """Facilities and rights that were refused to the commands that are waiting."""
         self.subscriptions: dict[str, Subscription] = {}
-        """By their names, those that were asked for too."""
+        """By name, including those not answered yet."""
         self.known: Deferred[None] | None = None
         """Fires when hooks may be told of it, if there are any."""
         self.connected = False
@@ -125,7 +125,7 @@ class Connection(Answers):
         return namespace(self.config.prefix, self.identity.tenant)
 
     def set_timer(self, name: str, seconds: float, function: Any, argument: Any) -> None:
-        """Call it in so many seconds, unless ``stop_timer`` is called or the client gone before."""
+        """Call ``function`` later, unless ``stop_timer`` is called or the client leaves first."""
         self.stop_timer(name)
         self._timers[name] = self.protocol.reactor.callLater(seconds, function, argument)
 
@@ -209,7 +209,7 @@ class Connection(Answers):
             self.refuse(number, self.error_for(name, failure))
 
     def error_for(self, name: str, failure: Failure) -> errors.Error:
-        """What a command is answered that has failed."""
+        """The error with which a failed command is answered."""
         if isinstance(failure.value, CommandError):
             return failure.value.error
         if not isinstance(failure.value, BrokerUnavailable):
@@ -232,7 +232,7 @@ class Connection(Answers):
             if isinstance(each, dict) and "subscribe" in each:
                 yield each["subscribe"]
 
-    # What it is sent
+    # What the server sends
 
     def refuse(self, number: int, error: errors.Error) -> None:
         self.reply(number, "error", error._asdict())

@@ -184,7 +184,7 @@ def subscribe_claimed(connection: Connection, names: Iterable[Name]) -> Any:
 
 
 def _names(connection: Connection, resumed: Values) -> Iterator[tuple[str, bool]]:
-    """The names of server-side subscriptions, and whether an error there is one of ``connect``."""
+    """The names of server-side subscriptions, and whether an error makes ``connect`` fail."""
     parameters = parse_qs(connection.handshake.query)
     for facility in parameters.get("facility", []):
         for flag in connection.handshake.flags:

@@ -1,4 +1,6 @@
-"""How a client's subscriptions catch up after an outage of Redis, or end."""
+"""What was missed of a channel with a history: subscriptions catch up after an outage of Redis, or
+the client does.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,34 @@ from twisted.internet.defer import inlineCallbacks
 
 from ws4redis_tx.core.errors import BrokerUnavailable
 from ws4redis_tx.core.positions import Position
+from ws4redis_tx.delivery.queues import Entry
+from ws4redis_tx.protocols.centrifuge.errors import INSUFFICIENT_STATE
 from ws4redis_tx.protocols.centrifuge.subscription import Subscription
 
 if TYPE_CHECKING:
     from ws4redis_tx.protocols.centrifuge.connection import Connection
+
+
+class Drops:
+    """An ``IHoles``: a slow reader's messages are dropped to make room. A client that counts on a
+    history connects anew and gets all of them.
+    """
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def note(self, entry: Entry) -> None:
+        connection = self._connection
+        for each in connection.subscriptions.values():
+            if each.channel == entry[0] and each.history is not None:
+                connection.feed.close()
+                connection.disconnect(INSUFFICIENT_STATE)
+                return
+
+    def take(self, entry: Entry | None) -> bytes:
+        return b""
 
 
 def fall_back(connection: Connection) -> None:

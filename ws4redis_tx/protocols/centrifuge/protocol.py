@@ -28,7 +28,7 @@ from ws4redis_tx.protocols.centrifuge import errors
 from ws4redis_tx.protocols.centrifuge.connection import Connection
 from ws4redis_tx.protocols.centrifuge.errors import CommandError, Disconnection
 from ws4redis_tx.protocols.centrifuge.names import MOST_BYTES, Name, name_of, read_name
-from ws4redis_tx.protocols.centrifuge.outages import fall_back
+from ws4redis_tx.protocols.centrifuge.outages import Drops, fall_back
 from ws4redis_tx.protocols.centrifuge.rights import as_command_error
 from ws4redis_tx.protocols.centrifuge.tokens import TokenRules
 from ws4redis_tx.protocols.centrifuge.wire.codec import IFormat, PushCodec, read_info
@@ -159,8 +159,8 @@ class CentrifugeProtocol:
         return name_of(self.config.prefix, channel) if named is None else named[0]
 
     def give_name(self, channel: bytes, text: str) -> bool:
-        """A client knows ``channel`` by this name. Return whether all others do, who share their
-        pushes. Otherwise there is nothing to ``take_name`` of later.
+        """Note that a client knows ``channel`` by this name. Return whether it shares the pushes of
+        the others, who know it by the same name; if so, call ``take_name`` later.
         """
         if self._names is None:
             return True
@@ -178,6 +178,8 @@ class CentrifugeProtocol:
         connection = Connection(self, session, session.outbox.codec, session.feed)
         connection.stream = session.handshake.stream
         session.state, session.grants = connection, {}
+        if self.config.history:
+            session.outbox.holes = Drops(connection)
         if self._forget is None:
             self._forget = self.broker.on_lost(self._lost)
         self._connections.add(connection)
@@ -281,8 +283,8 @@ class CentrifugeProtocol:
         return deferLater(self.reactor, RETRY_INTERVAL)
 
     def late(self, connection: Connection) -> Deferred[None]:
-        """Fire when a client may be told to come back: some come back at once. Never if it is gone
-        by then.
+        """Fire when the client may be told to try again, after a random delay, because some retry
+        at once. Never fires if it leaves first.
         """
         waiting: Deferred[None] = Deferred()
         connection.set_timer("late", self._random.uniform(1.0, 3.0), waiting.callback, None)

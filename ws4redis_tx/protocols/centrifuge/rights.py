@@ -28,7 +28,7 @@ MOST_CHANNELS = 128
 """Of one connection."""
 
 MOST_GRANTS = 256
-"""Facilities of which the rights are remembered, at least until the next recheck."""
+"""Facilities whose rights one connection remembers. Unused ones are forgotten first."""
 
 MOST_TOGETHER = 16
 """Facilities about which the authorizer is asked at once, and answers in the time of one."""
@@ -102,7 +102,7 @@ def _look_ahead(connection: Connection, wanted: dict[str, set[str]]) -> None:
     most = min(MOST_TOGETHER, MOST_CHANNELS - len(connection.subscriptions))
     for request in connection.waiting_subscribes():
         if request.get("token"):
-            break  # rights may be asked for as the one behind it
+            break  # it may be refused, and those behind it are asked about in their turn
         try:
             name = connection.protocol.known_name(connection, request.get("channel", ""))
         except CommandError:
@@ -135,7 +135,7 @@ def _take(outcomes: Sequence[Any], connection: Connection, wanted: Mapping[str, 
                 continue
             refused, why = rights.difference(outcome.rights), CommandError(DENIED)
         elif len(rights) > 1:
-            continue  # nobody knows which of them
+            continue  # it is not known which right was refused
         connection.refused.update({(facility, right): why for right in refused})
     if len(connection.session.grants) > MOST_GRANTS:
         _forget_unused(connection)

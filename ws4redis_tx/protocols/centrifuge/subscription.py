@@ -72,12 +72,12 @@ class Subscription:
         """What a subscription token says of the client: JSON, if anything."""
         self.expires: float | None = None
         self.timer: Any = None
-        # The channel beside it, of joins and of what is said of publishers.
+        # The side channel: joins, leaves and who published.
         self.sides: Sequence[bytes] = ()
         # Made for the first one.
         self._held: list[Publication] | None = None
         self._held_bytes = 0
-        # Up to where its last answer, or catching up, has told all.
+        # The position up to which the client has everything.
         self._until: Position | None = None
 
     @property
@@ -193,7 +193,7 @@ class Subscription:
         return True
 
     def catch_up(self, missed: Missed) -> None:
-        """Send what an outage swallowed; or end, if that is not known."""
+        """Send the messages missed in an outage; end the subscription if they are not known."""
         connection = self.connection
         if not self.live:
             return
@@ -225,7 +225,7 @@ class Subscription:
             self.right = None
 
     def stop(self, *, lost: bool = False) -> None:
-        """Listen no more, as the client does not want it any more or its connection is ``lost``.
+        """Stop listening, because the client unsubscribed or its connection is ``lost``.
         Idempotent.
         """
         connection = self.connection

@@ -67,7 +67,7 @@ class TokenRight:
 class TokenRules:
     """Applies a token to a connection, or to a subscription.
 
-    :param tokens: ``None``: tokens are good for nothing.
+    :param tokens: ``None``: no token is accepted.
     :param note: writes a line to the log.
     """
 
@@ -158,7 +158,7 @@ class TokenRules:
 
     @inlineCallbacks
     def _drop_lost(self, connection: Connection, no_longer_claimed: set[str]) -> Any:
-        """Unsubscribe what only the token before it gave."""
+        """Unsubscribe from what only the previous token gave."""
         connection.session.grants.clear()
         for subscription in list(connection.subscriptions.values()):
             name = subscription.name
@@ -207,7 +207,9 @@ class TokenRules:
         connection.reply(number, "sub_refresh", self.lifetime(claims.expires))
 
     def watch(self, subscription: Subscription, claims: SubscriptionClaims) -> TokenRight:
-        """End a subscription with its token. Raises ``CommandError`` for one that is void."""
+        """End the subscription when its token expires or is revoked. Raises ``CommandError`` for
+        one that is void.
+        """
         connection = subscription.connection
         right = TokenRight(subscription)
         path = self._config.websocket_url + quote(subscription.name.facility)
@@ -277,7 +279,7 @@ class TokenRules:
             raise invalid from None
 
     def _tell(self, denied: Denied) -> None:
-        # Each claim has lines of its own: they are few, and equal ones are summed up.
+        # One kind for each claim, so that equal lines are summed up.
         kind = f"token {getattr(denied, 'claim', '')}"
         self._note(kind, f"A client's token was refused: {denied.detail or denied.reason}")
 

@@ -7,6 +7,7 @@ import itertools
 import json
 from typing import Any, cast
 
+from tests.support.channels import KEPT as HISTORY
 from tests.support.channels import ChannelsTestCase, John
 from tests.support.memory import AllowAll, SlowBroker, Waiting
 from ws4redis_tx.core.admission import Admission
@@ -439,6 +440,32 @@ class SlowReaderTests(ChannelsTestCase):
             self.broker.publish_elsewhere([b"broadcast:a"], message)
         self.resume(client)
         self.assertEqual(client.close_code, 3008)
+
+    def test_one_with_a_history_misses_nothing_whatever_the_policy_drops(self) -> None:
+        for policy in ("drop_oldest", "latest"):
+            self.use(max_pending=65536, slow_reader=policy)
+            client = self.connect()
+            client.subscribe(KEPT)
+            self.pause(client)
+            messages = [str(number) * 30_000 for number in range(4)]
+            for each in messages:
+                self.broker.publish(
+                    [b"broadcast:kept"], json.dumps(each).encode(), 0, None, HISTORY
+                )
+            self.resume(client)
+            self.assertEqual(client.close_code, 3010, policy)
+            again = client.reconnect()
+            self.assertEqual(client.messages + again.messages, messages)
+
+    def test_without_one_the_policy_decides(self) -> None:
+        self.use(max_pending=65536, slow_reader="latest")
+        client = self.connect()
+        client.subscribe(A)
+        client.subscribe(KEPT)
+        self.pause(client)
+        self.say(1, 2, 3, facility="a")
+        self.resume(client)
+        self.assertEqual((client.messages, client.connected), ([3], True))
 
     def test_while_it_does_not_read_its_commands_are_not_read(self) -> None:
         client = self.connect()

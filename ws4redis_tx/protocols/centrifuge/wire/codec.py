@@ -12,7 +12,7 @@ from ws4redis_tx.protocols.centrifuge.wire import json as json_format
 from ws4redis_tx.protocols.centrifuge.wire.schema import CLIENT_INFO, Malformed, Values
 
 TAG = "ws4redis"
-"""The key of the tag that tells how a payload is wrapped which is not JSON."""
+"""The key of the tag that says how a payload that is not JSON is wrapped."""
 
 
 class IFormat(Protocol):
@@ -23,7 +23,8 @@ class IFormat(Protocol):
         """Whether its messages are bytes, and not text."""
 
     def read(self, payload: bytes) -> Iterator[Values]:
-        """The commands of one payload. Raises ``Malformed`` at the first one that is none."""
+        """The commands of one payload. Raises ``Malformed`` at the first
+        that is not a command."""
 
     def write(self, reply: Values) -> bytes:
         """One message."""

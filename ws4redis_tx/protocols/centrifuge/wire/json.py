@@ -57,8 +57,8 @@ class Json:
     binary = False
 
     def read(self, payload: bytes) -> Iterator[Values]:
-        """The commands of one payload, in their order. Raises ``Malformed`` at the first one that
-        is none.
+        """The commands of one payload, in their order. Raises ``Malformed`` at the first
+        that is not a command.
         """
         lines = payload.split(b"\n")
         if len(lines) > 1 and not lines[-1]:

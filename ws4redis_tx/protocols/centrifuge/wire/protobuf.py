@@ -33,8 +33,8 @@ class Protobuf:
     binary = True
 
     def read(self, payload: bytes) -> Iterator[Values]:
-        """The commands of one payload, in their order. Raises ``Malformed`` at the first one that
-        is none.
+        """The commands of one payload, in their order. Raises ``Malformed`` at the first
+        that is not a command.
         """
         if not payload:
             raise Malformed("An empty frame.")
