@@ -48,6 +48,7 @@ REFUSED_AFTER_LOGOUT = 30.0
 REMEMBERED = 10.0
 
 _CLOSED_AT_ONCE = 200
+NOT_ALLOWED = "This is not allowed any more."
 _VOID = "their tokens are void"
 
 
@@ -142,9 +143,7 @@ class Revocations:
         self._check_not_logged_out(identity)
         if admission.issued is not None:
             self.check_token(identity, admission.issued)
-        said = [each for each in self._since(sequence) if each.concerns(identity, facility)]
-        if any(each.verb != RECHECK for each in said):
-            raise Denied(403, "This is not allowed any more.", detail="it was disconnected")
+        changed = self._has_changed(sequence, identity, facility)
         if admission.redeemed:
             handshake = replace(handshake, redeemed=admission.redeemed)
         packed = None if fixed else self._packer.pack(handshake)
@@ -155,7 +154,7 @@ class Revocations:
         self._index.add(session, admitted)
         if packed is not None:
             self._rechecker.watch(session, admission.expires)
-        if said or sequence < self._missed_before:
+        if changed:
             self._rechecker.soon(session)
 
     def check_grant(self, session: IRevocable, grant: IGrant, sequence: int) -> None:
@@ -165,14 +164,20 @@ class Revocations:
         """
         admitted = session.admitted
         if admitted is None or not is_same_visitor(admitted.identity, grant.identity):
-            raise Denied(403, "This is not allowed any more.", detail="the visitor is another one")
-        if sequence == self.sequence:
-            return
-        said = [e for e in self._since(sequence) if e.concerns(grant.identity, grant.facility)]
-        if any(each.verb != RECHECK for each in said):
-            raise Denied(403, "This is not allowed any more.", detail="it was disconnected")
-        if said or sequence < self._missed_before:
+            raise Denied(403, NOT_ALLOWED, detail="the visitor has changed")
+        if self._has_changed(sequence, grant.identity, grant.facility):
             self._rechecker.soon(session)
+
+    def _has_changed(self, sequence: int, identity: Identity, facility: str) -> bool:
+        """Whether what was heard since ``sequence`` asks for a recheck. Raises ``Denied`` (403) if
+        it forbids the session.
+        """
+        if sequence == self.sequence:
+            return False
+        said = [each for each in self._since(sequence) if each.concerns(identity, facility)]
+        if any(each.verb != RECHECK for each in said):
+            raise Denied(403, NOT_ALLOWED, detail="it was disconnected")
+        return bool(said) or sequence < self._missed_before
 
     def check_token(self, identity: Identity, issued: float) -> None:
         """Raise ``TokenExpired`` if a token of ``identity`` that was ``issued`` then (Unix time)
@@ -194,7 +199,7 @@ class Revocations:
             return
         until = self._logged_out.get(digest(identity.session_key, identity.tenant), 0.0)
         if until > self._reactor.seconds():
-            raise Denied(403, "This is not allowed any more.", detail="its session was logged out")
+            raise Denied(403, NOT_ALLOWED, detail="its session was logged out")
 
     # Told by the control channel
 

@@ -23,6 +23,7 @@ from ws4redis_tx.core.messages import payload_of
 from ws4redis_tx.delivery.feed import Feed
 from ws4redis_tx.delivery.outbox import Outbox
 from ws4redis_tx.protocols.interfaces import OVER_RATE, IProtocol
+from ws4redis_tx.revocation.revocations import NOT_ALLOWED
 from ws4redis_tx.revocation.session_index import NO_GRANTS, AdmissionRecord, IRevocable
 from ws4redis_tx.sessions.authorization import Authorization, FacilitiesAuthorization
 from ws4redis_tx.sessions.inbox import Inbox
@@ -33,8 +34,6 @@ from ws4redis_tx.sessions.peer_limits import PeerLimits
 
 if TYPE_CHECKING:
     from ws4redis_tx.sessions.server import Server
-
-NOT_ALLOWED = "This is not allowed any more."
 
 
 class Session(Observed):

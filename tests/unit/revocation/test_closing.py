@@ -45,13 +45,14 @@ class LogoutTests(RevocationTests):
             self.connect(name)
             self.say(Revocation(LOGOUT, "session", (digest(name),)))
         self.assertEqual(
-            [line for line in lines if line and line.startswith("Ended")],
+            [line for line in lines if line and line.startswith("Revoked")],
             ["Revoked 1 connections or rights: logout by session"],
         )
         self.clock.advance(60)
         self.assertEqual(
             lines[-1],
-            "19 more like this in the last minute: Revoked 1 connections or rights: logout by session",
+            "19 more like this in the last minute: Revoked 1 connections or rights: "
+            "logout by session",
         )
 
     def test_the_sessions_key_is_refused_for_30_s(self) -> None:
