@@ -76,6 +76,10 @@ class Admission:
     issued: float | None = None
 
 
+MOST_TOGETHER = 16
+"""Facilities about which an authorizer is asked at once, and answers in the time of one."""
+
+
 class Asked(NamedTuple):
     """What a visitor asks for on one of several facilities."""
 

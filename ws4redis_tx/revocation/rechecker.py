@@ -9,11 +9,11 @@ from random import Random
 from time import time
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ws4redis_tx.core.admission import Admission, Asked, check_admission, lost
+from ws4redis_tx.core.admission import MOST_TOGETHER, Admission, Asked, check_admission, lost
 from ws4redis_tx.core.errors import Denied, Outage
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.revocation.packing import unpack
@@ -170,39 +170,57 @@ class Rechecker:
         self._set_timer(session, admission.expires)
         return admission
 
+    @inlineCallbacks
     def _recheck_grants(
         self, admission: Admission | None, session: IRevocable, handshake: Handshake
-    ) -> Deferred[None] | None:
-        grants = [*session.grants.values()] if admission is not None else []
-        if not grants:
-            return None
-        asked = [Asked(each.facility, each.asked) for each in grants]
-        answer: Deferred[Any] = self._authorizer.authorize_facilities(handshake, asked, admission)
-        answer.addTimeout(RECHECK_TIMEOUT, self._reactor)
-        return answer.addCallback(self._judge_grants, grants, session, handshake)
+    ) -> Any:
+        """In portions, each with a time limit of its own. All are judged before one that failed
+        makes the recheck fail.
+        """
+        if admission is None or not session.grants:
+            return
+        failed: Exception | None = None
+        grants = [*session.grants.values()]
+        for start in range(0, len(grants), MOST_TOGETHER):
+            portion = grants[start : start + MOST_TOGETHER]
+            asked = [Asked(each.facility, each.asked) for each in portion]
+            answer = self._authorizer.authorize_facilities(handshake, asked, admission)
+            answers = yield answer.addTimeout(RECHECK_TIMEOUT, self._reactor)
+            if session.admitted is None or session.ended:
+                return
+            for grant, outcome in zip(portion, answers, strict=True):
+                failed = self._judge_grant(session, grant, handshake, outcome) or failed
+        if failed is not None:
+            raise failed
+        self._succeeded(session)
 
-    def _judge_grants(
+    def _judge_grant(
         self,
-        answers: Sequence[Admission | Exception],
-        grants: Sequence[IGrant],
         session: IRevocable,
+        grant: IGrant,
         handshake: Handshake,
-    ) -> None:
-        for answer, grant in zip(answers, grants, strict=True):
-            if session.grants.get(grant.facility) is not grant:
-                continue
+        answer: Admission | Exception,
+    ) -> Exception | None:
+        """Return what has failed, unless that takes the grant away."""
+        if session.grants.get(grant.facility) is not grant:
+            return None
+        try:
             if isinstance(answer, Exception):
-                if not isinstance(answer, Denied) or answer.status >= 500:
-                    raise answer
-                self._end(grant, f"a recheck was refused with {answer.status}")
-                continue
+                raise answer
             check_admission(handshake, answer, facility=grant.facility)
             loss = lost(grant.identity, grant.rights, answer)
-            if loss:
-                self._end(grant, f"a recheck found that {loss} is gone")
-            else:
-                grant.identity = answer.identity
-        self._succeeded(session)
+        except Denied as denied:
+            if denied.status >= 500:
+                return denied
+            self._end(grant, f"a recheck was refused with {denied.status}")
+            return None
+        except Exception as error:
+            return error
+        if loss:
+            self._end(grant, f"a recheck found that {loss} is gone")
+        else:
+            grant.identity = answer.identity
+        return None
 
     def _succeeded(self, session: IRevocable) -> None:
         self._failing = False

@@ -14,30 +14,26 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.admission import Admission, Identity, is_same_visitor
-from ws4redis_tx.core.errors import BrokerRefused, BrokerUnavailable, Denied
+from ws4redis_tx.core.errors import Denied
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.interfaces import IBroker
-from ws4redis_tx.core.messages import PersistedMessage
 from ws4redis_tx.core.tokens import TokenExpired
 from ws4redis_tx.revocation.control_channel import ControlChannel
+from ws4redis_tx.revocation.latest import LatestRevocations
 from ws4redis_tx.revocation.messages import (
     LOGOUT,
     RECHECK,
     Revocation,
     digest,
-    logout_lists,
-    read_logouts,
 )
 from ws4redis_tx.revocation.packing import Packer
 from ws4redis_tx.revocation.rechecker import IAsked, Rechecker
 from ws4redis_tx.revocation.second_looks import SecondLooks
 from ws4redis_tx.revocation.session_index import AdmissionRecord, IGrant, IRevocable, SessionIndex
-from ws4redis_tx.revocation.void_tokens import CLOSE_CODE, Voiding, VoidTokens, void_lists
-from ws4redis_tx.scheduling.deferreds import gather
+from ws4redis_tx.revocation.void_tokens import CLOSE_CODE, Voiding, VoidTokens
 from ws4redis_tx.scheduling.summaries import Summaries
 
 _log = Logger()
@@ -78,8 +74,7 @@ class Revocations:
         self._control = ControlChannel(
             config.prefix, broker, reactor, self._heard, self._catch_up, self._voided
         )
-        self._lists = logout_lists(config.prefix)
-        self._void_lists = void_lists(config.prefix) if config.centrifuge_url else []
+        self._latest = LatestRevocations(broker, config.prefix, bool(config.centrifuge_url))
         self._void_tokens = VoidTokens()
         self._unregister: Callable[[], None] | None = None
         self.sequence = 0
@@ -253,7 +248,10 @@ class Revocations:
 
     def _end_some(self, remaining: list[IRevocable | IGrant], code: int) -> None:
         for _ in range(min(_CLOSED_AT_ONCE, len(remaining))):
-            remaining.pop().revoke(code)
+            try:
+                remaining.pop().revoke(code)
+            except Exception:
+                _log.failure("Revoking failed; others go on")
         if remaining:
             self._ending = [each for each in self._ending if each.active()]
             self._ending.append(self._reactor.callLater(0, self._end_some, remaining, code))
@@ -274,27 +272,16 @@ class Revocations:
         self._recheck_all()
         # Cancelling the one that is returned must not cancel what was asked of Redis.
         known: Deferred[None] = Deferred()
-        keys = [*self._lists, *self._void_lists]
-        lists = gather([self._broker.get(key) for key in keys])
-        lists.addCallback(self._read).addErrback(self._not_read)
-        lists.addCallback(lambda _: known.callback(None))
+        self._latest.read().addCallback(self._read, known)
         return known
 
-    def _read(self, lists: list[PersistedMessage | None]) -> None:
-        logouts, void = lists[: len(self._lists)], lists[len(self._lists) :]
-        digests = read_logouts(logouts)
+    def _read(self, found: tuple[list[str], list[Any]], known: Deferred[None]) -> None:
+        digests, void = found
         if digests:
             self._heard(Revocation(LOGOUT, "session", tuple(digests)))
         self._void_tokens.add_lists(void, self._rechecker.unix_time())
         self._end(self._index.covered_by(self._void_tokens), _VOID, CLOSE_CODE)
-
-    def _not_read(self, failure: Failure) -> None:
-        if failure.check(BrokerRefused):
-            _log.warn(
-                "The latest revocations cannot be read: {problem}", problem=str(failure.value)
-            )
-        elif not failure.check(BrokerUnavailable):
-            _log.failure("The latest revocations were not read", failure=failure)
+        known.callback(None)
 
     def _recheck_all(self) -> None:
         """Revocations may have been missed until now. Handshakes that are under way do not know of

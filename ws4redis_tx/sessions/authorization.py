@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
-from ws4redis_tx.core.admission import Admission, Asked, check_admission
+from ws4redis_tx.core.admission import Admission, Asked, check_admission, lost
 from ws4redis_tx.core.errors import Denied, unavailable
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.scheduling.deferreds import gather
@@ -61,7 +61,7 @@ class Authorization:
         """Ask the authorizer: the turn has come."""
         session, server = self._session, self._session.server
         try:
-            server.check_capacity()  # do not look up rights in vain
+            server.check_capacity(opening=session.opening is not None)  # or it is asked in vain
         except Denied as denied:
             self._finish(Failure(denied))
             return
@@ -174,7 +174,10 @@ class FacilitiesAuthorization(Authorization):
 
     def _put(self) -> Deferred[Any]:
         number, admission = self._known or (0, None)
-        if number != self._sequence:
+        admitted = self._session.admitted
+        if admission is not None and (
+            number != self._sequence or admitted is None or admission.identity != admitted.identity
+        ):
             admission = None  # it may be out of date
         server = self._session.server
         return server.authorize_facilities(self._handshake, self._asked, admission)
@@ -197,7 +200,10 @@ class FacilitiesAuthorization(Authorization):
             server.revocations.check_grant(session, grant, self._sequence)
         except Exception as error:
             return error
-        session.grants[facility] = grant
+        before = session.grants.pop(facility, None)
+        if before is not None and lost(before.identity, before.rights, answer):
+            session.state.revoked(facility)
+        session.grants[facility] = grant  # as the newest
         return grant
 
 
@@ -214,7 +220,7 @@ class Grant:
 
     def revoke(self, code: int = 1008) -> None:
         session = self._session
-        if session.grants.get(self.facility) is self:
+        if not session.ended and session.grants.get(self.facility) is self:
             del session.grants[self.facility]
             session.state.revoked(self.facility)
 

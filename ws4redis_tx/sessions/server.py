@@ -167,12 +167,14 @@ class Server:
             raise nothing_below([each.path for each in self.protocols], request.path)
         return request, found[0] if len(found) == 1 else max(found, key=lambda each: len(each.path))
 
-    def check_capacity(self) -> None:
-        """Raise ``Denied`` (503) if no session can be opened now."""
+    def check_capacity(self, *, opening: bool = True) -> None:
+        """Raise ``Denied`` (503) if no session can be opened now; or if one that is open already
+        cannot get more.
+        """
         if self._draining:
             raise unavailable("the server is shutting down")
         most = self.config.max_connections
-        if most is not None and len(self.sessions) >= most:
+        if most is not None and opening and len(self.sessions) >= most:
             raise unavailable(
                 f"there are {most} websockets, as many as WS4REDIS_MAX_CONNECTIONS "
                 "(--max-connections) allows"

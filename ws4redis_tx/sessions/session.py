@@ -279,6 +279,7 @@ class Session(Observed):
 
     def _release(self, ending: Ending) -> None:
         self.feed.close()
+        self.grants = NO_GRANTS
         if self._inbox is not None:
             self._inbox.answer_close()  # stops its timer
         self._abandon()

@@ -41,9 +41,9 @@ class Connection(Answers):
     """A session's ``state``. Small, as there is one for each client."""
 
     __slots__ = (
-        "_handshake", "_packed", "_running", "_timers", "_waiting", "aliases",
-        "answered", "claimed", "client", "connected", "expires", "feed", "identity",
-        "info", "known", "known_as", "over", "pinged", "protocol", "refused", "session", "stream",
+        "_handshake", "_packed", "_running", "_timers", "_waiting", "aliases", "answered",
+        "asks_alone", "claimed", "client", "connected", "expires", "feed", "identity", "info",
+        "known", "known_as", "over", "pinged", "protocol", "refused", "session", "stream",
         "subscriptions", "websocket_pings",
     )  # fmt: skip
 
@@ -76,8 +76,10 @@ class Connection(Answers):
         """The answer to ``connect``, as ``ISession.authorize_facilities`` wants it, while the
         commands that came with it wait.
         """
-        self.refused: dict[tuple[str, str], Exception] = {}
-        """Facilities and rights that were refused to the commands that are waiting."""
+        self.refused: dict[tuple[str, str], errors.Error] = {}
+        """Facilities and rights that were refused to commands of this frame."""
+        self.asks_alone = False
+        """Whether the commands of this frame ask for their rights one by one."""
         self.subscriptions: dict[str, Subscription] = {}
         """By name, including those not answered yet."""
         self.known: Deferred[None] | None = None
@@ -171,6 +173,7 @@ class Connection(Answers):
             command = waiting.popleft()
             if command is not None and not isinstance(command, dict):
                 self.flush()
+                self.forget_answers()
                 command.callback(None)
                 continue
             if self.session.ended or self.outbox.closed or self.over:
@@ -196,10 +199,14 @@ class Connection(Answers):
                     return
         self.flush()
         self._waiting, self._running = None, False
-        self.known_as = None
+        self.forget_answers()
+        self._pack()
+
+    def forget_answers(self) -> None:
+        """What the authorizer has answered to a frame holds no longer than the frame."""
+        self.known_as, self.asks_alone = None, False
         if self.refused:
             self.refused = {}
-        self._pack()
 
     def _failed(self, failure: Failure, number: int, name: str) -> None:
         if isinstance(failure.value, Ends):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from ws4redis_tx.core.admission import Asked
+from ws4redis_tx.core.admission import MOST_TOGETHER, Asked
 from ws4redis_tx.core.errors import BrokerUnavailable, Denied, is_permission_denied
 from ws4redis_tx.core.names import PUBLISH_RIGHTS, SUBSCRIBE_RIGHTS
 from ws4redis_tx.protocols.centrifuge.errors import (
@@ -17,6 +18,7 @@ from ws4redis_tx.protocols.centrifuge.errors import (
     LIMIT_EXCEEDED,
     TOO_MANY,
     CommandError,
+    Error,
 )
 from ws4redis_tx.protocols.centrifuge.names import Name
 from ws4redis_tx.protocols.centrifuge.wire.schema import Values
@@ -29,9 +31,6 @@ MOST_CHANNELS = 128
 
 MOST_GRANTS = 256
 """Facilities whose rights one connection remembers. Unused ones are forgotten first."""
-
-MOST_TOGETHER = 16
-"""Facilities about which the authorizer is asked at once, and answers in the time of one."""
 
 _RIGHTS = SUBSCRIBE_RIGHTS + PUBLISH_RIGHTS
 
@@ -60,7 +59,7 @@ def need(connection: Connection, name: Name, action: str) -> Deferred[Any] | Non
         return None
     refused = connection.refused.get((name.facility, right))
     if refused is not None:
-        as_command_error(Failure(refused)).raiseException()
+        raise CommandError(refused)
     return _ask(connection, name, right, ahead=action == "subscribe")
 
 
@@ -74,26 +73,39 @@ def _check(grant: Any, name: Name, right: str) -> None:
 
 def _ask(connection: Connection, name: Name, right: str, *, ahead: bool) -> Deferred[None]:
     wanted = {name.facility: {right}}
-    if ahead:
+    if ahead and not connection.asks_alone:
         _look_ahead(connection, wanted)
     outcomes = _authorize(connection, wanted)
+    if len(wanted) > 1:
+        outcomes.addErrback(_ask_without_the_others, connection, name, right)
     if wanted[name.facility] != {right}:
         outcomes.addCallback(_ask_alone, connection, name, right)
     return outcomes.addCallback(_conclude, name, right)
+
+
+def _ask_without_the_others(
+    failure: Failure, connection: Connection, name: Name, right: str
+) -> Failure | Deferred[Sequence[Any]]:
+    """All of them may have taken too long together. Those of the frame ask one by one now."""
+    error = failure.value
+    if not isinstance(error, CommandError) or error.error != TOO_MANY:
+        return failure
+    connection.asks_alone = True
+    return _authorize(connection, {name.facility: {right}})
 
 
 def _ask_alone(
     outcomes: Sequence[Any], connection: Connection, name: Name, right: str
 ) -> Sequence[Any] | Deferred[Sequence[Any]]:
     """Others that are wanted on the same facility may not be granted."""
-    if isinstance(outcomes[0], Exception):
+    if isinstance(outcomes[0], Error):
         return _authorize(connection, {name.facility: {right}})
     return outcomes
 
 
 def _conclude(outcomes: Sequence[Any], name: Name, right: str) -> None:
-    if isinstance(outcomes[0], Exception):
-        as_command_error(Failure(outcomes[0])).raiseException()
+    if isinstance(outcomes[0], Error):
+        raise CommandError(outcomes[0])
     _check(outcomes[0], name, right)
 
 
@@ -117,29 +129,47 @@ def _look_ahead(connection: Connection, wanted: dict[str, set[str]]) -> None:
 
 
 def _authorize(connection: Connection, wanted: Mapping[str, set[str]]) -> Deferred[Any]:
-    """Fire with a grant on each facility, or an exception in its place."""
+    """Fire with a grant on each facility, or an ``Error`` in its place."""
     session, asked = connection.session, []
     for facility, rights in wanted.items():
         had = session.grants.get(facility)
         both = rights if had is None else rights.union(had.rights)
         asked.append(Asked(facility, tuple([each for each in _RIGHTS if each in both])))
-    answer = session.authorize_facilities(connection.handshake, asked, connection.known_as)
+    handshake = connection.handshake
+    if handshake.credential:  # it was good when the connection began, and has an end of its own
+        handshake = replace(handshake, recheck=True)
+    answer = session.authorize_facilities(handshake, asked, connection.known_as)
     return answer.addCallbacks(_take, as_command_error, callbackArgs=(connection, wanted))
 
 
-def _take(outcomes: Sequence[Any], connection: Connection, wanted: Mapping[str, set[str]]) -> Any:
+def _take(
+    outcomes: Sequence[Any], connection: Connection, wanted: Mapping[str, set[str]]
+) -> list[Any]:
+    taken = []
     for (facility, rights), outcome in zip(wanted.items(), outcomes, strict=True):
-        refused, why = rights, outcome
-        if not isinstance(outcome, Exception):
-            if rights.issubset(outcome.rights):
-                continue
-            refused, why = rights.difference(outcome.rights), CommandError(DENIED)
-        elif len(rights) > 1:
-            continue  # it is not known which right was refused
-        connection.refused.update({(facility, right): why for right in refused})
+        refused: Collection[str] = ()
+        if isinstance(outcome, Exception):
+            outcome = _error_for(connection, outcome)
+            if len(rights) == 1:  # else it is not known which right was refused
+                refused = rights
+        elif not rights.issubset(outcome.rights):
+            refused = rights.difference(outcome.rights)
+        for right in refused:
+            error = outcome if isinstance(outcome, Error) else DENIED
+            connection.refused[facility, right] = error
+        taken.append(outcome)
     if len(connection.session.grants) > MOST_GRANTS:
-        _forget_unused(connection)
-    return outcomes
+        _forget_unused(connection, wanted)
+    return taken
+
+
+def _error_for(connection: Connection, raised: Exception) -> Error:
+    """What the commands are answered that need what was refused so. Logs a failure, once."""
+    try:
+        failure = as_command_error(Failure(raised))
+    except CommandError as error:
+        return error.error
+    return connection.error_for("subscribe", failure)
 
 
 def as_command_error(failure: Any) -> Any:
@@ -153,8 +183,9 @@ def as_command_error(failure: Any) -> Any:
     return failure
 
 
-def _forget_unused(connection: Connection) -> None:
-    used = {each.name.facility for each in connection.subscriptions.values()}
+def _forget_unused(connection: Connection, wanted: Collection[str]) -> None:
+    """The oldest first, and none that was just ``wanted``."""
+    used = {each.name.facility for each in connection.subscriptions.values()}.union(wanted)
     grants = connection.session.grants
     for facility in list(grants):
         if facility not in used and len(grants) > MOST_GRANTS:

@@ -11,13 +11,16 @@ from ws4redis_tx.core.messages import Publication
 from ws4redis_tx.core.positions import History, Missed, Position, Stream, Wanted, history_of
 from ws4redis_tx.protocols.centrifuge.errors import (
     ALREADY_SUBSCRIBED,
+    DENIED,
     INSUFFICIENT_STATE,
+    LIMIT_EXCEEDED,
     UNRECOVERABLE,
     UNSUBSCRIBE_INSUFFICIENT,
     CommandError,
 )
 from ws4redis_tx.protocols.centrifuge.names import Name
 from ws4redis_tx.protocols.centrifuge.presence import enter, leave
+from ws4redis_tx.protocols.centrifuge.rights import MOST_CHANNELS
 from ws4redis_tx.protocols.centrifuge.wire.codec import describe, epoch_text
 from ws4redis_tx.protocols.centrifuge.wire.schema import Values
 from ws4redis_tx.scheduling.deferreds import gather, succeeded
@@ -110,7 +113,7 @@ class Subscription:
             listening.append(broker.listen(self.sides[0], feed))
         listening.append(broker.listen(self.channel, feed))
         at_once = self.history is None and all(map(succeeded, listening))
-        if not at_once or not self.shares_name:
+        if not at_once or not self.shares_name or self.server_side:
             feed.catch(self.channel, self)  # before anything can arrive
             if has_presence:
                 feed.catch(self.sides[0], self)
@@ -273,6 +276,10 @@ def begin(
     connection: Connection, name: Name, request: Values, *, server_side: bool = False
 ) -> Subscription:
     """Make a subscription that was asked for. Raises ``CommandError``."""
+    if connection.session.ended:
+        raise CommandError(DENIED)  # nobody would end it
+    if len(connection.subscriptions) >= MOST_CHANNELS:
+        raise CommandError(LIMIT_EXCEEDED)
     claims = None
     if request.get("token"):
         claims = connection.protocol.tokens.subscription(connection, name, request["token"])

@@ -151,9 +151,15 @@ class TokenRules:
         before = connection.claimed
         connection.handshake, connection.identity = handshake, admission.identity
         self._take(connection, claims)
-        claimed = yield claimed_names(connection)
+        connection.forget_answers()
+        no_longer = set(before) - set(connection.claimed)
+        try:
+            claimed = yield claimed_names(connection)
+        except Exception:
+            yield self._drop_lost(connection, no_longer)
+            raise
         connection.reply(number, "refresh", self.lifetime(claims.expires))
-        yield self._drop_lost(connection, set(before) - set(connection.claimed))
+        yield self._drop_lost(connection, no_longer)
         yield subscribe_claimed(connection, claimed)
 
     @inlineCallbacks
