@@ -98,6 +98,23 @@ class FacilitiesTests(DjangoTests):
         self.assertEqual(known.request.path_info, "/connection/websocket")
 
     @inlineCallbacks
+    def test_a_callback_that_identifies_visitors_sees_the_path_of_each_facility(self) -> Any:
+        paths = []
+
+        def process_request(request: Any) -> None:
+            paths.append(request.path_info)
+            if request.path_info == "/ws/c":
+                raise PermissionDenied
+
+        handshake = self.handshake()
+        with override_settings(WS4REDIS_PROCESS_REQUEST=process_request):
+            known = yield self.authorizer.authorize(handshake, ())
+            asked = [Asked("a", BROADCAST), Asked("c", BROADCAST)]
+            granted, refused = yield self.authorizer.authorize_facilities(handshake, asked, known)
+        self.assertEqual(paths, ["/connection/websocket", "/ws/a", "/ws/c"])
+        self.assertEqual((granted.rights, refused.status), (BROADCAST, 403))
+
+    @inlineCallbacks
     def test_each_facility_has_its_own_failure(self) -> Any:
         asked = [Asked(name, BROADCAST) for name in ("refused", "broken", "open")]
         answers = yield self.authorizer.authorize_facilities(self.handshake(), asked)
