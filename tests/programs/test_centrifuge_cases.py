@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ class CasesTests(TestCase):
 
     @inlineCallbacks
     def test_every_case_is_answered_as_the_reference_server_does(self) -> Any:
-        names = Path(tempfile.mkdtemp()) / "channels.json"
+        names = Path(self.mktemp())
         names.write_text(json.dumps(CHANNELS))
         url = "ws://127.0.0.1:{}/connection/websocket"
         check = Program(

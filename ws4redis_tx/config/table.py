@@ -159,18 +159,17 @@ SETTINGS = (
         name="WS4REDIS_TOKEN_SECRET", field="token_secret", option="token-secret", check="E046",
         shared=True,
         default=None, kind=Secrets(),
-        help="the secret that signs [tokens](../security.md#tokens), at least 32 bytes, or a list "
-        "of which the first signs and all are taken; `None` derives it from `SECRET_KEY` and "
-        "`SECRET_KEY_FALLBACKS`, and without Django no token is taken. The option is `@FILE`, one "
-        "secret a line. Without Django, the environment variable `WS4REDIS_TOKEN_SECRET` counts "
-        "too",
+        help="the secret that signs [tokens](../security.md#tokens), at least 32 bytes, or a list, "
+        "of which the first signs and all verify; `None` derives it from `SECRET_KEY` and "
+        "`SECRET_KEY_FALLBACKS`, and without Django no token is accepted. The option is `@FILE`, "
+        "one secret a line. Without Django, the environment variable of that name counts too",
     ),
     Setting(
         name="WS4REDIS_ENDLESS_TOKENS", field="endless_tokens", option="endless-tokens",
         check="E047",
         default=False, kind=Flag(),
-        help="take tokens without `iat` or `exp` too, which another program made; "
-        "[no revocation makes them void](../security.md#tokens)",
+        help="accept tokens without `iat` or `exp` too, which another program made; "
+        "[a revocation does not make one without `iat` void](../security.md#tokens)",
     ),
     Setting(
         name="WS4REDIS_ALLOWED_ORIGINS", field="allowed_origins", option="origin", check="E009",

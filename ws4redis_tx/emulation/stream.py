@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from ws4redis_tx.core.handshake import Handshake
 from ws4redis_tx.core.http import HttpRequest
 from ws4redis_tx.core.messages import ICodec
-from ws4redis_tx.emulation.framing import BINARY, END, Framing
+from ws4redis_tx.emulation.framing import END, Framing
 from ws4redis_tx.emulation.request import Request
 from ws4redis_tx.protocols.centrifuge.wire.codec import PushCodec
 from ws4redis_tx.sessions.session import Session
@@ -65,11 +65,6 @@ class EmulatedStream(Request):
 
     def negotiate(self, handshake: Handshake) -> ICodec:
         return self._framing
-
-    @property
-    def binary(self) -> bool:
-        """Whether the client speaks protobuf."""
-        return self._framing is BINARY
 
     def accept(self, handshake: Handshake) -> None:
         self._streams[self._name] = self

@@ -51,7 +51,7 @@ end
 ANNOUNCE = (
     _CLOCK
     + b"""
-local server, lasting, expiry, failed = ARGV[1], tonumber(ARGV[2]), ARGV[3], ''
+local server, lasting, expiry = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local answers = {redis.call('SCARD', KEYS[2]), ''}
 local function run(...)
     local answer = redis.pcall(...)
