@@ -27,7 +27,6 @@ from ws4redis_tx.django.databases import OutageLog, close_broken, tidy
 from ws4redis_tx.django.session_stores import expiry_of
 from ws4redis_tx.django.sharing import fetch_for
 from ws4redis_tx.django.visitors import Visitor, denials, request_on
-from ws4redis_tx.scheduling.deferreds import gather
 from ws4redis_tx.threads.lookups import Lookups
 from ws4redis_tx.tickets import shows_token
 
@@ -77,9 +76,6 @@ class DjangoAuthorizer:
     ) -> Deferred[Any] | list[Admission | Exception]:
         if known is not None and self._is_enough(known, asked):
             return by_default_policy(known, asked)
-        if django_settings.get_callable("WS4REDIS_PROCESS_REQUEST") is not None:
-            each = [self.authorize(handshake.on_facility(*each), each.rights) for each in asked]
-            return gather([one.addErrback(lambda failure: failure.value) for one in each])
         answer = partial(self._answer_each, asked)
         return self._ask(Visitor(handshake, (), self._tokens, answer, known))
 
@@ -154,6 +150,10 @@ class DjangoAuthorizer:
 
     def _answer(self, asked: Asked, visitor: Visitor, identity: Identity) -> Admission | Exception:
         try:
+            if django_settings.get_callable("WS4REDIS_PROCESS_REQUEST") is not None:
+                handshake = visitor.handshake.on_facility(*asked)  # it may look at the path
+                alone: Admission = self._look_up(Visitor(handshake, asked.rights, self._tokens))
+                return alone
             request = visitor.request
             if visitor.ticket is not None:
                 visitor.ticket.check_facility(asked.facility)
