@@ -101,7 +101,7 @@ class WordTests(SynchronousTestCase):
         self.assertEqual(header, {"alg": "HS256", "typ": "JWT"})
         self.assertEqual(claims["sub"], "7")
         self.assertLess(time.time() + 3600, claims["exp"])
-        expected = hmac.digest(b"the benchmarks' secret", signed, hashlib.sha256)
+        expected = hmac.digest(b"the secret of the benchmarks' tokens", signed, hashlib.sha256)
         self.assertEqual(base64.urlsafe_b64decode(signature + b"=="), expected)
 
     def test_packets_of_mqtt_tell_their_length(self) -> None:
