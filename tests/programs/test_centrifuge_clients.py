@@ -480,7 +480,7 @@ class OlderPythonTests(FullTests, TestCase):
         yield client.next("token", channel=CLOSED)
         yield self.answer(client, CLOSED)
         yield client.next("disconnected", code=3501)
-        yield self.program.wait_for("sub_refresh came without a channel")
+        yield self.program.wait_for("sub_refresh named no channel")
 
 
 class OlderPythonJsonTests(OlderPythonTests):
