@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,9 @@ class CasesTests(TestCase):
 
     @inlineCallbacks
     def test_every_case_is_answered_as_the_reference_server_does(self) -> Any:
-        names = Path(self.mktemp())
+        folder = tempfile.mkdtemp(prefix="ws4redis-tx-")
+        self.addCleanup(shutil.rmtree, folder)
+        names = Path(folder) / "channels.json"
         names.write_text(json.dumps(CHANNELS))
         url = "ws://127.0.0.1:{}/connection/websocket"
         check = Program(
