@@ -16,4 +16,6 @@ config = ServerConfig.from_django(
     centrifuge_expired_grace=1,
 )
 application = Application("quick")
-make_service(config).setServiceParent(application)
+service = make_service(config)
+service.when_ready().addCallback(lambda _: print("The quick one is ready."))
+service.setServiceParent(application)
