@@ -10,7 +10,6 @@ from twisted.internet.defer import inlineCallbacks
 from tests.support.centrifuge import open_centrifuge
 from tests.support.django import in_thread, set_up_django
 from tests.support.logs import log_lines
-from tests.support.redis import RedisServer
 from tests.support.sites import ContractTestCase
 
 set_up_django()
@@ -18,12 +17,9 @@ set_up_django()
 from django.contrib.auth.models import Group, User
 
 from ws4redis_tx import disconnect
+from ws4redis_tx.policies import allow_all
 
 HISTORY = {"kept": (10, 600)}
-
-
-def allow_all(request: Any, rights: list[str]) -> list[str]:
-    return rights
 
 
 asked: list[tuple[str, list[str]]] = []
@@ -48,11 +44,8 @@ class CentrifugeTestCase(ContractTestCase):
     @inlineCallbacks
     def setUp(self) -> Any:
         super().setUp()
-        self.redis = RedisServer()
-        self.addCleanup(lambda: self.redis.stop())
         asked.clear()
-        yield self.serve(
-            WS4REDIS_CENTRIFUGE_URL="/connection/",
+        yield self.serve_centrifuge(
             WS4REDIS_HISTORY=HISTORY,
             WS4REDIS_ALLOWED_CHANNELS=type(self).__dict__.get("policy", allow_all),
             WS4REDIS_ALLOWED_ORIGINS="*",

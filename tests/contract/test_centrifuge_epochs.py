@@ -7,7 +7,6 @@ from typing import Any
 from twisted.internet.defer import inlineCallbacks
 
 from tests.support.centrifuge import open_centrifuge
-from tests.support.redis import RedisServer
 from tests.support.sites import ContractTestCase
 
 NAME = "broadcast:foobar"
@@ -19,11 +18,7 @@ class LostPlaceTests(ContractTestCase):
     @inlineCallbacks
     def setUp(self) -> Any:
         super().setUp()
-        self.redis = RedisServer()
-        self.addCleanup(lambda: self.redis.stop())
-        yield self.serve(
-            WS4REDIS_CENTRIFUGE_URL="/connection/", WS4REDIS_HISTORY={"foobar": (100, 600)}
-        )
+        yield self.serve_centrifuge(WS4REDIS_HISTORY={"foobar": (100, 600)})
 
     @inlineCallbacks
     def subscribe(self, **request: Any) -> Any:

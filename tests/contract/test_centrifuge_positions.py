@@ -8,10 +8,8 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from twisted.internet.defer import inlineCallbacks
 
-from tests.support.brokers import start_broker
 from tests.support.centrifuge import open_centrifuge
 from tests.support.django import cookies_of, in_thread, log_in, set_up_django
-from tests.support.redis import RedisServer
 from tests.support.servers import later
 from tests.support.sites import ContractTestCase
 from ws4redis_tx.core.positions import read_position
@@ -23,14 +21,11 @@ from django.core.signals import request_finished, request_started
 from django.template import TemplateSyntaxError, engines
 from django.test import RequestFactory
 
+from ws4redis_tx.policies import allow_all
 from ws4redis_tx.publisher import RedisPublisher
 from ws4redis_tx.testing import capture_messages
 
 TAG = "{% load ws4redis %}{% ws4redis_stream_position name %}"
-
-
-def allow_all(request: Any, rights: list[str]) -> list[str]:
-    return rights
 
 
 def names(request: Any, name: str) -> str | None:
@@ -52,10 +47,7 @@ class StreamPositionTestCase(ContractTestCase):
     @inlineCallbacks
     def setUp(self) -> Any:
         super().setUp()
-        self.redis = RedisServer()
-        self.addCleanup(lambda: self.redis.stop())
-        yield self.serve(
-            WS4REDIS_CENTRIFUGE_URL="/connection/",
+        yield self.serve_centrifuge(
             WS4REDIS_HISTORY={"news": (3, 600)},
             WS4REDIS_ALLOWED_CHANNELS=allow_all,
             WS4REDIS_ALLOWED_ORIGINS="*",
@@ -227,15 +219,7 @@ class MistakeTests(StreamPositionTestCase):
 
     @inlineCallbacks
     def test_a_page_is_rendered_without_it_when_redis_is_down(self) -> Any:
-        redis = RedisServer()
-        self.addCleanup(redis.stop)
-        broker = start_broker(self, redis.address)
-        self.share(broker)
-        yield broker.when_available()
-        redis.stop()
-        while broker.commands.connected:
-            yield later()
-        self.override(WS4REDIS_TIMEOUT=0.5)
+        yield self.lose_redis()
         with self.assertLogs("ws4redis_tx", "WARNING"):
             self.assertEqual((yield in_thread(render, "broadcast:news")), "null")
 

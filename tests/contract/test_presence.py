@@ -22,15 +22,12 @@ from django.contrib.auth.models import AnonymousUser, Group, User
 
 from ws4redis_tx import presence
 from ws4redis_tx.core.errors import AudienceError, BrokerUnavailable
+from ws4redis_tx.policies import allow_all
 from ws4redis_tx.redis_store import SELF
 from ws4redis_tx.testing import capture_messages
 
 ROOM = "broadcast:chat/room"
 CLASSIC = "chat/room?subscribe-broadcast"
-
-
-def allow_all(request: Any, rights: list[str]) -> list[str]:
-    return rights
 
 
 class PresenceTestCase(ContractTestCase):
@@ -40,10 +37,7 @@ class PresenceTestCase(ContractTestCase):
     @inlineCallbacks
     def setUp(self) -> Any:
         super().setUp()
-        self.redis = RedisServer()
-        self.addCleanup(lambda: self.redis.stop())
-        yield self.serve(
-            WS4REDIS_CENTRIFUGE_URL="/connection/",
+        yield self.serve_centrifuge(
             WS4REDIS_PRESENCE=["chat/*"],
             WS4REDIS_PRESENCE_GRACE=self.grace,
             WS4REDIS_HISTORY={"chat/kept": (10, 600)},

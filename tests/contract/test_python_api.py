@@ -434,15 +434,7 @@ class HistoryTests(PublisherTestCase):
 
     @inlineCallbacks
     def test_a_page_is_rendered_without_a_position_when_redis_is_down(self) -> Any:
-        redis = RedisServer()
-        self.addCleanup(redis.stop)
-        broker = start_broker(self, redis.address)
-        self.share(broker)
-        yield broker.when_available()
-        redis.stop()
-        while broker.commands.connected:
-            yield later()
-        self.override(WS4REDIS_TIMEOUT=0.5)
+        yield self.lose_redis()
         template = engines["django"].from_string("{% load ws4redis %}[{% ws4redis_position %}]")
         with self.assertLogs("ws4redis_tx", "WARNING"):
             self.assertEqual((yield in_thread(template.render, {})), "[]")

@@ -10,12 +10,12 @@ from twisted.internet.defer import inlineCallbacks
 from twisted.trial.unittest import TestCase
 
 from tests.support import TIMEOUT
-from tests.support.brokers import share_commands
+from tests.support.brokers import share_commands, start_broker
 from tests.support.clients import exchange
 from tests.support.django import cookies_of, in_thread, log_in, set_up_django
 from tests.support.logs import log_lines
 from tests.support.redis import RedisServer
-from tests.support.servers import LISTEN, ServerTestCase
+from tests.support.servers import LISTEN, ServerTestCase, later
 from tests.support.wires import handshake_bytes, status_of
 from ws4redis_tx.redis.broker import RedisBroker
 from ws4redis_tx.service import make_service
@@ -46,6 +46,26 @@ class ContractTestCase(ServerTestCase):
         service = yield self.start_server(django_settings.server_config(self.endpoints))
         self.share(service.factory.broker)
         return service
+
+    @inlineCallbacks
+    def serve_centrifuge(self, **settings: Any) -> Any:
+        """The same, for Centrifuge's protocol and with a Redis of its own."""
+        self.redis = RedisServer()
+        self.addCleanup(lambda: self.redis.stop())
+        return (yield self.serve(WS4REDIS_CENTRIFUGE_URL="/connection/", **settings))
+
+    @inlineCallbacks
+    def lose_redis(self) -> Any:
+        """Let publishers use a connection that is lost. Fires when it is."""
+        redis = RedisServer()
+        self.addCleanup(redis.stop)
+        broker = start_broker(self, redis.address)
+        self.share(broker)
+        yield broker.when_available()
+        redis.stop()
+        while broker.commands.connected:
+            yield later()
+        self.override(WS4REDIS_TIMEOUT=0.5)
 
     def share(self, broker: RedisBroker) -> None:
         """Let publishers use this broker's connection, which leaves the reactor clean."""

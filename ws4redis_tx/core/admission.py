@@ -81,7 +81,7 @@ MOST_TOGETHER = 16
 
 
 class Asked(NamedTuple):
-    """What a visitor asks for on one of several facilities."""
+    """One of several facilities, and the rights that a visitor asks for there."""
 
     facility: str
     rights: tuple[str, ...]
@@ -96,8 +96,8 @@ class PlainRequest:
 
 
 class IFacilitiesAuthorizer(Protocol):
-    """What an ``IAuthorizer`` may have besides: it answers together about the facilities of one
-    connection. One without it is asked about each of them.
+    """An ``IAuthorizer`` that also answers together about the facilities of one connection. Any
+    other is asked about each of them.
     """
 
     def authorize_facilities(

@@ -203,7 +203,7 @@ class Connection(Answers):
         self._pack()
 
     def forget_answers(self) -> None:
-        """What the authorizer has answered to a frame holds no longer than the frame."""
+        """Forget the authorizer's answers to a frame, which hold no longer than the frame."""
         self.known_as, self.asks_alone = None, False
         if self.refused:
             self.refused = {}

@@ -1,5 +1,5 @@
-"""What was missed of a channel with a history: subscriptions catch up after an outage of Redis, or
-the client does.
+"""Messages of a channel with a history that a client has missed: its subscription catches up after
+an outage of Redis, or the client connects anew.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ def _take(
 
 
 def _error_for(connection: Connection, raised: Exception) -> Error:
-    """What the commands are answered that need what was refused so. Logs a failure, once."""
+    """The error for all commands that need what was refused. Logs a failure, once."""
     try:
         failure = as_command_error(Failure(raised))
     except CommandError as error:
