@@ -37,7 +37,7 @@ class PresenceTestCase(ContractTestCase):
     @inlineCallbacks
     def setUp(self) -> Any:
         super().setUp()
-        yield self.serve_centrifuge(
+        self.service = yield self.serve_centrifuge(
             WS4REDIS_PRESENCE=["chat/*"],
             WS4REDIS_PRESENCE_GRACE=self.grace,
             WS4REDIS_HISTORY={"chat/kept": (10, 600)},
@@ -48,7 +48,9 @@ class PresenceTestCase(ContractTestCase):
     @inlineCallbacks
     def classic(self, user: str | None = None, target: str = CLASSIC) -> Any:
         options = {"cookies": (yield self.log_in(user))} if user else {}
-        return (yield self.open(target, **options))
+        client = yield self.open(target, **options)
+        yield self.settled()
+        return client
 
     @inlineCallbacks
     def multiplexed(self, user: str | None = None, *channels: str) -> Any:
@@ -57,7 +59,14 @@ class PresenceTestCase(ContractTestCase):
         self.addCleanup(self._close, client.websocket)
         for channel in channels or (ROOM,):
             self.assertIsInstance((yield client.subscribe(channel)), dict)
+        yield self.settled()
         return client
+
+    def settled(self) -> Any:
+        """Fire when Redis knows of all who have come."""
+        protocols = self.service.factory.session_server.protocols
+        (occupancy,) = [each.occupancy for each in protocols if hasattr(each, "occupancy")]
+        return occupancy.settled()
 
     @inlineCallbacks
     def event(self, client: Any) -> Any:
