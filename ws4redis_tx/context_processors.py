@@ -40,12 +40,19 @@ def websocket_uri(request: HttpRequest, facility: str = "", flags: Iterable[str]
     Django's ``DisallowedHost`` if ``ALLOWED_HOSTS`` does not allow the host.
     """
     scheme = "wss" if request.is_secure() else "ws"
-    path = f"{_websocket_path(request)}{quote(facility, safe='/')}"
+    return f"{scheme}://{request.get_host()}{websocket_path(request, facility, flags)}"
+
+
+def websocket_path(request: HttpRequest, facility: str = "", flags: Iterable[str] = ()) -> str:
+    """The same without scheme and host, for whatever knows the page's own: htmx's extensions, and
+    ``EventSource``. It begins with ``/`` and asks for no host.
+    """
+    path = f"{_prefix(request)}{quote(facility, safe='/')}"
     query = "&".join(quote(flag, safe="") for flag in flags)
-    return f"{scheme}://{request.get_host()}{path}" + (f"?{query}" if query else "")
+    return path + (f"?{query}" if query else "")
 
 
-def _websocket_path(request: HttpRequest) -> str:
+def _prefix(request: HttpRequest) -> str:
     """``WEBSOCKET_URL`` under the script prefix, unless it begins with the prefix itself."""
     url: str = django_settings.get("WEBSOCKET_URL")
     prefix = get_script_prefix()

@@ -22,6 +22,8 @@ from ws4redis_tx.core.names import (
 )
 from ws4redis_tx.core.positions import NOT_KEPT, Kept
 from ws4redis_tx.django.checks import check_settings
+from ws4redis_tx.publishing.made_messages import MadeMessages
+from ws4redis_tx.publishing.transactions import waits_for_commit, when_committed
 from ws4redis_tx.redis_store import (
     NO_BROADCAST,
     SELF,
@@ -30,7 +32,6 @@ from ws4redis_tx.redis_store import (
     RedisMessage,
 )
 from ws4redis_tx.threads import bridge
-from ws4redis_tx.threads.kept_messages import KeptMessages
 
 if TYPE_CHECKING:
     from ws4redis_tx.core.messages import PersistedMessage
@@ -43,7 +44,7 @@ _log = logging.getLogger(__name__)
 checks.register(check_settings)
 
 
-class RedisPublisher(KeptMessages):
+class RedisPublisher(MadeMessages):
     """Publishes on one facility to an audience.
 
     :param request: the request whose user, session and groups ``SELF`` stands for.
@@ -73,6 +74,7 @@ class RedisPublisher(KeptMessages):
         **audience: Any,
     ) -> None:
         super().__init__(_BlockingConnection())
+        self._request = request
         self._tenant = self._given_tenant = None if tenant is None else check_tenant(tenant)
         names = [_repeatable(each) for each in (groups, users, sessions)]
         address = partial(self._address, request, facility, broadcast, *names, **audience)
@@ -103,6 +105,7 @@ class RedisPublisher(KeptMessages):
         expire: int | None = None,
         *,
         on_commit: bool | None = None,
+        using: str | None = None,
         idempotency_key: str = "",
     ) -> Published:
         """Publish, and persist for ``expire`` seconds (default ``WS4REDIS_EXPIRE``).
@@ -118,18 +121,18 @@ class RedisPublisher(KeptMessages):
         within ten minutes, publish nothing and return what was returned then. So a call whose
         message may have been published can be repeated safely.
 
-        ``on_commit`` (default ``WS4REDIS_ON_COMMIT``): publish when the current transaction of the
-        default database commits, and not at all if it rolls back. The call then returns 0, and logs
-        a failure instead of raising it. Outside a transaction it publishes at once.
+        ``on_commit`` (default ``WS4REDIS_ON_COMMIT``): publish when the current transaction of
+        ``using`` (default: the default database) commits, and not at all if it rolls back. The call
+        then returns 0, and logs a failure instead of raising it. Outside a transaction it publishes
+        at once. Raises ``ValueError`` for a ``using`` that is not in ``DATABASES``, or without
+        ``on_commit``.
         """
         bridge.must_not_wait_on_event_loop()
         self._resolve()
         channels, payload, seconds = self._prepared(message, expire, django_settings.get_expire())
         kept = self._kept(idempotency_key)
-        if django_settings.get("WS4REDIS_ON_COMMIT") if on_commit is None else on_commit:
-            from django.db import transaction
-
-            transaction.on_commit(lambda: self._publish_and_log(channels, payload, seconds, kept))
+        if waits_for_commit(on_commit, using):
+            when_committed(using, lambda: self._publish_and_log(channels, payload, seconds, kept))
             return Published(0)
         published: Published = self._connection.publish(channels, payload, seconds, kept)
         return published
@@ -159,11 +162,12 @@ class RedisPublisher(KeptMessages):
         transaction: bool = True,
         *,
         on_commit: bool | None = None,
+        using: str | None = None,
         idempotency_key: str = "",
     ) -> Published:
         """The same as ``publish_message``, which always takes a single round trip."""
         return self.publish_message(
-            message, expire, on_commit=on_commit, idempotency_key=idempotency_key
+            message, expire, on_commit=on_commit, using=using, idempotency_key=idempotency_key
         )
 
     def _kept(self, idempotency_key: str) -> Kept:

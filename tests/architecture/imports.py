@@ -41,7 +41,8 @@ ROOMS: dict[str, set[str]] = {
         "core", "delivery", "scheduling", "protocols.centrifuge.wire", "sessions", "sse",
     },
     "occupancy": {"core", "config", "scheduling"},
-    "threads": {"core", "config", "redis", "doors"},
+    "threads": {"core", "config", "redis"},
+    "publishing": {"core", "config", "threads", "doors"},
     "django": {"core", "core.tokens", "config", "revocation", "threads", "doors"},
     "system": {"core", "config", "doors"},
     "twistd": {

@@ -33,7 +33,7 @@ OWNERS = {
     "txredisapi": {"redis.wire.protocol"},
     "crochet": {"twistd.process", "tap"},
     "django": {
-        "django", "testing.capture", "testing.live", "testing.pytest_plugin",
+        "django", "publishing", "testing.capture", "testing.live", "testing.pytest_plugin",
         "config.django_settings", "twistd.options", "doors",
     },
 }  # fmt: skip

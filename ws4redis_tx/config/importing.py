@@ -61,17 +61,23 @@ def _mistake(found: Any, takes: int | None, methods: tuple[str, ...]) -> str:
 
 def import_callable(name: str, value: object) -> Callable[..., Any]:
     """``value``, imported if it is a dotted name. Raises ``ConfigError`` under ``name``."""
+    value = import_dotted(name, value)
+    if not callable(value):
+        raise ConfigError(name, f"is {value!r}, which cannot be called", "Name a callable.")
+    return value
+
+
+def import_dotted(name: str, value: object) -> Any:
+    """The same without a look at what it is."""
     if isinstance(value, str):
         try:
-            value = _imported(dotted := value)
+            return _imported(dotted := value)
         except Exception as error:  # a module may raise anything
             problem = f"is {value!r}, which cannot be imported: {type(error).__name__}: {error}"
             remedy = "Correct the dotted name."
             if dotted.startswith("ws4redis."):  # of django-websocket-redis
                 remedy = f"Write 'ws4redis_tx.{dotted.removeprefix('ws4redis.')}'."
             raise ConfigError(name, problem, remedy) from error
-    if not callable(value):
-        raise ConfigError(name, f"is {value!r}, which cannot be called", "Name a callable.")
     return value
 
 

@@ -30,6 +30,7 @@ from ws4redis_tx.config.kinds import (
     UrlPath,
     WholeSeconds,
 )
+from ws4redis_tx.config.policy_rules import POLICY
 from ws4redis_tx.config.setting import Setting
 from ws4redis_tx.config.token_secrets import Secrets
 from ws4redis_tx.core.limits import CLOSE, SLOW_READER_POLICIES
@@ -41,9 +42,6 @@ _SUBSCRIBER = Importable(
     "Name a subclass of RedisSubscriber, or a function (connection) that makes one.",
     takes=1,
     methods=("set_pubsub_channels", "send_persisted_messages", "publish_message", "release"),
-)
-_POLICY = Importable(
-    "Name a plain function (request, channels), which runs in a thread and may block.", takes=2
 )
 _LOOKUP = Importable(
     "Name a plain function (request), which runs in a thread and may block.", takes=1
@@ -139,9 +137,9 @@ SETTINGS = (
     ),
     Setting(
         name="WS4REDIS_ALLOWED_CHANNELS", check="E007",
-        default=None, kind=OrNone(_POLICY, "the default policy"),
-        help="a callable, or its dotted name, that "
-        "[grants rights](../migrating.md#who-may-publish)",
+        default=None, kind=OrNone(POLICY, "the default policy"),
+        help="a callable that [grants rights](../migrating.md#who-may-publish), a list of "
+        "[rules](../security.md#rules-for-facilities), or the dotted name of one",
     ),
     Setting(
         name="WS4REDIS_PROCESS_REQUEST", check="E008",

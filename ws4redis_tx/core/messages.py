@@ -199,7 +199,10 @@ def payload_of(message: Any) -> bytes:
     if hasattr(kind, "__await__"):
         remedy = "It has yet to arrive: await it, or send the result in addCallback(…)."
     else:
-        remedy = "Make it one first, with json.dumps(…) for example."
+        remedy = (
+            "RedisPublisher has publish_json(…) for data. Elsewhere, make it one first, with "
+            "json.dumps(…) for example."
+        )
     raise TypeError(f"A message is str or bytes, and this is a {kind.__name__}. {remedy}")
 
 

@@ -1,7 +1,7 @@
-"""The template tags ``{% websocket_url %}``, ``{% ws4redis_position %}``,
+"""The template tags ``{% websocket_url %}``, ``{% websocket_path %}``, ``{% ws4redis_position %}``,
 ``{% ws4redis_stream_position %}`` and ``{% ws4redis_token %}``, after ``{% load ws4redis %}``.
 
-Knows only templates. ``context_processors.websocket_uri`` builds the URI.
+Knows only templates. ``context_processors`` builds the URIs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from django.template import Context
 from django.utils.safestring import SafeString, mark_safe
 
 from ws4redis_tx.config import django_settings
+from ws4redis_tx.context_processors import websocket_path as path_of
 from ws4redis_tx.context_processors import websocket_uri
 from ws4redis_tx.core.admission import check_flags
 from ws4redis_tx.core.errors import BrokerUnavailable, Denied
@@ -43,24 +44,27 @@ def websocket_url(context: Context, facility: object, *flags: object) -> SafeStr
     ``ws://example.com/ws/foobar?subscribe-user&echo``.
 
     Raises ``ValueError`` for an empty variable, and for a URI that the server would refuse with
-    400: a misspelt right, an invalid facility. The result is not HTML-escaped, because ``&amp;``
-    inside a ``<script>`` would lose every flag but the first. Percent-encoding leaves no other
-    character that is special in HTML or JavaScript.
+    400: a misspelt right, an invalid facility. The facility with the empty name is written ``''``.
+    The result is not HTML-escaped, because ``&amp;`` inside a ``<script>`` would lose every flag but
+    the first. Percent-encoding leaves no other character that is special in HTML or JavaScript.
     """
     request = _request(context, "websocket_url")
-    # A literal is a SafeString, also an empty one. An undefined variable is a plain string.
-    if facility is None or (facility == "" and not isinstance(facility, SafeString)):
-        raise ValueError(
-            "{% websocket_url %}: the facility is empty. Is a variable undefined or its name "
-            "misspelt? If you mean the facility with the empty name, write ''."
-        )
-    if None in flags or "" in flags:
-        raise ValueError(
-            "{% websocket_url %}: a flag is empty. Is a variable undefined or its name misspelt?"
-        )
-    names = [str(flag) for flag in flags]
-    _check(str(facility), [name.lower() for name in names])
-    return mark_safe(websocket_uri(request, str(facility), names))
+    return mark_safe(websocket_uri(request, *_checked("websocket_url", facility, flags)))
+
+
+@register.simple_tag(takes_context=True)
+def websocket_path(context: Context, facility: object, *flags: object) -> SafeString:
+    """The same without scheme and host, for attributes of htmx and for ``EventSource``, which
+    complete it by the page's own:
+
+    ``<div hx-ext="ws" ws-connect="{% websocket_path 'foobar' 'subscribe-user' %}">`` connects to
+    ``/ws/foobar?subscribe-user``, under the script name of the site.
+
+    Raises ``ValueError`` as ``websocket_url`` does. It asks for no host, and so never raises
+    ``DisallowedHost``.
+    """
+    request = _request(context, "websocket_path")
+    return mark_safe(path_of(request, *_checked("websocket_path", facility, flags)))
 
 
 @register.simple_tag
@@ -155,12 +159,28 @@ def _name_of(request: Any, text: str) -> Name:
     raise ValueError(f"{{% ws4redis_stream_position %}}: the name {text!r:.200} {problem}")
 
 
-def _check(facility: str, flags: Sequence[str]) -> None:
-    """Raise ``ValueError`` if the server would refuse this."""
-    known = known_rights(django_settings.get_callable("WS4REDIS_SUBSCRIBER"))
+def _checked(tag: str, facility: object, flags: Sequence[object]) -> tuple[str, list[str]]:
+    """The arguments of ``tag`` as text. Raises ``ValueError`` if the server would refuse them."""
+    # A literal is a SafeString, also an empty one. An undefined variable is a plain string.
+    if facility is None or (facility == "" and not isinstance(facility, SafeString)):
+        raise ValueError(
+            f"{{% {tag} %}}: the facility is empty. Is a variable undefined or its name misspelt? "
+            "If you mean the facility with the empty name, write ''."
+        )
+    if None in flags or "" in flags:
+        raise ValueError(
+            f"{{% {tag} %}}: a flag is empty. Is a variable undefined or its name misspelt?"
+        )
+    names = [str(flag) for flag in flags]
     try:
-        check_flags(flags, known)
-        check_facility(facility, [flag.partition("-")[2] for flag in flags if flag in known])
+        _check(str(facility), [name.lower() for name in names])
     except (Denied, ValueError) as error:
         reason = error.reason if isinstance(error, Denied) else error
-        raise ValueError(f"{{% websocket_url %}}: {reason}") from None
+        raise ValueError(f"{{% {tag} %}}: {reason}") from None
+    return str(facility), names
+
+
+def _check(facility: str, flags: Sequence[str]) -> None:
+    known = known_rights(django_settings.get_callable("WS4REDIS_SUBSCRIBER"))
+    check_flags(flags, known)
+    check_facility(facility, [flag.partition("-")[2] for flag in flags if flag in known])
