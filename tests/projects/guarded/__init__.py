@@ -1,0 +1,3 @@
+"""A site whose rights are django-guardian's, with tests of its own."""
+
+urlpatterns: list[object] = []
