@@ -8,6 +8,7 @@ block is run too, and installs this wheel.
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import re
 import shlex
@@ -286,7 +287,11 @@ class PublishingTests(TutorialTestCase):
         self.assertIn("mary's inbox", page)
         inbox = yield self.open(mary.hear(page))
         self.assertEqual((yield mary.get("/order/")), "Thank you.")
+        parcels = yield self.open(mary.hear(page.replace("/ws/inbox", "/ws/parcels")))
         self.assertIsNone((yield self.follow(blocks)))
+        data, html = yield parcels.take(2)
+        self.assertEqual(json.loads(data), {"parcel": "A <small> one", "place": "Leeds"})
+        self.assertEqual(html, "<b>A &lt;small&gt; one</b> left Leeds.\n")
         self.assertEqual(
             (yield inbox.take(3)),
             ["Your order is on its way.", "We close at six.", "Your parcel is here."],
