@@ -23,7 +23,7 @@ from ws4redis_tx.core.names import (
 from ws4redis_tx.core.positions import NOT_KEPT, Kept
 from ws4redis_tx.django.checks import check_settings
 from ws4redis_tx.publishing.made_messages import MadeMessages
-from ws4redis_tx.publishing.transactions import waits_for_commit, when_committed
+from ws4redis_tx.publishing.transactions import when_committed
 from ws4redis_tx.redis_store import (
     NO_BROADCAST,
     SELF,
@@ -131,8 +131,10 @@ class RedisPublisher(MadeMessages):
         self._resolve()
         channels, payload, seconds = self._prepared(message, expire, django_settings.get_expire())
         kept = self._kept(idempotency_key)
-        if waits_for_commit(on_commit, using):
-            when_committed(using, lambda: self._publish_and_log(channels, payload, seconds, kept))
+        waits = django_settings.get("WS4REDIS_ON_COMMIT") if on_commit is None else on_commit
+        if waits or using is not None:
+            publish = partial(self._publish_and_log, channels, payload, seconds, kept)
+            when_committed(waits, using, publish)
             return Published(0)
         published: Published = self._connection.publish(channels, payload, seconds, kept)
         return published

@@ -42,7 +42,7 @@ MODULES: dict[str, list[str] | None] = {
     "ws4redis_tx.presence": None,
     "ws4redis_tx.tokens": None,
     "ws4redis_tx.testing": None,
-    "ws4redis_tx.policies": ["allow_all"],
+    "ws4redis_tx.policies": None,
     "ws4redis_tx.context_processors": ["default"],
     # All of these are in ws4redis_tx.service as well.
     "ws4redis_tx.core.admission": ["Admission", "Identity", "PlainRequest", "default_policy"],

@@ -18,7 +18,17 @@ from tests.support.programs import python, twistd
 from tests.support.redis import RedisServer
 
 PAGE = DOCS / "htmx.md"
-EXTENSIONS = ("htmx.org/dist/htmx.min.js", "htmx-ext-sse/dist/sse.min.js", "htmx-ext-ws/dist/ws.min.js")
+EXTENSIONS = (
+    "htmx.org/dist/htmx.min.js",
+    "htmx-ext-sse/dist/sse.min.js",
+    "htmx-ext-ws/dist/ws.min.js",
+)
+WATCH = """
+    self.opened = new Set();
+    for (const name of ["htmx:sseOpen", "htmx:wsOpen"]) {
+        document.addEventListener(name, () => opened.add(name));
+    }
+"""
 
 URLS = """
 from django.shortcuts import render
@@ -42,6 +52,10 @@ def block(start: str) -> Block:
 
 
 class TextTests(SynchronousTestCase):
+    def test_every_block_is_known_here(self) -> None:
+        kinds = [each.language for each in blocks_of(PAGE)]
+        self.assertEqual(kinds, ["html", "python", "html", "html", "html", "html"])
+
     def test_its_links_lead_somewhere(self) -> None:
         self.assertEqual(broken_links(PAGE), [])
 
@@ -87,14 +101,9 @@ class BrowserTests(TestCase):
     @inlineCallbacks
     def test_each_shows_what_is_published_without_a_script_of_the_site(self) -> Any:
         page = yield self.browser.new_page()
-        yield page.call("Page.addScriptToEvaluateOnNewDocument", source="""
-            self.opened = 0;
-            for (const name of ["htmx:sseOpen", "htmx:wsOpen"]) {
-                document.addEventListener(name, () => { self.opened += 1; });
-            }
-        """)
+        yield page.call("Page.addScriptToEvaluateOnNewDocument", source=WATCH)
         yield page.open(f"http://127.0.0.1:{self.port}/")
-        yield page.until("self.opened === 2 && source.readyState === 1")
+        yield page.until("opened.size === 2 && source.readyState === 1")
         yield self.publish(block("publish_template").code, 1)
         for place in ("sse", "plain"):
             yield page.until(f"document.querySelectorAll('#{place} > li').length === 1")

@@ -1,15 +1,17 @@
 """Pages that keep a list, writers, and a random order of all that they do.
 
 ``python -m tests.projects.true_lists SEED VIEWS VARIANT…`` runs in the site of ``docs/lists.md``.
-For each variant it renders that many pages, and prints JSON: how many of them were wrong when all was
-quiet, and how many gaps they were told of.
+For each variant it renders that many pages, and prints JSON: how many of them were wrong when all
+was quiet, and how many gaps they were told of.
 
-No step waits for time to pass. A seed decides the order of the steps, and each one is done when the next
-one begins. Each step has random numbers of its own: a position may be some microseconds early, so that a
-page hears of a message that it has no need of, and nothing but this page may go another way then. Each writer has a connection of its own, hence a transaction of its own. Committing, and
-calling what was to be called on commit, are two steps, since a thread may be interrupted in between.
-Within the request that renders a page, other steps come before and behind its query. The websockets
-are real ones.
+No step waits for time to pass. A seed decides the order of the steps, and each one is done when the
+next one begins. Each writer has a connection of its own, hence a transaction of its own.
+Committing, and calling what was to be called on commit, are two steps, since a thread may be
+interrupted in between. Within the request that renders a page, other steps come before and behind
+its query. The websockets are real ones.
+
+Each step has random numbers of its own. A position may be some microseconds early, so that a page
+hears of a message that it has no need of; what the others do does not change then.
 
 The variants are ``recipe``, and the mistakes that the page warns of: ``late-position``, ``inside``,
 ``other-database`` and ``values``.
@@ -79,12 +81,14 @@ class Writer:
     def change(self) -> None:
         from orders.models import Order
 
+        random = self._simulation.random
         table = Order.objects.using(self._alias)
-        free = sorted(set(table.values_list("pk", flat=True)) - self._simulation.locked_by_others(self))
-        some = self._simulation.random.sample(free, self._simulation.random.randint(0, min(3, len(free))))
+        locked = self._simulation.locked_by_others(self)
+        free = sorted(set(table.values_list("pk", flat=True)) - locked)
+        some = random.sample(free, random.randint(0, min(3, len(free))))
         rows = table.filter(pk__in=some)
-        kind = self._simulation.random.randrange(5)
-        title = f"title {self._simulation.random.randrange(1000)}"
+        kind = random.randrange(5)
+        title = f"title {random.randrange(1000)}"
         if len(free) < 2 or (kind == 0 and len(free) < MOST_ROWS):
             made = table.bulk_create(Order(title=f"{title}, {each}") for each in range(2))
             some = [each.pk for each in made]

@@ -123,6 +123,9 @@ async def async_view(request: HttpRequest) -> HttpResponse:
     return HttpResponse(f"{receivers} {ticket} {told} {here} {ws4redis_tx.__version__}")
 
 
+rules = [policies.allow("orders/<int:pk>", lambda request, pk: pk > 0)]
+
+
 def rights(request: HttpRequest, channels: Sequence[str]) -> Sequence[str]:
     return policies.allow_all(request, channels) if request.user.is_authenticated else ()
 

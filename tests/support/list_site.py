@@ -57,7 +57,7 @@ class ListSite:
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": str(self.folder / "orders.sqlite3"),
         }
-        self.databases = {alias: database for alias in ("default", *WRITERS)}
+        self.databases = dict.fromkeys(("default", *WRITERS), database)
 
     def write(self, name: str, text: str, *, at_the_end: bool = False) -> None:
         path = self.folder / name

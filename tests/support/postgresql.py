@@ -24,7 +24,8 @@ class PostgreSQL:
         if find_spec("psycopg") is None:
             raise SkipTest("pip install 'psycopg[binary]'")
         self._programs = _programs()
-        self._folder = tempfile.mkdtemp(prefix="ws4redis-tx-", dir="/tmp")  # a socket's path is short
+        # The path of a socket has to be short.
+        self._folder = tempfile.mkdtemp(prefix="ws4redis-tx-", dir="/tmp")
         self._as_user: tuple[str, ...] = ()
         if os.getuid() == 0:  # it refuses to run as root
             user = pwd.getpwnam("postgres")
@@ -34,7 +35,7 @@ class PostgreSQL:
             )  # fmt: skip
         try:
             data = f"{self._folder}/data"
-            self._run("initdb", "--username=tester", "--auth=trust", "--no-sync", f"--pgdata={data}")
+            self._run("initdb", "--username=tester", "--auth=trust", "--no-sync", "-D", data)
             options = (
                 f"-c listen_addresses= -c unix_socket_directories={self._folder} -c fsync=off "
                 "-c shared_buffers=16MB"

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ws4redis_tx.config.importing import Importable, import_dotted
-from ws4redis_tx.config.kinds import Kind
 from ws4redis_tx.core.admission import default_policy
 from ws4redis_tx.core.errors import ConfigError
 

@@ -25,7 +25,7 @@ def json_text(data: Any, encoder: type[json.JSONEncoder]) -> str:
 def rendered(template: str, context: Mapping[str, Any] | None, request: Any) -> str:
     """The template's text, as ``render_to_string`` makes it. Raises ``TemplateDoesNotExist``."""
     try:
-        return render_to_string(template, context, request)  # type: ignore[arg-type]
+        return render_to_string(template, context, request)
     except TemplateDoesNotExist as error:
         if not _lacks_partials(template, error):
             raise

@@ -34,8 +34,8 @@ class MadeMessages(KeptMessages):
         """``publish_message`` with ``data`` as JSON. Django's encoder knows dates, times, UUIDs and
         decimals, too.
 
-        Besides, raises ``TypeError`` for data that the encoder does not know, and ``ValueError`` for
-        NaN and infinity, which browsers could not read.
+        Besides, raises ``TypeError`` for data that the encoder does not know, and ``ValueError``
+        for NaN and infinity, which browsers could not read.
         """
         return self.publish_message(
             json_text(data, encoder),
@@ -94,8 +94,8 @@ class MadeMessages(KeptMessages):
         *,
         idempotency_key: str = "",
     ) -> Published:
-        """``publish_template`` for async views, as ``apublish_message`` is. The template is rendered
-        in the thread for synchronous code, so it may query the database.
+        """``publish_template`` for async views, as ``apublish_message`` is. The template is
+        rendered in the thread for synchronous code, so it may query the database.
         """
         text = await sync_to_async(rendered)(template, context, self._request)
         return await self.apublish_message(text, expire, idempotency_key=idempotency_key)

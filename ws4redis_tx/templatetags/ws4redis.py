@@ -45,8 +45,8 @@ def websocket_url(context: Context, facility: object, *flags: object) -> SafeStr
 
     Raises ``ValueError`` for an empty variable, and for a URI that the server would refuse with
     400: a misspelt right, an invalid facility. The facility with the empty name is written ``''``.
-    The result is not HTML-escaped, because ``&amp;`` inside a ``<script>`` would lose every flag but
-    the first. Percent-encoding leaves no other character that is special in HTML or JavaScript.
+    The result is not HTML-escaped, because ``&amp;`` inside a ``<script>`` would lose every flag
+    but the first. Percent-encoding leaves no other character that is special in HTML or JavaScript.
     """
     request = _request(context, "websocket_url")
     return mark_safe(websocket_uri(request, *_checked("websocket_url", facility, flags)))

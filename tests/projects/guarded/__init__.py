@@ -1,3 +1,3 @@
-"""A site whose rights are django-guardian's, with tests of its own."""
+"""The site of ``docs/security.md``, with the object permissions of django-guardian, and its tests."""
 
 urlpatterns: list[object] = []

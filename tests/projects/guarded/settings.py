@@ -1,6 +1,4 @@
-"""Its settings."""
-
-from ws4redis_tx.policies import allow
+"""Its settings. The app ``shop`` is made by the test."""
 
 SECRET_KEY = "a secret key of a site that exists for one test"
 USE_TZ = True
@@ -10,6 +8,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "guardian",
     "ws4redis_tx",
+    "shop",
 ]
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -24,15 +23,5 @@ ROOT_URLCONF = "tests.projects.guarded"
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 STATIC_URL = "/static/"
-
-
-def team(pk: int) -> object:
-    from django.contrib.auth.models import Group
-
-    return Group.objects.get(pk=pk)
-
-
-# The permission is one for an object, here a group.
-WS4REDIS_ALLOWED_CHANNELS = [
-    allow("teams/<int:pk>", lambda request, pk: request.user.has_perm("auth.view_group", team(pk))),
-]
+# The page's.
+WS4REDIS_ALLOWED_CHANNELS = "shop.rules.rules"
