@@ -7,14 +7,17 @@ from typing import Any
 from twisted.internet.defer import gatherResults, inlineCallbacks
 
 from tests.support.browsers import start_browser
-from tests.support.chat_site import LIVE, ChatTestCase
+from tests.support.chat_site import LIVE, STATUS, ChatTestCase
 from tests.support.firefox import start_firefox
+
+CODE = "closed_with"
 
 
 class Conversation:
     """Mixed into tests of one browser. A line is ``said`` on a page, others are ``published``."""
 
     path = "/broadcast/"
+    revoked = 1008
 
     @inlineCallbacks
     def visit_both(self) -> Any:
@@ -49,6 +52,23 @@ class Conversation:
             yield self.assert_shown(page, "one", "two", "three", "three", "four")
             yield self.assert_not_reloaded(page)
 
+    @inlineCallbacks
+    def test_a_logout_in_another_tab_ends_this_one_which_says_so(self) -> Any:
+        john, mary = yield self.visit_both()
+        yield john.run(
+            f"sockets.at(-1).addEventListener('close', ({{code}}) => {{ {CODE} = code }})"
+        )
+        tab = yield self.browser.new_page(beside=john)
+        yield tab.open(f"http://127.0.0.1:{self.port}/")
+        yield tab.click("form[action='/logout/'] button")
+        yield tab.until("document.querySelector('a[href=\"/login/\"]')")
+        yield john.until(f"{STATUS} === 'off' && self.{CODE}")
+        self.assertEqual((yield john.run(CODE)), self.revoked)
+        self.assertIn("Load the page again", (yield john.texts("[data-error]"))[0])
+        yield self.assert_not_reloaded(john)
+        yield self.say(mary, "He is gone")
+        yield self.assert_shown(mary, "He is gone")
+
 
 class ChromiumTests(Conversation, ChatTestCase):
     start_browser = start_browser
@@ -60,9 +80,11 @@ class FirefoxTests(Conversation, ChatTestCase):
 
 class RoomsInChromiumTests(Conversation, ChatTestCase):
     path = "/rooms/"
+    revoked = 3503  # Centrifuge's
     start_browser = start_browser
 
 
 class RoomsInFirefoxTests(Conversation, ChatTestCase):
     path = "/rooms/"
+    revoked = 3503  # Centrifuge's
     start_browser = start_firefox

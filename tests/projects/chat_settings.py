@@ -10,3 +10,5 @@ from chatserver.settings import (  # noqa: F401
     WS4REDIS_HISTORY,
     WS4REDIS_PRESENCE,
 )
+
+WS4REDIS_REVOKE = True

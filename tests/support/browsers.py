@@ -23,9 +23,10 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 class ChromiumPage(Page):
-    def __init__(self, browser: Browser, session: str) -> None:
+    def __init__(self, browser: Browser, session: str, where: dict[str, str]) -> None:
         self._browser = browser
         self._session = session
+        self.where = where
 
     def call(self, method: str, **parameters: Any) -> Deferred[Any]:
         return self._browser.call(method, session=self._session, **parameters)
@@ -153,14 +154,16 @@ class Browser:
         return self
 
     @inlineCallbacks
-    def new_page(self, *, apart: bool = False) -> Any:
-        """Fire with a tab; ``apart`` is without the cookies of the others."""
-        where = (yield self.call("Target.createBrowserContext")) if apart else {}
+    def new_page(self, *, apart: bool = False, beside: ChromiumPage | None = None) -> Any:
+        """Fire with a tab: ``apart`` from the cookies of the others, or ``beside`` such a one."""
+        where = beside.where if beside else {}
+        if apart:
+            where = yield self.call("Target.createBrowserContext")
         target = yield self.call("Target.createTarget", url="about:blank", **where)
         attached = yield self.call(
             "Target.attachToTarget", targetId=target["targetId"], flatten=True
         )
-        page = ChromiumPage(self, attached["sessionId"])
+        page = ChromiumPage(self, attached["sessionId"], where)
         yield page.call("Page.enable")
         return page
 

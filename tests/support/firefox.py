@@ -31,7 +31,7 @@ class FirefoxPage(Page):
     def __init__(self, browser: Firefox, context: str, user: str) -> None:
         self._browser = browser
         self._context = context
-        self._user = user
+        self.user = user
 
     def call(self, method: str, **parameters: Any) -> Deferred[Any]:
         return self._browser.call(method, context=self._context, **parameters)
@@ -72,7 +72,7 @@ class FirefoxPage(Page):
                     "domain": domain,
                     "path": "/",
                 },
-                partition={"type": "context", "context": self._context},
+                partition={"type": "storageKey", "userContext": self.user},
             )
 
     def resize(self, width: int, height: int) -> Deferred[Any]:
@@ -121,9 +121,9 @@ class Firefox:
         return self
 
     @inlineCallbacks
-    def new_page(self, *, apart: bool = False) -> Any:
-        """Fire with a tab; ``apart`` is without the cookies of the others."""
-        user = "default"
+    def new_page(self, *, apart: bool = False, beside: FirefoxPage | None = None) -> Any:
+        """Fire with a tab: ``apart`` from the cookies of the others, or ``beside`` such a one."""
+        user = beside.user if beside else "default"
         if apart:
             user = (yield self.call("browser.createUserContext"))["userContext"]
         made = yield self.call("browsingContext.create", type="tab", userContext=user)

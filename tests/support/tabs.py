@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 
 from tests.support import TIMEOUT
 
@@ -64,7 +65,9 @@ class Page:
         """Fire when a JavaScript expression is true, whatever is loaded meanwhile. The browser
         tells no event for that.
         """
+        # Firefox never answers for a page that was left, so the page says it when it goes.
         wait = f"""new Promise((done) => {{
+            addEventListener("pagehide", () => done(false));
             (function look() {{
                 let holds = false;
                 try {{ holds = {condition}; }} catch {{ }}  // part of the page is not there yet
@@ -72,13 +75,15 @@ class Page:
             }})();
         }})"""
         end = reactor.seconds() + TIMEOUT  # type: ignore[attr-defined]
-        while True:
+        while reactor.seconds() < end:  # type: ignore[attr-defined]
             try:
-                yield self.run(wait)
-                return
-            except BrowserError as error:  # the page was left
-                if reactor.seconds() > end:  # type: ignore[attr-defined]
-                    raise AssertionError(f"not true: {condition}") from error
+                if (yield self.run(wait)):
+                    return
+            except BrowserError:
+                pass  # the page was left
+            except DeferredTimeout:
+                break
+        raise AssertionError(f"not true: {condition}")
 
     def click(self, selector: str) -> Deferred[Any]:
         """Click what a person would find by ``selector``, as soon as it is there."""

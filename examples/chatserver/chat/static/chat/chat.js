@@ -86,7 +86,8 @@
 
   lines.forEach((line) => Lines.show(log, line));
 
-  WS4Redis({
+  const REVOKED = 1008; // logged out, or no longer a member
+  const connection = new WS4Redis({
     uri: websocket,
     storage: stored,
     heartbeat_msg: heartbeat,
@@ -97,7 +98,13 @@
     connected() {
       show_status("live", "live");
     },
-    disconnected(_event, retrying) {
+    disconnected({ code }, retrying) {
+      if (code === REVOKED) {
+        connection.close();
+        show_status("off", "logged out");
+        show_error("You have been logged out, or have lost a right. Load the page again.");
+        return;
+      }
       show_status(retrying ? "wait" : "off", retrying ? "reconnecting" : "offline");
     },
     receive_message: receive,
