@@ -47,11 +47,11 @@ function absolute(url) {
 
 // A text with a carriage return comes as base64, as binary messages do.
 function decode(base64) {
-  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt());
+  const bytes = atob(base64); // a character for each
   try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    return decodeURIComponent(escape(bytes)); // throws unless they are UTF-8
   } catch {
-    return bytes.buffer;
+    return Uint8Array.from(bytes, (byte) => byte.charCodeAt()).buffer;
   }
 }
 
@@ -125,18 +125,18 @@ export function connect(source, options = {}) {
     clearTimeout(timer);
     link?.drop?.();
     link = null;
-  }
-
-  function ended(code, reason) {
-    forget();
     if (opened && Date.now() - opened > STABLE_AFTER) {
       failures = 0;
     }
     opened = 0;
+  }
+
+  function ended(code, reason) {
+    forget();
     // Full jitter: after a server restarts, its clients come back spread out. Hidden tabs have time.
     const ceiling = globalThis.document?.hidden ? BACKOFF_CAP : BACKOFF * 2 ** failures++;
     const delay = Math.random() * Math.min(BACKOFF_CAP, ceiling);
-    after(delay, () => attempt());
+    after(delay, attempt);
     report({ state: "waiting", code, reason, retryIn: delay });
   }
 
@@ -207,17 +207,9 @@ export function connect(source, options = {}) {
     // A server of the first edition takes the first of these, and sends messages as they are.
     const socket = new WebSocket(url, ["ws4redis", RESUME]);
     let resumes = false;
-    mine.drop = () => {
-      socket.onopen = socket.onmessage = socket.onclose = socket.onerror = null;
-      socket.close();
-    };
-    mine.send = (data) => {
-      if (socket.readyState !== 1) {
-        return false;
-      }
-      socket.send(data);
-      return true;
-    };
+    const unless_left = (handler) => (event) => link === mine && handler(event);
+    mine.drop = () => socket.close();
+    mine.send = (data) => socket.readyState === 1 && !socket.send(data);
     socket.binaryType = "arraybuffer";
 
     function silent() {
@@ -233,14 +225,14 @@ export function connect(source, options = {}) {
       after(resumes ? SILENCE : heartbeat_msg ? HEARTBEAT_SILENCE : NEVER, silent);
     }
 
-    socket.onopen = () => {
+    socket.onopen = unless_left(() => {
       resumes = socket.protocol === RESUME;
       alive();
       if (!resumes) {
         open(null);
       }
-    };
-    socket.onmessage = ({ data }) => {
+    });
+    socket.onmessage = unless_left(({ data }) => {
       alive();
       http_works = false;
       if (heartbeat_msg && data === heartbeat_msg) {
@@ -251,9 +243,11 @@ export function connect(source, options = {}) {
         position = null; // this server knows none, and the next one must not go back to it
         deliver(data, false);
       }
-    };
+    });
     // Node does not close what has never opened.
-    socket.onclose = socket.onerror = ({ code = 1006, reason = "" }) => mine.lost(code, reason);
+    socket.onclose = socket.onerror = unless_left(({ code = 1006, reason = "" }) =>
+      mine.lost(code, reason),
+    );
   }
 
   async function open_events(mine, url, how) {
@@ -287,8 +281,10 @@ export function connect(source, options = {}) {
         }
       } else if (type === "live") {
         replayed = false;
-      } else if (opened && fields.data) {
-        deliver(type ? decode(data) : data, replayed);
+      } else if (type === "binary") {
+        deliver(decode(data), replayed);
+      } else if (fields.data && !type) {
+        deliver(data, replayed);
       }
     }
 
@@ -341,11 +337,13 @@ export function connect(source, options = {}) {
   }
 
   async function attempt(how) {
+    if (closed.aborted) {
+      return;
+    }
     forget();
     const mine = (link = {});
     let url;
     if (!how) {
-      opened = 0;
       report({ state: "connecting" });
     }
     if (link !== mine) {
@@ -385,7 +383,6 @@ export function connect(source, options = {}) {
   }
 
   function wake({ type }) {
-    const hidden = globalThis.document?.hidden;
     if (type === "pagehide") {
       // The browser must not keep a connection that nobody reads.
       forget();
@@ -396,7 +393,7 @@ export function connect(source, options = {}) {
       }
     } else if (
       Date.now() > due ||
-      (type === "online" ? status.state !== "open" : !hidden && (away || status.state === "waiting"))
+      (type === "online" ? status.state !== "open" : !globalThis.document?.hidden && (away || status.state === "waiting"))
     ) {
       away = false;
       failures = 0;
@@ -412,23 +409,36 @@ export function connect(source, options = {}) {
   queueMicrotask(() => {
     if (signal?.aborted) {
       close();
-    } else if (!link && !closed.aborted) {
+    } else if (!link) {
       attempt();
     }
   });
 
+  const once = (event) =>
+    new Promise((resolve, reject) => {
+      const undo = on(event, (value) => {
+        undo();
+        undo_end();
+        resolve(value);
+      });
+      const end = ({ state, reason }) => {
+        if (state === "closed") {
+          reject(new Error(reason));
+        }
+      };
+      const undo_end = on("status", end);
+      end(status);
+    });
+
   async function* loop() {
     const queue = [];
     let dropped = 0;
-    let proceed;
     const undo = on("message", (data, told) => {
       if (queue.push({ data, ...told }) > LOOP_BOUND) {
         queue.shift();
         dropped++;
       }
-      proceed?.();
     });
-    const undo_end = on("status", () => proceed?.());
     try {
       // After close() comes nothing.
       while (!closed.aborted || (status.code && queue[0])) {
@@ -437,19 +447,17 @@ export function connect(source, options = {}) {
           dropped = 0;
           yield next;
         } else {
-          await new Promise((resolve) => {
-            proceed = resolve;
-          });
+          await once("message").catch(() => {});
         }
       }
     } finally {
       undo();
-      undo_end();
     }
   }
 
   return {
     on,
+    once,
     close,
     [Symbol.asyncIterator]: loop,
 
@@ -457,26 +465,10 @@ export function connect(source, options = {}) {
       return status;
     },
 
-    once: (event) =>
-      new Promise((resolve, reject) => {
-        const undo = on(event, (value) => {
-          undo();
-          undo_end();
-          resolve(value);
-        });
-        const undo_end = on("status", ({ state, reason }) => {
-          if (state === "closed") {
-            reject(new Error(reason));
-          }
-        });
-      }),
-
     send: (data) => !!link?.send?.(data),
 
-    reconnect() {
-      if (!closed.aborted) {
-        attempt();
-      }
+    reconnect: () => {
+      attempt();
     },
   };
 }
