@@ -122,9 +122,10 @@ export function connect(source, options = {}) {
   }
 
   function forget() {
+    const left = link;
     clearTimeout(timer);
-    link?.drop?.();
-    link = null;
+    link = null; // first: Node tells of an error at once
+    left?.drop?.();
     if (opened && Date.now() - opened > STABLE_AFTER) {
       failures = 0;
     }
