@@ -74,6 +74,19 @@ class ChromiumPage(Page):
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         return self.call("Emulation.setEmulatedMedia", features=features)
 
+    @inlineCallbacks
+    def go_offline(self) -> Any:
+        """Take the network from this tab, which it is told of."""
+        yield self.call("Network.enable")
+        yield self._be(offline=True)
+
+    def go_online(self) -> Deferred[Any]:
+        return self._be(offline=False)
+
+    def _be(self, *, offline: bool) -> Deferred[Any]:
+        limits = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        return self.call("Network.emulateNetworkConditions", offline=offline, **limits)
+
     def to_front(self) -> Deferred[Any]:
         return self.call("Page.bringToFront")
 

@@ -82,6 +82,19 @@ class FirefoxPage(Page):
         taken = self.call("browsingContext.captureScreenshot")
         return taken.addCallback(lambda answer: base64.b64decode(answer["data"]))
 
+    def go_offline(self) -> Deferred[Any]:
+        return self._be({"type": "offline"})
+
+    def go_online(self) -> Deferred[Any]:
+        return self._be(None)
+
+    def _be(self, conditions: dict[str, str] | None) -> Deferred[Any]:
+        return self._browser.call(
+            "emulation.setNetworkConditions",
+            networkConditions=conditions,
+            contexts=[self._context],
+        )
+
     def to_front(self) -> Deferred[Any]:
         return self.call("browsingContext.activate")
 
