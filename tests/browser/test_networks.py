@@ -1,5 +1,5 @@
-"""The chat over a network that dies, in Chromium and in Firefox: it swallows all that is sent, or is
-gone while the tab is hidden. Each line is shown once, and nobody reloads.
+"""The chat over a network that dies, in Chromium and in Firefox: it swallows all that is sent, or
+is gone while the tab is hidden. Each line is shown once, and nobody reloads.
 """
 
 from __future__ import annotations

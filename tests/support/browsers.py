@@ -178,6 +178,7 @@ class Browser:
         )
         page = ChromiumPage(self, attached["sessionId"], where)
         yield page.call("Page.enable")
+        yield page.call("Emulation.setScrollbarsHidden", hidden=True)
         return page
 
     def call(self, method: str, *, session: str | None = None, **parameters: Any) -> Deferred[Any]:

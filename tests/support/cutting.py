@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from socket import SO_RCVBUF, SOL_SOCKET
 from typing import Any
 
 from twisted.internet import reactor
@@ -29,6 +30,8 @@ class CuttingProxy(Factory):
         self.spared: Callable[[bytes], bool] = lambda passed: False
         """Whether not to cut where an answer ends in these bytes, but one byte earlier."""
         self.open: set[Protocol] = set()
+        self.narrow = False
+        """Whether the system keeps little of what the server sends, and the proxy has not read."""
         self.swallowing = False
         """Whether a new connection is accepted, and nothing that is sent over it arrives."""
 
@@ -41,6 +44,17 @@ class CuttingProxy(Factory):
         for each in self.open:
             if isinstance(each, _Near):
                 each.swallowed = True
+
+    def stall(self) -> None:
+        """Read nothing from the server, as a client does that cannot keep up."""
+        for each in self.open:
+            if isinstance(each, _Far):
+                each.transport.pauseProducing()
+
+    def flow_again(self) -> None:
+        for each in self.open:
+            if isinstance(each, _Far):
+                each.transport.resumeProducing()
 
     def pass_again(self) -> None:
         """Pass new connections on. What was swallowed is lost."""
@@ -146,6 +160,8 @@ class _Far(Protocol):
 
     def connectionMade(self) -> None:
         self.near.proxy.open.add(self)
+        if self.near.proxy.narrow:
+            self.transport.getHandle().setsockopt(SOL_SOCKET, SO_RCVBUF, 32_768)
         if self.near.lost:
             self.transport.abortConnection()
             return
