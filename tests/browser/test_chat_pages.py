@@ -12,6 +12,14 @@ from tests.support.accessibility import WATCH_VIOLATIONS, faults_in_all_colours
 from tests.support.browsers import start_browser
 from tests.support.chat_site import LIVE, ChatTestCase
 from tests.support.django import post
+from tests.support.screenshots import keep_together
+
+TALK = (
+    "Did the build finish?",
+    "Two minutes ago, all green.",
+    "Then let us ship it.",
+    "Done. Look at the numbers!",
+)
 
 SHOW_EVERYTHING = """(() => {
     const log = document.querySelector(".log:not([hidden])");
@@ -101,6 +109,27 @@ class PagesTests(ChatTestCase):
         yield self.assert_faultless(page)
         yield page.click("[data-channel^=user]")
         yield self.assert_faultless(page)
+
+    @inlineCallbacks
+    def test_two_people_in_a_room(self) -> Any:
+        pages = []
+        for name in ("john", "mary"):
+            page = yield self.visit("/rooms/", name)
+            yield page.until(LIVE)
+            yield page.click("[data-channel^=group]")
+            pages.append(page)
+        for number, line in enumerate(TALK):
+            yield self.say(pages[number % 2], line)
+            for page in pages:
+                yield page.until(
+                    f"[...document.querySelectorAll('.text')].at(-1).textContent === {line!r}"
+                )
+        yield self.publish("Lunch is ready")
+        for page in pages:
+            yield page.until("document.querySelector('.unread:not([hidden])')")
+        yield pages[1].type("#id_message", "And the")
+        yield pages[0].until("document.querySelector('[data-typing-line]').textContent")
+        yield keep_together(self.browser, "chat", pages, 620, 640)
 
     @inlineCallbacks
     def test_pages_of_a_guest_and_of_a_user_without_groups(self) -> Any:

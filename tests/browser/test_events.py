@@ -20,6 +20,12 @@ from tests.support.programs import Program
 from tests.support.screenshots import keep
 
 
+HEADLINES = {
+    "/": "A stream of events needs no library",
+    "/htmx/": "htmx puts them into the page",
+}
+
+
 class NewsroomTestCase(ExampleTestCase):
     """Two servers with the same headlines. One is killed, and the other publishes."""
 
@@ -87,7 +93,7 @@ class ChromiumTests(Events, NewsroomTestCase):
         for path in ("/", "/htmx/"):
             page = yield self.visit(f"http://127.0.0.1:{self.port}{path}")
             yield self.assert_faultless(page)
-            yield self.publish("A stream of events needs no library")
+            yield self.publish(HEADLINES[path])
             yield page.until("document.querySelector('#news > li')")
             yield self.assert_faultless(page)
         yield self.publish("Headlines arrive as they are published")
