@@ -14,6 +14,7 @@ from tests.support.chat_site import LIVE, ChatTestCase
 from tests.support.django import post
 from tests.support.screenshots import keep_together
 
+LAST = "[...document.querySelectorAll('.text')].at(-1).textContent"
 TALK = (
     "Did the build finish?",
     "Two minutes ago, all green.",
@@ -121,9 +122,7 @@ class PagesTests(ChatTestCase):
         for number, line in enumerate(TALK):
             yield self.say(pages[number % 2], line)
             for page in pages:
-                yield page.until(
-                    f"[...document.querySelectorAll('.text')].at(-1).textContent === {line!r}"
-                )
+                yield page.until(f"{LAST} === {line!r}")
         yield self.publish("Lunch is ready")
         for page in pages:
             yield page.until("document.querySelector('.unread:not([hidden])')")

@@ -19,7 +19,6 @@ from tests.support.npm import node_modules
 from tests.support.programs import Program
 from tests.support.screenshots import keep
 
-
 HEADLINES = {
     "/": "A stream of events needs no library",
     "/htmx/": "htmx puts them into the page",

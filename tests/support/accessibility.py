@@ -51,7 +51,7 @@ _CONTRASTS = """(() => {
     // The colours of the text and of what is behind it, as they appear.
     function seen(element, colour) {
         if (!element) {
-            return [colour, rgba("Canvas").slice(0, 3)];
+            return [colour, ground];
         }
         const style = getComputedStyle(element);
         const [, behind] = seen(element.parentElement, colour);
@@ -59,6 +59,11 @@ _CONTRASTS = """(() => {
         const through = (each) => mix(behind, [...each, Number(style.opacity)]);
         return [through(colour), through(back)];
     }
+    const probe = document.createElement("div");
+    probe.style.backgroundColor = "Canvas";
+    document.body.append(probe);
+    const ground = rgba(getComputedStyle(probe).backgroundColor).slice(0, 3);
+    probe.remove();
     function text_of(element, pseudo) {
         const [red, green, blue, alpha] = rgba(getComputedStyle(element, pseudo).color);
         const [, back] = seen(element, [0, 0, 0]);
