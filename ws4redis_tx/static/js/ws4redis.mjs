@@ -76,13 +76,14 @@ export function connect(source, options = {}) {
   let opened = 0; // when it did
   let failures = 0; // attempts since a connection that lasted
   let http_works = false; // it did when the last websocket did not open
-  let heartbeat_told = false; // it was heard, or its absence was told
+  let heartbeat_heard = false;
+  let heartbeat_told = false; // its absence was
   let away = false; // the browser keeps the page for "back"
   let timer;
   let due; // when the timer should run, by the wall clock
 
   function on(event, handler) {
-    check(Object.keys(handlers), event);
+    check(["message", "status"], event);
     if (typeof handler !== "function") {
       throw new TypeError(`ws4redis: on("${event}") needs a function`);
     }
@@ -132,7 +133,7 @@ export function connect(source, options = {}) {
     opened = 0;
   }
 
-  function ended(code, reason) {
+  function ended(reason, code = 1006) {
     forget();
     // Full jitter: after a server restarts, its clients come back spread out. Hidden tabs have time.
     const ceiling = globalThis.document?.hidden ? BACKOFF_CAP : BACKOFF * 2 ** failures++;
@@ -141,7 +142,7 @@ export function connect(source, options = {}) {
     report({ state: "waiting", code, reason, retryIn: delay });
   }
 
-  function stop(code, reason) {
+  function stop(reason, code = null) {
     if (!closed.aborted) {
       forget();
       closing.abort();
@@ -150,7 +151,7 @@ export function connect(source, options = {}) {
     }
   }
 
-  const close = () => stop(null, "closed");
+  const close = () => stop("closed");
 
   function stored(method) {
     try {
@@ -214,11 +215,11 @@ export function connect(source, options = {}) {
     socket.binaryType = "arraybuffer";
 
     function silent() {
-      if (!resumes && !heartbeat_told) {
+      if (resumes || heartbeat_heard) {
+        mine.lost("silence");
+      } else if (!heartbeat_told) {
         heartbeat_told = true;
         console.warn("ws4redis: no heartbeat_msg came. Set WS4REDIS_HEARTBEAT");
-      } else {
-        mine.lost(1006, "silence");
       }
     }
 
@@ -237,7 +238,7 @@ export function connect(source, options = {}) {
       alive();
       http_works = false;
       if (heartbeat_msg && data === heartbeat_msg) {
-        heartbeat_told = true;
+        heartbeat_heard = true;
       } else if (resumes) {
         take_frame(data);
       } else {
@@ -246,8 +247,8 @@ export function connect(source, options = {}) {
       }
     });
     // Node does not close what has never opened.
-    socket.onclose = socket.onerror = unless_left(({ code = 1006, reason = "" }) =>
-      mine.lost(code, reason),
+    socket.onclose = socket.onerror = unless_left(({ code, reason = "" }) =>
+      mine.lost(reason, code),
     );
   }
 
@@ -268,7 +269,7 @@ export function connect(source, options = {}) {
       if (type === "open") {
         http_works = true;
         if (!stays) {
-          ended(1006, "no websocket");
+          ended("no websocket");
           return;
         }
       }
@@ -314,7 +315,7 @@ export function connect(source, options = {}) {
       }
       rest += decoder.decode(value, { stream: true });
       if (answer.ok) {
-        after(SILENCE, () => mine.lost(1006, "silence"));
+        after(SILENCE, () => mine.lost("silence"));
         const events = rest.split("\n\n");
         rest = events.pop();
         for (const event of events) {
@@ -328,12 +329,12 @@ export function connect(source, options = {}) {
     const { status: code } = answer;
     const reason = answer.ok ? "ended" : rest[0] === "<" ? `HTTP ${code}` : rest.trim();
     if (code === 401 || code === 403) {
-      stop(code, reason);
+      stop(reason, code);
     } else if (code === 400 && publishes) {
       http_works = stays;
       attempt(LISTEN); // the rights are there, so listen at least
     } else {
-      ended(answer.ok ? 1006 : code, reason);
+      ended(reason, answer.ok ? 1006 : code);
     }
   }
 
@@ -350,21 +351,21 @@ export function connect(source, options = {}) {
     if (link !== mine) {
       return; // a handler closed the feed, say
     }
-    mine.lost = (code, reason) => {
+    mine.lost = (reason, code) => {
       if (how || opened || !url) {
-        ended(code, reason);
+        ended(reason, code);
       } else {
         attempt(ASK);
       }
     };
-    after(DEADLINE, () => mine.lost(1006, "timeout"));
+    after(DEADLINE, () => mine.lost("timeout"));
     try {
       const given = await source();
       if (link !== mine) {
         return;
       }
       if (given === null) {
-        stop(null, "no source");
+        stop("no source");
         return;
       }
       url = absolute(given);
@@ -378,7 +379,7 @@ export function connect(source, options = {}) {
       await (how ? open_events(mine, url, how) : open_socket(mine, url));
     } catch (error) {
       if (link === mine) {
-        mine.lost(1006, String(error));
+        mine.lost(String(error));
       }
     }
   }
@@ -390,7 +391,7 @@ export function connect(source, options = {}) {
       away = true;
     } else if (type === "offline") {
       if (link) {
-        ended(1006, "offline");
+        ended("offline");
       }
     } else if (
       Date.now() > due ||
