@@ -4,42 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
-from twisted.internet.endpoints import serverFromString
-from twisted.web.resource import Resource
-from twisted.web.server import Site
 
 from tests.programs.chaos.proxy import Proxy
 from tests.support import ROOT
 from tests.support.browsers import Page, start_browser
-from tests.support.servers import LISTEN, ServerTestCase
+from tests.support.servers import ServerTestCase
+from tests.support.static_pages import serve_files
 from ws4redis_tx.config.server_config import ServerConfig
 from ws4redis_tx.core.positions import History, Kept
 from ws4redis_tx.service import make_broker, make_factory, make_resource
 
 KEPT = Kept(History(100, 3600))
-CLIENT = ROOT / "ws4redis_tx" / "static" / "js" / "ws4redis.mjs"
-PAGE = ROOT / "tests" / "projects" / "client" / "page.html"
+FOLDER = ROOT / "tests" / "projects" / "client"
 
 NO_WEBSOCKETS = """
     self.WebSocket = class { constructor() { throw new Error("blocked"); } };
 """
-
-
-class Served(Resource):
-    """One file."""
-
-    isLeaf = True
-
-    def __init__(self, content: bytes, type: str) -> None:
-        super().__init__()
-        self._content = content
-        self._type = type
-
-    def render_GET(self, request: Any) -> bytes:  # noqa: N802
-        request.setHeader("Content-Type", self._type)
-        return self._content
 
 
 class ClientInBrowserTests(ServerTestCase):
@@ -58,18 +39,14 @@ class ClientInBrowserTests(ServerTestCase):
         yield self.broker.when_available()
         yield self.broker.commands.forget([b"broadcast:news"])
         self.factory = make_factory(config, broker=self.broker)
-        root = Resource()
-        root.putChild(b"", Served(PAGE.read_bytes(), "text/html"))
-        root.putChild(b"other", Served(b"<!DOCTYPE html><title>other</title>", "text/html"))
-        root.putChild(b"favicon.ico", Served(b"", "image/x-icon"))
-        root.putChild(b"ws4redis.mjs", Served(CLIENT.read_bytes(), "text/javascript"))
-        root.putChild(b"ws", make_resource(self.factory))
-        pages = Site(root)
-        pages.noisy = False
-        port = yield serverFromString(reactor, LISTEN[0]).listen(pages)
-        self.addCleanup(port.stopListening)
+        files = {
+            "": (FOLDER / "page.html").read_bytes(),
+            "page.js": (FOLDER / "page.js").read_bytes(),
+            "other.html": b"<!DOCTYPE html><title>other</title>",
+        }
+        port = yield serve_files(self, files, {b"ws": make_resource(self.factory)})
         self.addCleanup(self.factory.drain, 1001)
-        self.proxy = Proxy(port.getHost().port)
+        self.proxy = Proxy(port)
         self.addCleanup(self.proxy.stop)
         self.origin = f"http://127.0.0.1:{self.proxy.port}"
 
@@ -105,7 +82,7 @@ class ClientInBrowserTests(ServerTestCase):
         yield self.publish()
         for _ in range(5):
             yield page.until(f"messages.at(-1) === '{self.published}'")
-            yield page.open(f"{self.origin}/other")
+            yield page.open(f"{self.origin}/other.html")
             yield self.publish(2)
             yield page.run("history.back()")
             yield page.until("self.feed?.status.state === 'open' && messages.length")

@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from django.contrib.staticfiles.views import serve
+from django.test import RequestFactory
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
@@ -19,9 +21,6 @@ from tests.support import ROOT
 from tests.support.npm import node_modules
 from tests.support.programs import Program
 from tests.support.sites import ContractTestCase
-
-from django.contrib.staticfiles.views import serve
-from django.test import RequestFactory
 
 FOLDER = ROOT / "ws4redis_tx" / "static" / "js"
 PROJECT = ROOT / "tests" / "projects" / "client"
