@@ -1,7 +1,7 @@
 /** Types of ws4redis.mjs. The guide is docs/client.md. */
 
 /** What a facility is asked for: `/ws/news?subscribe-broadcast`, or the same with a host. */
-export type Address = string;
+export type Address = string | URL;
 
 /**
  * Asked for the address before each attempt, and once more to find out why an attempt failed.
@@ -12,18 +12,18 @@ export type AskForAddress = () => Address | null | Promise<Address | null>;
 
 export interface Options {
   /** Decode each message as JSON. One that is not JSON goes to `console.error`, and no further. */
-  json?: boolean;
+  json?: boolean | undefined;
   /** Close the feed when it is aborted. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** The position at which the page was rendered, `{% ws4redis_position %}`. */
-  since?: string | null;
+  since?: string | null | undefined;
   /** Keeps the position across page loads, for pages without `since`: `sessionStorage`. */
-  storage?: Pick<Storage, "getItem" | "setItem"> | null;
+  storage?: Pick<Storage, "getItem" | "setItem"> | null | undefined;
   /**
    * The server's `WS4REDIS_HEARTBEAT`, only for servers that know no positions. It is not delivered,
    * and 15 s without it or another message end the connection.
    */
-  heartbeat_msg?: string | null;
+  heartbeat_msg?: string | null | undefined;
 }
 
 /** Of one message. */

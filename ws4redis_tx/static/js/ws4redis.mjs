@@ -23,7 +23,6 @@ const DEADLINE = 15000; // for an attempt
 const SILENCE = 35000; // a server that knows positions sends something at least every 25 s
 const HEARTBEAT_SILENCE = 15000; // others do every 5 s, if they have a heartbeat
 const NEVER = 2e9;
-const LATE = 5000;
 
 const LOOP_BOUND = 1000; // messages
 const RESUME = "ws4redis.resume";
@@ -76,16 +75,15 @@ export function connect(source, options = {}) {
   let opened = 0; // when it did
   let failures = 0; // attempts since a connection that lasted
   let http_works = false; // it did when the last websocket did not open
-  let heartbeat_told = false; // it was heard, or its absence was told
+  let heartbeat_heard = false;
+  let heartbeat_told = false; // its absence was
   let away = false; // the browser keeps the page for "back"
   let timer;
   let due; // when the timer should run, by the wall clock
 
   function on(event, handler) {
-    check(Object.keys(handlers), event);
-    if (typeof handler !== "function") {
-      throw new TypeError(`ws4redis: on("${event}") needs a function`);
-    }
+    check(["message", "status"], event);
+    check(["function"], typeof handler);
     const call = (...values) => handler(...values);
     handlers[event].add(call);
     return () => {
@@ -108,17 +106,10 @@ export function connect(source, options = {}) {
   }
 
   // There is only one timer: a connection's silence, an attempt's deadline, or the next attempt.
-  function after(delay, act, again) {
+  function after(delay, act) {
     clearTimeout(timer);
     due = Date.now() + delay;
-    timer = setTimeout(() => {
-      if (Date.now() > due + LATE && !again) {
-        // The computer slept. Whatever has arrived since then goes first.
-        after(BACKOFF, act, true);
-      } else {
-        act();
-      }
-    }, delay);
+    timer = setTimeout(act, delay);
   }
 
   function forget() {
@@ -132,7 +123,7 @@ export function connect(source, options = {}) {
     opened = 0;
   }
 
-  function ended(code, reason) {
+  function ended(reason, code = 1006) {
     forget();
     // Full jitter: after a server restarts, its clients come back spread out. Hidden tabs have time.
     const ceiling = globalThis.document?.hidden ? BACKOFF_CAP : BACKOFF * 2 ** failures++;
@@ -141,7 +132,7 @@ export function connect(source, options = {}) {
     report({ state: "waiting", code, reason, retryIn: delay });
   }
 
-  function stop(code, reason) {
+  function stop(reason, code = null) {
     if (!closed.aborted) {
       forget();
       closing.abort();
@@ -150,7 +141,7 @@ export function connect(source, options = {}) {
     }
   }
 
-  const close = () => stop(null, "closed");
+  const close = () => stop("closed");
 
   function stored(method) {
     try {
@@ -206,7 +197,13 @@ export function connect(source, options = {}) {
   function open_socket(mine, url) {
     url.protocol = url.protocol.replace("http", "ws");
     // A server of the first edition takes the first of these, and sends messages as they are.
-    const socket = new WebSocket(url, ["ws4redis", RESUME]);
+    const offered = ["ws4redis", RESUME];
+    // Here a websocket shows its ticket, which then stays out of logs.
+    url.search = url.search.replace(/ticket=(ws4redis\.ticket[^&]+)/, (_, ticket) => {
+      offered.splice(1, 0, ticket);
+      return "";
+    });
+    const socket = new WebSocket(url, offered);
     let resumes = false;
     const unless_left = (handler) => (event) => link === mine && handler(event);
     mine.drop = () => socket.close();
@@ -214,11 +211,11 @@ export function connect(source, options = {}) {
     socket.binaryType = "arraybuffer";
 
     function silent() {
-      if (!resumes && !heartbeat_told) {
+      if (resumes || heartbeat_heard) {
+        mine.lost("silence");
+      } else if (!heartbeat_told) {
         heartbeat_told = true;
-        console.warn("ws4redis: no heartbeat_msg came. Set WS4REDIS_HEARTBEAT");
-      } else {
-        mine.lost(1006, "silence");
+        console.warn("ws4redis: no heartbeat_msg. Set WS4REDIS_HEARTBEAT");
       }
     }
 
@@ -237,7 +234,7 @@ export function connect(source, options = {}) {
       alive();
       http_works = false;
       if (heartbeat_msg && data === heartbeat_msg) {
-        heartbeat_told = true;
+        heartbeat_heard = true;
       } else if (resumes) {
         take_frame(data);
       } else {
@@ -246,8 +243,8 @@ export function connect(source, options = {}) {
       }
     });
     // Node does not close what has never opened.
-    socket.onclose = socket.onerror = unless_left(({ code = 1006, reason = "" }) =>
-      mine.lost(code, reason),
+    socket.onclose = socket.onerror = unless_left(({ code, reason = "" }) =>
+      mine.lost(reason, code),
     );
   }
 
@@ -268,7 +265,7 @@ export function connect(source, options = {}) {
       if (type === "open") {
         http_works = true;
         if (!stays) {
-          ended(1006, "no websocket");
+          ended("no websocket");
           return;
         }
       }
@@ -314,7 +311,7 @@ export function connect(source, options = {}) {
       }
       rest += decoder.decode(value, { stream: true });
       if (answer.ok) {
-        after(SILENCE, () => mine.lost(1006, "silence"));
+        after(SILENCE, () => mine.lost("silence"));
         const events = rest.split("\n\n");
         rest = events.pop();
         for (const event of events) {
@@ -328,12 +325,12 @@ export function connect(source, options = {}) {
     const { status: code } = answer;
     const reason = answer.ok ? "ended" : rest[0] === "<" ? `HTTP ${code}` : rest.trim();
     if (code === 401 || code === 403) {
-      stop(code, reason);
+      stop(reason, code);
     } else if (code === 400 && publishes) {
       http_works = stays;
       attempt(LISTEN); // the rights are there, so listen at least
     } else {
-      ended(answer.ok ? 1006 : code, reason);
+      ended(reason, answer.ok ? 1006 : code);
     }
   }
 
@@ -350,21 +347,21 @@ export function connect(source, options = {}) {
     if (link !== mine) {
       return; // a handler closed the feed, say
     }
-    mine.lost = (code, reason) => {
+    mine.lost = (reason, code) => {
       if (how || opened || !url) {
-        ended(code, reason);
+        ended(reason, code);
       } else {
         attempt(ASK);
       }
     };
-    after(DEADLINE, () => mine.lost(1006, "timeout"));
+    after(DEADLINE, () => mine.lost("timeout"));
     try {
       const given = await source();
       if (link !== mine) {
         return;
       }
       if (given === null) {
-        stop(null, "no source");
+        close();
         return;
       }
       url = absolute(given);
@@ -378,7 +375,7 @@ export function connect(source, options = {}) {
       await (how ? open_events(mine, url, how) : open_socket(mine, url));
     } catch (error) {
       if (link === mine) {
-        mine.lost(1006, String(error));
+        mine.lost(String(error));
       }
     }
   }
@@ -390,7 +387,7 @@ export function connect(source, options = {}) {
       away = true;
     } else if (type === "offline") {
       if (link) {
-        ended(1006, "offline");
+        ended("offline");
       }
     } else if (
       Date.now() > due ||
