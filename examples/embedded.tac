@@ -26,8 +26,18 @@ from ws4redis_tx.service import (
     parse_redis_address,
 )
 
-PAGE = b"""<!doctype html><meta charset="utf-8"><title>Embedded</title><h1 id="time">&hellip;</h1>
-<form>Which day is <input name="day" placeholder="today" maxlength="20"><button>?</button></form>
+PAGE = b"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Embedded</title>
+<main>
+<h1 id="time">&hellip;</h1>
+<form>
+  <label>Which day is <input name="day" value="today" maxlength="20"></label> <button>?</button>
+</form>
+</main>
 <script>
   const websocket = new WebSocket(`ws://${location.host}/ws/clock?subscribe-broadcast`);
   websocket.onmessage = ({data}) => { document.getElementById("time").textContent = data; };

@@ -10,7 +10,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 
 from tests.support import TIMEOUT
-from tests.support.django import set_up_django
+from tests.support.django import cookies_of, log_in, set_up_django
 from tests.support.events import Event, open_events
 from tests.support.redis import RedisServer
 from tests.support.servers import later
@@ -197,7 +197,8 @@ class HandshakeTests(EventsTestCase):
         own = {"Sec_Fetch_Site": "same-origin"}
         for target, headers, expected in (
             ("/other/foobar", own, 404),
-            ("/ws/foobar?publish-user", own, 400),
+            ("/ws/foobar?publish-user", own, 401),
+            ("/ws/foobar?publish-broadcast", own, 403),
             ("/ws/foobar?subscribe-brodcast", own, 400),
             ("/ws/a:b?subscribe-user", own, 401),
             (TARGET, {**own, "Host": "evil.example"}, 400),
@@ -205,6 +206,28 @@ class HandshakeTests(EventsTestCase):
         ):
             status, _ = yield self.status(target, **headers)
             self.assertEqual(status, expected, (target, headers))
+
+    @inlineCallbacks
+    def test_who_may_publish_is_told_that_events_go_one_way(self) -> Any:
+        """Rights come first, so that a page may ask here why its websocket was refused."""
+        cookies = cookies_of((yield log_in("john")))
+        cookie = "; ".join(f"{name}={value}" for name, value in cookies.items())
+        status, _ = yield self.status(
+            "/ws/foobar?publish-user", Sec_Fetch_Site="same-origin", Cookie=cookie
+        )
+        self.assertEqual(status, 400)
+
+    @inlineCallbacks
+    def test_a_page_of_an_allowed_origin_may_read_why_it_was_refused_and_no_other(self) -> Any:
+        for origin, target, expected in (
+            ("https://other.example", "/ws/foobar?subscribe-user", 401),
+            ("https://other.example", "/ws/foobar?publish-broadcast", 403),
+            ("https://evil.example", "/ws/foobar?subscribe-user", 403),
+        ):
+            status, head = yield self.status(target, Origin=origin)
+            self.assertEqual(status, expected)
+            shared = f"Access-Control-Allow-Origin: {origin}" in head
+            self.assertEqual(shared, "other" in origin)
 
     @inlineCallbacks
     def ended(self, origin: str | None = None) -> Any:

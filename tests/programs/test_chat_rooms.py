@@ -4,7 +4,10 @@ killed. Issue 17.
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import tempfile
 import urllib.request
 from http import HTTPStatus
 from typing import Any
@@ -73,8 +76,22 @@ class WithoutTheLibraryTests(RoomsTestCase):
         yield self.set_up()
         page = yield self.read()
         self.assertIn("npm install", page)
-        self.assertNotIn("<script", page)
+        self.assertNotIn("rooms.js", page)
         self.assertIn("data-websocket", (yield self.read("/broadcast/")))
+
+    @inlineCallbacks
+    def test_the_page_appears_when_npm_has_installed_the_library(self) -> Any:
+        installed = yield deferToThread(node_modules, CHAT / "package.json")
+        folder = tempfile.mkdtemp(prefix="ws4redis-tx-")
+        self.addCleanup(shutil.rmtree, folder)
+        self.packages = f"{folder}/node_modules"
+        browser = yield start_browser(self)
+        yield self.set_up()
+        page = yield browser.new_page()
+        yield page.open(f"http://127.0.0.1:{self.port}/rooms/")
+        yield page.until("document.querySelector('[data-wait-for]')")
+        os.symlink(installed, self.packages)
+        yield page.until(f"document.querySelector('[data-rooms]') && {LIVE}")
 
 
 class BrowserTests(RoomsTestCase):

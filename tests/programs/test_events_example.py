@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
 import tempfile
@@ -88,8 +89,8 @@ class ClientTests(NewsroomTestCase):
         page = yield self.get()
         self.assertIn(">before</li>", page)
         yield self.publish("between <the> two")
-        (target,) = re.findall(r'EventSource\("([^"]+)"\)', page)
-        source = yield open_events(self.port, target)
+        (target,) = re.findall(r'data-events="([^"]+)"', page)
+        source = yield open_events(self.port, html.unescape(target))
         self.addCleanup(source.transport.abortConnection)
         first, missed, live = yield source.take(3)
         self.assertEqual((first.type, live.type), ("open", "live"))

@@ -33,6 +33,7 @@ from tests.support.browsers import WATCHED_SOCKETS, start_browser
 from tests.support.clients import exchange, open_websocket
 from tests.support.pages import DOCS, Block, blocks_of
 from tests.support.programs import Program
+from tests.support.screenshots import keep_together
 from tests.support.wires import handshake_bytes, status_of
 from ws4redis_tx.twistd.embedded_redis import free_port
 
@@ -257,19 +258,24 @@ class ChatTests(TutorialTestCase):
         yield page.call("Page.addScriptToEvaluateOnNewDocument", source=script)
         yield page.open(f"{site}/")
         yield page.until("sockets.at(-1).readyState === 1")
+        beside = yield browser.new_page()
+        yield beside.open(f"{site}/")
         yield other.get("/")
-        yield other.post("/say/", message="one")
+        yield other.post("/say/", message="Is anybody there?")
         lines = "[...document.querySelectorAll('#said li')].map((each) => each.textContent)"
         yield page.until(f"{lines}.length === 1")
         yield page.run("sockets.at(-1).close()")
         yield page.until("sockets.at(-1).readyState === 3")
-        for line in ("two", "three"):
+        for line in ("Yes.", "In the window beside yours."):
             yield other.post("/say/", message=line)
         yield page.run("dispatchEvent(new Event('online'))")
         yield page.until("sockets.length === 2 && sockets.at(-1).readyState === 1")
-        yield other.post("/say/", message="four")
-        yield page.until(f"{lines}.includes('four')")
-        self.assertEqual((yield page.run(lines)), ["one", "two", "three", "four"])
+        yield other.post("/say/", message="Good to hear.")
+        said = ["Is anybody there?", "Yes.", "In the window beside yours.", "Good to hear."]
+        for each in (page, beside):
+            yield each.until(f"{lines}.includes('Good to hear.')")
+            self.assertEqual((yield each.run(lines)), said)
+        yield keep_together(browser, "tutorials/chat", (page, beside), 420, 300)
 
 
 class PublishingTests(TutorialTestCase):

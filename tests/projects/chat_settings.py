@@ -6,7 +6,8 @@ from tests.projects.django_project.settings import *  # noqa: F403
 from chatserver.settings import (  # noqa: F401
     WS4REDIS_ALLOWED_CHANNELS,
     WS4REDIS_CENTRIFUGE_URL,
-    WS4REDIS_HEARTBEAT,
     WS4REDIS_HISTORY,
     WS4REDIS_PRESENCE,
 )
+
+WS4REDIS_REVOKE = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import tempfile
@@ -15,32 +16,23 @@ from twisted.trial.unittest import SkipTest, TestCase
 from tests.support import TIMEOUT
 from tests.support.clients import open_websocket
 from tests.support.programs import Program
+from tests.support.tabs import WATCHED_SOCKETS as WATCHED_SOCKETS
+from tests.support.tabs import BrowserError, Page
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
-WATCHED_SOCKETS = """
-    const Plain = self.WebSocket;
-    self.sockets = [];
-    self.WebSocket = class extends Plain {
-        constructor(...given) { super(...given); self.sockets.push(this); }
-    };
-"""
-"""A script that keeps each websocket of a page in the list ``sockets``."""
 
-
-class Page:
-    """One tab. Every tab of a browser has the same cookies."""
-
-    def __init__(self, browser: Browser, session: str) -> None:
+class ChromiumPage(Page):
+    def __init__(self, browser: Browser, session: str, where: dict[str, str]) -> None:
         self._browser = browser
         self._session = session
+        self.where = where
 
     def call(self, method: str, **parameters: Any) -> Deferred[Any]:
         return self._browser.call(method, session=self._session, **parameters)
 
     @inlineCallbacks
     def open(self, url: str) -> Any:
-        """Fire when the page and its scripts are loaded."""
         yield self.call("Page.navigate", url=url)
         yield self.until("document.readyState === 'complete'")
 
@@ -52,7 +44,6 @@ class Page:
 
     @inlineCallbacks
     def run(self, script: str) -> Any:
-        """Fire with the value of a JavaScript expression, or of its promise."""
         answer = yield self.call(
             "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
         )
@@ -60,22 +51,47 @@ class Page:
             raise AssertionError(f"{script}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
 
+    def before_load(self, script: str) -> Deferred[Any]:
+        return self.call("Page.addScriptToEvaluateOnNewDocument", source=script)
+
     @inlineCallbacks
-    def until(self, condition: str) -> Any:
-        """Fire when a JavaScript expression is true, whatever is loaded meanwhile. The browser
-        tells no event for that.
-        """
-        wait = f"""new Promise((done) => {{
-            (function look() {{ ({condition}) ? done(true) : setTimeout(look, 20); }})();
-        }})"""
-        end = reactor.seconds() + TIMEOUT  # type: ignore[attr-defined]
-        while True:
-            try:
-                yield self.run(wait)
-                return
-            except BrowserError as error:  # the page was left
-                if reactor.seconds() > end:  # type: ignore[attr-defined]
-                    raise AssertionError(f"not true: {condition}") from error
+    def set_cookies(self, cookies: Mapping[str, str], domain: str = "127.0.0.1") -> Any:
+        for name, value in cookies.items():
+            yield self.call("Network.setCookie", name=name, value=value, domain=domain, path="/")
+
+    def resize(self, width: int, height: int) -> Deferred[Any]:
+        return self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width, height=height, deviceScaleFactor=1, mobile=False,
+        )  # fmt: skip
+
+    def screenshot(self) -> Deferred[bytes]:
+        taken = self.call("Page.captureScreenshot", format="png")
+        return taken.addCallback(lambda answer: base64.b64decode(answer["data"]))
+
+    def prefer(self, scheme: str) -> Deferred[Any]:
+        """Ask for the colours of ``light`` or ``dark``."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        return self.call("Emulation.setEmulatedMedia", features=features)
+
+    @inlineCallbacks
+    def go_offline(self) -> Any:
+        """Take the network from this tab, which it is told of."""
+        yield self.call("Network.enable")
+        yield self._be(offline=True)
+
+    def go_online(self) -> Deferred[Any]:
+        return self._be(offline=False)
+
+    def _be(self, *, offline: bool) -> Deferred[Any]:
+        limits = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        return self.call("Network.emulateNetworkConditions", offline=offline, **limits)
+
+    def to_front(self) -> Deferred[Any]:
+        return self.call("Page.bringToFront")
+
+    def close(self) -> Deferred[Any]:
+        return self.call("Page.close")
 
     def on_event(self, method: str, listener: Callable[[Mapping[str, Any]], object]) -> None:
         self._browser.on_event(method, self._session, listener)
@@ -90,9 +106,9 @@ class Page:
 
 
 class HeldRequest:
-    """The first request that a page asks for after ``Page.hold``."""
+    """The first request that a page asks for after ``ChromiumPage.hold``."""
 
-    def __init__(self, page: Page) -> None:
+    def __init__(self, page: ChromiumPage) -> None:
         self._page = page
         self._asked: Deferred[None] = Deferred()
         self._id = ""
@@ -111,10 +127,6 @@ class HeldRequest:
         """Send it, and hold nothing else."""
         yield self._page.call("Fetch.continueRequest", requestId=self._id)
         yield self._page.call("Fetch.disable")
-
-
-class BrowserError(Exception):
-    """The browser refuses a command, or what it was about is gone."""
 
 
 class Browser:
@@ -155,13 +167,18 @@ class Browser:
         return self
 
     @inlineCallbacks
-    def new_page(self) -> Any:
-        target = yield self.call("Target.createTarget", url="about:blank")
+    def new_page(self, *, apart: bool = False, beside: ChromiumPage | None = None) -> Any:
+        """Fire with a tab: ``apart`` from the cookies of the others, or ``beside`` such a one."""
+        where = beside.where if beside else {}
+        if apart:
+            where = yield self.call("Target.createBrowserContext")
+        target = yield self.call("Target.createTarget", url="about:blank", **where)
         attached = yield self.call(
             "Target.attachToTarget", targetId=target["targetId"], flatten=True
         )
-        page = Page(self, attached["sessionId"])
+        page = ChromiumPage(self, attached["sessionId"], where)
         yield page.call("Page.enable")
+        yield page.call("Emulation.setScrollbarsHidden", hidden=True)
         return page
 
     def call(self, method: str, *, session: str | None = None, **parameters: Any) -> Deferred[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from socket import SO_RCVBUF, SOL_SOCKET
 from typing import Any
 
 from twisted.internet import reactor
@@ -29,9 +30,35 @@ class CuttingProxy(Factory):
         self.spared: Callable[[bytes], bool] = lambda passed: False
         """Whether not to cut where an answer ends in these bytes, but one byte earlier."""
         self.open: set[Protocol] = set()
+        self.narrow = False
+        """Whether the system keeps little of what the server sends, and the proxy has not read."""
+        self.swallowing = False
+        """Whether a new connection is accepted, and nothing that is sent over it arrives."""
 
     def buildProtocol(self, address: Any) -> Protocol:
         return _Near(self)
+
+    def swallow(self) -> None:
+        """Let nothing arrive any more over the connections of now, not even that they end."""
+        self.swallowing = True
+        for each in self.open:
+            if isinstance(each, _Near):
+                each.swallowed = True
+
+    def stall(self) -> None:
+        """Read nothing from the server, as a client does that cannot keep up."""
+        for each in self.open:
+            if isinstance(each, _Far):
+                each.transport.pauseProducing()
+
+    def flow_again(self) -> None:
+        for each in self.open:
+            if isinstance(each, _Far):
+                each.transport.resumeProducing()
+
+    def pass_again(self) -> None:
+        """Pass new connections on. What was swallowed is lost."""
+        self.swallowing = False
 
     def cut(self) -> None:
         """Cut off all answers with events."""
@@ -74,6 +101,7 @@ class _Near(Protocol):
         self.left: int | None = None
         """The number of bytes until the cut."""
         self.answered = False
+        self.swallowed = proxy.swallowing
 
     def connectionMade(self) -> None:
         self.proxy.open.add(self)
@@ -83,6 +111,8 @@ class _Near(Protocol):
         connecting.addErrback(lambda failure: self.transport.abortConnection())
 
     def dataReceived(self, data: bytes) -> None:
+        if self.swallowed:
+            return
         if data.startswith(REQUEST):
             self.proxy.requests.append(data)
             self.left = self.proxy.cuts.pop() if self.proxy.cuts else None
@@ -94,6 +124,8 @@ class _Near(Protocol):
             self.far.transport.write(data)
 
     def answer(self, data: bytes) -> None:
+        if self.swallowed:
+            return
         if self.left is None or len(data) < self.left:
             if self.left is not None:
                 self.left -= len(data)
@@ -128,6 +160,8 @@ class _Far(Protocol):
 
     def connectionMade(self) -> None:
         self.near.proxy.open.add(self)
+        if self.near.proxy.narrow:
+            self.transport.getHandle().setsockopt(SOL_SOCKET, SO_RCVBUF, 32_768)
         if self.near.lost:
             self.transport.abortConnection()
             return
@@ -140,5 +174,5 @@ class _Far(Protocol):
 
     def connectionLost(self, reason: Any = connectionDone) -> None:
         self.near.proxy.open.discard(self)
-        if not self.near.lost:
+        if not self.near.lost and not self.near.swallowed:
             self.near.transport.loseConnection()

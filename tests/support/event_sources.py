@@ -106,7 +106,7 @@ def start_chromium(test: TestCase, url: str) -> Program:
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
         if not FULL:
-            raise SkipTest("there is no chromium (Debian: apt install chromium)")
+            raise SkipTest("there is no Chromium (Debian: apt install chromium)")
         try:
             unpacked = debian_packages("chromium")
         except Unavailable as error:

@@ -6,7 +6,7 @@ Lines are split only at CR LF, so no other byte inside a value can start another
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from http.client import responses
 
@@ -133,12 +133,12 @@ def _wrong_version(version: str) -> str:
     return "" if version == "HTTP/1.1" else "Use HTTP/1.1. In nginx: proxy_http_version 1.1;"
 
 
-def refusal(denied: Denied) -> bytes:
+def refusal(denied: Denied, headers: Sequence[tuple[str, str]] = ()) -> bytes:
     """The HTTP response that tells a client why it was refused."""
     body = f"{denied.reason}\n".encode()
     lines = [
         f"HTTP/1.1 {denied.status} {responses.get(denied.status, 'Refused')}",
-        *(f"{name}: {value}" for name, value in denied.headers),
+        *(f"{name}: {value}" for name, value in (*denied.headers, *headers)),
         "Content-Type: text/plain; charset=utf-8",
         f"Content-Length: {len(body)}",
         "Cache-Control: no-store",

@@ -80,10 +80,13 @@ class ClassicProtocol:
         rights = [flag for flag in flags if flag in self._known_rights]
         if len(rights) != len(flags):
             check_flags(flags, self._known_rights)
-        if session.handshake.events:
-            self._check_events(rights)
-        admitted = session.authorize(session.handshake, rights)
         handshake, history = session.handshake, self._history
+        if handshake.events and history is None:
+            raise unavailable("its broker knows no positions, which server-sent events need")
+        admitted = session.authorize(handshake, rights)
+        if handshake.events:
+            # Last: a client whose websocket was refused asks here why.
+            admitted.addCallback(_check_direction, rights)
         resumes = handshake.events or SUBPROTOCOL in handshake.subprotocols
         if resumes and history is not None:
             if not handshake.events:
@@ -91,12 +94,6 @@ class ClassicProtocol:
             session.feed = ResumingFeed(session.outbox, history)
             admitted.addCallback(self._begin, session, history)
         return admitted.addCallback(self._subscribe, session, rights)
-
-    def _check_events(self, rights: Sequence[str]) -> None:
-        if self._history is None:
-            raise unavailable("its broker knows no positions, which server-sent events need")
-        if any(right.startswith("publish-") for right in rights):
-            raise Denied(400, "Server-sent events go one way. Publish over a websocket, or a view.")
 
     def _codec_over(self, framing: ICodec) -> PositionCodec:
         codec = self._codecs.get(framing)
@@ -218,6 +215,12 @@ class ClassicProtocol:
             released = maybeDeferred(connection.subscriber.release)
         connection.release()
         return released
+
+
+def _check_direction(admission: Admission, rights: Sequence[str]) -> Admission:
+    if any(right.startswith("publish-") for right in rights):
+        raise Denied(400, "Server-sent events go one way. Publish over a websocket, or a view.")
+    return admission
 
 
 def _channels(session: ISession) -> list[str]:

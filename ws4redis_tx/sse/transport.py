@@ -30,11 +30,16 @@ class EventStream(Response):
         if denied.status == 503:
             self.writer.write(self._head(self.session.handshake))
         else:
-            self.writer.write(refusal(denied))
+            # A page asks here why its websocket was refused.
+            handshake = getattr(self.session, "handshake", None)
+            self.writer.write(refusal(denied, self._sharing(handshake) if handshake else ()))
         self.drop()
 
     def _head(self, handshake: Handshake) -> bytes:
-        return _head(self.session.server.origins.sharing(handshake)) + _retry()
+        return _head(self._sharing(handshake)) + _retry()
+
+    def _sharing(self, handshake: Handshake) -> Sequence[tuple[str, str]]:
+        return self.session.server.origins.sharing(handshake)
 
     def close(self, code: int, reason: str) -> None:
         if self._closing is None:

@@ -37,6 +37,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "chatserver.csp.strict_policy",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -79,14 +80,15 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 STATIC_URL = "/static/"
 
-# The page of rooms needs the library "centrifuge", which "npm install" brings. The others do not.
+# The page of rooms needs the library "centrifuge", which "npm install" brings, perhaps while the
+# server is running already. The others do not.
 NODE_MODULES = Path(os.environ.get("NODE_MODULES") or BASE_DIR / "node_modules")
 STATICFILES_DIRS = [
-    ("centrifuge", folder) for folder in (NODE_MODULES / "centrifuge" / "dist",) if folder.is_dir()
+    ("centrifuge", NODE_MODULES / "centrifuge" / "dist"),
+    ("examples", BASE_DIR.parent / "shared"),
 ]
+SILENCED_SYSTEM_CHECKS = ["staticfiles.W004"]  # that the folder is not there
 
-# Lets browsers detect a dead connection and reconnect.
-WS4REDIS_HEARTBEAT = "--heartbeat--"
 # Lets a browser that was offline catch up: the last 100 messages of the last day.
 WS4REDIS_HISTORY = {"foobar": (100, 86400)}
 # Many channels over one connection, for the page of rooms.

@@ -20,7 +20,7 @@ if "CHATSERVER_DB" not in os.environ:
 from chatserver.settings import *  # noqa: F403
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-WS4REDIS_HEARTBEAT = WS4REDIS_HISTORY = WS4REDIS_ALLOWED_CHANNELS = None
+WS4REDIS_HISTORY = WS4REDIS_ALLOWED_CHANNELS = None
 WS4REDIS_CENTRIFUGE_URL = WS4REDIS_PRESENCE = None
 # Most tests save users where there is no server to tell, nor a Redis.
 WS4REDIS_REVOKE = False

@@ -1,0 +1,1 @@
+"""The examples in real browsers: Chromium, and Firefox where it may differ."""
