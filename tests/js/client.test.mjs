@@ -1075,7 +1075,7 @@ test("any other answer is told, and it goes on", async () => {
   await start();
   for (const [code, body, reason] of [
     [400, "There is no right subscribe-usr.\n", "There is no right subscribe-usr."],
-    [502, "<html>Bad Gateway</html>", "HTTP 502"],
+    [502, "<html>Bad Gateway</html>", ""],
     [404, "", ""],
   ]) {
     last().ends();
