@@ -1,0 +1,160 @@
+"""``manage.py runserver``: the next application's command, with our server and our parent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+from django.apps import apps
+from django.core.management import CommandError, find_commands
+from django.core.management.commands.runserver import Command as DjangosCommand
+
+from ws4redis_tx.config import django_settings
+from ws4redis_tx.core.errors import ConfigError, WS4RedisError
+from ws4redis_tx.runserver.parent import Inherited, supervise, take_inherited
+from ws4redis_tx.runserver.server import DevelopmentServer
+from ws4redis_tx.runserver.sockets import bind
+from ws4redis_tx.system.programs import Program
+from ws4redis_tx.twistd.embedded_redis import find_server, must_start, server_command
+
+APP = "ws4redis_tx.runserver"
+
+# Applications whose command runs another server than the one that it is told to run.
+_OWN_SERVERS = ("daphne",)
+
+# Seconds that the interpreter may take to end a child, whatever threads it still has.
+_EXIT_TIMEOUT = 0.5
+
+
+def next_command() -> type[DjangosCommand]:
+    """The command that ``runserver`` would be without our application."""
+    configs = list(apps.get_app_configs())
+    names = [config.name for config in configs]
+    ours = names.index(APP) if APP in names else -1
+    for config in configs[ours + 1 :]:
+        folder = os.path.join(config.path, "management")
+        if config.name not in _OWN_SERVERS and "runserver" in find_commands(folder):
+            module = import_module(f"{config.name}.management.commands.runserver")
+            found: type[DjangosCommand] = module.Command
+            return found
+    return DjangosCommand
+
+
+_Next: Any = next_command()
+
+
+class Command(_Next):  # type: ignore[misc]
+    """Has no options of its own: Django loses them when the code is broken at the start."""
+
+    help = "Starts a development server for the site and its websockets."
+
+    server_cls = DevelopmentServer
+
+    def run(self, **options: Any) -> None:
+        if not options["use_threading"]:
+            self.stderr.write("--nothreading has no effect: each request has its own thread.")
+        inherited = take_inherited()
+        if inherited is not None:
+            self._run_child(inherited, options)
+        elif not options["use_reloader"]:
+            self._run_alone(options)
+        elif os.name == "posix":
+            self._run_parent()
+        else:  # a child cannot inherit the socket, so it binds its own
+            super().run(**options)
+
+    def _run_parent(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        try:
+            with bind(self.addr, int(self.port), self.use_ipv6) as listening, self._redis():
+                sys.exit(supervise(listening))
+        except OSError as error:
+            self.stderr.write(f"Error: {error}")
+            sys.exit(1)
+        except KeyboardInterrupt:
+            pass  # the status is 0, as of Django's own
+
+    def _run_child(self, inherited: Inherited, options: dict[str, Any]) -> None:
+        DevelopmentServer.inherited = inherited.listening
+        inherited.end_with_parent()
+        status: object = 0
+        try:
+            super().run(**options)
+        except SystemExit as end:
+            status = end.code
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends already
+            _stop_server()
+            # A thread of asyncio's pool may never end, and the interpreter would wait for it.
+            _exit_after(_EXIT_TIMEOUT, status if isinstance(status, int) else int(bool(status)))
+
+    def _run_alone(self, options: dict[str, Any]) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        with self._redis():
+            try:
+                super().run(**options)
+            finally:
+                _stop_server()
+
+    @contextlib.contextmanager
+    def _redis(self) -> Iterator[None]:
+        """Within the context, a Redis runs at an ``embedded://`` address."""
+        try:
+            program = self._start_redis()
+        except WS4RedisError as error:
+            raise CommandError(str(error)) from error
+        try:
+            yield
+        finally:
+            if program is not None:
+                program.stop()
+
+    def _start_redis(self) -> Program | None:
+        try:
+            address = django_settings.get_redis_address()
+        except ConfigError:
+            return None  # the child's system checks say so
+        if not must_start(address):
+            return None
+        command = server_command(find_server(), address.port)
+        program = Program(command, "Ready to accept connections")
+        self.stdout.write(f"Started Redis at {address}, in memory. It ends with this server.")
+        return program
+
+    def on_bind(self, server_port: int) -> None:
+        super().on_bind(server_port)
+        host = f"[{self.addr}]" if self._raw_ipv6 else "0.0.0.0" if self.addr == "0" else self.addr
+        path, redis = django_settings.get("WEBSOCKET_URL"), django_settings.get_redis_address()
+        self.stdout.write(f"Websockets at ws://{host}:{server_port}{path}, Redis at {redis}")
+        server = DevelopmentServer.running
+        if server is not None and not server.redis_available:
+            text = f"Redis at {redis} does not answer: websockets get a 503 until it does."
+            if redis.embedded:
+                text += " If WS4REDIS_CONNECTION has changed, start runserver anew."
+            self.stderr.write(text)
+
+
+def _stop_server() -> None:
+    if DevelopmentServer.running is not None:
+        DevelopmentServer.running.stop()
+
+
+def _exit_after(seconds: float, status: int) -> None:
+    def leave() -> None:
+        for each in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                each.flush()
+        os._exit(status)
+
+    timer = threading.Timer(seconds, leave)
+    timer.daemon = True
+    timer.start()
