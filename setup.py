@@ -14,6 +14,7 @@ TEST = [
     "centrifuge-python>=0.7",
     *TOKENS,
     "coverage>=7.10",
+    "django-browser-reload",
     "django-stubs",
     "eventlet",
     "gevent",
@@ -28,6 +29,7 @@ TEST = [
     "ruff",
     "valkey",
     "websocket-client",
+    "whitenoise",
 ]
 
 setup(

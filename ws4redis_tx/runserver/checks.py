@@ -21,6 +21,6 @@ def check_order(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
             f"INSTALLED_APPS names {first!r} before 'ws4redis_tx.runserver', so that "
             "manage.py runserver serves no websockets.",
             hint="Name 'ws4redis_tx.runserver' first.",
-            id="ws4redis_tx.E900",
+            id="ws4redis_tx.E060",
         )
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from typing import Any, cast
 
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
@@ -22,17 +22,17 @@ _LEVELS = {
 
 def begin() -> None:
     """Write what the server logs to Django's logger of its development server."""
-    globalLogPublisher.addObserver(_observe)
+    globalLogPublisher.addObserver(cast(Any, observe))
     # Else our warnings would appear a second time.
-    logging.getLogger("twisted").addFilter(_is_not_ours)
+    logging.getLogger("twisted").addFilter(is_not_ours)
 
 
-def _is_not_ours(record: logging.LogRecord) -> bool:
+def is_not_ours(record: logging.LogRecord) -> bool:
     event = getattr(record.msg, "event", {})
     return not str(event.get("log_namespace", "")).startswith(_OURS)
 
 
-def _observe(event: Any) -> None:
+def observe(event: Any) -> None:
     level = _LEVELS.get(event["log_level"])
     if level is None or not str(event.get("log_namespace", "")).startswith(_OURS):
         return
@@ -64,5 +64,5 @@ def log_request(request: Any) -> None:
 
 
 def _extra(status: object) -> dict[str, object]:
-    now = {"server_time": time.strftime("%d/%b/%Y %H:%M:%S")}
-    return now | {"status_code": status} if isinstance(status, int) else now
+    known = {"status_code": status} if isinstance(status, int) else {}
+    return {"server_time": time.strftime("%d/%b/%Y %H:%M:%S"), **known}

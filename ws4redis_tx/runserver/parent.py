@@ -1,8 +1,8 @@
 """The two processes of ``runserver``, and what they share.
 
-The parent binds the socket and holds the embedded Redis. It starts a child, and starts it again when
-Django's reloader ends it because a file has changed. The child inherits the socket, so clients wait
-in the system's queue meanwhile, and are not refused.
+The parent binds the socket and holds the embedded Redis. It starts a child, and another one when
+Django's reloader ends it because a file has changed. The child inherits the socket, so that clients
+wait in the system's queue meanwhile, and are not refused.
 
 There may be another parent above ours. When the code is broken at the start, Django runs its own
 command instead of ours, and that starts us as its child once the code is repaired. Such a child has
@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -72,6 +73,8 @@ def supervise(listening: socket.socket) -> int:
             autoreload.DJANGO_AUTORELOAD_ENV: "true",
             _VARIABLE: f"{listening.fileno()},{lifeline}",
         }
+        if "-u" in sys.orig_argv[: -len(sys.argv)]:  # Django repeats other options of Python
+            environment.setdefault("PYTHONUNBUFFERED", "1")
         while True:
             status = _run_child(environment)
             if status != _RELOAD:
@@ -83,9 +86,7 @@ def supervise(listening: socket.socket) -> int:
 
 def _run_child(environment: dict[str, str]) -> int:
     # As Django starts it: with all descriptors that may be inherited.
-    child = subprocess.Popen(
-        autoreload.get_child_arguments(), env=environment, close_fds=False
-    )
+    child = subprocess.Popen(autoreload.get_child_arguments(), env=environment, close_fds=False)
     with _ended(child):
         return child.wait()
 

@@ -17,13 +17,16 @@ from ws4redis_tx.threads.reactor_thread import get_ready_thread
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-STOP_TIMEOUT = 1.8
+STOP_TIMEOUT = 1.5
 """Seconds that a stop may take, with whatever streams."""
+
+MOST_REQUESTS = sys.maxsize
+"""A developer's pages hold many streams, and none of them is to wait for another one."""
 
 # Seconds. A server listens without Redis if that is not available by then.
 _REDIS_TIMEOUT = 2.0
 # For clients to answer the close of their websockets, and for views to return.
-_CLIENTS_TIMEOUT = _VIEWS_TIMEOUT = 1.0
+_CLIENTS_TIMEOUT, _VIEWS_TIMEOUT = 0.5, 1.0
 # For a request that follows its connection, and for a response that follows its view.
 _MOMENT = 0.05
 
@@ -43,6 +46,7 @@ class DevelopmentServer:
     def __init__(
         self, address: tuple[str, int], handler: Any, *, ipv6: bool = False, **_: Any
     ) -> None:
+        """Clients can connect from now on, and wait for ``serve_forever``. Raises ``OSError``."""
         self._socket = self.inherited or bind(*address, ipv6)
         self.server_port: int = self._socket.getsockname()[1]
         self._application: Any = None
@@ -53,6 +57,7 @@ class DevelopmentServer:
         self._reactor = get_ready_thread().reactor
         log.begin()
         self.redis_available: bool = self._in_reactor(self._prepare)
+        listen(self._socket)
         DevelopmentServer.running = self
 
     def _in_reactor(self, function: Any) -> Any:
@@ -81,7 +86,7 @@ class DevelopmentServer:
             config, broker=self._broker, endpoints=[endpoint], reactor=reactor
         )
         self._service.stop_code = 1012
-        self._threads = RequestThreads(reactor, sys.maxsize, partial(tidy, True))
+        self._threads = RequestThreads(reactor, MOST_REQUESTS, partial(tidy, True))
         self._service.listener = site = make_django_site(
             self._service.factory, reactor, self._serve, self._threads
         )
@@ -107,8 +112,6 @@ class DevelopmentServer:
         self._application = application
 
     def serve_forever(self) -> None:
-        """Raises ``OSError`` if another server was quicker."""
-        listen(self._socket)
         self._in_reactor(self._service.startService)
         self._ended.wait()
 

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
@@ -28,8 +29,8 @@ APP = "ws4redis_tx.runserver"
 # Applications whose command runs another server than the one that it is told to run.
 _OWN_SERVERS = ("daphne",)
 
-# Seconds that the interpreter may take to end a child, whatever threads it still has.
-_EXIT_TIMEOUT = 0.5
+EXIT_TIMEOUT = 0.4
+"""Seconds that the interpreter may take to exit, whatever threads it still has."""
 
 
 def next_command() -> type[DjangosCommand]:
@@ -70,8 +71,7 @@ class Command(_Next):  # type: ignore[misc]
             super().run(**options)
 
     def _run_parent(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        end_at_sigterm()
         try:
             with bind(self.addr, int(self.port), self.use_ipv6) as listening, self._redis():
                 sys.exit(supervise(listening))
@@ -84,6 +84,14 @@ class Command(_Next):  # type: ignore[misc]
     def _run_child(self, inherited: Inherited, options: dict[str, Any]) -> None:
         DevelopmentServer.inherited = inherited.listening
         inherited.end_with_parent()
+        self._run_here(options)
+
+    def _run_alone(self, options: dict[str, Any]) -> None:
+        end_at_sigterm()
+        with self._redis():
+            self._run_here(options)
+
+    def _run_here(self, options: dict[str, Any]) -> None:
         status: object = 0
         try:
             super().run(**options)
@@ -91,19 +99,12 @@ class Command(_Next):  # type: ignore[misc]
             status = end.code
             raise
         finally:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends already
-            _stop_server()
-            # A thread of asyncio's pool may never end, and the interpreter would wait for it.
-            _exit_after(_EXIT_TIMEOUT, status if isinstance(status, int) else int(bool(status)))
-
-    def _run_alone(self, options: dict[str, Any]) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        with self._redis():
-            try:
-                super().run(**options)
-            finally:
-                _stop_server()
+            if _in_main_thread():
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends already
+            server = DevelopmentServer.running
+            if server is not None:
+                server.stop()
+                exit_in_time(status if isinstance(status, int) else int(bool(status)))
 
     @contextlib.contextmanager
     def _redis(self) -> Iterator[None]:
@@ -143,18 +144,32 @@ class Command(_Next):  # type: ignore[misc]
             self.stderr.write(text)
 
 
-def _stop_server() -> None:
-    if DevelopmentServer.running is not None:
-        DevelopmentServer.running.stop()
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
-def _exit_after(seconds: float, status: int) -> None:
-    def leave() -> None:
+def end_at_sigterm() -> None:
+    """As Django's reloader does. Python takes handlers of signals only in the main thread."""
+    if _in_main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+
+def exit_in_time(status: int) -> None:
+    """End the process with ``status`` when the interpreter takes too long to exit. It waits for the
+    threads of thread pools, and one that collects an asynchronous stream never ends.
+    """
+    exiting = threading.Event()
+
+    def watch() -> None:
+        exiting.wait()
+        time.sleep(EXIT_TIMEOUT)
         for each in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 each.flush()
         os._exit(status)
 
-    timer = threading.Timer(seconds, leave)
-    timer.daemon = True
-    timer.start()
+    threading.Thread(target=watch, name="ws4redis-exit", daemon=True).start()
+    # These functions are called before the pools are waited for, and atexit's after that.
+    register = getattr(threading, "_register_atexit", None)
+    if register is not None:
+        register(exiting.set)
