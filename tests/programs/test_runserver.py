@@ -24,6 +24,7 @@ from twisted.trial.unittest import TestCase
 from tests.support import PATIENCE, ROOT, TIMEOUT
 from tests.support.clients import exchange, open_websocket
 from tests.support.events import open_events
+from tests.support.pages import DOCS, blocks_of
 from tests.support.programs import OWN_GROUP, Program, children, twistd, until
 from tests.support.wires import status_of
 from ws4redis_tx.twistd.embedded_redis import free_port
@@ -491,6 +492,30 @@ class NextCommandTests(RunserverTestCase):
         self.assertIn("HINT: Name 'ws4redis_tx.runserver' first.", found)
         found = yield self.printed([self.OURS, self.THEIRS], "check")
         self.assertIn("no issues", found)
+
+
+class DocsTests(RunserverTestCase):
+    blocks = blocks_of(DOCS / "runserver.md")
+
+    def test_every_block_is_known_here(self) -> None:
+        self.assertEqual([block.language for block in self.blocks], ["python", "sh"])
+
+    @inlineCallbacks
+    def test_its_settings_and_its_command(self) -> Any:
+        settings, commands = (block.code for block in self.blocks)
+        self.assertIn('INSTALLED_APPS = [\n    "ws4redis_tx.runserver",\n', settings)
+        self.assertIn('    "ws4redis_tx",\n]', settings)
+        found: dict[str, Any] = {}
+        exec(settings, found)
+        self.redis = found["WS4REDIS_CONNECTION"].replace("6379", str(self.redis_port))
+        install, run = commands.splitlines()
+        self.assertEqual(install, "pip install 'ws4redis-tx[embedded]'")
+        self.assertEqual(run, "python manage.py runserver")
+        others = ("auth", "contenttypes", "sessions", "staticfiles")
+        first, last = found["INSTALLED_APPS"]
+        apps = [first, *(f"django.contrib.{each}" for each in others), last, "mysite"]
+        yield self.start(APPS=",".join(apps))
+        yield self.websocket()
 
 
 def _has_ipv6() -> bool:
