@@ -14,6 +14,7 @@ TEST = [
     "centrifuge-python>=0.7",
     *TOKENS,
     "coverage>=7.10",
+    "django-browser-reload",
     "django-guardian",
     "django-stubs",
     "django-template-partials",
@@ -31,6 +32,7 @@ TEST = [
     "ruff",
     "valkey",
     "websocket-client",
+    "whitenoise",
 ]
 
 setup(

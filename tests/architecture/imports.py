@@ -48,6 +48,7 @@ ROOMS: dict[str, set[str]] = {
     "twistd": {
         "core", "config", "scheduling", "websocket", "threads", "django", "system", "doors",
     },
+    "runserver": {"core", "config", "threads", "django", "system", "twistd", "doors"},
     "testing.memory": {"core", "delivery", "redis", "redis.history"},
     "testing": {
         "core", "config", "scheduling", "protocols.centrifuge.wire", "threads", "django", "system",

@@ -34,7 +34,7 @@ OWNERS = {
     "crochet": {"twistd.process", "tap"},
     "django": {
         "django", "publishing", "testing.capture", "testing.live", "testing.pytest_plugin",
-        "config.django_settings", "twistd.options", "doors",
+        "config.django_settings", "twistd.options", "runserver", "doors",
     },
 }  # fmt: skip
 

@@ -105,7 +105,7 @@ class TextTests(SynchronousTestCase):
         for old, new in (
             ("ws4redis.publisher.redis_connection_pool", "redis.Redis.from_url"),
             ("StrictRedis", "fetch_message"),
-            ("ws4redis.django_runserver", "--serve-django"),
+            ("ws4redis.django_runserver", "ws4redis_tx.runserver"),
             ("ws4redis.uwsgi_runserver", "twistd ws4redis"),
             ("ws4redis.wsgi_server", "WS4REDIS_PROCESS_REQUEST"),
             ("WSGI_APPLICATION = 'ws4redis.", "own WSGI application"),

@@ -14,8 +14,8 @@ from tests.support import TIMEOUT
 from tests.support.django import SETTINGS, environment
 from tests.support.programs import children, run_pytest
 from ws4redis_tx.core.errors import WS4RedisError
+from ws4redis_tx.system.programs import Program
 from ws4redis_tx.testing import RedisProcess, ServerProcess
-from ws4redis_tx.testing.processes import _Program
 
 NOTHING_OF_OURS = """
 import sys
@@ -171,9 +171,9 @@ class ProcessTests(SynchronousTestCase):
         self.assertIn("--redis does not begin with redis://", str(caught.exception))
 
     def test_a_program_that_does_not_end_is_killed_with_its_children(self) -> None:
-        self.patch(sys.modules[_Program.__module__], "_STOP_TIMEOUT", 0)
+        self.patch(sys.modules[Program.__module__], "_STOP_TIMEOUT", 0)
         script = "import signal; signal.signal(15, 1); print('ready', flush=True); signal.pause()"
-        program = _Program([sys.executable, "-c", script], "ready")
+        program = Program([sys.executable, "-c", script], "ready")
         (child,) = children(program._process.pid)
         ended = os.pidfd_open(child)
         self.addCleanup(os.close, ended)

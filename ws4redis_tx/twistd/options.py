@@ -23,7 +23,7 @@ from ws4redis_tx.config.table import BY_FIELD, BY_NAME
 from ws4redis_tx.core.errors import BrokerUnavailable, ConfigError
 from ws4redis_tx.system.announcements import take_pidfile, versions
 from ws4redis_tx.system.launch import Inheritance, Launch
-from ws4redis_tx.twistd.embedded_redis import find_server, free_port
+from ws4redis_tx.twistd.embedded_redis import find_server, free_port, must_start
 from ws4redis_tx.twistd.log_output import take_over
 from ws4redis_tx.twistd.mistakes import (
     FROM_ENVIRONMENT,
@@ -129,12 +129,21 @@ class Options(UsageOptions):
                 _django_config(settings, self) if settings else _plain_config(self.given)
             )
             self["doubts"] += in_environment(bool(settings))
+            if self["config"].redis.embedded and self["inherit"] is None:
+                self["embedded-redis"] = self._starts_redis()
         except ConfigError as error:
             raise UsageError(str(error)) from error
 
     def _redis_port(self) -> int:
         redis = self["inheritance"] and self["inheritance"].redis
         return redis.port if redis else free_port()
+
+    def _starts_redis(self) -> bool:
+        """Whether this process starts, or has inherited, the Redis at an embedded:// address."""
+        inheritance: Inheritance | None = self["inheritance"]
+        if inheritance is not None:
+            return inheritance.redis is not None
+        return must_start(self["config"].redis)
 
     def as_written(self, error: ConfigError) -> ConfigError:
         """The error under the option's name, if the value came from an option."""

@@ -100,6 +100,26 @@ class UrlTests(SynchronousTestCase):
     def test_a_url_without_slashes_is_refused_and_not_read_as_localhost(self) -> None:
         self.assertRaises(ConfigError, parse_redis_address, "redis:cache.example:6379")
 
+    def test_an_embedded_server_is_an_address_of_this_machine(self) -> None:
+        for url in ("embedded://localhost:6379", "embedded://localhost", "embedded://"):
+            address = parse_redis_address(url)
+            self.assertTrue(address.embedded)
+            self.assertEqual(str(address), "embedded://localhost:6379")
+            # The same place under another name is the same connection.
+            self.assertEqual(address, parse_redis_address("redis://localhost:6379/0"))
+        self.assertFalse(parse_redis_address("redis://localhost").embedded)
+        self.assertEqual(parse_redis_address("embedded://127.0.0.1:7000/0").port, 7000)
+        for url in (
+            "embedded://cache.example:6379",
+            "embedded://[::1]:6379",
+            "embedded://localhost/1",
+            "embedded://localhost?db=1",
+            f"embedded://:{SECRET}@localhost",
+        ):
+            error = self.assertRaises(ConfigError, parse_redis_address, url)
+            self.assertIn("Write embedded://localhost:6379.", str(error))
+            self.assertNotIn(SECRET, str(error))
+
     @settings(deadline=None, max_examples=100)
     @given(
         st.builds(

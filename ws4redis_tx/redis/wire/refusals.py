@@ -69,13 +69,16 @@ def trouble(address: RedisAddress, error: BaseException) -> Trouble:
         if error.__cause__ is None
         else _remedy(str(error))
     )
+    hint = "Is it running there? The setting WS4REDIS_CONNECTION is its address."
+    if address.embedded:
+        remedy = hint = (
+            "manage.py runserver (with ws4redis_tx.runserver in INSTALLED_APPS) and twistd "
+            "ws4redis start it, and it ends with them: start one of them first."
+        )
     return Trouble(
         f"{address}: {problem}",
         remedy,
-        BrokerUnavailable(
-            f"Redis cannot be reached at {address} ({problem}). Is it running there? The setting "
-            "WS4REDIS_CONNECTION is its address."
-        ),
+        BrokerUnavailable(f"Redis cannot be reached at {address} ({problem}). {hint}"),
     )
 
 

@@ -1,0 +1,1 @@
+"""A site that is developed: ``benchmarks.runserver`` and a test copy it, and edit the copy."""
