@@ -14,6 +14,7 @@ TEST = [
     "centrifuge-python>=0.7",
     *TOKENS,
     "coverage>=7.10",
+    "django-debug-toolbar>=5.1",
     "django-stubs",
     "eventlet",
     "gevent",
@@ -23,6 +24,7 @@ TEST = [
     "mypy-zope",
     "protobuf",
     "pytest",
+    "pytest-django",
     "pytest-twisted",
     "pytest-xdist",
     "ruff",
@@ -43,7 +45,7 @@ setup(
     packages=[*find_packages(include=["ws4redis_tx", "ws4redis_tx.*"]), "twisted.plugins"],
     # Without it an editable install hides the plugin.
     package_dir={"": "."},
-    package_data={"ws4redis_tx": ["py.typed", "static/js/*.js"]},
+    package_data={"ws4redis_tx": ["py.typed", "static/js/*.js", "templates/ws4redis_tx/*.html"]},
     install_requires=[
         "Django>=5.2",
         "Twisted[tls]>=26.4",

@@ -31,6 +31,7 @@ from ws4redis_tx.redis_store import (
 )
 from ws4redis_tx.threads import bridge
 from ws4redis_tx.threads.kept_messages import KeptMessages
+from ws4redis_tx.threads.publish_signal import Announcement, schedule
 
 if TYPE_CHECKING:
     from ws4redis_tx.core.messages import PersistedMessage
@@ -129,7 +130,8 @@ class RedisPublisher(KeptMessages):
         if django_settings.get("WS4REDIS_ON_COMMIT") if on_commit is None else on_commit:
             from django.db import transaction
 
-            transaction.on_commit(lambda: self._publish_and_log(channels, payload, seconds, kept))
+            publish = partial(self._publish_and_log, channels, payload, seconds, kept)
+            transaction.on_commit(schedule(RedisPublisher, channels, payload, publish))
             return Published(0)
         published: Published = self._connection.publish(channels, payload, seconds, kept)
         return published
@@ -216,17 +218,20 @@ class _BlockingConnection:
         expire: int | None = None,
         kept: Kept = NOT_KEPT,
     ) -> Published:
-        names = channels_to_publish_on(channels, expire)
-        if not names:
-            return Published(0)
-        return bridge.redis().publish(names, payload_of(message), expire or 0, kept)
+        names, payload = channels_to_publish_on(channels, expire), payload_of(message)
+        with Announcement(RedisPublisher, names, payload) as announcement:
+            if names:
+                announcement.published = bridge.redis().publish(names, payload, expire or 0, kept)
+        return announcement.published
 
     async def apublish(
         self, channels: Sequence[bytes], message: bytes, expire: int, kept: Kept
     ) -> Published:
-        if not channels:
-            return Published(0)
-        return await bridge.redis().apublish(channels, message, expire, kept)
+        async with Announcement(RedisPublisher, channels, message) as announcement:
+            if channels:
+                redis = bridge.redis()
+                announcement.published = await redis.apublish(channels, message, expire, kept)
+        return announcement.published
 
     def forget(self, channels: Sequence[bytes]) -> None:
         if channels:
