@@ -67,7 +67,7 @@ MEMBERS = {
 
 # Our functions make these; users never do.
 MADE = {
-    "CapturedMessages", "MessagesPanel", "Publication", "RedisBroker", "RedisProcess",
+    "CapturedMessages", "LiveSite", "MessagesPanel", "Publication", "RedisBroker", "RedisProcess",
     "ServerProcess", "WebSocketFactory", "WebSocketResource", "WebSocketService",
 }  # fmt: skip
 

@@ -75,6 +75,7 @@ from ws4redis_tx.testing import (
     CentrifugeClient,
     CentrifugeError,
     LiveServer,
+    LiveSite,
     MemoryBroker,
     MemoryClient,
     MemoryEvents,
@@ -302,6 +303,11 @@ def channels(factory: WebSocketFactory) -> tuple[list[Push], int]:
 
 def processes(redis: RedisProcess, server: ServerProcess) -> tuple[str, str, type[LiveServer]]:
     return redis.url, server.url("x", "subscribe-broadcast"), LiveServer
+
+
+def test_page(ws4redis_live_server: LiveSite, published_messages: CapturedMessages) -> None:
+    assert ws4redis_live_server.websocket_url("x", "subscribe-user") != ws4redis_live_server + "/"
+    published_messages.assert_not_published()
 
 
 def names() -> tuple[object, ...]:
