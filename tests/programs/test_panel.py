@@ -25,7 +25,9 @@ import html
 import inspect
 import json
 import re
+from unittest import mock
 
+from django.db import connection
 from django.test import AsyncClient, Client, SimpleTestCase, TestCase, TransactionTestCase
 
 from tests.projects.toolbar.shop import views
@@ -90,6 +92,15 @@ class CommittedTests(Panel, TransactionTestCase):
              ("paid", "pack", "on duty", "invoice", "mistake")],
         )
         self.assertIn("3 published, 1 published on commit, 1 rolled back", self.page)
+
+    def test_a_request_in_a_transaction_of_its_own(self):
+        with mock.patch.dict(connection.settings_dict, ATOMIC_REQUESTS=True):
+            rows = cells(self.get("/later/"))
+        self.assertEqual(
+            [row[:2] for row in rows],
+            [["published on commit", "broadcast:orders"], ["rolled back", "user:mary:orders"]],
+        )
+        self.assertEqual(rows[0][5], line(views.later, "committed later"))
 
     def test_a_failure(self):
         self.published.fail_next()
