@@ -44,12 +44,15 @@ nox.options.pythons = [*pythons][:1] + [*pythons][1:][-1:]
     ],
 )
 def tests(session: nox.Session, django: str, twisted: str) -> None:
-    """All tests. "Twisted" stands for every dependency but Django."""
+    """All tests. "Twisted" stands for every dependency but Django and django-debug-toolbar."""
     # nox would make its own temporary folder that of the tests, and its path is too long for the
     # Unix sockets in there.
     constraints = Path(session.virtualenv.location) / "constraints.txt"
     lines = (Path(__file__).parent / OLDEST).read_text().splitlines()
-    chosen = [line for line in lines if (django if "Django" in line else twisted) == "oldest"]
+    chosen = [
+        line for line in lines
+        if (django if "django" in line.lower() else twisted) == "oldest"
+    ]  # fmt: skip
     constraints.write_text("\n".join(chosen) + "\n")
     session.install("--constraint", str(constraints), "--editable", ".[embedded,test]")
     options = FORGOTTEN_SOCKETS if twisted == "oldest" else ()

@@ -15,6 +15,7 @@ TEST = [
     *TOKENS,
     "coverage>=7.10",
     "django-browser-reload",
+    "django-debug-toolbar>=5.1",
     "django-guardian",
     "django-stubs",
     "django-template-partials",
@@ -27,6 +28,7 @@ TEST = [
     "protobuf",
     "psycopg[binary]",
     "pytest",
+    "pytest-django",
     "pytest-twisted",
     "pytest-xdist",
     "ruff",
@@ -49,7 +51,13 @@ setup(
     # Without it an editable install hides the plugin.
     package_dir={"": "."},
     package_data={
-        "ws4redis_tx": ["py.typed", "static/js/*.js", "static/js/*.mjs", "static/js/*.mts"]
+        "ws4redis_tx": [
+            "py.typed",
+            "static/js/*.js",
+            "static/js/*.mjs",
+            "static/js/*.mts",
+            "templates/ws4redis_tx/*.html",
+        ]
     },
     install_requires=[
         "Django>=5.2",

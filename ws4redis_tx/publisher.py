@@ -23,6 +23,7 @@ from ws4redis_tx.core.names import (
 from ws4redis_tx.core.positions import NOT_KEPT, Kept
 from ws4redis_tx.django.checks import check_settings
 from ws4redis_tx.publishing.made_messages import MadeMessages
+from ws4redis_tx.publishing.publish_signal import Announcement, schedule
 from ws4redis_tx.publishing.transactions import when_committed
 from ws4redis_tx.redis_store import (
     NO_BROADCAST,
@@ -134,7 +135,7 @@ class RedisPublisher(MadeMessages):
         waits = django_settings.get("WS4REDIS_ON_COMMIT") if on_commit is None else on_commit
         if waits or using is not None:
             publish = partial(self._publish_and_log, channels, payload, seconds, kept)
-            when_committed(waits, using, publish)
+            when_committed(waits, using, schedule(RedisPublisher, channels, payload, publish))
             return Published(0)
         published: Published = self._connection.publish(channels, payload, seconds, kept)
         return published
@@ -222,17 +223,20 @@ class _BlockingConnection:
         expire: int | None = None,
         kept: Kept = NOT_KEPT,
     ) -> Published:
-        names = channels_to_publish_on(channels, expire)
-        if not names:
-            return Published(0)
-        return bridge.redis().publish(names, payload_of(message), expire or 0, kept)
+        names, payload = channels_to_publish_on(channels, expire), payload_of(message)
+        with Announcement(RedisPublisher, names, payload) as announcement:
+            if names:
+                announcement.published = bridge.redis().publish(names, payload, expire or 0, kept)
+        return announcement.published
 
     async def apublish(
         self, channels: Sequence[bytes], message: bytes, expire: int, kept: Kept
     ) -> Published:
-        if not channels:
-            return Published(0)
-        return await bridge.redis().apublish(channels, message, expire, kept)
+        async with Announcement(RedisPublisher, channels, message) as announcement:
+            if channels:
+                redis = bridge.redis()
+                announcement.published = await redis.apublish(channels, message, expire, kept)
+        return announcement.published
 
     def forget(self, channels: Sequence[bytes]) -> None:
         if channels:

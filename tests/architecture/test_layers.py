@@ -32,6 +32,7 @@ OWNERS = {
     "autobahn": {"websocket"},
     "txredisapi": {"redis.wire.protocol"},
     "crochet": {"twistd.process", "tap"},
+    "debug_toolbar": {"panels"},
     "django": {
         "django", "publishing", "testing.capture", "testing.live", "testing.pytest_plugin",
         "config.django_settings", "twistd.options", "runserver", "doors",
@@ -40,10 +41,11 @@ OWNERS = {
 
 # Doors that Django or an application imports anywhere. They must not import a reactor.
 EVERYWHERE = {
-    "ws4redis_tx", "ws4redis_tx.apps", "ws4redis_tx.context_processors", "ws4redis_tx.policies",
-    "ws4redis_tx.presence", "ws4redis_tx.publisher", "ws4redis_tx.redis_store",
-    "ws4redis_tx.settings", "ws4redis_tx.signals", "ws4redis_tx.subscriber",
-    "ws4redis_tx.testing.capture", "ws4redis_tx.tickets", "ws4redis_tx.tokens",
+    "ws4redis_tx", "ws4redis_tx.apps", "ws4redis_tx.context_processors", "ws4redis_tx.panels",
+    "ws4redis_tx.policies", "ws4redis_tx.presence", "ws4redis_tx.publisher",
+    "ws4redis_tx.redis_store", "ws4redis_tx.settings", "ws4redis_tx.signals",
+    "ws4redis_tx.subscriber", "ws4redis_tx.testing.capture", "ws4redis_tx.tickets",
+    "ws4redis_tx.tokens",
 }  # fmt: skip
 
 # Doors that need Django. The others must not import it.
@@ -185,6 +187,10 @@ class DoorTests(SynchronousTestCase):
     def test_a_door_that_does_not_need_django_imports_none_of_it(self) -> None:
         for name in sorted(set(brought()) - NEED_DJANGO):
             self.assert_without(name, "django")
+
+    def test_only_the_panel_brings_the_debug_toolbar(self) -> None:
+        for name in sorted(set(brought()) - {"ws4redis_tx.panels"}):
+            self.assert_without(name, "debug_toolbar")
 
     def test_the_package_itself_imports_nothing(self) -> None:
         for name in ("ws4redis_tx", "ws4redis_tx.testing"):

@@ -39,6 +39,7 @@ MODULES: dict[str, list[str] | None] = {
     "ws4redis_tx.redis_store": None,
     "ws4redis_tx.signals": None,
     "ws4redis_tx.tickets": None,
+    "ws4redis_tx.panels": None,
     "ws4redis_tx.presence": None,
     "ws4redis_tx.tokens": None,
     "ws4redis_tx.testing": None,
@@ -59,14 +60,15 @@ MEMBERS = {
     "RedisBroker": ["startService", "stopService"],  # and those of IBroker
     "WebSocketFactory": ["abort", "drain", "open_up"],
     "WebSocketResource": [],
+    "MessagesPanel": [],
     "MemoryClient": ["close", "flush", "lose_connection", "send", "send_bytes"],
     "Publication": ["channel", "payload"],
 }
 
 # Our functions make these; users never do.
 MADE = {
-    "CapturedMessages", "Publication", "RedisBroker", "RedisProcess", "ServerProcess",
-    "WebSocketFactory", "WebSocketResource", "WebSocketService",
+    "CapturedMessages", "LiveSite", "MessagesPanel", "Publication", "RedisBroker", "RedisProcess",
+    "ServerProcess", "WebSocketFactory", "WebSocketResource", "WebSocketService",
 }  # fmt: skip
 
 

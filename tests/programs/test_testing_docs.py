@@ -12,7 +12,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import ROOT
-from tests.support.django import set_up_django
+from tests.support.django import SETTINGS, environment, set_up_django
 from tests.support.pages import DOCS, broken_links
 from tests.support.programs import run_django_tests, run_pytest
 from ws4redis_tx import testing
@@ -27,13 +27,13 @@ def block(heading: str) -> str:
 
 class TextTests(SynchronousTestCase):
     def test_every_block_is_known_here(self) -> None:
-        self.assertEqual(re.findall(r"^```(\w+)$", GUIDE, re.M), ["python"] * 8)
+        self.assertEqual(re.findall(r"^```(\w+)$", GUIDE, re.M), ["python"] * 9)
 
     def test_its_links_lead_somewhere(self) -> None:
         self.assertEqual(broken_links(DOCS / "testing.md"), [])
 
     def test_it_names_all_that_is_public(self) -> None:
-        told = {"CapturedMessage", "CapturedMessages", "MemoryClient", "client_frame"}
+        told = {"CapturedMessage", "CapturedMessages", "LiveSite", "MemoryClient", "client_frame"}
         for name in set(testing.__all__) - told:
             self.assertRegex(GUIDE, rf"\b{name}\b")
 
@@ -52,6 +52,7 @@ class TextTests(SynchronousTestCase):
             (testing.CapturedMessages(), "assert_published assert_not_published messages clear"),
             (testing.CapturedMessages(), "fail_next"),
             (testing.LiveServer, "websocket_url cookie_header"),
+            (testing.LiveSite, "websocket_url cookie_header"),
             (testing.ServerProcess, "url log"),
             (testing.RedisProcess, "url empty"),
         ):
@@ -102,6 +103,14 @@ class BlockTests(SynchronousTestCase):
 
     def test_pages_and_websockets_together(self) -> None:
         run_django_tests(block("Pages and websockets together"))
+
+    def test_with_pytest_and_django(self) -> None:
+        run_pytest(
+            block("With pytest and Django"),
+            *("-p", "no:twisted"),
+            DJANGO_SETTINGS_MODULE=SETTINGS,
+            **environment(),
+        )
 
     def test_with_pytest(self) -> None:
         run_pytest(block("With pytest"))

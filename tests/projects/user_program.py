@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 import ws4redis_tx
 from ws4redis_tx import context_processors, policies, publisher, redis_store
 from ws4redis_tx.core.admission import Asked, IFacilitiesAuthorizer
+from ws4redis_tx.panels import MessagesPanel
 from ws4redis_tx.presence import (
     Present,
     PresentCount,
@@ -64,6 +65,7 @@ from ws4redis_tx.signals import (
     client_disconnected,
     client_subscribed,
     client_unsubscribed,
+    message_published,
     message_received,
 )
 from ws4redis_tx.subscriber import RedisSubscriber
@@ -73,6 +75,7 @@ from ws4redis_tx.testing import (
     CentrifugeClient,
     CentrifugeError,
     LiveServer,
+    LiveSite,
     MemoryBroker,
     MemoryClient,
     MemoryEvents,
@@ -138,6 +141,15 @@ def left(connection: IConnection, closing: Closing, **kwargs: Any) -> None:
     print(connection.facility, closing.code, closing.seconds)
 
 
+class MoreMessages(MessagesPanel):
+    title = "Messages"
+
+
+def announced(channels: tuple[str, ...], error: Exception | None, **told: Any) -> None:
+    print(channels, error)
+
+
+message_published.connect(announced)
 client_connected.connect(came)
 message_received.connect(came)
 client_subscribed.connect(came)
@@ -294,6 +306,11 @@ def channels(factory: WebSocketFactory) -> tuple[list[Push], int]:
 
 def processes(redis: RedisProcess, server: ServerProcess) -> tuple[str, str, type[LiveServer]]:
     return redis.url, server.url("x", "subscribe-broadcast"), LiveServer
+
+
+def test_page(ws4redis_live_server: LiveSite, published_messages: CapturedMessages) -> None:
+    assert ws4redis_live_server.websocket_url("x", "subscribe-user") != ws4redis_live_server + "/"
+    published_messages.assert_not_published()
 
 
 def names() -> tuple[object, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import random
 import sqlite3
 import sys
@@ -200,6 +201,14 @@ def _with_causes(error: BaseException) -> Iterator[BaseException]:
 
 def remedy_in_test() -> str:
     """The remedy in a test that has no Redis; ``""`` elsewhere."""
-    # Django's test environment puts an outbox there.
-    in_test = hasattr(sys.modules.get("django.core.mail"), "outbox")
-    return " In a test, wrap it in ws4redis_tx.testing.capture_messages()." if in_test else ""
+    # Django's test environment puts an outbox there. pytest without pytest-django has none; the
+    # variable alone would also be seen by the programs that a test starts.
+    in_test = hasattr(sys.modules.get("django.core.mail"), "outbox") or (
+        "pytest" in sys.modules and "PYTEST_CURRENT_TEST" in os.environ
+    )
+    if not in_test:
+        return ""
+    return (
+        " In a test, wrap it in ws4redis_tx.testing.capture_messages(), or use pytest's fixture "
+        "published_messages."
+    )

@@ -107,6 +107,20 @@ def split_tenant(prefix: str, name: str) -> tuple[str, str]:
     return (tenant, inner) if word == "t" and colon else ("", rest)
 
 
+def without_session_key(prefix: str, channel: str) -> str:
+    """The name of a channel for people to read. The key of a session, with which one can log in, is
+    left out: ``session:…:facility``.
+    """
+    _, inner = split_tenant(prefix, channel)
+    word, _, rest = inner.partition(":")
+    if word == "session":
+        return f"{channel.removesuffix(inner)}session:…:{rest.rpartition(':')[2]}"
+    if word in AUDIENCES or "session:" not in inner:
+        return channel
+    # A subscriber's or publisher's own name: nobody knows where the key in it ends.
+    return f"{channel.removesuffix(inner)}{inner[: inner.index('session:')]}session:…"
+
+
 def check_within(namespace: Namespace, channels: Iterable[str]) -> None:
     """Raise ``ValueError`` for a channel outside of a tenant's ``namespace``."""
     for channel in channels:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from ws4redis_tx.testing.client import MemoryClient, connect, make_memory_factory
     from ws4redis_tx.testing.events import MemoryEvents, listen
-    from ws4redis_tx.testing.live import LiveServer
+    from ws4redis_tx.testing.live import LiveServer, LiveSite
     from ws4redis_tx.testing.processes import RedisProcess, ServerProcess
     from ws4redis_tx.testing.wire import client_frame
 
@@ -35,6 +35,7 @@ __all__ = [
     "CentrifugeClient",
     "CentrifugeError",
     "LiveServer",
+    "LiveSite",
     "MemoryBroker",
     "MemoryClient",
     "MemoryEvents",
@@ -55,6 +56,7 @@ _MODULES = {
     "CentrifugeClient": "centrifuge",
     "CentrifugeError": "centrifuge",
     "LiveServer": "live",
+    "LiveSite": "live",
     "MemoryBroker": "broker",
     "MemoryClient": "client",
     "MemoryEvents": "events",

@@ -112,7 +112,8 @@ class CapturedMessages:
             return "\nNothing was published."
         return (
             "\nNothing was published. Does your code publish on commit? A TestCase never commits: "
-            "publish within self.captureOnCommitCallbacks(execute=True)."
+            "publish within self.captureOnCommitCallbacks(execute=True), or with pytest-django "
+            "within django_capture_on_commit_callbacks(execute=True)."
         )
 
 

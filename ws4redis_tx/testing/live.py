@@ -15,10 +15,13 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from unittest import TestCase
 from urllib.parse import quote
 
+from django.apps import apps
+from django.contrib.staticfiles.testing import StaticLiveServerTestCase
 from django.db import connections
-from django.test import LiveServerTestCase, SimpleTestCase, override_settings
+from django.test import LiveServerTestCase, override_settings
 from django.test.testcases import LiveServerThread
 
 from ws4redis_tx.config import django_settings
@@ -191,18 +194,24 @@ class LiveServer(_TestCase):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        other = issubclass(cls, SimpleTestCase) and not issubclass(cls, LiveServerTestCase)
+        other = issubclass(cls, TestCase) and not issubclass(cls, LiveServerTestCase)
         if other or not issubclass(cls.server_thread_class, _Thread):
+            bases = ", ".join(base.__name__ for base in cls.__bases__)
             raise TypeError(
-                f"{cls.__name__} would not start this server. Name it first, and with a live "
-                f"server of Django's: class {cls.__name__}(LiveServer, StaticLiveServerTestCase)."
+                f"class {cls.__name__}({bases}) would not start this server. Name LiveServer "
+                "first, and then a live server of Django's: "
+                f"class {cls.__name__}(LiveServer, StaticLiveServerTestCase)."
             )
 
     @classmethod
     def setUpClass(cls) -> None:
-        cls.redis_url = _redis().url
+        cls.redis_url = cls._find_redis()
         cls.enterClassContext(override_settings(WS4REDIS_CONNECTION=cls.redis_url))
         super().setUpClass()
+
+    @classmethod
+    def _find_redis(cls) -> str:
+        return _redis().url
 
     def setUp(self) -> None:
         super().setUp()
@@ -220,8 +229,58 @@ class LiveServer(_TestCase):
         """The ``Cookie`` header of a Django test client, by default ``self.client``. A websocket
         client that sends it is logged in as the same user.
         """
-        cookies = (client or self.client).cookies
-        return "; ".join(f"{name}={morsel.value}" for name, morsel in cookies.items())
+        return _cookie_header(client or self.client)
+
+
+class LiveSite:
+    """A site and its websockets, served on one address: what pytest's fixture
+    ``ws4redis_live_server`` gives.
+
+    ``url`` is that of the pages, which may be added to: ``site + "/chat/"``. ``redis_url`` is that
+    of its Redis.
+    """
+
+    def __init__(self, case: type[LiveServer]) -> None:
+        self.url: str = case.live_server_url
+        self.redis_url = case.redis_url
+        self._case = case
+
+    def websocket_url(self, facility: str, *flags: str) -> str:
+        """The URL of a websocket: ``site.websocket_url("news", "subscribe-broadcast")``."""
+        return self._case.websocket_url(facility, *flags)
+
+    def cookie_header(self, client: Client) -> str:
+        """The ``Cookie`` header of a Django test client. A websocket client that sends it is
+        logged in as the same user.
+        """
+        return _cookie_header(client)
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __add__(self, path: str) -> str:
+        return self.url + path
+
+
+@contextmanager
+def serving(redis_url: str) -> Iterator[LiveSite]:
+    """Serve the site in threads of this process, as ``LiveServer`` does, with this Redis."""
+    installed = apps.is_installed("django.contrib.staticfiles")
+    django_case = StaticLiveServerTestCase if installed else LiveServerTestCase
+    # Nothing of the class is run as a test, as in pytest-django's own fixtures.
+    members = {"databases": "__all__", "_find_redis": staticmethod(lambda: redis_url)}
+    case: Any = type("_Case", (LiveServer, django_case), members)
+    try:
+        case.setUpClass()
+        yield LiveSite(case)
+    finally:
+        case.doClassCleanups()
+    if case.tearDown_exceptions:
+        raise case.tearDown_exceptions[0][1]
+
+
+def _cookie_header(client: Client) -> str:
+    return "; ".join(f"{name}={morsel.value}" for name, morsel in client.cookies.items())
 
 
 # One for all test classes of a process. A forked process gets its own.

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from ws4redis_tx.testing.capture import CapturedMessages
+    from ws4redis_tx.testing.live import LiveSite
     from ws4redis_tx.testing.processes import RedisProcess, ServerProcess
 
 
@@ -52,6 +54,50 @@ def ws4redis_server(_ws4redis_server: ServerProcess, redis_url: str) -> Iterator
     """
     with _publishing_to(redis_url):
         yield _ws4redis_server
+
+
+@pytest.fixture
+def published_messages() -> Iterator[CapturedMessages]:
+    """What Django code publishes during the test is captured here, and not published.
+
+    ``published_messages.assert_published("hello", facility="news", broadcast=True)``.
+    """
+    from ws4redis_tx.testing.capture import capture_messages
+
+    with capture_messages() as published:
+        yield published
+
+
+@pytest.fixture
+def ws4redis_live_server() -> LiveSite:
+    """Says that pytest-django is missing."""
+    raise pytest.UsageError(
+        "ws4redis_live_server uses the test database of pytest-django: pip install pytest-django"
+    )
+
+
+class _DjangoFixtures:
+    """Fixtures that use those of pytest-django."""
+
+    @pytest.fixture
+    def ws4redis_live_server(self, transactional_db: None, redis_url: str) -> Iterator[LiveSite]:
+        """The site, its websockets and its streams of events on one address, served by this process
+        with the test's database and the Redis of ``redis_url``.
+
+        ``ws4redis_live_server.websocket_url("news", "subscribe-broadcast")`` is the URL of a
+        websocket, ``ws4redis_live_server.url`` that of the pages. As with ``live_server``, the test
+        gets the fixture ``transactional_db``.
+        """
+        from ws4redis_tx.testing.live import serving
+
+        with serving(redis_url) as site:
+            yield site
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.pluginmanager.hasplugin("django"):
+        # It overrides the fixture of the same name.
+        config.pluginmanager.register(_DjangoFixtures(), "ws4redis-django")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import time
+import unittest
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -19,8 +20,8 @@ from ws4redis_tx.testing import MemoryClient, client_frame, connect, make_memory
 
 NAMES = [
     "CapturedMessage", "CapturedMessages", "CentrifugeClient", "CentrifugeError", "LiveServer",
-    "MemoryBroker", "MemoryClient", "MemoryEvents", "Push", "RedisProcess", "ServerProcess",
-    "capture_messages", "client_frame", "connect", "connect_centrifuge", "listen",
+    "LiveSite", "MemoryBroker", "MemoryClient", "MemoryEvents", "Push", "RedisProcess",
+    "ServerProcess", "capture_messages", "client_frame", "connect", "connect_centrifuge", "listen",
     "make_memory_factory",
 ]  # fmt: skip
 
@@ -202,9 +203,13 @@ class LiveServerTests(SynchronousTestCase):
             (LiveServerTestCase, Mixin),
             (testing.LiveServer, TestCase),
             (TestCase, testing.LiveServer),
+            (testing.LiveServer, SynchronousTestCase),
+            (unittest.TestCase, Mixin),
         ):
             error = self.assertRaises(TypeError, type, "ChatTests", bases, {})
             expected = "class ChatTests(LiveServer, StaticLiveServerTestCase)"
             self.assertIn(expected, str(error))
+            written = ", ".join(base.__name__ for base in bases)
+            self.assertIn(f"class ChatTests({written}) would not start", str(error))
         type("ChatTests", (testing.LiveServer, StaticLiveServerTestCase), {})
         type("ChatTests", (Base,), {})
