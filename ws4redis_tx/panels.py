@@ -12,8 +12,8 @@ from typing import Any
 from debug_toolbar.panels import Panel
 from django.db import connections
 
-from ws4redis_tx.signals import message_published
 from ws4redis_tx.publishing.publish_signal import Scheduled, on_scheduled
+from ws4redis_tx.signals import message_published
 
 __all__ = ["MessagesPanel"]
 

@@ -135,7 +135,8 @@ class RedisPublisher(MadeMessages):
         waits = django_settings.get("WS4REDIS_ON_COMMIT") if on_commit is None else on_commit
         if waits or using is not None:
             publish = partial(self._publish_and_log, channels, payload, seconds, kept)
-            when_committed(waits, using, schedule(RedisPublisher, channels, payload, publish))
+            scheduled = partial(schedule, RedisPublisher, channels, payload, publish)
+            when_committed(waits, using, scheduled)
             return Published(0)
         published: Published = self._connection.publish(channels, payload, seconds, kept)
         return published

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from django.db import connections, transaction
 
 
-def when_committed(on_commit: bool, using: str | None, publish: Callable[[], object]) -> None:
-    """Call ``publish`` when the current transaction of ``using`` commits; at once outside of one.
-    The default is the default database.
+def when_committed(
+    on_commit: bool, using: str | None, make: Callable[[], Callable[[], object]]
+) -> None:
+    """Call what ``make`` returns when the current transaction of ``using`` commits; at once outside
+    of one. The default is the default database.
 
-    Raises ``ValueError`` for a database that is not there, and for one that is named without
-    ``on_commit``.
+    Raises ``ValueError``, before it calls ``make``, for a database that is not there, and for one
+    that is named without ``on_commit``.
     """
     if not on_commit:
         raise ValueError(
@@ -22,4 +24,4 @@ def when_committed(on_commit: bool, using: str | None, publish: Callable[[], obj
     if using is not None and using not in connections:
         known = ", ".join(map(repr, connections))
         raise ValueError(f"using={using!r} is not in DATABASES. It has {known}.")
-    transaction.on_commit(publish, using=using)
+    transaction.on_commit(make(), using=using)
