@@ -43,7 +43,9 @@ setup(
     packages=[*find_packages(include=["ws4redis_tx", "ws4redis_tx.*"]), "twisted.plugins"],
     # Without it an editable install hides the plugin.
     package_dir={"": "."},
-    package_data={"ws4redis_tx": ["py.typed", "static/js/*.js", "static/js/*.mjs", "static/js/*.mts"]},
+    package_data={
+        "ws4redis_tx": ["py.typed", "static/js/*.js", "static/js/*.mjs", "static/js/*.mts"]
+    },
     install_requires=[
         "Django>=5.2",
         "Twisted[tls]>=26.4",

@@ -640,6 +640,24 @@ test("reconnect() leaves the connection and tries at once, in whatever state", a
   await tick(60_000);
 });
 
+test("reconnect() right after connect() makes one attempt", async () => {
+  let calls = 0;
+  world.feed = connect(() => {
+    calls += 1;
+    return url;
+  });
+  world.feed.reconnect();
+  await settle();
+  assert.deepEqual([calls, world.sockets.length], [1, 1]);
+});
+
+test("an error without an end, as Node tells it, is a failed attempt", async () => {
+  await start();
+  last().onerror({ type: "error" });
+  await settle();
+  assert.equal(world.asked.length, 1);
+});
+
 test("leaving a websocket that is connecting counts as no failure, though Node tells an error", async () => {
   const feed = await start();
   const left = last();
@@ -956,6 +974,20 @@ test("when events end, a websocket is tried first, and one failure leads back to
   assert.equal(status().state, "waiting"); // two in a row, as at first
 });
 
+test("twice in a row: a failure of HTTP in between counts", async () => {
+  await start();
+  await lose_once();
+  last().ends();
+  await settle();
+  asked().fails(new TypeError());
+  await settle();
+  await tick(2000);
+  last().ends();
+  await settle();
+  await asked().opens();
+  assert.equal(status().state, "waiting");
+});
+
 test("a stream that ends at once is a server that is busy: websockets are tried on", async () => {
   await start();
   for (let times = 0; times < 5; times += 1) {
@@ -1043,7 +1075,7 @@ test("any other answer is told, and it goes on", async () => {
   await start();
   for (const [code, body, reason] of [
     [400, "There is no right subscribe-usr.\n", "There is no right subscribe-usr."],
-    [502, "<html>Bad Gateway</html>", "HTTP 502"],
+    [502, "<html>Bad Gateway</html>", ""],
     [404, "", ""],
   ]) {
     last().ends();
@@ -1173,7 +1205,7 @@ test("fault 22: pagehide forgets the connection at once, pageshow resumes it, fi
     assert.equal(left.closed, 1);
     await show(true);
     left.ends(); // a browser tells of it when it likes
-    await tick(10 * MINUTE);
+    await tick(times % 2 ? 1000 : 10 * MINUTE);
     assert.equal(world.sockets.length, times);
     globalThis.document.hidden = false;
     await happens("pageshow");
@@ -1314,6 +1346,7 @@ test("fault 24: after close() the handlers behind it hear nothing of that messag
   await settle();
   last().resumes();
   last().receives("p1\n1");
+  await settle();
   assert.deepEqual(world.unhandled, []);
 });
 

@@ -155,6 +155,19 @@ class ClientInBrowserTests(ServerTestCase):
         )
 
     @inlineCallbacks
+    def test_a_refusal_ends_it_and_says_why(self) -> Any:
+        """A browser's websocket does not."""
+        page = yield self.open_page()
+        for flags, code, reason in (
+            ("subscribe-user", 401, "Log in first."),
+            ("publish-broadcast", 403, "A websocket may not publish to this audience."),
+        ):
+            yield page.run(f"self.other = connect('/ws/news?{flags}'); 0")
+            yield page.until("other.status.state === 'closed'")
+            status = yield page.run("other.status")
+            self.assertEqual((status["code"], status["reason"]), (code, reason))
+
+    @inlineCallbacks
     def test_connections_that_are_cut_lose_nothing(self) -> Any:
         page = yield self.open_page()
         yield page.run("Math.random = () => 0; 0")

@@ -230,12 +230,14 @@ class RestartTests(ProxyTestCase):
 
     @inlineCallbacks
     def browse(self, *without: str) -> Any:
-        """Fire with a server, with a page open that has a bare EventSource and a ws4redis.js."""
+        """Fire with a server, with a page open that has a bare EventSource and both of our
+        clients.
+        """
         service = yield self.start()
         proxy = yield start_nginx(self, self.port, self.site_port, *without)
         start_chromium(self, f"http://127.0.0.1:{proxy}/both{FLAGS}")
         found: set[str] = set()
-        while not found >= {"live", "connected"}:
+        while not found >= {"live", "connected", "module is open"}:
             found.add((yield self.said.next())[0])
         return service
 
@@ -243,17 +245,17 @@ class RestartTests(ProxyTestCase):
     def test_a_502_ends_the_browsers_own_and_not_ours(self) -> Any:
         service = yield self.browse(*LATER)
         yield self.restart(service, True)
-        yield self.said.first("websocket", "meanwhile")
+        yield self.hear("meanwhile", "websocket", "module")
 
     @inlineCallbacks
-    def test_both_outlive_a_restart_if_the_proxy_answers_as_documented(self) -> Any:
+    def test_all_outlive_a_restart_if_the_proxy_answers_as_documented(self) -> Any:
         service = yield self.browse()
         yield self.restart(service, False)
-        yield self.hear_both("meanwhile")
+        yield self.hear("meanwhile", "message", "websocket", "module")
 
     @inlineCallbacks
-    def hear_both(self, message: str) -> Any:
-        kinds = {"message", "websocket"}
+    def hear(self, message: str, *clients: str) -> Any:
+        kinds = set(clients)
         while kinds:
             kind, data, _ = yield self.said.next()
             if kind in kinds:
@@ -261,10 +263,10 @@ class RestartTests(ProxyTestCase):
                 kinds.remove(kind)
 
     @inlineCallbacks
-    def test_both_outlive_a_server_that_drains(self) -> Any:
+    def test_all_outlive_a_server_that_drains(self) -> Any:
         service = yield self.browse(*LATER)
         yield self.drain(service)
-        yield self.hear_both("meanwhile")
+        yield self.hear("meanwhile", "message", "websocket", "module")
 
     @inlineCallbacks
     def drain(self, service: Any) -> Any:

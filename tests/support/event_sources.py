@@ -77,8 +77,9 @@ def site(said: Said) -> Resource:
     root.putChild(b"", Page(FOLDER / "page.html", "text/html"))
     root.putChild(b"both", Page(FOLDER / "both.html", "text/html"))
     root.putChild(b"hear.js", Page(FOLDER / "hear.js", "text/javascript"))
-    client = ROOT / "ws4redis_tx" / "static" / "js" / "ws4redis.js"
-    root.putChild(b"ws4redis.js", Page(client, "text/javascript"))
+    clients = ROOT / "ws4redis_tx" / "static" / "js"
+    for name in ("ws4redis.js", "ws4redis.mjs"):
+        root.putChild(name.encode(), Page(clients / name, "text/javascript"))
     return root
 
 

@@ -1,5 +1,6 @@
 import { connect } from "/ws4redis.mjs";
 
+self.connect = connect;
 self.messages = [];
 self.statuses = [];
 self.shown = []; // for each time that the page was shown, whether it was kept for "back"

@@ -53,6 +53,10 @@ const sent: boolean = plain.send("hello") && plain.send(new Uint8Array(3));
 connect(new URL("wss://example.com/ws/news?subscribe-broadcast")).reconnect();
 const unknown = connect("/ws/news", { json: true });
 unknown.on("message", (data: unknown) => console.log(data));
+const either: Options = { json: location.hash === "#json" };
+const vague: Feed<unknown> = connect("/ws/news", either);
+const texts: Feed<string> = connect<string>("/ws/news", { since: null });
+texts.on("message", (data) => console.log(data.length, vague.status.state));
 
 void follow();
 console.log(sent);
@@ -76,6 +80,8 @@ feed.on("message", "show");
 feed.send({ id: 1 });
 // @ts-expect-error: without json a message is a string or an ArrayBuffer
 plain.on("message", (order: Order) => console.log(order));
+// @ts-expect-error: without json it is no number
+connect<number>("/ws/news");
 // @ts-expect-error: unknown is not an order
 unknown.on("message", (order: Order) => console.log(order));
 // @ts-expect-error: the status is read-only

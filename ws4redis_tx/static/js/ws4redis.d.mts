@@ -99,7 +99,8 @@ export function connect<T = unknown>(
   source: Address | AskForAddress,
   options: Options & { json: true },
 ): Feed<T>;
-export function connect<T = string | ArrayBuffer>(
+export function connect<T extends string | ArrayBuffer = string | ArrayBuffer>(
   source: Address | AskForAddress,
-  options?: Options,
+  options?: Options & { json?: false | undefined },
 ): Feed<T>;
+export function connect(source: Address | AskForAddress, options: Options): Feed<unknown>;

@@ -84,18 +84,18 @@ export function connect(source, options = {}) {
   function on(event, handler) {
     check(["message", "status"], event);
     check(["function"], typeof handler);
-    const call = (...values) => handler(...values);
+    const call = (value, about) => handler(value, about);
     handlers[event].add(call);
     return () => {
       handlers[event].delete(call);
     };
   }
 
-  function tell(event, ...values) {
+  function tell(event, value, about) {
     for (const call of [...handlers[event]]) {
       if (handlers[event].has(call)) {
         // An error becomes an unhandled rejection, and the other handlers are called all the same.
-        new Promise(() => call(...values));
+        new Promise(() => call(value, about));
       }
     }
   }
@@ -323,7 +323,8 @@ export function connect(source, options = {}) {
       }
     }
     const { status: code } = answer;
-    const reason = answer.ok ? "ended" : rest[0] === "<" ? `HTTP ${code}` : rest.trim();
+    // Of a page in HTML, the status says enough.
+    const reason = answer.ok ? "ended" : rest[0] === "<" ? "" : rest.trim();
     if (code === 401 || code === 403) {
       stop(reason, code);
     } else if (code === 400 && publishes) {
@@ -391,7 +392,9 @@ export function connect(source, options = {}) {
       }
     } else if (
       Date.now() > due ||
-      (type === "online" ? status.state !== "open" : !globalThis.document?.hidden && (away || status.state === "waiting"))
+      (type === "online"
+        ? status.state !== "open"
+        : !globalThis.document?.hidden && (away || status.state === "waiting"))
     ) {
       away = false;
       failures = 0;
