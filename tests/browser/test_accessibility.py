@@ -16,7 +16,7 @@ PAGE = """<!doctype html><html lang="en"><meta name="color-scheme" content="ligh
 <style>
   input::placeholder { color: #999; }
   .faint { color: #222; }
-  .wide { width: 500px; }
+  .wide { width: 500px; height: 9px; }
   button:disabled { opacity: 0.4; color: black; background: white; }
   .through { opacity: 0.3; }
 </style>

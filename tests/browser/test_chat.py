@@ -9,6 +9,7 @@ from twisted.internet.defer import gatherResults, inlineCallbacks
 from tests.support.browsers import start_browser
 from tests.support.chat_site import LIVE, STATUS, ChatTestCase
 from tests.support.firefox import start_firefox
+from tests.support.sizes import FULL
 
 CODE = "closed_with"
 
@@ -85,6 +86,7 @@ class RoomsInChromiumTests(Conversation, ChatTestCase):
 
 
 class RoomsInFirefoxTests(Conversation, ChatTestCase):
+    skip = None if FULL else "make test-all runs it"
     path = "/rooms/"
     revoked = 3503  # Centrifuge's
     start_browser = start_firefox

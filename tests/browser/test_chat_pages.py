@@ -128,7 +128,7 @@ class PagesTests(ChatTestCase):
             yield page.until("document.querySelector('.unread:not([hidden])')")
         yield pages[1].type("#id_message", "And the")
         yield pages[0].until("document.querySelector('[data-typing-line]').textContent")
-        yield keep_together(self.browser, "chat", pages, 620, 640)
+        yield keep_together(self.browser, "chat", pages, 680, 640)
 
     @inlineCallbacks
     def test_pages_of_a_guest_and_of_a_user_without_groups(self) -> Any:

@@ -17,6 +17,7 @@ from tests.support.firefox import start_firefox
 from tests.support.npm import node_modules
 from tests.support.programs import Program
 from tests.support.screenshots import keep
+from tests.support.sizes import FULL
 
 EXAMPLE = ROOT / "examples" / "notifications"
 LIVE = "document.querySelector('[data-status]').dataset.status === 'live'"
@@ -160,4 +161,5 @@ class ChromiumTests(Exports, NotificationsTestCase):
 
 
 class FirefoxTests(Exports, NotificationsTestCase):
+    skip = None if FULL else "make test-all runs it"
     start_browser = start_firefox

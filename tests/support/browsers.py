@@ -13,7 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.trial.unittest import SkipTest, TestCase
 
-from tests.support import TIMEOUT
+from tests.support import PATIENCE
 from tests.support.clients import open_websocket
 from tests.support.programs import Program
 from tests.support.tabs import WATCHED_SOCKETS as WATCHED_SOCKETS
@@ -120,7 +120,7 @@ class HeldRequest:
 
     def wait(self) -> Deferred[None]:
         """Fire when the page has asked."""
-        return self._asked.addTimeout(TIMEOUT, reactor)
+        return self._asked.addTimeout(PATIENCE, reactor)
 
     @inlineCallbacks
     def let_go(self) -> Any:
@@ -189,7 +189,7 @@ class Browser:
             command["sessionId"] = session
         answer = self._answers[self._number] = Deferred()
         self._client.sendMessage(json.dumps(command).encode())
-        return answer.addTimeout(TIMEOUT, reactor)
+        return answer.addTimeout(PATIENCE, reactor)
 
     def on_event(
         self, method: str, session: str, listener: Callable[[Mapping[str, Any]], object]

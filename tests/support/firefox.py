@@ -18,7 +18,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.trial.unittest import SkipTest, TestCase
 
-from tests.support import TIMEOUT
+from tests.support import PATIENCE
 from tests.support.clients import open_websocket
 from tests.support.programs import Program
 from tests.support.tabs import BrowserError, Page
@@ -148,7 +148,7 @@ class Firefox:
         command = {"id": self._number, "method": method, "params": parameters}
         answer = self._answers[self._number] = Deferred()
         self._client.sendMessage(json.dumps(command).encode())
-        return answer.addTimeout(TIMEOUT, reactor)
+        return answer.addTimeout(PATIENCE, reactor)
 
     def _take(self, payload: bytes, binary: bool) -> None:
         message = json.loads(payload)

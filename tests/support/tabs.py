@@ -10,7 +10,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 
-from tests.support import TIMEOUT
+from tests.support import PATIENCE
 
 WATCHED_SOCKETS = """
     const Plain = self.WebSocket;
@@ -74,7 +74,7 @@ class Page:
                 holds ? done(true) : setTimeout(look, 20);
             }})();
         }})"""
-        end = reactor.seconds() + TIMEOUT  # type: ignore[attr-defined]
+        end = reactor.seconds() + PATIENCE  # type: ignore[attr-defined]
         while reactor.seconds() < end:  # type: ignore[attr-defined]
             try:
                 if (yield self.run(wait)):
