@@ -315,8 +315,8 @@ class DatabaseTests(ContentsTests):
 
     def test_an_unknown_database_is_named_with_those_that_are_known(self) -> None:
         for call in self.calls():
-            error = self.assertRaises(ValueError, call, on_commit=True, using="othre")
-            for word in ("using='othre'", "DATABASES", "'default'", "'other'"):
+            error = self.assertRaises(ValueError, call, on_commit=True, using="others")
+            for word in ("using='others'", "DATABASES", "'default'", "'other'"):
                 self.assertIn(word, str(error))
 
     def test_a_database_without_on_commit_is_a_mistake(self) -> None:
