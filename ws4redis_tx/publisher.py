@@ -48,7 +48,8 @@ checks.register(check_settings)
 class RedisPublisher(MadeMessages):
     """Publishes on one facility to an audience.
 
-    :param request: the request whose user, session and groups ``SELF`` stands for.
+    :param request: the request whose user, session and groups ``SELF`` stands for, and which
+        templates get.
     :param facility: the topic; the part of the websocket's URL after ``WEBSOCKET_URL``. A whole
         number or a UUID counts as its text.
     :param broadcast: publish to everybody who listens to the facility.

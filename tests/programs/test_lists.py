@@ -70,7 +70,6 @@ class StoryTests(SynchronousTestCase):
         """Check that no page of the recipe is wrong, and that each mistake makes some wrong."""
         views = 600 if FULL else 100
         found = self.tell(site, views, SEED, "recipe", *MISTAKES)
-        print(f"wrong of {views} pages: {found}")
         self.assertEqual(found["recipe"], {"wrong": 0, "gaps": 0})
         for mistake in MISTAKES:
             self.assertGreater(found[mistake]["wrong"], 0, mistake)

@@ -1,3 +1,3 @@
-"""The site of ``docs/security.md``, with the object permissions of django-guardian, and its tests."""
+"""The site of ``docs/security.md``, with django-guardian's permissions, and its own tests."""
 
 urlpatterns: list[object] = []
