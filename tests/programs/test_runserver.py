@@ -13,9 +13,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import gatherResults, inlineCallbacks
 
 from tests.support import PATIENCE, TIMEOUT
-from tests.support.clients import exchange, open_websocket
+from tests.support.clients import exchange
 from tests.support.development import READY, RunserverTestCase, get, is_alive
-from tests.support.events import open_events
 from tests.support.pages import DOCS, blocks_of
 from tests.support.programs import Program, children, until
 from tests.support.wires import status_of
@@ -26,8 +25,7 @@ class ServingTests(RunserverTestCase):
     def test_the_site_websockets_and_events_are_on_one_port(self) -> Any:
         program = yield self.start()
         client = yield self.websocket()
-        events = yield open_events(self.port, "/ws/f?subscribe-broadcast")
-        self.addCleanup(events.leave)
+        events = yield self.events()
         self.assertIn(b"published", (yield self.page("/publish")))
         self.assertEqual((yield client.next()), "hello")
         while (event := (yield events.next())).type != "message":
@@ -84,10 +82,7 @@ class ServingTests(RunserverTestCase):
                 continue
             program = self.run_command("runserver", *arguments)
             yield program.wait_for(re.escape(f"{READY}{url}"))
-            client = yield open_websocket(
-                f"ws://localhost:{self.port}/ws/f?subscribe-broadcast",
-                address="::1" if "::1" in url else "127.0.0.1",
-            )
+            client = yield self.websocket(address="::1" if "::1" in url else "127.0.0.1")
             yield self.end_by_ctrl_c(program)
             self.assertEqual((yield client.closed), 1012)
 
