@@ -13,11 +13,11 @@ from twisted.internet import reactor
 from twisted.internet.defer import gatherResults, inlineCallbacks
 
 from tests.support import PATIENCE, TIMEOUT
-from tests.support.clients import exchange
+from tests.support.clients import exchange, open_wire
 from tests.support.development import READY, RunserverTestCase, get, is_alive
 from tests.support.pages import DOCS, blocks_of
 from tests.support.programs import Program, children, until
-from tests.support.wires import status_of
+from tests.support.wires import handshake_bytes, status_of
 
 
 class ServingTests(RunserverTestCase):
@@ -119,9 +119,17 @@ class EditingTests(RunserverTestCase):
             while not (asked and b"second view" in asked[-1]):
                 asked.append((yield self.page("/view")))
 
-        both = gatherResults([ask(), self.save(program, "views.py", "first view", "second view")])
-        yield both.addTimeout(PATIENCE, reactor)
-        self.assertEqual((yield client.closed), 1012)
+        @inlineCallbacks
+        def come_back() -> Any:
+            self.assertEqual((yield client.closed), 1012)
+            # At once, and no 503. Autobahn's client would wait for 5 s only.
+            wire = yield open_wire(self.port, handshake_bytes("/ws/f?subscribe-broadcast"))
+            wire.transport.abortConnection()
+            yield wire.ended
+
+        saved = self.save(program, "views.py", "first view", "second view")
+        everything = gatherResults([come_back(), ask(), saved])
+        yield everything.addTimeout(PATIENCE, reactor)
         self.assertIn(b"first view", asked[0])
         again = yield self.websocket()
         yield self.page("/publish")
