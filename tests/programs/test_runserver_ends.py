@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 from functools import partial
 from typing import Any
 
@@ -14,7 +13,7 @@ from twisted.internet.defer import inlineCallbacks
 
 from tests.support import PATIENCE
 from tests.support.development import READY, RunserverTestCase, is_alive
-from tests.support.programs import OWN_GROUP, TWISTD, Program, children, twistd, until
+from tests.support.programs import TWISTD, Program, children, until
 from ws4redis_tx.twistd.embedded_redis import free_port
 
 
@@ -140,14 +139,18 @@ class EmbeddedTests(RunserverTestCase):
             r"runserver .* and twistd ws4redis start it",
         )
 
+    def twistd(self, *options: str) -> Program:
+        """Run it in a process group of its own, so that a test can end its successor."""
+        listen = "--listen=tcp:0:interface=127.0.0.1"
+        return self.run_program(
+            TWISTD, "-n", "--pidfile=", "ws4redis", listen, f"--redis={self.redis}", *options
+        )
+
     @inlineCallbacks
     def test_twistd_starts_it_unless_one_listens(self) -> Any:
-        listen = "--listen=tcp:0:interface=127.0.0.1"
-        program = twistd(listen, f"--redis={self.redis}")
-        self.addCleanup(program.end)
+        program = self.twistd()
         yield program.wait_for(f"Ready: .*Redis at {self.redis}")
-        other = twistd(listen, f"--redis={self.redis}", "--workers=2")
-        self.addCleanup(other.end)
+        other = self.twistd("--workers=2")
         yield other.wait_for(f"Ready: .*Redis at {self.redis}")
         yield other.signal_and_wait("TERM")
         socket.create_connection(("localhost", self.redis_port)).close()
@@ -157,10 +160,7 @@ class EmbeddedTests(RunserverTestCase):
 
     @inlineCallbacks
     def test_a_successor_of_twistd_inherits_it(self) -> Any:
-        listen = "--listen=tcp:0:interface=127.0.0.1"
-        command = (TWISTD, "-n", "--pidfile=", "ws4redis", listen, f"--redis={self.redis}")
-        program = Program(sys.executable, "-c", OWN_GROUP, *command)
-        self.addCleanup(self.end, program)
+        program = self.twistd()
         yield program.wait_for("Ready: ")
         (watch,) = children(program.pid)[:1]
         program.printed, program_group = "", program.pid
@@ -174,10 +174,7 @@ class EmbeddedTests(RunserverTestCase):
 
     @inlineCallbacks
     def test_workers_use_the_redis_of_their_parent(self) -> Any:
-        program = twistd(
-            "--listen=tcp:0:interface=127.0.0.1", f"--redis={self.redis}", "--workers=2"
-        )
-        self.addCleanup(program.end)
+        program = self.twistd("--workers=2")
         yield program.wait_for("Ready: .*2 workers")
         yield program.signal_and_wait("TERM")
         self.assertNotIn("did not start", program.printed)

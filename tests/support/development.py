@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -62,11 +63,14 @@ class RunserverTestCase(TestCase):
 
     def run_command(self, *arguments: str, **environment: str) -> Program:
         """Run ``manage.py`` in a process group of its own, as a shell does."""
-        program = Program(
-            *(sys.executable, "-c", OWN_GROUP, sys.executable, "manage.py", *arguments),
-            folder=self.project,
+        return self.run_program(
+            *(sys.executable, "manage.py", *arguments),
             **{"REDIS": self.redis, "PYTHONDONTWRITEBYTECODE": "1", **environment},
         )
+
+    def run_program(self, *command: str, **environment: str) -> Program:
+        own_group = (sys.executable, "-c", OWN_GROUP)
+        program = Program(*own_group, *command, folder=self.project, **environment)
         program.patience = PATIENCE
         self.addCleanup(self.end, program)
         return program
@@ -74,7 +78,8 @@ class RunserverTestCase(TestCase):
     def end(self, program: Program) -> Any:
         if not program.exited.called:
             for pid in (program.pid, *children(program.pid)):
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it may end with another one
+                    os.kill(pid, signal.SIGKILL)
         return program.ended
 
     @inlineCallbacks
@@ -92,13 +97,31 @@ class RunserverTestCase(TestCase):
         self.assertEqual(status_of(answer), 200, answer)
         return answer
 
-    def websocket(self) -> Any:
-        return open_websocket(f"ws://127.0.0.1:{self.port}/ws/f?subscribe-broadcast")
+    @inlineCallbacks
+    def websocket(self, address: str = "127.0.0.1") -> Any:
+        url = f"ws://localhost:{self.port}/ws/f?subscribe-broadcast"
+        client = yield open_websocket(url, address=address)
+        self.leave_at_end(client, client.closed)
+        return client
+
+    @inlineCallbacks
+    def events(self) -> Any:
+        source = yield open_events(self.port, "/ws/f?subscribe-broadcast")
+        self.leave_at_end(source, source.closed)
+        return source
+
+    def leave_at_end(self, client: Any, gone: Deferred[Any]) -> None:
+        def leave() -> Deferred[Any]:
+            client.transport.abortConnection()
+            return gone
+
+        self.addCleanup(leave)
 
     @inlineCallbacks
     def stream(self, path: str, begins: bool = True) -> Any:
         endpoint = HostnameEndpoint(reactor, "127.0.0.1", self.port)
         stream = yield connectProtocol(endpoint, Stream())
+        self.leave_at_end(stream, stream.ended)
         stream.transport.write(get(path))
         if begins:
             yield stream.begun.addTimeout(TIMEOUT, reactor)
@@ -113,7 +136,7 @@ class RunserverTestCase(TestCase):
         found = yield gatherResults([self.stream(path) for path in paths])
         # WSGI collects all of an asynchronous response before it sends any.
         found.append((yield self.stream("/asynchronous", begins=False)))
-        found.append((yield open_events(self.port, "/ws/f?subscribe-broadcast")))
+        found.append((yield self.events()))
         return found, (yield self.websocket())
 
     @inlineCallbacks

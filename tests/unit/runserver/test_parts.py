@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import socket
+import tempfile
 import threading
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -108,6 +111,25 @@ class SignalTests(TestCase):
                 handled.assert_not_called()
 
         return deferToThread(elsewhere)
+
+
+class NextCommandTests(SynchronousTestCase):
+    def test_the_command_of_daphne_which_would_start_daphne_is_skipped(self) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="ws4redis-tx-"))
+        self.addCleanup(shutil.rmtree, folder)
+        (folder / "management" / "commands").mkdir(parents=True)
+        (folder / "management" / "commands" / "runserver.py").touch()
+        names = ("ws4redis_tx.runserver", "daphne", "another", "django.contrib.staticfiles")
+        configs = [mock.Mock(path=str(folder)) for _ in names]
+        for config, name in zip(configs, names, strict=True):
+            config.name = name
+        with (
+            mock.patch.object(runserver.apps, "get_app_configs", return_value=configs),
+            mock.patch.object(runserver, "import_module") as imported,
+        ):
+            found = runserver.next_command()
+        imported.assert_called_once_with("another.management.commands.runserver")
+        self.assertIs(found, imported.return_value.Command)
 
 
 class LogTests(SynchronousTestCase):
