@@ -89,6 +89,9 @@ class ClientInBrowserTests(ServerTestCase):
             yield self.publish()
             yield self.assert_all_came(page)
         self.assertEqual((yield page.run("shown")), [False] + [True] * 5)
+        # Nothing had to fail first.
+        states = yield page.run("statuses.map(({state}) => state)")
+        self.assertEqual(states[-10:], ["connecting", "open"] * 5)
 
     @inlineCallbacks
     def test_back_to_a_page_that_the_browser_kept_resumes_what_it_missed(self) -> Any:
