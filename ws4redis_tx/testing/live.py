@@ -273,6 +273,7 @@ def serving(redis_url: str) -> Iterator[LiveSite]:
     try:
         case.setUpClass()
         yield LiveSite(case)
+        case.server_thread.httpd.close_websockets()
     finally:
         case.doClassCleanups()
     if case.tearDown_exceptions:
