@@ -118,10 +118,14 @@ class Websocket:
         self._thread.start()
 
     def _read(self) -> None:
-        frame = self._connection.recv(1 << 16)
-        if frame[:1] == b"\x88":
-            self.code = int.from_bytes(frame[2:4], "big")
-            self._connection.sendall(client_frame(8, frame[2:4]))
+        # Short frames only: pings, which are answered, and the close.
+        while frame := self._connection.recv(2, socket.MSG_WAITALL):
+            payload = self._connection.recv(frame[1], socket.MSG_WAITALL)
+            opcode = frame[0] & 15
+            self._connection.sendall(client_frame(10 if opcode == 9 else opcode, payload))
+            if opcode == 8:
+                self.code = int.from_bytes(payload[:2], "big")
+                return
 
     def closed(self) -> int | None:
         """Wait for the close, and return its code."""
