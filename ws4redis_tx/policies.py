@@ -13,6 +13,7 @@ from typing import Any
 from ws4redis_tx.config.policy_rules import Rule
 from ws4redis_tx.core.admission import default_policy
 from ws4redis_tx.core.errors import ConfigError, Denied
+from ws4redis_tx.core.handshake import WEBSOCKET_URL
 
 __all__ = ["allow", "allow_all"]
 
@@ -33,13 +34,14 @@ def allow(route: str, test: Callable[..., bool]) -> Rule:
     publish to oneself. ``False`` is a 403.
 
     ``WS4REDIS_ALLOWED_CHANNELS`` is one rule or a list of them. The first one that matches decides.
-    Facilities that match none follow the default policy, so a list that shall close them ends with
-    ``allow("<path:rest>", lambda request, rest: False)``.
+    Facilities that match none follow the default policy. To close them, end the list with
+    ``allow("<path:rest>", lambda request, rest: False)`` and, for the facility with the empty name,
+    ``allow("", lambda request: False)``.
 
     A test that returns anything else, or raises, grants nothing. The answer is 403 for
-    ``PermissionDenied``, ``Http404`` and the ``DoesNotExist`` of a model, and else 500, and the log
-    says why. An invalid route, and a test that is async or does
-    not take the parts, is told by ``manage.py check`` and at the start.
+    ``PermissionDenied``, ``Http404`` and the ``DoesNotExist`` of a model, and 500 otherwise. The
+    log says why. ``manage.py check`` and the start of the server report an invalid route, and a
+    test that is async or does not take the parts.
     """
     return _Allow(route, test)
 
@@ -120,8 +122,12 @@ class _Allow(Rule):
 def _facility(request: Any) -> str:
     from ws4redis_tx.config import django_settings
 
+    # A server may have been given another URL than the setting's.
+    url = request.META.get(WEBSOCKET_URL) or django_settings.get("WEBSOCKET_URL")
     path: str = request.path_info
-    return path[len(django_settings.get("WEBSOCKET_URL")) :]
+    if not path.startswith(url):
+        raise ValueError(f"The path {path!r:.200} does not begin with {url!r}.")
+    return path[len(url) :]
 
 
 def _phrase(text: object) -> str:

@@ -87,14 +87,14 @@ class TableTests(SynchronousTestCase):
         self.assertEqual(unused, [])
 
     def test_no_modules_import_each_other_in_a_circle(self) -> None:
-        graph: dict[str, set[str]] = {name: set() for name in modules()}
-        for name, path in modules().items():
-            at_import = {node.lineno for node in _at_import(ast.parse(path.read_text()))}
-            graph[name] = {
-                arrow.imported
-                for arrow in arrows()
-                if arrow.importer == name and arrow.line in at_import and arrow.imported != name
-            }
+        at_import = {
+            name: {node.lineno for node in _at_import(ast.parse(path.read_text()))}
+            for name, path in modules().items()
+        }
+        graph: dict[str, set[str]] = {name: set() for name in at_import}
+        for arrow in arrows():
+            if arrow.line in at_import[arrow.importer] and arrow.imported != arrow.importer:
+                graph[arrow.importer].add(arrow.imported)
         try:
             TopologicalSorter(graph).prepare()
         except CycleError as error:

@@ -24,8 +24,9 @@ from django.db import transaction
 from django.test import override_settings
 
 from ws4redis_tx.publisher import RedisPublisher
+from ws4redis_tx.publishing import publish_signal
 from ws4redis_tx.signals import message_published
-from ws4redis_tx.threads import bridge, publish_signal
+from ws4redis_tx.threads import bridge
 
 KEY = "k" * 32
 
@@ -125,6 +126,7 @@ class WhatTests(SignalTestCase):
     def test_only_a_session_key_is_cut(self) -> None:
         for prefix, channel, shown in (
             ("", f"session:{KEY}:", "session:…:"),
+            ("p", f"p:session:{KEY}", "p:session:…"),
             ("", f"session:{KEY}:x:news", "session:…:news"),
             ("p", f"session:{KEY}:news", "session:…:news"),
             ("", "broadcast:session:a:b", "broadcast:session:a:b"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import inlineCallbacks
@@ -135,9 +136,14 @@ class DecisionTests(SynchronousTestCase):
             self.assert_denied(rules, facility, ["publish-broadcast"])
 
     def test_a_last_rule_closes_the_others(self) -> None:
-        closed = [*rules, allow("<path:rest>", lambda request, rest: False)]
+        closed = [
+            *rules,
+            allow("<path:rest>", lambda request, rest: False),
+            allow("", lambda request: False),
+        ]
         self.assertEqual(self.ask(closed, "orders/7"), BROADCAST)
-        self.assert_denied(closed, "news")
+        for facility in ("news", "orders/7/", "/", ""):
+            self.assert_denied(closed, facility)
 
     def test_true_grants_to_publish_to_oneself_and_to_nobody_else(self) -> None:
         own = ["publish-user", "publish-session"]
@@ -253,10 +259,28 @@ class ServedTests(ContractTestCase):
             ("chat/kitchen?subscribe-broadcast", 403),
         ):
             for headers in ({}, {"Accept": "text/event-stream", "Upgrade": None}):
-                if "publish" in target and headers:
-                    continue  # events have no such right at all
                 found, answer = yield self.refusal(f"/ws/{target}", **headers)
                 self.assertEqual((found, answer.count(b"allow(")), (status, 0), target)
+
+    @inlineCallbacks
+    def test_a_server_may_have_another_url_than_the_site(self) -> Any:
+        self.override(WS4REDIS_CONNECTION=str(self.redis.address), WS4REDIS_ALLOWED_CHANNELS=rules)
+        config = django_settings.server_config(self.endpoints)
+        service = yield self.start_server(replace(config, websocket_url="/push/"))
+        self.share(service.factory.broker)
+        status, _ = yield self.refusal("/push/orders/8?subscribe-broadcast")
+        self.assertEqual(status, 403)
+        self.url = f"ws://127.0.0.1:{self.port}/push/"
+        for facility in ("orders/7", "news"):
+            yield self.open(f"{facility}?subscribe-broadcast")
+
+    def test_a_path_elsewhere_is_an_error(self) -> None:
+        with override_settings(WS4REDIS_ALLOWED_CHANNELS=rules):
+            policy = django_settings.get_callable("WS4REDIS_ALLOWED_CHANNELS")
+            assert policy is not None
+            request = RequestFactory().get("/push/orders/8")
+            error = self.assertRaises(ValueError, policy, request, BROADCAST)
+        self.assertEqual(str(error), "The path '/push/orders/8' does not begin with '/ws/'.")
 
     @inlineCallbacks
     def test_a_broken_test_is_500_and_never_granted(self) -> Any:

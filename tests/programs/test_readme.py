@@ -31,7 +31,7 @@ class ReadmeTests(TestCase):
     def test_every_block_is_known_here(self) -> None:
         self.assertEqual(
             re.findall(r"^```(\w+)$", README, re.M),
-            ["console", "sh", "js", "sh", "python", "python", "python"],
+            ["console", "sh", "js", "sh", "python", "js", "python", "python"],
         )
 
     def test_the_two_commands_are_targets_of_the_makefile(self) -> None:

@@ -230,7 +230,9 @@ class TextTests(SynchronousTestCase):
                     name, _, extra = ours.rstrip("]").partition("[")
                     self.assertEqual(name, "ws4redis-tx")
                     self.assertTrue(not extra or f'"{extra}": ' in extras[1], ours)
-                    self.assertLessEqual(set(others), {"pytest", "pytest-django", "websocket-client"})
+                    self.assertLessEqual(
+                        set(others), {"pytest", "pytest-django", "websocket-client"}
+                    )
 
 
 class ChatTests(TutorialTestCase):

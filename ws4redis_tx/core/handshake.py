@@ -19,6 +19,9 @@ _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 # If one of these occurred twice, it would be unclear which one counts.
 _SINGLE_HEADERS = frozenset({"host", "origin", "sec-websocket-key", "sec-websocket-version"})
 
+WEBSOCKET_URL = "ws4redis.websocket_url"
+"""The key in a request's ``META`` of the URL path at which its server serves websockets."""
+
 _EXPLANATION = (
     "This URL serves websockets, but the request does not ask to upgrade to a websocket. Open "
     "it with `new WebSocket('ws://…')` or another websocket client."

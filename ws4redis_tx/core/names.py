@@ -114,7 +114,8 @@ def without_session_key(prefix: str, channel: str) -> str:
     _, inner = split_tenant(prefix, channel)
     word, _, rest = inner.partition(":")
     if word == "session":
-        return f"{channel.removesuffix(inner)}session:…:{rest.rpartition(':')[2]}"
+        _, colon, facility = rest.rpartition(":")
+        return f"{channel.removesuffix(inner)}session:…{colon}{facility if colon else ''}"
     if word in AUDIENCES or "session:" not in inner:
         return channel
     # A subscriber's or publisher's own name: nobody knows where the key in it ends.

@@ -33,7 +33,7 @@ from django.utils.crypto import constant_time_compare
 from ws4redis_tx.config import django_settings
 from ws4redis_tx.core.admission import Admission, Identity
 from ws4redis_tx.core.errors import Denied
-from ws4redis_tx.core.handshake import Handshake
+from ws4redis_tx.core.handshake import WEBSOCKET_URL, Handshake
 from ws4redis_tx.core.tokens import TokenInvalid, Tokens, identity_of_claims, issued_of_claims
 from ws4redis_tx.django import memberof
 from ws4redis_tx.django.session_stores import session_store
@@ -246,6 +246,7 @@ def make_request(handshake: Handshake) -> WSGIRequest:
         "REMOTE_ADDR": handshake.peer,
         "wsgi.url_scheme": "https" if handshake.secure else "http",
         "wsgi.input": io.BytesIO(),
+        WEBSOCKET_URL: handshake.websocket_url,
     }
     for name, value in headers.items():
         # A name with "_" would shadow the same name with "-".
