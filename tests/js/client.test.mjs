@@ -869,13 +869,56 @@ test("heartbeat_msg without the server's setting says so once, and leaves the co
   assert.equal(status().state, "open");
 });
 
-test("heartbeat_msg and marks: nothing is said, and nothing sent", async () => {
+test("heartbeat_msg and marks in the place of heartbeats: nothing is said, and nothing sent", async () => {
   await started({ heartbeat_msg: "--beat--" });
-  for (let times = 0; times < 5; times += 1) {
-    await tick(25_000);
+  for (let times = 0; times < 20; times += 1) {
+    await tick(5000);
     last().receives("p1");
   }
   assert.deepEqual([world.warnings, last().sent, data()], [[], [], []]);
+});
+
+test("heartbeat_msg and marks that are rarer than heartbeats: it says so once", async () => {
+  await started({ heartbeat_msg: "--beat--" });
+  await tick(20_000);
+  last().receives("p1");
+  assert.deepEqual(world.warnings, []);
+  await tick(20_000);
+  last().receives("p1");
+  assert.match(world.warnings[0], /heartbeat_msg.*WS4REDIS_HEARTBEAT/);
+  for (let times = 0; times < 5; times += 1) {
+    await tick(20_000);
+    last().receives("p1");
+  }
+  last().ends();
+  await tick(1000);
+  last().resumes();
+  for (let times = 0; times < 5; times += 1) {
+    await tick(20_000);
+    last().receives("p1");
+  }
+  assert.equal(world.warnings.length, 1);
+  assert.equal(status().state, "open");
+});
+
+test("heartbeat_msg: what a stalled network holds back comes together, and nothing is said", async () => {
+  await started({ heartbeat_msg: "--beat--" });
+  for (let times = 0; times < 5; times += 1) {
+    await tick(20_000);
+    for (const mark of ["p1", "p1", "p1", "p1"]) {
+      last().receives(mark);
+    }
+  }
+  assert.deepEqual(world.warnings, []);
+});
+
+test("without heartbeat_msg, rare marks are right", async () => {
+  await started();
+  for (let times = 0; times < 5; times += 1) {
+    await tick(20_000);
+    last().receives("p1");
+  }
+  assert.deepEqual(world.warnings, []);
 });
 
 // Server-sent events
@@ -948,6 +991,23 @@ test("over events, a gap is told in the status, once", async () => {
   assert.deepEqual(open(), [["user"]]);
   await asked().sends('event: gap\ndata: {"position": "p5", "recovered": false, "gap": ["group"]}\nid: p5\n\n');
   assert.deepEqual(open(), [["user"], ["group"]]);
+});
+
+test("over events, a gap is told though the stream ends between its two events", async () => {
+  const storage = new Memory();
+  await start_events(url, { since: "page", storage });
+  const [opening, gap] = asked().opening("p1", false, ["user"]).split(/(?<=\n\n)/);
+  await asked().answers(200, opening, null);
+  const gaps = () => world.statuses.flatMap(({ gap }) => gap ?? []);
+  const told = gaps().length;
+  await tick(status().retryIn);
+  if (!told) {
+    assert.match(last().url, /since=page$/);
+    assert.equal(storage.getItem(`ws4redis:${url}`), null);
+    last().resumes("p2", false, ["user"]);
+  }
+  assert.deepEqual(gaps(), ["user"]);
+  assert.match(gap, /^event: gap/);
 });
 
 test("when events end, a websocket is tried first, and one failure leads back to them", async () => {
@@ -1216,6 +1276,20 @@ test("fault 22: pagehide forgets the connection at once, pageshow resumes it, fi
   }
   assert.deepEqual(data(), ["1", "2", "3", "4", "5"]);
   assert.equal(status().state, "open");
+});
+
+test("fault 22: a page that is being left opens nothing when it is hidden, however long it was open", async () => {
+  await started();
+  await tick(30_000);
+  const clock = Date.now;
+  Date.now = () => clock() + MINUTE; // the machine slept
+  await happens("pagehide");
+  await show(true);
+  await tick(MINUTE);
+  Date.now = clock;
+  assert.equal(world.sockets.length, 1);
+  await show(false);
+  assert.equal(world.sockets.length, 2);
 });
 
 test("fault 22: the same while it is connecting, waiting, or listening to events", async () => {

@@ -21,7 +21,7 @@ const BACKOFF_CAP = 30000;
 const STABLE_AFTER = 5000;
 const DEADLINE = 15000; // for an attempt
 const SILENCE = 35000; // a server that knows positions sends something at least every 25 s
-const HEARTBEAT_SILENCE = 15000; // others do every 5 s, if they have a heartbeat
+const HEARTBEAT_SILENCE = 15000; // every 5 s, if it has a heartbeat, as others then do
 const NEVER = 2e9;
 
 const LOOP_BOUND = 1000; // messages
@@ -72,11 +72,10 @@ export function connect(source, options = {}) {
   let position = options.since;
   let storage_key;
   let link = null; // the connection, or the attempt at one; another object for each
-  let opened = 0; // when it did
+  let opened; // when it did
   let failures = 0; // attempts since a connection that lasted
   let http_works = false; // it did when the last websocket did not open
-  let heartbeat_heard = false;
-  let heartbeat_told = false; // its absence was
+  let heartbeat; // true: one was heard; false: the console says that none comes
   let away = false; // the browser keeps the page for "back"
   let timer;
   let due; // when the timer should run, by the wall clock
@@ -117,10 +116,10 @@ export function connect(source, options = {}) {
     clearTimeout(timer);
     link = null; // first: Node tells of an error at once
     left?.drop?.();
-    if (opened && Date.now() - opened > STABLE_AFTER) {
+    if (Date.now() - opened > STABLE_AFTER) {
       failures = 0;
     }
-    opened = 0;
+    opened = due = undefined; // no event of the page revives what was left
   }
 
   function ended(reason, code = 1006) {
@@ -205,17 +204,24 @@ export function connect(source, options = {}) {
     });
     const socket = new WebSocket(url, offered);
     let resumes = false;
+    let rare = false; // nothing had come for long before the last frame
     const unless_left = (handler) => (event) => link === mine && handler(event);
     mine.drop = () => socket.close();
     mine.send = (data) => socket.readyState === 1 && !socket.send(data);
     socket.binaryType = "arraybuffer";
 
-    function silent() {
-      if (resumes || heartbeat_heard) {
-        mine.lost("silence");
-      } else if (!heartbeat_told) {
-        heartbeat_told = true;
+    function miss_heartbeat() {
+      if (heartbeat === undefined) {
+        heartbeat = false;
         console.warn("ws4redis: no heartbeat_msg. Set WS4REDIS_HEARTBEAT");
+      }
+    }
+
+    function silent() {
+      if (resumes || heartbeat) {
+        mine.lost("silence");
+      } else {
+        miss_heartbeat();
       }
     }
 
@@ -231,11 +237,17 @@ export function connect(source, options = {}) {
       }
     });
     socket.onmessage = unless_left(({ data }) => {
+      const was_rare = rare;
+      rare = due - Date.now() < SILENCE - HEARTBEAT_SILENCE;
       alive();
       http_works = false;
       if (heartbeat_msg && data === heartbeat_msg) {
-        heartbeat_heard = true;
+        heartbeat = true;
       } else if (resumes) {
+        // Marks take the place of heartbeats. Once may be the network: it delivers the rest at once.
+        if (heartbeat_msg && rare && was_rare) {
+          miss_heartbeat();
+        }
         take_frame(data);
       } else {
         position = null; // this server knows none, and the next one must not go back to it
@@ -269,15 +281,19 @@ export function connect(source, options = {}) {
           return;
         }
       }
+      if (type === "open" || type === "gap") {
+        const told = JSON.parse(data);
+        // An event "gap" repeats the gap of "open". The position waits for it, too: the stream may end
+        // in between.
+        if (type === "gap" || !told.gap[0]) {
+          open_at(told);
+        }
+        return;
+      }
       if (fields.id) {
         keep(fields.id[0]);
       }
-      if (type === "open" || type === "gap") {
-        const told = JSON.parse(data);
-        if (type === "gap" || !told.gap[0]) {
-          open_at(told); // an event "gap" follows "open", if there is one
-        }
-      } else if (type === "live") {
+      if (type === "live") {
         replayed = false;
       } else if (type === "binary") {
         deliver(decode(data), replayed);
