@@ -103,7 +103,9 @@ class StreamPositionTestCase(ContractTestCase):
         yield self.say('"after"', **headers)
         self.assertTrue(answer["recovered"], name)
         # The position is a little earlier than the request: by the time that Redis took to answer.
-        heard = [each["data"] for each in answer["publications"] if each["data"] != "before"]
+        heard = [each["data"] for each in answer["publications"]]
+        while "before" in heard:
+            del heard[: heard.index("before") + 1]
         self.assertEqual(heard, ["between"], name)
         self.assertEqual((yield client.data()), "after", name)
 
