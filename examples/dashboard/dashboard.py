@@ -14,7 +14,6 @@ the rate, ``WS4REDIS_CONNECTION`` names the Redis server.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import os
 import random
@@ -22,7 +21,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +91,16 @@ def publish_for_ever() -> None:
     publisher = RedisPublisher(facility=FACILITY, broadcast=True)
     for reading in readings():
         with suppress(BrokerUnavailable):  # the next reading follows
-            publisher.publish_message(json.dumps(reading))
+            publisher.publish_json(reading)
         time.sleep(1 / RATE)
 
 
-@cache
+_first = threading.Lock()  # taken by the first visitor, and never released
+
+
 def start_measuring() -> None:
     """Once in a process. Yours is a program of its own, and publishes in the same way."""
-    if RATE > 0:
+    if RATE > 0 and _first.acquire(blocking=False):
         threading.Thread(target=publish_for_ever, daemon=True).start()
 
 

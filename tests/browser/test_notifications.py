@@ -38,6 +38,20 @@ john.notifications.create(text="Orders of this year is ready.", read=True)
 john.notifications.create(text="All customers is ready.")
 """
 
+ONE_STEP = """
+from exports.prepare import prepare
+
+prepare()
+from exports.models import Export
+from exports.tasks import tell
+
+export = Export.objects.get(title="Stock by warehouse")
+export.percent += 5
+export.save()
+tell(export.user)
+print("told")
+"""
+
 
 class NotificationsTestCase(ExampleTestCase):
     """Two servers with one database. The page is of the first, and tasks run in the second."""
@@ -64,7 +78,13 @@ class NotificationsTestCase(ExampleTestCase):
 
     def python(self, *arguments: str) -> Program:
         path = f"{EXAMPLE}:{ROOT}"
-        return Program(sys.executable, *arguments, PYTHONPATH=path, **self.variables)
+        redis = str(self.redis.address)
+        return Program(
+            *(sys.executable, *arguments),
+            PYTHONPATH=path,
+            WS4REDIS_CONNECTION=redis,
+            **self.variables,
+        )
 
     def run_site(self, port: int = 0) -> Program:
         return self.serve(port, **self.variables)
@@ -96,14 +116,25 @@ class Exports:
         yield self.start(john, "All customers")
         for page in (john, second):
             yield page.until(f"{READY} === 1 && {UNREAD} === '1'")
-            self.assertEqual((yield page.run("seen")), [*range(0, 100, 5), 100])
+            seen = yield page.run("seen")
+            self.assertEqual((seen, seen[-1]), (sorted(seen), 100))
             self.assertEqual((yield page.texts(".notes .new span")), ["All customers is ready."])
         self.assertEqual((yield mary.texts(".notes li")), [
             "You are told here when an export is ready."
         ])  # fmt: skip
-        yield john.click("#notifications button")
+        yield john.click("button[form=read]")
         for page in (john, second):
             yield page.until(f"{UNREAD} === '0'")
+
+    @inlineCallbacks
+    def test_a_step_of_a_task_is_shown(self) -> Any:
+        yield self.python("-c", HALF_DONE).ended
+        page = yield self.log_in()
+        yield page.until("document.querySelector('progress').value === 45")
+        step = self.python("-c", ONE_STEP)
+        yield step.ended
+        self.assertIn("told", step.printed)
+        yield page.until("document.querySelector('progress').value === 50")
 
     @inlineCallbacks
     def test_a_page_whose_server_was_killed_shows_what_happened_meanwhile(self) -> Any:

@@ -112,12 +112,40 @@ urlpatterns.append(path("htmx/", lambda request: render(
 )))
 """
 
+PRIVATE_SETTINGS = """
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+]
+LOGIN_URL = "/login/"
+"""
+PRIVATE_URLS = """
+from django.http import HttpResponse
+from orders import private
+
+urlpatterns = [
+    path("", private.index),
+    path("rows/", private.rows, name="rows"),
+    path("login/", lambda request: HttpResponse("<li>Log in</li>")),
+    *urlpatterns,
+]
+"""
+LOG_IN = """
+from django.contrib.auth.models import User
+from django.test import Client
+
+client = Client()
+client.force_login(User.objects.create_user("john"))
+print(client.cookies["sessionid"].value)
+"""
+
 
 class BrowserTestCase(TestCase):
     """The site on one port, its page in a browser, and three orders."""
 
     timeout = 120
-    path = ""
+    more_settings = ""
+    more_urls = MORE_URLS
     static: tuple[tuple[str, str], ...] = ()
 
     @inlineCallbacks
@@ -127,7 +155,8 @@ class BrowserTestCase(TestCase):
         self.addCleanup(redis.stop)
         self.site = ListSite()
         self.addCleanup(self.site.remove)
-        self.site.write("mysite/urls.py", MORE_URLS, at_the_end=True)
+        self.site.write("mysite/settings.py", self.more_settings, at_the_end=True)
+        self.site.write("mysite/urls.py", self.more_urls, at_the_end=True)
         self.environment = self.site.environment(
             LISTS_REDIS=str(redis.address), LISTS_STATIC=json.dumps(self.static)
         )
@@ -153,6 +182,7 @@ class BrowserTestCase(TestCase):
             python, "-c", f"import django; django.setup(); {code}", **self.environment
         )
         self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
 
     def post(self, path: str) -> Any:
         def post() -> int:
@@ -242,7 +272,7 @@ class PageTests(BrowserTestCase):
         yield self.assert_rows("a", "c")
 
 
-class HtmxTests(BrowserTestCase):
+class HtmxTestCase(BrowserTestCase):
     @inlineCallbacks
     def setUp(self) -> Any:
         modules = yield deferToThread(
@@ -253,6 +283,8 @@ class HtmxTests(BrowserTestCase):
         )
         yield super().setUp()
 
+
+class HtmxTests(HtmxTestCase):
     @inlineCallbacks
     def test_it_follows_messages_and_what_came_before_it_connected(self) -> Any:
         asked = yield self.page.hold("*/ws/orders*")
@@ -272,3 +304,34 @@ class HtmxTests(BrowserTestCase):
         yield self.execute("UPDATE orders_order SET title = 'x' WHERE id = 1")
         yield self.page.run(f"{source}.dispatchEvent(new MessageEvent('gap', {{data: '{{}}'}}))")
         yield self.assert_rows("x", "b", "c")
+
+
+class PrivateTests(HtmxTestCase):
+    """The list is for users who are logged in."""
+
+    more_settings = PRIVATE_SETTINGS
+    more_urls = MORE_URLS + PRIVATE_URLS
+
+    @inlineCallbacks
+    def keeps_its_rows_after_a_logout(self, path: str) -> Any:
+        yield self.page.open(self.url)
+        self.assertEqual((yield self.page.texts("li")), ["Log in"])
+        key = yield self.run_python(LOG_IN)
+        yield self.page.set_cookies({"sessionid": key.strip()})
+        yield self.page.open(self.url + path)
+        answers = f"performance.getEntriesByName('{self.url}rows/')"
+        yield self.post("finish/2/")
+        yield self.assert_rows("a", "c")
+        before = yield self.page.run(f"{answers}.length")
+        yield self.execute("DELETE FROM django_session")
+        yield self.post("finish/1/")
+        yield self.page.until(f"{answers}.length > {before}")
+        self.assertEqual((yield self.page.run(f"{answers}.at(-1).responseStatus")), 401)
+        yield self.page.run("new Promise((done) => setTimeout(done))")
+        yield self.assert_rows("a", "c")
+
+    def test_the_script_keeps_its_rows_after_a_logout(self) -> Any:
+        return self.keeps_its_rows_after_a_logout("")
+
+    def test_htmx_keeps_its_rows_after_a_logout(self) -> Any:
+        return self.keeps_its_rows_after_a_logout("htmx/")

@@ -39,7 +39,9 @@ class CuttingProxy(Factory):
         return _Near(self)
 
     def swallow(self) -> None:
-        """Let nothing arrive any more over the connections of now, not even that they end."""
+        """Let nothing arrive any more over the connections of now. When one side ends its
+        connection, the other side does not hear of it.
+        """
         self.swallowing = True
         for each in self.open:
             if isinstance(each, _Near):
@@ -148,7 +150,7 @@ class _Near(Protocol):
     def connectionLost(self, reason: Any = connectionDone) -> None:
         self.lost = True
         self.proxy.open.discard(self)
-        if self.far is not None:
+        if self.far is not None and not self.swallowed:
             self.far.transport.abortConnection()
 
 
@@ -162,7 +164,7 @@ class _Far(Protocol):
         self.near.proxy.open.add(self)
         if self.near.proxy.narrow:
             self.transport.getHandle().setsockopt(SOL_SOCKET, SO_RCVBUF, 32_768)
-        if self.near.lost:
+        if self.near.lost and not self.near.swallowed:
             self.transport.abortConnection()
             return
         self.near.far = self

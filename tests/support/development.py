@@ -91,7 +91,7 @@ class RunserverTestCase(TestCase):
         return program
 
     @inlineCallbacks
-    def page(self, path: str, host: str = "127.0.0.1") -> Any:
+    def page(self, path: str) -> Any:
         """Fire with the response, whose status is 200."""
         answer = yield exchange(self.port, get(path))
         self.assertEqual(status_of(answer), 200, answer)

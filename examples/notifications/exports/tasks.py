@@ -1,8 +1,8 @@
 """The task, and what it tells. Here it runs in a thread, so that no other program is needed;
 in Celery, or any other queue, it would be the same function.
 
-Each message is HTML that htmx puts in the place of the element with the same id. It says how things
-are, and not what has changed: to get it twice, or late, does no harm.
+A message says only that something has changed, and the pages fetch how things are now. So it does
+no harm to get one twice, or late, or after one that was published later.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connection
-from django.template.loader import render_to_string
 
 from exports.models import Export, Notification
 from ws4redis_tx.publisher import RedisPublisher
@@ -22,22 +21,16 @@ from ws4redis_tx.publisher import RedisPublisher
 STEP = 5  # percent
 
 
-def tell(user: Any, template: str, **context: Any) -> None:
-    """Send a part of the page to all tabs of a user."""
-    html = render_to_string(f"exports/{template}", {**context, "replaces": True})
-    RedisPublisher(facility="exports", users=[user.get_username()]).publish_message(html)
+def tell(user: Any) -> None:
+    """Tell all tabs of a user to fetch what has changed, when that is committed."""
+    publisher = RedisPublisher(facility="exports", users=[user])
+    publisher.publish_message("changed", on_commit=True)
 
 
-def tell_exports(user: Any) -> None:
-    tell(user, "exports.html", exports=user.exports.all()[:8])
-
-
-def tell_notifications(user: Any) -> None:
-    tell(user, "notifications.html", **notifications_of(user))
-
-
-def notifications_of(user: Any) -> dict[str, Any]:
+def shown_to(user: Any) -> dict[str, Any]:
+    """Everything on the page that changes."""
     return {
+        "exports": user.exports.all()[:8],
         "notifications": user.notifications.all()[:5],
         "unread": user.notifications.filter(read=False).count(),
     }
@@ -49,9 +42,9 @@ def run_export(pk: int, pause: Callable[[float], None] = time.sleep) -> None:
         pause(settings.EXPORT_SECONDS * STEP / 100)
         export.percent += STEP
         export.save(update_fields=["percent"])
-        tell(export.user, "export.html", export=export)
+        tell(export.user)
     Notification.objects.create(user=export.user, text=f"{export.title} is ready.")
-    tell_notifications(export.user)
+    tell(export.user)
 
 
 def start_export(export: Export) -> None:

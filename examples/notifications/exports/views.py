@@ -19,23 +19,15 @@ KINDS = ("Orders of this year", "All customers", "Stock by warehouse")
 
 @login_required
 def index(request: HttpRequest) -> HttpResponse:
-    context = {
-        "exports": request.user.exports.all()[:8],
-        "kinds": KINDS,
-        **tasks.notifications_of(request.user),
-    }
+    context = {"kinds": KINDS, **tasks.shown_to(request.user)}
     return render(request, "exports/index.html", context)
 
 
-@login_required
 def live(request: HttpRequest) -> HttpResponse:
-    """All that changes, for a page that may have missed something."""
-    context = {
-        "exports": request.user.exports.all()[:8],
-        "replaces": True,
-        **tasks.notifications_of(request.user),
-    }
-    return render(request, "exports/live.html", context)
+    """Everything that changes. htmx puts it in the place of the elements with the same ids."""
+    if not request.user.is_authenticated:
+        return HttpResponse(status=401)  # not the login page, which htmx would take for a fragment
+    return render(request, "exports/live.html", tasks.shown_to(request.user))
 
 
 @login_required
@@ -45,7 +37,7 @@ def start(request: HttpRequest) -> HttpResponse:
     if title not in KINDS:
         return HttpResponse("There is no such export.", status=400)
     export = Export.objects.create(user=request.user, title=title)
-    tasks.tell_exports(request.user)
+    tasks.tell(request.user)
     tasks.start_export(export)
     return done(request)
 
@@ -54,7 +46,7 @@ def start(request: HttpRequest) -> HttpResponse:
 @require_POST
 def read(request: HttpRequest) -> HttpResponse:
     request.user.notifications.update(read=True)
-    tasks.tell_notifications(request.user)
+    tasks.tell(request.user)
     return done(request)
 
 
