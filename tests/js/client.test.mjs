@@ -137,7 +137,7 @@ beforeEach(() => {
   world.listeners = 0;
   globalThis.WebSocket = FakeWebSocket;
   globalThis.fetch = (url, options) => new Asked(url, options).answer;
-  globalThis.location = { href: "https://testserver/orders/" };
+  globalThis.location = new URL("https://testserver/orders/");
   globalThis.document = { hidden: false };
   globalThis.addEventListener = (type, listener, options) => {
     world.listeners += 1;
@@ -370,13 +370,13 @@ test("an answer that comes after the end opens nothing", async () => {
 test("an unknown option throws and names the known ones", () => {
   assert.throws(() => connect(url, { heartbeat: "x" }), {
     name: "TypeError",
-    message: 'ws4redis: no "heartbeat", only heartbeat_msg, json, signal, since, storage',
+    message: 'ws4redis: no "heartbeat", only heartbeat_msg,json,signal,since,storage',
   });
 });
 
 test("an unknown event and a handler that is no function throw", async () => {
   const feed = await start();
-  assert.throws(() => feed.on("mesage", () => {}), { message: 'ws4redis: no "mesage", only message, status' });
+  assert.throws(() => feed.on("mesage", () => {}), { message: 'ws4redis: no "mesage", only message,status' });
   for (const handler of [undefined, null, "show", {}]) {
     assert.throws(() => feed.on("message", handler), { name: "TypeError", message: /only function/ });
   }

@@ -101,7 +101,7 @@ class ClientInBrowserTests(ServerTestCase):
         self.assertEqual((yield page.run("feed.status.transport")), "websocket")
 
     @inlineCallbacks
-    def test_so_it_is_with_server_sent_events(self) -> Any:
+    def test_back_to_a_page_that_listens_to_events_resumes_what_it_missed(self) -> Any:
         """Fault 22."""
         page = yield self.open_page(NO_WEBSOCKETS)
         self.assertEqual((yield page.run("feed.status.transport")), "events")

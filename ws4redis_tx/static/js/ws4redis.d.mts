@@ -20,8 +20,9 @@ export interface Options {
   /** Keeps the position across page loads, for pages without `since`: `sessionStorage`. */
   storage?: Pick<Storage, "getItem" | "setItem"> | null | undefined;
   /**
-   * The server's `WS4REDIS_HEARTBEAT`, only for servers that know no positions. It is not delivered,
-   * and 15 s without it or another message end the connection.
+   * The server's `WS4REDIS_HEARTBEAT`, needed only with servers that know no positions. It is not
+   * delivered, and 15 s without it or another message end the connection. The console says once if
+   * the server seems to lack the setting.
    */
   heartbeat_msg?: string | null | undefined;
 }
@@ -93,7 +94,7 @@ export interface Feed<T> extends AsyncIterable<Message<T>> {
  * Connect, reconnect and resume. The first attempt begins when the caller's own code has run, so that
  * handlers can be set first.
  *
- * Throws `TypeError` for a URL that is none, and for options that do not exist.
+ * Throws `TypeError` for a source that is not a URL, and for options that do not exist.
  */
 export function connect<T = unknown>(
   source: Address | AskForAddress,

@@ -21,7 +21,7 @@ const BACKOFF_CAP = 30000;
 const STABLE_AFTER = 5000;
 const DEADLINE = 15000; // for an attempt
 const SILENCE = 35000; // a server that knows positions sends something at least every 25 s
-const HEARTBEAT_SILENCE = 15000; // every 5 s, if it has a heartbeat, as others then do
+const HEARTBEAT_SILENCE = 15000; // with WS4REDIS_HEARTBEAT, any server does every 5 s
 const NEVER = 2e9;
 
 const LOOP_BOUND = 1000; // messages
@@ -33,7 +33,7 @@ const LISTEN = 2; // over HTTP, without those to publish, which streams of event
 
 function check(names, name) {
   if (!names.includes(name)) {
-    throw new TypeError(`ws4redis: no "${name}", only ${names.join(", ")}`);
+    throw new TypeError(`ws4redis: no "${name}", only ${names}`);
   }
 }
 
@@ -41,7 +41,7 @@ function absolute(url) {
   if (!/^(\/|(http|ws)s?:)/i.test(url)) {
     throw new TypeError(`ws4redis: "${url}" is no URL`);
   }
-  return new URL(url, globalThis.location?.href);
+  return new URL(url, globalThis.location);
 }
 
 // A text with a carriage return comes as base64, as binary messages do.
@@ -71,19 +71,18 @@ export function connect(source, options = {}) {
   let status;
   let position = options.since;
   let storage_key;
-  let link = null; // the connection, or the attempt at one; another object for each
+  let link; // the connection, or the attempt at one; another object for each
   let opened; // when it did
   let failures = 0; // attempts since a connection that lasted
-  let http_works = false; // it did when the last websocket did not open
+  let http_works; // it did when the last websocket did not open
   let heartbeat; // true: one was heard; false: the console says that none comes
-  let away = false; // the browser keeps the page for "back"
   let timer;
   let due; // when the timer should run, by the wall clock
 
   function on(event, handler) {
     check(["message", "status"], event);
     check(["function"], typeof handler);
-    const call = (value, about) => handler(value, about);
+    const call = handler.bind(); // one of its own: the same handler may come twice
     handlers[event].add(call);
     return () => {
       handlers[event].delete(call);
@@ -113,13 +112,12 @@ export function connect(source, options = {}) {
 
   function forget() {
     const left = link;
-    clearTimeout(timer);
-    link = null; // first: Node tells of an error at once
-    left?.drop?.();
     if (Date.now() - opened > STABLE_AFTER) {
       failures = 0;
     }
-    opened = due = undefined; // no event of the page revives what was left
+    clearTimeout(timer);
+    due = opened = link = undefined; // all of them: no event of the page revives what is left here
+    left?.drop?.();
   }
 
   function ended(reason, code = 1006) {
@@ -166,26 +164,22 @@ export function connect(source, options = {}) {
   }
 
   function deliver(data, replayed) {
-    if (json) {
-      try {
-        data = JSON.parse(data);
-      } catch {
-        console.error("ws4redis: not JSON:", data);
-        return;
-      }
+    try {
+      tell("message", json ? JSON.parse(data) : data, { position, replayed });
+    } catch {
+      console.error("ws4redis: not JSON:", data); // an error of a handler does not get here
     }
-    tell("message", data, { position, replayed });
   }
 
   // A mark, a status, or a message behind its position. The position goes first: the handler may
   // throw, close the feed, or reconnect.
   function take_frame(data) {
     const text = typeof data === "string" ? data : new TextDecoder("latin1").decode(data);
-    const [head] = text.split("\n", 1);
-    if (head[0] === "{") {
-      open_at(JSON.parse(head));
+    if (text[0] === "{") {
+      open_at(JSON.parse(text));
       return;
     }
+    const [head] = text.split("\n", 1);
     const [place, flag] = head.split(",");
     keep(place);
     if (head !== text) {
@@ -194,70 +188,67 @@ export function connect(source, options = {}) {
   }
 
   function open_socket(mine, url) {
-    url.protocol = url.protocol.replace("http", "ws");
     // A server of the first edition takes the first of these, and sends messages as they are.
-    const offered = ["ws4redis", RESUME];
-    // Here a websocket shows its ticket, which then stays out of logs.
-    url.search = url.search.replace(/ticket=(ws4redis\.ticket[^&]+)/, (_, ticket) => {
-      offered.splice(1, 0, ticket);
+    const offered = ["ws4redis"];
+    // A websocket shows its ticket as the second, which then stays out of logs.
+    url.search = url.search.replace(/ticket=(ws4redis\.[^&]+)/, (_, ticket) => {
+      offered.push(ticket);
       return "";
     });
-    const socket = new WebSocket(url, offered);
-    let resumes = false;
-    let rare = false; // nothing had come for long before the last frame
-    const unless_left = (handler) => (event) => link === mine && handler(event);
-    mine.drop = () => socket.close();
-    mine.send = (data) => socket.readyState === 1 && !socket.send(data);
+    const socket = new WebSocket(url, [...offered, RESUME]);
+    let rare; // the last frame came later than it would if marks came as often as heartbeats
+    let resumes;
+    mine.drop = () => {
+      // First: Node tells of an error at once.
+      socket.onopen = socket.onmessage = socket.onclose = socket.onerror = null;
+      socket.close();
+    };
     socket.binaryType = "arraybuffer";
+    mine.send = (data) => socket.readyState === 1 && !socket.send(data);
 
     function miss_heartbeat() {
-      if (heartbeat === undefined) {
+      if (heartbeat_msg && heartbeat === undefined) {
         heartbeat = false;
         console.warn("ws4redis: no heartbeat_msg. Set WS4REDIS_HEARTBEAT");
       }
     }
 
-    function silent() {
-      if (resumes || heartbeat) {
-        mine.lost("silence");
-      } else {
-        miss_heartbeat();
-      }
-    }
-
     function alive() {
-      after(resumes ? SILENCE : heartbeat_msg ? HEARTBEAT_SILENCE : NEVER, silent);
+      after(resumes ? SILENCE : heartbeat_msg ? HEARTBEAT_SILENCE : NEVER, () => {
+        if (resumes || heartbeat) {
+          mine.lost("silence");
+        } else {
+          miss_heartbeat();
+        }
+      });
     }
 
-    socket.onopen = unless_left(() => {
+    socket.onopen = () => {
       resumes = socket.protocol === RESUME;
       alive();
       if (!resumes) {
         open(null);
       }
-    });
-    socket.onmessage = unless_left(({ data }) => {
-      const was_rare = rare;
-      rare = due - Date.now() < SILENCE - HEARTBEAT_SILENCE;
+    };
+    socket.onmessage = ({ data }) => {
+      const late = resumes && due - Date.now() < SILENCE - HEARTBEAT_SILENCE;
+      if (late && rare) {
+        miss_heartbeat(); // once may be the network, but then the rest comes at once
+      }
+      rare = late;
       alive();
       http_works = false;
       if (heartbeat_msg && data === heartbeat_msg) {
         heartbeat = true;
       } else if (resumes) {
-        // Marks take the place of heartbeats. Once may be the network: it delivers the rest at once.
-        if (heartbeat_msg && rare && was_rare) {
-          miss_heartbeat();
-        }
         take_frame(data);
       } else {
         position = null; // this server knows none, and the next one must not go back to it
         deliver(data, false);
       }
-    });
+    };
     // Node does not close what has never opened.
-    socket.onclose = socket.onerror = unless_left(({ code, reason = "" }) =>
-      mine.lost(reason, code),
-    );
+    socket.onclose = socket.onerror = ({ code, reason = "" }) => mine.lost(reason, code);
   }
 
   async function open_events(mine, url, how) {
@@ -273,19 +264,15 @@ export function connect(source, options = {}) {
         (fields[name] ||= []).push(line.slice(name.length + 2));
       }
       const data = fields.data?.join("\n");
-      const [type] = fields.event ?? [];
-      if (type === "open") {
+      const type = fields.event?.[0];
+      if (type === "gap" || type === "open") {
+        const told = JSON.parse(data);
         http_works = true;
         if (!stays) {
           ended("no websocket");
-          return;
-        }
-      }
-      if (type === "open" || type === "gap") {
-        const told = JSON.parse(data);
-        // An event "gap" repeats the gap of "open". The position waits for it, too: the stream may end
-        // in between.
-        if (type === "gap" || !told.gap[0]) {
+        } else if (!told.gap[0] || type === "gap") {
+          // An event "gap" repeats the gap of "open". The position waits for it, too: the stream may
+          // end in between.
           open_at(told);
         }
         return;
@@ -304,18 +291,17 @@ export function connect(source, options = {}) {
 
     http_works = false;
     mine.drop = () => dropping.abort();
-    url.protocol = url.protocol.replace("ws", "http");
     const listening = url.search.replace(/publish-/gi, "-");
-    const publishes = how === ASK && listening !== url.search;
+    const publishes = how === ASK && url.search !== listening;
     if (!publishes) {
       url.search = listening;
     }
-    const answer = await fetch(url, {
+    const { body, ok, status: code } = await fetch(url, {
       headers: { Accept: "text/event-stream" },
       credentials: "include",
       signal: dropping.signal,
     });
-    const reader = answer.body.getReader();
+    const reader = body.getReader();
     const decoder = new TextDecoder();
     for (;;) {
       const { done, value } = await reader.read();
@@ -326,28 +312,26 @@ export function connect(source, options = {}) {
         break;
       }
       rest += decoder.decode(value, { stream: true });
-      if (answer.ok) {
+      if (ok) {
         after(SILENCE, () => mine.lost("silence"));
         const events = rest.split("\n\n");
         rest = events.pop();
         for (const event of events) {
-          take_event(event);
-          if (link !== mine) {
-            return;
+          if (link === mine) {
+            take_event(event);
           }
         }
       }
     }
-    const { status: code } = answer;
     // Of a page in HTML, the status says enough.
-    const reason = answer.ok ? "ended" : rest[0] === "<" ? "" : rest.trim();
+    const reason = ok ? "ended" : rest[0] === "<" ? "" : rest.trim();
     if (code === 401 || code === 403) {
       stop(reason, code);
     } else if (code === 400 && publishes) {
       http_works = stays;
       attempt(LISTEN); // the rights are there, so listen at least
     } else {
-      ended(reason, answer.ok ? 1006 : code);
+      ended(reason, ok ? 1006 : code);
     }
   }
 
@@ -378,21 +362,21 @@ export function connect(source, options = {}) {
         return;
       }
       if (given === null) {
-        close();
-        return;
+        return close();
       }
       url = absolute(given);
       if (!storage_key) {
         storage_key = "ws4redis:" + url.href.replace(/[?&](since|ticket)=[^&]*/g, "");
         position ||= stored("getItem");
       }
+      url.protocol = url.protocol.replace(/^(ws|http)/, how ? "http" : "ws");
       if (position) {
         url.search += "&since=" + position;
       }
       await (how ? open_events(mine, url, how) : open_socket(mine, url));
     } catch (error) {
       if (link === mine) {
-        mine.lost(String(error));
+        mine.lost(`${error}`);
       }
     }
   }
@@ -401,7 +385,6 @@ export function connect(source, options = {}) {
     if (type === "pagehide") {
       // The browser must not keep a connection that nobody reads.
       forget();
-      away = true;
     } else if (type === "offline") {
       if (link) {
         ended("offline");
@@ -410,9 +393,8 @@ export function connect(source, options = {}) {
       Date.now() > due ||
       (type === "online"
         ? status.state !== "open"
-        : !globalThis.document?.hidden && (away || status.state === "waiting"))
+        : !globalThis.document?.hidden && !link)
     ) {
-      away = false;
       failures = 0;
       attempt();
     }
@@ -438,13 +420,13 @@ export function connect(source, options = {}) {
         undo_end();
         resolve(value);
       });
-      const end = ({ state, reason }) => {
-        if (state === "closed") {
-          reject(new Error(reason));
+      const end = () => {
+        if (closed.aborted) {
+          reject(new Error(status.reason));
         }
       };
       const undo_end = on("status", end);
-      end(status);
+      end();
     });
 
   async function* loop() {
