@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import os
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import inlineCallbacks
@@ -16,6 +13,7 @@ from tests.support.clients import open_websocket
 from tests.support.django import environment
 from tests.support.pages import DOCS, blocks_of, broken_links
 from tests.support.programs import TWISTD, Program, run_django_tests
+from tests.support.screenshots import keep
 
 SETTINGS = "from tests.projects.toolbar.settings import *"
 
@@ -268,7 +266,4 @@ class BrowserTests(TestCase):
         self.assertRegex(text, r"broadcast:orders\s+29.bytes\s+1\s")
         client.sendClose(1000)
         yield client.closed
-        shot = yield page.call("Page.captureScreenshot", format="png")
-        folder = os.environ.get("WS4REDIS_SCREENSHOTS")
-        if folder:
-            Path(folder, "panel.png").write_bytes(base64.b64decode(shot["data"]))
+        keep("panel", (yield page.screenshot()))
