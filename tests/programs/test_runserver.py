@@ -13,8 +13,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import gatherResults, inlineCallbacks
 
 from tests.support import PATIENCE, TIMEOUT
-from tests.support.clients import exchange, open_wire
-from tests.support.development import READY, RunserverTestCase, get, is_alive
+from tests.support.clients import exchange, get, open_wire
+from tests.support.development import READY, RunserverTestCase, is_alive
 from tests.support.pages import DOCS, blocks_of
 from tests.support.programs import Program, children, until
 from tests.support.wires import handshake_bytes, status_of

@@ -5,35 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
+from twisted.internet.defer import gatherResults, inlineCallbacks
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.trial.unittest import TestCase
 
 from tests.support import TIMEOUT
-from tests.support.clients import exchange
+from tests.support.clients import Stream, exchange, get
 from tests.support.programs import twistd
 from tests.support.wires import status_of
 from ws4redis_tx.twistd.embedded_redis import free_port
-
-
-class Browser(Protocol):
-    """Fires ``begun`` at the first byte of the response."""
-
-    def __init__(self) -> None:
-        self.begun: Deferred[None] = Deferred()
-        self.ended: Deferred[None] = Deferred()
-
-    def dataReceived(self, data: bytes) -> None:
-        if not self.begun.called:
-            self.begun.callback(None)
-
-    def connectionLost(self, reason: Any = connectionDone) -> None:
-        self.ended.callback(None)
-
-
-def get(path: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode()
 
 
 class SiteTests(TestCase):
@@ -55,7 +35,7 @@ class SiteTests(TestCase):
     def open(self, path: str) -> Any:
         """Fire when a request that never ends has been sent."""
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port)
-        browser = yield connectProtocol(endpoint, Browser())
+        browser = yield connectProtocol(endpoint, Stream())
         browser.transport.write(get(path))
         self.addCleanup(lambda: browser.ended)
         self.addCleanup(browser.transport.abortConnection)

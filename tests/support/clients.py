@@ -160,3 +160,22 @@ def open_wire(port: int, handshake: bytes) -> Any:
     wire.ended.addTimeout(TIMEOUT, reactor)
     yield wire.opened.addTimeout(TIMEOUT, reactor)
     return wire
+
+
+class Stream(Protocol):
+    """A request whose response does not end. Fires ``begun`` at its first byte."""
+
+    def __init__(self) -> None:
+        self.begun: Deferred[None] = Deferred()
+        self.ended: Deferred[None] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self.begun.called:
+            self.begun.callback(None)
+
+    def connectionLost(self, reason: Any = connectionDone) -> None:
+        self.ended.callback(None)
+
+
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode()

@@ -15,12 +15,11 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.trial.unittest import TestCase
 
 from tests.support import PATIENCE, ROOT, TIMEOUT
-from tests.support.clients import exchange, open_websocket
+from tests.support.clients import Stream, exchange, get, open_websocket
 from tests.support.events import open_events
 from tests.support.programs import OWN_GROUP, Program, children
 from tests.support.wires import status_of
@@ -29,25 +28,6 @@ from ws4redis_tx.twistd.embedded_redis import free_port
 PROJECT = ROOT / "benchmarks" / "development"
 READY = "Websockets at "
 """What runserver prints when it serves."""
-
-
-class Stream(Protocol):
-    """A request whose response does not end. Fires ``begun`` at its first byte."""
-
-    def __init__(self) -> None:
-        self.begun: Deferred[None] = Deferred()
-        self.ended: Deferred[None] = Deferred()
-
-    def dataReceived(self, data: bytes) -> None:
-        if not self.begun.called:
-            self.begun.callback(None)
-
-    def connectionLost(self, reason: Any = connectionDone) -> None:
-        self.ended.callback(None)
-
-
-def get(path: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode()
 
 
 class RunserverTestCase(TestCase):
