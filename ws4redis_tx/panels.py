@@ -68,7 +68,7 @@ def _remember(on_commit: bool, duration: float, error: Exception | None, **told:
 
 
 class _Messages:
-    """What one request publishes."""
+    """The messages of one request."""
 
     def __init__(self) -> None:
         self.published: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""What a message says: JSON, or a template that is rendered."""
+"""The text of a message: JSON, or a template that is rendered."""
 
 from __future__ import annotations
 
